@@ -1,0 +1,55 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+WORKERS ?= 2
+
+# One thread per worker, or the workers fight over the cores.
+SINGLE_THREAD := OMP_NUM_THREADS=1
+
+.PHONY: help demo test test-slow lint bench clean
+
+help:
+	@echo "make demo       augment real images and write a report to chartae-demo/"
+	@echo "make test       run every check but the slow tests"
+	@echo "make test-slow  run the slow tests"
+	@echo "make lint       run the checks that execute no test"
+	@echo "make bench      time chartae against plain PyTorch and Pythae"
+	@echo "make clean      remove the environment and what the other targets wrote"
+
+demo: $(VENV)/.installed
+	$(BIN)/chartae demo
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(SINGLE_THREAD) $(BIN)/pytest -n $(WORKERS) -m "not slow" --cov
+
+test-slow: $(VENV)/.installed-dev
+	$(SINGLE_THREAD) $(BIN)/pytest -n $(WORKERS) -m slow
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) chartae-demo .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps: an environment is installed again only when what it is made from has changed.
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) .
+	touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) ".[dev]"
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) ".[bench]"
+	touch $@ $(VENV)/.installed

@@ -1,0 +1,62 @@
+"""Files that are either complete or absent, whatever interrupts their writing."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from chartae.errors import ConfigurationError
+
+__all__ = ["atomic_path", "check_writable", "write_text"]
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; move it there once the block has ended well.
+
+    The file is flushed to the disk first, so that a crash leaves the old file or the new one.
+
+    Raises:
+        OSError: as the block or the file system does (a full disk); ``path`` is then untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes private files; give the mode that a plain open() would have given.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` to ``path`` in UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def check_writable(name: str, folder: str | Path) -> Path:
+    """Make ``folder`` if needed and return it, before any work that would write there.
+
+    Raises:
+        ConfigurationError: if it cannot be made, is a file, or cannot be written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ConfigurationError(
+            f"{name}={str(folder)!r} cannot be written to ({error.strerror}): "
+            "expected a folder that can be"
+        ) from error

@@ -1,0 +1,110 @@
+"""Checks of arguments: each names the argument, what was given and what is expected."""
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from chartae.errors import ConfigurationError, DataError
+
+__all__ = [
+    "check_choice",
+    "check_finite",
+    "check_floating",
+    "check_integer",
+    "check_number",
+    "check_shape",
+]
+
+
+def check_choice(name: str, value: object, options: Iterable[str]) -> None:
+    """Raise `ConfigurationError` unless ``value`` is one of ``options``; suggest the nearest."""
+    options = list(options)
+    if isinstance(value, str) and value in options:
+        return
+    near = difflib.get_close_matches(str(value), options, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ConfigurationError(
+        f"{name}={value!r} is not known; expected one of {', '.join(map(repr, options))}{hint}"
+    )
+
+
+def check_integer(
+    name: str, value: object, *, minimum: int | None = None, maximum: int | None = None
+) -> None:
+    """Raise `ConfigurationError` unless ``value`` is an integer in [minimum, maximum]."""
+    bounds = [f"at least {minimum}"] if minimum is not None else []
+    bounds += [f"at most {maximum}"] if maximum is not None else []
+    expected = " ".join(["an integer", " and ".join(bounds)]).strip()
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{name}={value!r}: expected {expected}")
+    if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
+        raise ConfigurationError(f"{name}={value!r}: expected {expected}")
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    above: float = -math.inf,
+    minimum: float = -math.inf,
+    below: float = math.inf,
+    maximum: float = math.inf,
+) -> None:
+    """Raise `ConfigurationError` unless ``value`` is a finite number within the bounds.
+
+    ``above`` and ``below`` are exclusive, ``minimum`` and ``maximum`` inclusive.
+    """
+    bounds = [
+        f"{word} {bound:g}"
+        for word, bound in (
+            ("greater than", above),
+            ("at least", minimum),
+            ("less than", below),
+            ("at most", maximum),
+        )
+        if math.isfinite(bound)
+    ]
+    expected = " ".join(["a finite number", " and ".join(bounds)]).strip()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigurationError(f"{name}={value!r}: expected {expected}")
+    if not (above < value < below and minimum <= value <= maximum):
+        raise ConfigurationError(f"{name}={value!r}: expected {expected}")
+
+
+def check_floating(name: str, value: Tensor) -> None:
+    """Raise `DataError` unless ``value`` is a float32 or float64 tensor."""
+    if not isinstance(value, Tensor):
+        raise DataError(f"{name} is {type(value).__name__}: expected a torch.Tensor")
+    if value.dtype not in (torch.float32, torch.float64):
+        raise DataError(f"{name} has dtype {value.dtype}: expected torch.float32 or torch.float64")
+
+
+def check_finite(name: str, value: Tensor) -> None:
+    """Raise `DataError` if ``value`` holds NaN or infinite entries; say how many and where."""
+    if not value.is_floating_point():
+        return
+    # One pass for the usual case: a sum is non-finite as soon as an entry is (or it overflows).
+    if bool(torch.isfinite(value.sum())):
+        return
+    bad = ~torch.isfinite(value)
+    count = int(bad.sum())
+    if count:
+        first = tuple(torch.nonzero(bad)[0].tolist())
+        raise DataError(
+            f"{name} has {count} NaN or infinite value(s) among {value.numel()}, "
+            f"the first at index {first}: expected finite numbers"
+        )
+
+
+def check_shape(name: str, value: Tensor, expected: Sequence[int | str]) -> None:
+    """Raise `DataError` unless ``value.shape`` matches ``expected``; a string is any size."""
+    shape = tuple(value.shape)
+    matches = len(shape) == len(expected) and all(
+        isinstance(want, str) or want == have for want, have in zip(expected, shape, strict=True)
+    )
+    if not matches:
+        wanted = ", ".join(map(str, expected))
+        raise DataError(f"{name} has shape {shape}: expected ({wanted})")

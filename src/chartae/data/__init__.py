@@ -1,0 +1,23 @@
+"""Data: one source type, the files it comes from, small synthetic sets, seeded splits."""
+
+__all__ = [
+    "ArrayDataset",
+    "digits",
+    "disks_and_rings",
+    "encode_labels",
+    "few_per_class",
+    "read_data",
+    "read_images",
+    "read_table",
+    "stratified_split",
+    "write_images",
+    "write_npz",
+]
+
+from chartae.data.dataset import ArrayDataset
+from chartae.data.files import read_data, write_npz
+from chartae.data.images import read_images, write_images
+from chartae.data.labels import encode_labels
+from chartae.data.splits import few_per_class, stratified_split
+from chartae.data.synthetic import digits, disks_and_rings
+from chartae.data.tables import read_table

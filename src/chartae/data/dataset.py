@@ -1,0 +1,257 @@
+"""The one source type: samples in memory, with labels and a mask of what was observed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from chartae.checks import check_finite, check_floating, check_shape
+from chartae.data.labels import encode_labels
+from chartae.errors import ConfigurationError, DataError
+
+__all__ = ["ArrayDataset"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ArrayDataset:
+    """Samples ``x`` with, where there are any, labels ``y`` and a ``mask`` of observed entries.
+
+    Args:
+        x: (N, *input_shape), float32 or float64, finite.
+        y: (N,) int64, class indices in [0, len(class_names)).
+        mask: bool, the shape of ``x``; True where the entry was observed.
+        class_names: one name per class; the indices themselves if ``y`` comes without names.
+
+    `from_arrays` is the door for arrays of other types: it scales, names the classes and fills what
+    was not observed.
+
+    Raises:
+        DataError: if these are empty, not finite, or do not fit together.
+
+    >>> import torch
+    >>> data = ArrayDataset(torch.zeros(3, 8, 8), torch.tensor([0, 1, 1]), class_names=("a", "b"))
+    >>> data
+    ArrayDataset(3 samples of shape (8, 8), float32; a: 1, b: 2)
+    >>> data.of_class("b")
+    ArrayDataset(2 samples of shape (8, 8), float32; a: 0, b: 2)
+    """
+
+    x: Tensor
+    y: Tensor | None = None
+    mask: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_floating("x", self.x)
+        if self.x.ndim < 2 or self.x.numel() == 0:
+            raise DataError(
+                f"x has shape {tuple(self.x.shape)}: expected (N, *input_shape), "
+                "with at least one sample and one feature"
+            )
+        check_finite("x", self.x)
+        if self.mask is not None:
+            _check_dtype("mask", self.mask, torch.bool)
+            check_shape("mask", self.mask, self.x.shape)
+        if self.y is not None:
+            self._check_labels(self.y)
+        elif self.class_names:
+            raise DataError(f"class_names={self.class_names} without y: expected labels too")
+
+    def _check_labels(self, y: Tensor) -> None:
+        _check_dtype("y", y, torch.int64)
+        check_shape("y", y, (len(self),))
+        low, high = int(y.min()), int(y.max())
+        if not self.class_names:
+            object.__setattr__(self, "class_names", tuple(map(str, range(high + 1))))
+        if low < 0 or high >= self.num_classes:
+            raise DataError(
+                f"y ranges from {low} to {high}: expected class indices from 0 to "
+                f"{self.num_classes - 1}, one for each of class_names={self.class_names}"
+            )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: ArrayLike | Tensor | Sequence[Tensor],
+        y: ArrayLike | Tensor | None = None,
+        mask: ArrayLike | Tensor | Sequence[Tensor] | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        dtype: torch.dtype | None = torch.float32,
+    ) -> "ArrayDataset":
+        """Return a dataset from NumPy arrays, tensors or lists of equally shaped arrays.
+
+        Scaling is by type, never by looking at the values: uint8 is divided by 255, booleans become
+        0 and 1, float32 and float64 are taken as they are. Entries where ``mask`` is False are set
+        to 0 and may be NaN before. A float array that already has the wanted ``dtype`` is not
+        copied.
+
+        Args:
+            x: (N, *input_shape); uint8, bool, float32 or float64.
+            y: (N,) integers or strings; see `encode_labels` for how they become class indices.
+            mask: bool, the shape of ``x``; True where the entry was observed.
+            class_names: names of the classes, in the order of their indices.
+            dtype: torch.float32, torch.float64, or None to keep floats as given.
+
+        Raises:
+            DataError: for an array that is empty, not finite, of another dtype or of a shape that
+                does not fit.
+            ConfigurationError: for another ``dtype``.
+
+        >>> import numpy as np
+        >>> images = np.full((2, 4, 4), 51, dtype=np.uint8)
+        >>> data = ArrayDataset.from_arrays(images, y=["ring", "disk"])
+        >>> data.x[0, 0, 0].item(), data.y.tolist(), data.class_names
+        (0.20000000298023224, [1, 0], ('disk', 'ring'))
+        """
+        if dtype not in (torch.float32, torch.float64, None):
+            raise ConfigurationError(
+                f"dtype={dtype!r}: expected torch.float32, torch.float64 or None"
+            )
+        values = _scaled(_as_tensor("x", x), dtype)
+        observed = None if mask is None else _as_tensor("mask", mask)
+        if observed is not None:
+            _check_dtype("mask", observed, torch.bool)
+            check_shape("mask", observed, values.shape)
+            values = values.masked_fill(~observed, 0.0)
+        if y is None:
+            return cls(values, mask=observed, class_names=tuple(class_names or ()))
+        labels, names = encode_labels(y, class_names)
+        if len(labels) != len(values):
+            raise DataError(f"y has {len(labels)} labels for {len(values)} samples in x")
+        return cls(values, labels.to(values.device), observed, names)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        dtype = str(self.x.dtype).removeprefix("torch.")
+        text = f"{len(self)} samples of shape {self.input_shape}, {dtype}"
+        if self.y is not None:
+            counts = torch.bincount(self.y, minlength=self.num_classes).tolist()
+            pairs = zip(self.class_names, counts, strict=True)
+            text += "; " + ", ".join(f"{name}: {count}" for name, count in pairs)
+        if self.mask is not None:
+            text += f"; {self.mask.double().mean():.1%} observed"
+        return f"ArrayDataset({text})"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, counting those without a sample here; 0 without labels."""
+        return len(self.class_names)
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The indices of the classes that have a sample here."""
+        return () if self.y is None else tuple(torch.unique(self.y).tolist())
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """Return the rows at ``indices``: ``x``, and ``y`` and ``mask`` where there are any."""
+        fields = {"x": self.x, "y": self.y, "mask": self.mask}
+        return {name: field[indices] for name, field in fields.items() if field is not None}
+
+    def subset(self, indices: ArrayLike | Tensor) -> "ArrayDataset":
+        """Return the dataset of the rows at ``indices``: integers in [0, N), or N booleans.
+
+        The classes keep their indices and names, also those left without a sample.
+
+        Raises:
+            DataError: if ``indices`` selects nothing, is out of range or of another type.
+        """
+        rows = torch.as_tensor(indices, device=self.x.device)
+        if rows.dtype == torch.bool:
+            check_shape("indices", rows, (len(self),))
+            rows = rows.nonzero().squeeze(1)
+        check_shape("indices", rows, ("n",))
+        if rows.numel() == 0:
+            raise DataError("indices selects no sample: expected at least one")
+        if rows.is_floating_point() or rows.is_complex():
+            raise DataError(f"indices has dtype {rows.dtype}: expected integers or booleans")
+        low, high = int(rows.min()), int(rows.max())
+        if low < 0 or high >= len(self):
+            raise DataError(f"indices ranges from {low} to {high}: expected 0 to {len(self) - 1}")
+        return ArrayDataset(class_names=self.class_names, **self.batch(rows.long()))
+
+    def of_class(self, label: int | str) -> "ArrayDataset":
+        """Return the dataset of the samples of one class, given by its index or its name.
+
+        Raises:
+            DataError: if there are no labels, or no sample of that class.
+        """
+        if self.y is None:
+            raise DataError("y is missing: expected a dataset with labels")
+        index = self.class_names.index(label) if label in self.class_names else label
+        if index not in self.classes:
+            present = tuple(self.class_names[c] for c in self.classes)
+            raise DataError(f"class {label!r} has no sample: expected one of {present}")
+        return self.subset(self.y == index)
+
+    def to(
+        self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> "ArrayDataset":
+        """Return the dataset with ``x`` in another ``dtype``, and all of it on another ``device``."""
+        return ArrayDataset(
+            self.x.to(dtype=dtype, device=device),
+            None if self.y is None else self.y.to(device=device),
+            None if self.mask is None else self.mask.to(device=device),
+            self.class_names,
+        )
+
+
+# What each accepted dtype is divided by to come into [0, 1]; floats are taken as they are.
+_SCALES = {torch.uint8: 255.0, torch.bool: 1.0, torch.float32: None, torch.float64: None}
+
+
+def _scaled(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """``x`` as floats of ``dtype``: uint8 and bool in [0, 1], floats unchanged."""
+    if x.dtype not in _SCALES:
+        raise DataError(
+            f"x has dtype {x.dtype}: expected uint8 (divided by 255), bool, float32 or float64; "
+            "convert and scale it explicitly, for example with x.astype('float32') / maximum"
+        )
+    scale = _SCALES[x.dtype]
+    if scale is None:
+        return x.to(dtype or x.dtype)
+    return x.to(dtype or torch.float32) / scale
+
+
+def _as_tensor(name: str, value: ArrayLike | Tensor | Sequence[Tensor]) -> Tensor:
+    """Tensor of the dtype that ``value`` came in; a list is stacked."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    try:
+        if isinstance(value, (list, tuple)):
+            _check_one_shape(name, value)
+            if all(isinstance(item, Tensor) for item in value):
+                return torch.stack(value).detach() if value else torch.empty(0)
+        array = np.asarray(value)
+        # torch cannot hold foreign byte order or negative strides, and warns of read-only memory.
+        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{name} cannot be used: expected one array of numbers ({error})") from None
+
+
+def _check_one_shape(name: str, items: Sequence[object]) -> None:
+    shapes = [tuple(getattr(item, "shape", None) or np.asarray(item).shape) for item in items]
+    for index, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise DataError(
+                f"{name}[{index}] has shape {shape} and {name}[0] {shapes[0]}: "
+                "expected one shape for all samples"
+            )
+
+
+def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:
+    if not isinstance(value, Tensor) or value.dtype != dtype:
+        given = getattr(value, "dtype", type(value).__name__)
+        raise DataError(f"{name} has dtype {given}: expected a tensor of {dtype}")

@@ -1,0 +1,78 @@
+"""Labels as people give them (numbers, strings) to class indices, and back by their names."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from chartae.errors import DataError
+
+__all__ = ["encode_labels"]
+
+
+def encode_labels(
+    y: ArrayLike | Tensor, class_names: Sequence[str] | None = None
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Return class indices (N,) int64 and the classes' names, from labels ``y`` (N,).
+
+    Args:
+        y: (N,) integers, booleans or strings.
+        class_names: without it, the classes are the distinct labels in sorted order; with it,
+            integer labels are indices into it and string labels are looked up in it.
+
+    Raises:
+        DataError: if ``y`` is empty, of another shape or dtype, or holds a label that
+            ``class_names`` does not have.
+
+    >>> encode_labels(["cat", "dog", "cat"])
+    (tensor([0, 1, 0]), ('cat', 'dog'))
+    >>> encode_labels([7, 3, 7])
+    (tensor([1, 0, 1]), ('3', '7'))
+    >>> encode_labels([1, 1], class_names=("cat", "dog"))
+    (tensor([1, 1]), ('cat', 'dog'))
+    """
+    labels = _label_array(y)
+    if class_names is None:
+        values, indices = np.unique(labels, return_inverse=True)
+        names = tuple(str(value) for value in values)
+    else:
+        names = tuple(str(name) for name in class_names)
+        if len(set(names)) < len(names):
+            raise DataError(f"class_names={names}: expected names that differ")
+        indices = _look_up(labels, names)
+    return torch.from_numpy(indices.astype(np.int64)), names
+
+
+def _label_array(y: ArrayLike | Tensor) -> NDArray[np.generic]:
+    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    if labels.ndim != 1:
+        raise DataError(f"y has shape {labels.shape}: expected (N,), one label per sample")
+    if labels.size == 0:
+        raise DataError("y is empty: expected at least one label")
+    if labels.dtype == object and all(isinstance(label, str) for label in labels):
+        labels = labels.astype(np.str_)
+    if labels.dtype.kind not in "iubU":
+        raise DataError(
+            f"y has dtype {labels.dtype}: expected integer or string labels; "
+            "convert them explicitly, for example with y.astype(int)"
+        )
+    return labels
+
+
+def _look_up(labels: NDArray[np.generic], names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Indices of ``labels`` in ``names``: strings by name, integers as they are."""
+    if labels.dtype.kind == "U":
+        known = {name: index for index, name in enumerate(names)}
+        indices = np.array([known.get(str(label), -1) for label in labels])
+    else:
+        indices = labels.astype(np.int64)
+    bad = (indices < 0) | (indices >= len(names))
+    if bad.any():
+        first = int(bad.argmax())
+        raise DataError(
+            f"y[{first}]={labels[first].item()!r} is not a class: expected one of the "
+            f"{len(names)} class_names {names} or an index into them"
+        )
+    return indices

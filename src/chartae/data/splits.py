@@ -1,0 +1,129 @@
+"""Seeded, stratified selections of samples, as index tensors."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from chartae.checks import check_integer
+from chartae.data.labels import encode_labels
+from chartae.errors import ConfigurationError, DataError
+from chartae.randomness import make_generator
+
+__all__ = ["few_per_class", "stratified_split"]
+
+
+def stratified_split(
+    y: ArrayLike | Tensor, sizes: Sequence[float] | Sequence[int], *, seed: int
+) -> tuple[Tensor, ...]:
+    """Return disjoint parts of the samples labelled ``y``, each with the classes' proportions.
+
+    Each class' share of a part is its proportion among the samples still left, rounded up or down.
+    (scikit-learn's ``train_test_split`` makes two parts, and refuses to leave over fewer samples
+    than there are classes.)
+
+    Args:
+        y: (N,) integer or string labels.
+        sizes: numbers of samples (integers), or fractions in (0, 1] of N (floats); together at
+            most N, or 1. Whatever is left belongs to no part.
+        seed: the same seed gives the same parts.
+
+    Returns:
+        One ascending int64 tensor of indices per size.
+
+    Raises:
+        ConfigurationError: for sizes that are not possible.
+        DataError: if a class is too small to be in every part.
+
+    >>> y = [0] * 60 + [1] * 30
+    >>> train, test = stratified_split(y, (0.8, 0.2), seed=0)
+    >>> len(train), len(test), sum(y[i] for i in test)
+    (72, 18, 6)
+    """
+    check_integer("seed", seed, minimum=0)
+    generator = make_generator(seed, "stratified_split")
+    labels, names = encode_labels(y)
+    counts = _part_sizes(sizes, len(labels))
+    pools = [_shuffled(members, generator) for members in _members(labels, len(names))]
+    parts = []
+    for number, count in enumerate(counts):
+        shares = _shares(torch.tensor([len(pool) for pool in pools]), count, generator)
+        for name, share in zip(names, shares, strict=True):
+            if share == 0:
+                raise DataError(
+                    f"y has too few samples of class {name!r} for sizes={tuple(sizes)}: none falls "
+                    f"into part {number}; expected larger parts or more samples of it"
+                )
+        drawn = [pool[:share] for pool, share in zip(pools, shares, strict=True)]
+        pools = [pool[share:] for pool, share in zip(pools, shares, strict=True)]
+        parts.append(torch.cat(drawn).sort().values)
+    return tuple(parts)
+
+
+def few_per_class(y: ArrayLike | Tensor, n: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Return ``n`` random samples of each class, and the rest: two ascending int64 index tensors.
+
+    Args:
+        y: (N,) integer or string labels.
+        n: number of samples per class, at least 1.
+        seed: the same seed gives the same samples.
+
+    Raises:
+        DataError: if a class has fewer than ``n`` samples.
+
+    >>> chosen, rest = few_per_class(["a", "b", "b", "a", "b"], 2, seed=0)
+    >>> len(chosen), len(rest)
+    (4, 1)
+    """
+    check_integer("n", n, minimum=1)
+    check_integer("seed", seed, minimum=0)
+    generator = make_generator(seed, "few_per_class")
+    labels, names = encode_labels(y)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for name, members in zip(names, _members(labels, len(names)), strict=True):
+        if len(members) < n:
+            raise DataError(
+                f"y has {len(members)} sample(s) of class {name!r}: expected at least n={n}"
+            )
+        chosen[_shuffled(members, generator)[:n]] = True
+    return chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)
+
+
+def _members(labels: Tensor, num_classes: int) -> list[Tensor]:
+    return [(labels == c).nonzero().squeeze(1) for c in range(num_classes)]
+
+
+def _shuffled(indices: Tensor, generator: torch.Generator) -> Tensor:
+    return indices[torch.randperm(len(indices), generator=generator)]
+
+
+def _part_sizes(sizes: Sequence[float] | Sequence[int], total: int) -> list[int]:
+    """Numbers of samples, from fractions or numbers."""
+    given = f"sizes={tuple(sizes)!r}"
+    if sizes and all(isinstance(size, int) for size in sizes):
+        if min(sizes) < 1 or sum(sizes) > total:
+            raise ConfigurationError(
+                f"{given}: expected numbers of at least 1, together at most {total}, "
+                "the number of samples in y"
+            )
+        return [int(size) for size in sizes]
+    if not sizes or not all(isinstance(size, float) for size in sizes):
+        raise ConfigurationError(f"{given}: expected all integers or all fractions (floats)")
+    # The tolerance lets (0.7, 0.2, 0.1) add up to 1.
+    if not (all(0 < size <= 1 for size in sizes) and sum(sizes) <= 1 + 1e-9):
+        raise ConfigurationError(f"{given}: expected fractions above 0, together at most 1")
+    ends = [round(sum(sizes[: k + 1]) * total) for k in range(len(sizes))]
+    return [end - start for start, end in pairwise([0, *ends])]
+
+
+def _shares(available: Tensor, count: int, generator: torch.Generator) -> list[int]:
+    """``count`` shared out in proportion to ``available``: largest remainders, ties at random."""
+    quotas = available.double() * count / available.sum()
+    shares = quotas.floor().long()
+    missing = count - int(shares.sum())
+    shuffled = torch.randperm(len(shares), generator=generator)
+    by_remainder = (quotas - shares)[shuffled].argsort(descending=True, stable=True)
+    shares[shuffled[by_remainder[:missing]]] += 1
+    return [int(share) for share in shares]

@@ -1,0 +1,286 @@
+"""Likelihoods p(x|z): modules that turn a decoder's output into a distribution over x.
+
+Every density includes its constants, so that log p(x) can be compared between models and with
+published figures (MATH.md section 1), and sums over the observed features only, when given a mask.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import (
+    Bernoulli,
+    ContinuousBernoulli,
+    Distribution,
+    Independent,
+    Laplace,
+    Normal,
+    constraints,
+)
+from torch.nn.functional import logsigmoid, softplus
+
+from chartae.checks import check_choice, check_finite, check_number
+from chartae.errors import ConfigurationError, DataError
+
+__all__ = [
+    "LIKELIHOODS",
+    "BernoulliLikelihood",
+    "ContinuousBernoulliLikelihood",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticLikelihood",
+    "GaussianLikelihood",
+    "LaplaceLikelihood",
+    "Likelihood",
+    "Observation",
+    "ScaledLikelihood",
+    "make_likelihood",
+]
+
+ScaleKind = Literal["learned", "per_feature"]
+
+
+class Observation(Independent):
+    """A distribution over a whole observation, whose ``log_prob`` honours a mask of features."""
+
+    def log_prob(self, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return log p(x|z), summed over the event.
+
+        Args:
+            value: observations, broadcastable with ``(..., *event_shape)``.
+            mask: boolean, True where a feature is observed; None when all are.
+        """
+        terms = self.base_dist.log_prob(value)
+        if mask is not None:
+            terms = torch.where(mask, terms, 0.0)
+        if self.reinterpreted_batch_ndims == 0:
+            return terms
+        return terms.flatten(-self.reinterpreted_batch_ndims).sum(-1)
+
+
+class Likelihood(nn.Module):
+    """Base of all likelihoods: calling one with a decoder's output gives an `Observation`.
+
+    A subclass defines `features`, the distribution of each feature by itself. It owns the size of
+    the decoder's output (`output_shape`) and the range of the data it can explain (`support`).
+
+    Args:
+        input_shape: shape of one observation.
+    """
+
+    support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+
+    def __init__(self, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.input_shape = tuple(input_shape)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape that the decoder gives for one latent."""
+        return self.input_shape
+
+    def features(self, output: Tensor) -> Distribution:
+        """Return the distribution of each feature, given the decoder's output."""
+        raise NotImplementedError
+
+    def forward(self, output: Tensor) -> Observation:
+        distribution = self.features(output)
+        return Observation(distribution, len(self.input_shape), validate_args=False)
+
+    def check_data(self, name: str, x: Tensor) -> None:
+        """Raise `DataError` if ``x`` is not finite or leaves the likelihood's support."""
+        check_finite(name, x)
+        low, high = self.support
+        least, most = x.aminmax()
+        if least < low or most > high:
+            raise DataError(
+                f"{name} has values in [{least:g}, {most:g}]: the likelihood "
+                f"{type(self).__name__} expects values in [{low:g}, {high:g}]"
+            )
+
+
+class BernoulliLikelihood(Likelihood):
+    r"""Bernoulli: :math:`x \log p + (1 - x) \log(1 - p)`, the decoder giving logits.
+
+    Grey values in [0, 1] are accepted, as is usual; the result is a density for binary data only
+    (`ContinuousBernoulliLikelihood` is one for grey values).
+    """
+
+    support = (0.0, 1.0)
+
+    def features(self, output: Tensor) -> Distribution:
+        return Bernoulli(logits=output, validate_args=False)
+
+
+class ContinuousBernoulliLikelihood(Likelihood):
+    """Continuous Bernoulli on [0, 1] (Loaiza-Ganem and Cunningham, 2019), from logits."""
+
+    support = (0.0, 1.0)
+
+    def features(self, output: Tensor) -> Distribution:
+        return ContinuousBernoulli(logits=output, validate_args=False)
+
+
+class ScaledLikelihood(Likelihood):
+    """A location given by the decoder, and a scale: fixed, learned, or learned per feature.
+
+    Args:
+        input_shape: shape of one observation.
+        scale: a positive number (fixed), ``"learned"`` (one for all features) or
+            ``"per_feature"``.
+        link: ``"identity"``, or ``"sigmoid"`` to keep the mean in [0, 1].
+
+    Raises:
+        ConfigurationError: for another ``scale`` or ``link``.
+    """
+
+    floor = 1e-3  # a learned scale stays above, or the density of constant data would be infinite
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        scale: float | ScaleKind = "learned",
+        link: Literal["identity", "sigmoid"] = "identity",
+    ) -> None:
+        super().__init__(input_shape)
+        check_choice("link", link, ("identity", "sigmoid"))
+        self.link = link
+        if isinstance(scale, str):
+            check_choice("scale", scale, ("learned", "per_feature"))
+            shape = self.input_shape if scale == "per_feature" else ()
+            start = math.log(math.expm1(0.5))  # a scale of 1/2: half the range of data in [0, 1]
+            self.raw_scale = nn.Parameter(torch.full(shape, start))
+        else:
+            check_number("scale", scale, above=0.0)
+            self.register_buffer("fixed_scale", torch.tensor(float(scale)))
+
+    @property
+    def scale(self) -> Tensor:
+        """The scale, a scalar or of the shape of one observation."""
+        if hasattr(self, "raw_scale"):
+            return softplus(self.raw_scale) + self.floor
+        scale: Tensor = self.get_buffer("fixed_scale")
+        return scale
+
+    def location(self, output: Tensor) -> Tensor:
+        """Return the mean of each feature, given the decoder's output."""
+        return output.sigmoid() if self.link == "sigmoid" else output
+
+
+class GaussianLikelihood(ScaledLikelihood):
+    r"""Gaussian, :math:`-D/2 \log 2\pi\sigma^2` included; arguments as in `ScaledLikelihood`."""
+
+    def features(self, output: Tensor) -> Distribution:
+        return Normal(self.location(output), self.scale, validate_args=False)
+
+
+class LaplaceLikelihood(ScaledLikelihood):
+    """Laplace: the absolute error, with its scale; arguments as in `ScaledLikelihood`."""
+
+    def features(self, output: Tensor) -> Distribution:
+        return Laplace(self.location(output), self.scale, validate_args=False)
+
+
+class DiscretizedLogistic(Distribution):
+    """Logistic on [0, 1] integrated over ``levels`` bins: a probability for 8-bit images.
+
+    The first and last bins take the tails, so that the probabilities sum to 1 (Salimans et al.,
+    PixelCNN++, 2017).
+
+    Args:
+        loc: means, any shape.
+        scale: scales, positive, broadcastable with ``loc``.
+        levels: number of values 0, 1/(levels - 1), ..., 1.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    has_rsample = False
+
+    def __init__(self, loc: Tensor, scale: Tensor, levels: int = 256) -> None:
+        self.loc, self.scale, self.levels = loc, scale, levels
+        super().__init__(loc.shape, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """The location, within [0, 1]."""
+        return self.loc.clamp(0.0, 1.0)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log probability of the bin around ``value``."""
+        half = 0.5 / (self.levels - 1)
+        upper = (value + half - self.loc) / self.scale
+        lower = (value - half - self.loc) / self.scale
+        # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - exp(l - u))
+        width = (upper - lower).clamp_min(torch.finfo(upper.dtype).tiny)
+        inside = logsigmoid(upper) + logsigmoid(-lower) + torch.log(-torch.expm1(-width))
+        first = logsigmoid(upper)
+        last = logsigmoid(-lower)
+        return torch.where(value < half, first, torch.where(value > 1 - half, last, inside))
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw values among the levels."""
+        with torch.no_grad():
+            shape = self._extended_shape(sample_shape)
+            uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
+            value = self.loc + self.scale * torch.logit(uniform, eps=1e-6)
+            return (value.clamp(0.0, 1.0) * (self.levels - 1)).round() / (self.levels - 1)
+
+
+class DiscretizedLogisticLikelihood(ScaledLikelihood):
+    """Discretized logistic for images of 256 levels scaled to [0, 1]: log p is in nats of bits.
+
+    Args:
+        input_shape: shape of one observation.
+        scale: as in `GaussianLikelihood`.
+        levels: number of levels of a pixel.
+    """
+
+    support = (0.0, 1.0)
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        scale: float | ScaleKind = "learned",
+        levels: int = 256,
+    ) -> None:
+        super().__init__(input_shape, scale, link="sigmoid")
+        self.levels = levels
+
+    def features(self, output: Tensor) -> Distribution:
+        return DiscretizedLogistic(self.location(output), self.scale, self.levels)
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "bernoulli": BernoulliLikelihood,
+    "continuous_bernoulli": ContinuousBernoulliLikelihood,
+    "discretized_logistic": DiscretizedLogisticLikelihood,
+    "gaussian": GaussianLikelihood,
+    "laplace": LaplaceLikelihood,
+}
+
+
+def make_likelihood(
+    spec: str | Mapping[str, Any] | Likelihood, input_shape: tuple[int, ...]
+) -> Likelihood:
+    """Return the likelihood for a name, a mapping ``{"name": ..., **options}``, or an object.
+
+    >>> make_likelihood({"name": "gaussian", "scale": 0.1}, (28, 28)).scale
+    tensor(0.1000)
+
+    Raises:
+        ConfigurationError: for an unknown name or option, or an object for another shape.
+    """
+    if isinstance(spec, Likelihood):
+        if spec.input_shape != tuple(input_shape):
+            raise ConfigurationError(
+                f"likelihood is for data of shape {spec.input_shape}: expected {input_shape}"
+            )
+        return spec
+    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = options.pop("name", None)
+    check_choice("likelihood", name, LIKELIHOODS)
+    try:
+        return LIKELIHOODS[str(name)](tuple(input_shape), **options)
+    except TypeError as error:
+        raise ConfigurationError(f"likelihood={spec!r}: {error}") from error

@@ -1,0 +1,48 @@
+"""The diagonal normal, default posterior and prior."""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+from torch.nn.functional import softplus
+
+__all__ = ["DiagonalNormal", "DiagonalNormalHead"]
+
+
+class DiagonalNormal(Independent):
+    r"""Normal distribution :math:`N(\mu, \mathrm{diag}(\sigma^2))` over the last dimension.
+
+    Args:
+        loc: means, ``(..., d)``.
+        scale: standard deviations, positive, broadcastable with ``loc``.
+
+    >>> q = DiagonalNormal(torch.zeros(5, 2), torch.ones(5, 2))
+    >>> z, log_prob = q.rsample_and_log_prob((3,))
+    >>> z.shape, log_prob.shape
+    (torch.Size([3, 5, 2]), torch.Size([3, 5]))
+    """
+
+    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        super().__init__(Normal(loc, scale, validate_args=False), 1, validate_args=False)
+
+    def rsample_and_log_prob(self, sample_shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        """Return reparametrised samples ``(*sample_shape, ..., d)`` and their log density."""
+        z = self.rsample(torch.Size(sample_shape))
+        return z, self.log_prob(z)
+
+
+class DiagonalNormalHead(nn.Module):
+    """Linear map from features ``(batch, features)`` to a `DiagonalNormal` over ``latent_dim``.
+
+    The standard deviation is a softplus: an exponential where it is small, but linear where it is
+    large, so that a wild feature cannot overflow it. Its floor of 1e-5 keeps densities finite.
+    """
+
+    floor = 1e-5
+
+    def __init__(self, features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, 2 * latent_dim)
+
+    def forward(self, features: Tensor) -> DiagonalNormal:
+        loc, raw = self.linear(features).chunk(2, dim=-1)
+        return DiagonalNormal(loc, softplus(raw) + self.floor)

@@ -1,0 +1,29 @@
+"""Every error that chartae raises on purpose; each is also the standard exception it resembles."""
+
+__all__ = [
+    "ChartaeError",
+    "CheckpointError",
+    "ConfigurationError",
+    "DataError",
+    "DivergenceError",
+]
+
+
+class ChartaeError(Exception):
+    """Base of all errors raised by chartae, so that one ``except`` catches them."""
+
+
+class DataError(ChartaeError, ValueError):
+    """The data given cannot be used: wrong shape, dtype or range, NaN, empty, unreadable."""
+
+
+class ConfigurationError(ChartaeError, ValueError):
+    """An argument or an option has a value that is not allowed."""
+
+
+class CheckpointError(ChartaeError, RuntimeError):
+    """A saved model, sampler or checkpoint is missing, damaged or cannot be rebuilt."""
+
+
+class DivergenceError(ChartaeError, RuntimeError):
+    """A computation left the finite numbers (a loss, a chain)."""

@@ -1,0 +1,39 @@
+"""The deterministic autoencoder."""
+
+from typing import Unpack
+
+from torch import Tensor, nn
+
+from chartae.models.base import Autoencoder, Losses, Networks
+
+__all__ = ["AE"]
+
+
+class AE(Autoencoder):
+    r"""Autoencoder: minimises :math:`-\log p(x | z = f(x))`, the squared error for a Gaussian.
+
+    Args:
+        input_shape: shape of one observation.
+        latent_dim: size of the latent space.
+        networks: ``encoder``, ``decoder`` and ``likelihood``, as in `Autoencoder`.
+
+    >>> import torch
+    >>> AE((8, 8), latent_dim=2).reconstruct(torch.rand(5, 8, 8)).shape
+    torch.Size([5, 8, 8])
+    """
+
+    def __init__(
+        self, input_shape: tuple[int, ...], latent_dim: int, **networks: Unpack[Networks]
+    ) -> None:
+        super().__init__(input_shape, latent_dim, **networks)
+        self.code_head = nn.Linear(self.num_features, latent_dim)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the code of each x, without checks."""
+        code: Tensor = self.code_head(self.encoder(x))
+        return code
+
+    def loss(self, x: Tensor, mask: Tensor | None = None) -> Losses:
+        """Return the mean of :math:`-\\log p(x|z)` at the code of x."""
+        reconstruction = -self.likelihood(self.embed(x)).log_prob(x, mask).mean()
+        return Losses.of(reconstruction, reconstruction=reconstruction)

@@ -1,0 +1,97 @@
+"""The Hamiltonian variational autoencoder."""
+
+import math
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from chartae.checks import check_integer, check_number
+from chartae.models.base import Networks, VariationalAutoencoder
+
+__all__ = ["HVAE"]
+
+
+class HVAE(VariationalAutoencoder):
+    r"""Hamiltonian VAE (Caterini et al., 2018; thesis section 0.6).
+
+    A momentum :math:`\gamma \sim N(0, I)` joins the latent :math:`z_0 \sim q(z|x)`, and
+    ``num_leapfrog`` leapfrog steps, guided by the gradient of :math:`\log p(x, z)`, move both:
+
+    .. math:: \log w = \log p(x, z_K) + \log p(v_K | z_K) - \log q(z_0|x) - \log p(\gamma | z_0)
+
+    is the log of an unbiased estimate of p(x), for the flow preserves volume but for a tempering
+    whose factors cancel (MATH.md section 3).
+
+    Args:
+        input_shape: shape of one observation.
+        latent_dim: size of the latent space.
+        num_leapfrog: number K of leapfrog steps.
+        step_size: their size, positive.
+        sqrt_beta_0: :math:`\sqrt{\beta_0}` in (0, 1]; the momentum starts divided by it, and is
+            cooled step by step. 1 is no tempering.
+        networks: ``encoder``, ``decoder`` and ``likelihood``, as in `Autoencoder`.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: int,
+        *,
+        num_leapfrog: int = 3,
+        step_size: float = 0.01,
+        sqrt_beta_0: float = 0.3,
+        **networks: Unpack[Networks],
+    ) -> None:
+        check_integer("num_leapfrog", num_leapfrog, minimum=1)
+        check_number("step_size", step_size, above=0.0)
+        check_number("sqrt_beta_0", sqrt_beta_0, above=0.0, maximum=1.0)
+        super().__init__(input_shape, latent_dim, **networks)
+        self.num_leapfrog, self.step_size = num_leapfrog, step_size
+        self.sqrt_beta_0 = sqrt_beta_0
+
+    def tempering(self) -> list[float]:
+        r"""Return :math:`\sqrt{\beta_k}` for k = 0..K, rising from ``sqrt_beta_0`` to 1."""
+        inverse = 1.0 / self.sqrt_beta_0
+        steps = self.num_leapfrog
+        return [1.0 / ((1.0 - inverse) * (k / steps) ** 2 + inverse) for k in range(steps + 1)]
+
+    def log_joint_grad(self, x: Tensor, z: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the gradient of log p(x, z) in z ``(..., batch, d)``, itself differentiable."""
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad():
+            if not z.requires_grad:
+                z = z.detach().requires_grad_()
+            log_joint = self.likelihood(z).log_prob(x, mask) + self.prior().log_prob(z)
+            (grad,) = torch.autograd.grad(log_joint.sum(), z, create_graph=differentiable)
+        return grad
+
+    def flow(
+        self, x: Tensor, z: Tensor, momentum: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return (z_K, v_K) from z_0 and the untempered momentum gamma, all ``(..., batch, d)``."""
+        eps, roots = self.step_size, self.tempering()
+        momentum = momentum / roots[0]
+        grad = self.log_joint_grad(x, z, mask)
+        for before, after in zip(roots[:-1], roots[1:], strict=True):
+            momentum = momentum + 0.5 * eps * grad
+            z = z + eps * momentum
+            grad = self.log_joint_grad(x, z, mask)
+            momentum = (momentum + 0.5 * eps * grad) * (before / after)
+        return z, momentum
+
+    def log_weight_terms(
+        self, x: Tensor, num_samples: int = 1, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return log p(x|z_K), and the rest of the log weight."""
+        z0, log_q = self.posterior(x).rsample_and_log_prob((num_samples,))
+        gamma = torch.randn_like(z0)
+        z, momentum = self.flow(x, z0, gamma, mask)
+        fit = self.likelihood(z).log_prob(x, mask)
+        divergence = self.prior().log_prob(z) + _log_normal(momentum) - log_q - _log_normal(gamma)
+        return fit, divergence
+
+
+def _log_normal(v: Tensor) -> Tensor:
+    """Return the standard normal log density of v ``(..., d)``: ``(...)``."""
+    return -0.5 * (v.square() + math.log(2.0 * math.pi)).sum(-1)

@@ -1,0 +1,130 @@
+"""From a preset's name, a mapping with options, or any module, to an encoder or a decoder."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from chartae.checks import check_choice
+from chartae.errors import ConfigurationError
+
+__all__ = [
+    "DECODERS",
+    "ENCODERS",
+    "NetworkSpec",
+    "build_decoder",
+    "build_encoder",
+    "output_features",
+    "register_decoder",
+    "register_encoder",
+]
+
+NetworkSpec = str | Mapping[str, Any] | nn.Module
+Shape = tuple[int, ...]
+Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
+
+ENCODERS: dict[str, Callable[..., nn.Module]] = {}
+DECODERS: dict[str, Callable[..., nn.Module]] = {}
+
+
+def register_encoder(name: str) -> Callable[[Factory], Factory]:
+    """Register ``factory(input_shape, **options)`` as the encoder preset ``name``.
+
+    A model built from a registered name can be saved and loaded without passing its module again.
+    """
+    return lambda factory: _register(ENCODERS, name, factory)
+
+
+def register_decoder(name: str) -> Callable[[Factory], Factory]:
+    """Register ``factory(latent_dim, output_shape, **options)`` as the decoder preset ``name``."""
+    return lambda factory: _register(DECODERS, name, factory)
+
+
+def _register(presets: dict[str, Callable[..., nn.Module]], name: str, factory: Factory) -> Factory:
+    presets[name] = factory
+    return factory
+
+
+def build_encoder(spec: NetworkSpec, input_shape: Shape) -> nn.Module:
+    """Return the encoder that ``spec`` describes: a module from x to ``(batch, features)``.
+
+    Args:
+        spec: a preset's name (`ENCODERS`), a mapping ``{"name": preset, **options}``, or any
+            module, which is returned as it is.
+        input_shape: shape of one observation.
+
+    Raises:
+        ConfigurationError: for an unknown preset or option.
+
+    >>> build_encoder({"name": "mlp", "hidden": [32]}, (8, 8))(torch.zeros(5, 8, 8)).shape
+    torch.Size([5, 32])
+    """
+    if isinstance(spec, nn.Module):
+        return spec
+    return _build("encoder", spec, ENCODERS, input_shape)
+
+
+def build_decoder(spec: NetworkSpec, latent_dim: int, output_shape: Shape) -> nn.Module:
+    """Return the decoder that ``spec`` describes: a module from ``(batch, latent_dim)`` to x.
+
+    Args:
+        spec: as for `build_encoder`, among `DECODERS`.
+        latent_dim: size of the latent space.
+        output_shape: what the likelihood wants for one latent; a module may return it flat.
+
+    Raises:
+        ConfigurationError: for an unknown preset or option, or a module of another output size.
+    """
+    if not isinstance(spec, nn.Module):
+        return _build("decoder", spec, DECODERS, latent_dim, output_shape)
+    size, expected = output_features(spec, (latent_dim,)), math.prod(output_shape)
+    if size != expected:
+        raise ConfigurationError(
+            f"decoder gives {size} values for one latent of size {latent_dim}: the likelihood "
+            f"expects {expected}, of shape {output_shape}"
+        )
+    return spec
+
+
+def output_features(module: nn.Module, input_shape: Shape) -> int:
+    """Return how many numbers ``module`` gives for one input, by trying it on zeros.
+
+    Raises:
+        ConfigurationError: if the module does not accept the shape, or does not return a tensor
+            whose first dimension is the batch.
+    """
+    parameter = next(module.parameters(), torch.empty(0))
+    probe = torch.zeros(2, *input_shape, dtype=parameter.dtype, device=parameter.device)
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            output = module(probe)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ConfigurationError(
+            f"{type(module).__name__} does not accept a batch of shape {tuple(probe.shape)}: {error}"
+        ) from error
+    finally:
+        module.train(was_training)
+    if not isinstance(output, Tensor) or output.dim() == 0 or output.shape[0] != 2:
+        given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ConfigurationError(
+            f"{type(module).__name__} returned {given} for a batch of 2: expected one tensor "
+            "whose first dimension is the batch"
+        )
+    return output[0].numel()
+
+
+def _build(
+    kind: str, spec: str | Mapping[str, Any], presets: Mapping[str, Any], *shapes: object
+) -> nn.Module:
+    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = options.pop("name", None)
+    check_choice(kind, name, presets)
+    try:
+        module: nn.Module = presets[str(name)](*shapes, **options)
+    except TypeError as error:
+        raise ConfigurationError(f"{kind}={spec!r}: {error}") from error
+    return module

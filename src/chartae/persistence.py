@@ -1,0 +1,263 @@
+"""Saving and loading: JSON beside safetensors. Nothing is ever unpickled.
+
+A model or sampler is a folder of two files: ``config.json`` (class, constructor arguments, library
+version) and ``model.safetensors`` (parameters and buffers). A training checkpoint is one file.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from chartae.atomic import atomic_path, check_writable, write_text
+from chartae.errors import CheckpointError, ChartaeError, ConfigurationError
+from chartae.randomness import seeded
+
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "load", "read_state", "register", "save", "write_state"]
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = 1
+
+CLASSES: dict[str, type["Configurable"]] = {}
+
+
+@runtime_checkable
+class Configurable(Protocol):
+    """What can be saved: a module that knows its constructor's arguments."""
+
+    fitted_buffers: tuple[str, ...]
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        ...
+
+
+def register(cls: Any) -> None:
+    """Make ``cls`` known to `load` by its name; bases do it for their subclasses."""
+    CLASSES[cls.__name__] = cls
+
+
+# --- models and samplers ------------------------------------------------------------------------
+
+
+def save(module: Any, folder: str | Path) -> None:
+    """Write ``module`` to ``folder``, each file atomically.
+
+    Raises:
+        ConfigurationError: if the folder cannot be written to, or an argument of the module is
+            neither JSON nor a module of its own.
+    """
+    folder = check_writable("folder", folder)
+    text = json.dumps(describe(module), indent=2)
+    # The weights name the configuration they belong to, so that no mixture of two savings loads.
+    metadata = {"config": _fingerprint(text)}
+    _write_tensors(folder / WEIGHTS_FILE, module.state_dict(), metadata)
+    write_text(folder / CONFIG_FILE, text)
+
+
+def load(
+    folder: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    **modules: nn.Module,
+) -> Any:
+    """Rebuild what `save` wrote: a model or a sampler, in eval mode.
+
+    Args:
+        folder: where it was saved.
+        device: where to put it, whatever device it was saved from.
+        dtype: float32 or float64; None keeps what was saved.
+        modules: the arguments that were modules of your own, by name (``encoder=...``).
+
+    Raises:
+        CheckpointError: if a file is missing, truncated, of another saving or a newer version; if
+            the class is unknown; if a tensor is missing or has another shape; or if a module of
+            your own is needed and not given.
+    """
+    folder = Path(folder)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} has no {name}: expected a folder written by chartae")
+    text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+    tensors, metadata = _read_tensors(folder / WEIGHTS_FILE)
+    try:
+        description = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE} is not JSON: {error}") from error
+    if metadata.get("config") != _fingerprint(text):
+        raise CheckpointError(
+            f"{folder}: {WEIGHTS_FILE} does not belong to {CONFIG_FILE} (a saving was interrupted, "
+            "or a file was edited): save the model again"
+        )
+    module = rebuild(description, modules)
+    _load_tensors(module, tensors, folder / WEIGHTS_FILE, dtype)
+    return module.to(device).eval()
+
+
+def describe(module: Any) -> dict[str, Any]:
+    """Return the JSON description of a module: class, arguments, versions."""
+    from chartae import __version__
+
+    arguments = {name: _to_json(name, value) for name, value in module.config().items()}
+    return {
+        "class": type(module).__name__,
+        "format": FORMAT,
+        "chartae": __version__,
+        "arguments": arguments,
+    }
+
+
+def rebuild(description: Mapping[str, Any], modules: Mapping[str, nn.Module]) -> Any:
+    """Return the module of a description, with fresh weights."""
+    name, version = description.get("class"), description.get("format", 0)
+    if not isinstance(version, int) or version > FORMAT:
+        raise CheckpointError(
+            f"saved in format {version} by chartae {description.get('chartae')}: this version "
+            f"reads formats up to {FORMAT}; upgrade chartae"
+        )
+    if name not in CLASSES:
+        raise CheckpointError(
+            f"class {name!r} is unknown: expected one of {', '.join(sorted(CLASSES))}; if it is "
+            "your own, import it before loading"
+        )
+    arguments = {
+        key: _from_json(key, value, modules)
+        for key, value in description.get("arguments", {}).items()
+    }
+    try:
+        with seeded(0):
+            return CLASSES[name](**arguments)
+    except (ChartaeError, TypeError) as error:
+        raise CheckpointError(
+            f"{name} cannot be rebuilt from its configuration: {error}"
+        ) from error
+
+
+def _to_json(name: str, value: Any) -> Any:
+    if isinstance(value, Configurable):
+        return {"__object__": describe(value)}
+    if isinstance(value, nn.Module):
+        return {"__module__": type(value).__name__}
+    try:
+        return json.loads(json.dumps(value))
+    except TypeError as error:
+        raise ConfigurationError(f"{name}={value!r} cannot be saved as JSON: {error}") from error
+
+
+def _from_json(name: str, value: Any, modules: Mapping[str, nn.Module]) -> Any:
+    if isinstance(value, Mapping) and "__object__" in value:
+        return rebuild(value["__object__"], modules)
+    if isinstance(value, Mapping) and "__module__" in value:
+        if name not in modules:
+            raise CheckpointError(
+                f"{name} was a module of your own ({value['__module__']}): "
+                f"pass it as load(..., {name}=...), or register a preset for it"
+            )
+        return modules[name]
+    return value
+
+
+def _load_tensors(
+    module: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None
+) -> None:
+    floating = next((t.dtype for t in tensors.values() if t.is_floating_point()), None)
+    if dtype is not None and dtype not in (torch.float32, torch.float64):
+        raise ConfigurationError(f"dtype={dtype}: expected torch.float32 or torch.float64")
+    if (dtype or floating) is not None:
+        module.to(dtype=dtype or floating)
+    expected = module.state_dict()
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise CheckpointError(f"{path} lacks the tensor(s) {', '.join(missing)}")
+    if unknown := sorted(tensors.keys() - expected.keys()):
+        raise CheckpointError(f"{path} has unknown tensor(s) {', '.join(unknown)}")
+    growing = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, part in module.named_modules()
+        for name in getattr(part, "fitted_buffers", ())
+    }
+    for name, tensor in tensors.items():
+        shape, wanted = tuple(tensor.shape), tuple(expected[name].shape)
+        if name in growing and len(shape) == len(wanted):
+            owner, _, last = name.rpartition(".")
+            like = expected[name]
+            setattr(module.get_submodule(owner), last, like.new_empty(shape))
+        elif shape != wanted:
+            raise CheckpointError(f"{path}: {name} has shape {shape}: expected {wanted}")
+    module.load_state_dict(dict(tensors))
+
+
+def _fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# --- states: nested dictionaries and lists of tensors and JSON values ---------------------------
+
+
+def write_state(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write a nested state of dictionaries, lists, tensors and JSON values to one file, atomically."""
+    tensors: dict[str, Tensor] = {}
+    skeleton = _pack(state, tensors)
+    _write_tensors(Path(path), tensors, {"format": str(FORMAT), "state": json.dumps(skeleton)})
+
+
+def read_state(path: str | Path) -> dict[str, Any]:
+    """Read back what `write_state` wrote.
+
+    Raises:
+        CheckpointError: if the file is truncated, not a state, or of a newer version.
+    """
+    tensors, metadata = _read_tensors(Path(path))
+    if "state" not in metadata:
+        raise CheckpointError(f"{path} is not a checkpoint of chartae")
+    if int(metadata.get("format", "0")) > FORMAT:
+        raise CheckpointError(f"{path} is of a newer format: upgrade chartae")
+    state: dict[str, Any] = _unpack(json.loads(metadata["state"]), tensors)
+    return state
+
+
+def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        key = str(len(tensors))
+        tensors[key] = value
+        return {"__tensor__": key}
+    if isinstance(value, Mapping):
+        # Pairs keep keys that JSON would turn to strings (an optimiser numbers its parameters).
+        return {"__dict__": [[key, _pack(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_pack(item, tensors) for item in value]
+    return value
+
+
+def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if isinstance(value, dict):
+        if "__tensor__" in value:
+            return tensors[value["__tensor__"]]
+        return {key: _unpack(item, tensors) for key, item in value["__dict__"]}
+    return value
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    from safetensors.torch import save_file
+
+    # Clones: safetensors refuses views of one storage.
+    plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(plain, temporary, metadata=metadata)
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read (truncated or damaged?): {error}") from error

@@ -1,0 +1,8 @@
+"""Ex-post samplers: ways to draw latents from a trained model."""
+
+from chartae.samplers.base import Sampler
+from chartae.samplers.mixture import MixtureSampler
+from chartae.samplers.normal import NormalSampler
+from chartae.samplers.volume import VolumeSampler
+
+__all__ = ["MixtureSampler", "NormalSampler", "Sampler", "VolumeSampler"]

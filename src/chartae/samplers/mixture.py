@@ -1,0 +1,80 @@
+"""Latents from a mixture of Gaussians fitted to the training embeddings."""
+
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from chartae.checks import check_integer, check_number
+from chartae.errors import DataError
+from chartae.models import Autoencoder
+from chartae.randomness import derive_seed, make_generator
+from chartae.samplers.base import Sampler, embeddings
+
+__all__ = ["MixtureSampler"]
+
+
+class MixtureSampler(Sampler):
+    """Draw latents from a Gaussian mixture fitted ex post (Ghosh et al., 2020).
+
+    Args:
+        model: a trained model.
+        num_components: components of the mixture.
+        regularization: added to the diagonal of every covariance, positive.
+        seed: of the mixture's initialisation.
+    """
+
+    fitted_buffers: ClassVar[tuple[str, ...]] = ("weights", "means", "factors")
+    weights: Tensor
+    means: Tensor
+    factors: Tensor
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        num_components: int = 10,
+        regularization: float = 1e-6,
+        seed: int = 0,
+    ) -> None:
+        check_integer("num_components", num_components, minimum=1)
+        check_number("regularization", regularization, above=0.0)
+        check_integer("seed", seed, minimum=0)
+        super().__init__(model)
+        self.num_components, self.regularization = num_components, regularization
+        self.seed = seed
+        d = model.latent_dim
+        # Shapes matter to `load`, which lets only the first dimension grow.
+        self.means = self.means.reshape(0, d)
+        self.factors = self.factors.reshape(0, d, d)
+
+    def fit(self, x: Tensor | None = None) -> Self:
+        """Fit the mixture to the embeddings of ``x``, ``(N, *input_shape)``.
+
+        Raises:
+            DataError: if there are fewer observations than components.
+        """
+        from sklearn.mixture import GaussianMixture
+
+        codes = embeddings(self, x)
+        if len(codes) < self.num_components:
+            raise DataError(
+                f"x has {len(codes)} observations: expected at least "
+                f"num_components={self.num_components}"
+            )
+        mixture = GaussianMixture(
+            self.num_components,
+            reg_covar=self.regularization,
+            random_state=derive_seed(self.seed, "mixture") % 2**32,
+        ).fit(codes.double().cpu().numpy())
+        self.weights = torch.as_tensor(mixture.weights_).to(codes)
+        self.means = torch.as_tensor(mixture.means_).to(codes)
+        self.factors = torch.linalg.cholesky(torch.as_tensor(mixture.covariances_)).to(codes)
+        return self
+
+    def draw_latents(self, n: int, seed: int) -> Tensor:
+        generator = make_generator(seed, "component")
+        component = torch.multinomial(
+            self.weights.cpu(), n, replacement=True, generator=generator
+        ).to(self.means.device)
+        noise = self.noise((n, self.model.latent_dim), seed)
+        return self.means[component] + (self.factors[component] @ noise[..., None])[..., 0]

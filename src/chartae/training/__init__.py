@@ -1,0 +1,16 @@
+"""Training: `fit`, one loop for every model."""
+
+from chartae.training.callbacks import Callback
+from chartae.training.history import History
+from chartae.training.loop import CHECKPOINT_FILE, HISTORY_FILE, fit
+from chartae.training.optimizers import OPTIMIZERS, SCHEDULERS
+
+__all__ = [
+    "CHECKPOINT_FILE",
+    "HISTORY_FILE",
+    "OPTIMIZERS",
+    "SCHEDULERS",
+    "Callback",
+    "History",
+    "fit",
+]

@@ -1,0 +1,28 @@
+"""Hooks into `fit`: subclass `Callback` and override what you need."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chartae.models import Autoencoder
+    from chartae.training.history import History
+
+__all__ = ["Callback"]
+
+
+class Callback:
+    """Called by `fit` around every epoch; each hook does nothing unless overridden.
+
+    >>> class StopBelow(Callback):
+    ...     def on_epoch_end(self, model, history):
+    ...         return history.train["loss"][-1] < 10.0
+    """
+
+    def on_fit_start(self, model: "Autoencoder", history: "History") -> None:
+        """Called once, before the first epoch."""
+
+    def on_epoch_end(self, model: "Autoencoder", history: "History") -> bool | None:
+        """Called after every epoch, its figures being in ``history``; True ends the training."""
+        return None
+
+    def on_fit_end(self, model: "Autoencoder", history: "History") -> None:
+        """Called once, when the model has its final weights."""
