@@ -197,7 +197,7 @@ class ArrayDataset:
     def to(
         self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> "ArrayDataset":
-        """Return the dataset with ``x`` in another ``dtype``, and all of it on another ``device``."""
+        """Return the dataset with ``x`` in another ``dtype``, all of it on another ``device``."""
         return ArrayDataset(
             self.x.to(dtype=dtype, device=device),
             None if self.y is None else self.y.to(device=device),

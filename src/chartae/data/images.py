@@ -70,7 +70,7 @@ def write_images(folder: str | os.PathLike[str], dataset: ArrayDataset) -> None:
     if dataset.y is None:
         raise DataError("y is missing: expected labels, as each class gets a subfolder")
     for name in dataset.class_names:
-        if name != Path(name).name or name.startswith("."):
+        if not name or name != Path(name).name or name.startswith("."):
             raise DataError(f"class name {name!r} cannot be the name of a folder")
     if any(check_writable("folder", root).iterdir()):
         raise ConfigurationError(f"folder={str(root)!r} is not empty: expected a new folder")

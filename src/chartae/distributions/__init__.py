@@ -1,10 +1,10 @@
 """Distributions: posteriors, priors and likelihoods, thin over `torch.distributions`."""
 
+from chartae.distributions.bounded import ContinuousBernoulli, DiscretizedLogistic
 from chartae.distributions.likelihoods import (
     LIKELIHOODS,
     BernoulliLikelihood,
     ContinuousBernoulliLikelihood,
-    DiscretizedLogistic,
     DiscretizedLogisticLikelihood,
     GaussianLikelihood,
     LaplaceLikelihood,
@@ -18,6 +18,7 @@ from chartae.distributions.normal import DiagonalNormal, DiagonalNormalHead
 __all__ = [
     "LIKELIHOODS",
     "BernoulliLikelihood",
+    "ContinuousBernoulli",
     "ContinuousBernoulliLikelihood",
     "DiagonalNormal",
     "DiagonalNormalHead",

@@ -10,25 +10,17 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import (
-    Bernoulli,
-    ContinuousBernoulli,
-    Distribution,
-    Independent,
-    Laplace,
-    Normal,
-    constraints,
-)
-from torch.nn.functional import logsigmoid, softplus
+from torch.distributions import Bernoulli, Distribution, Independent, Laplace, Normal
+from torch.nn.functional import softplus
 
-from chartae.checks import check_choice, check_finite, check_number
+from chartae.checks import check_choice, check_finite, check_integer, check_number
+from chartae.distributions.bounded import ContinuousBernoulli, DiscretizedLogistic
 from chartae.errors import ConfigurationError, DataError
 
 __all__ = [
     "LIKELIHOODS",
     "BernoulliLikelihood",
     "ContinuousBernoulliLikelihood",
-    "DiscretizedLogistic",
     "DiscretizedLogisticLikelihood",
     "GaussianLikelihood",
     "LaplaceLikelihood",
@@ -41,7 +33,7 @@ __all__ = [
 ScaleKind = Literal["learned", "per_feature"]
 
 
-class Observation(Independent):
+class Observation(Independent[Distribution]):
     """A distribution over a whole observation, whose ``log_prob`` honours a mask of features."""
 
     def log_prob(self, value: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -49,13 +41,14 @@ class Observation(Independent):
 
         Args:
             value: observations, broadcastable with ``(..., *event_shape)``.
-            mask: boolean, True where a feature is observed; None when all are.
+            mask: boolean, True where a feature is observed; None when all are. What ``value``
+                holds elsewhere, NaN included, changes neither the result nor its gradients.
         """
-        terms = self.base_dist.log_prob(value)
+        if mask is not None:
+            value = torch.where(mask, value, 0.0)
+        terms: Tensor = self.base_dist.log_prob(value)
         if mask is not None:
             terms = torch.where(mask, terms, 0.0)
-        if self.reinterpreted_batch_ndims == 0:
-            return terms
         return terms.flatten(-self.reinterpreted_batch_ndims).sum(-1)
 
 
@@ -114,12 +107,12 @@ class BernoulliLikelihood(Likelihood):
 
 
 class ContinuousBernoulliLikelihood(Likelihood):
-    """Continuous Bernoulli on [0, 1] (Loaiza-Ganem and Cunningham, 2019), from logits."""
+    """Continuous Bernoulli for grey values in [0, 1], the decoder giving logits."""
 
     support = (0.0, 1.0)
 
     def features(self, output: Tensor) -> Distribution:
-        return ContinuousBernoulli(logits=output, validate_args=False)
+        return ContinuousBernoulli(output)
 
 
 class ScaledLikelihood(Likelihood):
@@ -182,58 +175,13 @@ class LaplaceLikelihood(ScaledLikelihood):
         return Laplace(self.location(output), self.scale, validate_args=False)
 
 
-class DiscretizedLogistic(Distribution):
-    """Logistic on [0, 1] integrated over ``levels`` bins: a probability for 8-bit images.
-
-    The first and last bins take the tails, so that the probabilities sum to 1 (Salimans et al.,
-    PixelCNN++, 2017).
-
-    Args:
-        loc: means, any shape.
-        scale: scales, positive, broadcastable with ``loc``.
-        levels: number of values 0, 1/(levels - 1), ..., 1.
-    """
-
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    has_rsample = False
-
-    def __init__(self, loc: Tensor, scale: Tensor, levels: int = 256) -> None:
-        self.loc, self.scale, self.levels = loc, scale, levels
-        super().__init__(loc.shape, validate_args=False)
-
-    @property
-    def mean(self) -> Tensor:
-        """The location, within [0, 1]."""
-        return self.loc.clamp(0.0, 1.0)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log probability of the bin around ``value``."""
-        half = 0.5 / (self.levels - 1)
-        upper = (value + half - self.loc) / self.scale
-        lower = (value - half - self.loc) / self.scale
-        # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - exp(l - u))
-        width = (upper - lower).clamp_min(torch.finfo(upper.dtype).tiny)
-        inside = logsigmoid(upper) + logsigmoid(-lower) + torch.log(-torch.expm1(-width))
-        first = logsigmoid(upper)
-        last = logsigmoid(-lower)
-        return torch.where(value < half, first, torch.where(value > 1 - half, last, inside))
-
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw values among the levels."""
-        with torch.no_grad():
-            shape = self._extended_shape(sample_shape)
-            uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
-            value = self.loc + self.scale * torch.logit(uniform, eps=1e-6)
-            return (value.clamp(0.0, 1.0) * (self.levels - 1)).round() / (self.levels - 1)
-
-
 class DiscretizedLogisticLikelihood(ScaledLikelihood):
-    """Discretized logistic for images of 256 levels scaled to [0, 1]: log p is in nats of bits.
+    """Discretized logistic: probabilities of 8-bit images, scaled to [0, 1].
 
     Args:
         input_shape: shape of one observation.
-        scale: as in `GaussianLikelihood`.
-        levels: number of levels of a pixel.
+        scale: as in `ScaledLikelihood`.
+        levels: number of values of a pixel, at least 2.
     """
 
     support = (0.0, 1.0)
@@ -244,6 +192,7 @@ class DiscretizedLogisticLikelihood(ScaledLikelihood):
         scale: float | ScaleKind = "learned",
         levels: int = 256,
     ) -> None:
+        check_integer("levels", levels, minimum=2)
         super().__init__(input_shape, scale, link="sigmoid")
         self.levels = levels
 

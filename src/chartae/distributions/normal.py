@@ -8,7 +8,7 @@ from torch.nn.functional import softplus
 __all__ = ["DiagonalNormal", "DiagonalNormalHead"]
 
 
-class DiagonalNormal(Independent):
+class DiagonalNormal(Independent[Normal]):
     r"""Normal distribution :math:`N(\mu, \mathrm{diag}(\sigma^2))` over the last dimension.
 
     Args:
@@ -23,6 +23,11 @@ class DiagonalNormal(Independent):
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         super().__init__(Normal(loc, scale, validate_args=False), 1, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log density at ``value``, ``(..., d)``: ``(...)``."""
+        log_prob: Tensor = self.base_dist.log_prob(value).sum(-1)
+        return log_prob
 
     def rsample_and_log_prob(self, sample_shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         """Return reparametrised samples ``(*sample_shape, ..., d)`` and their log density."""

@@ -23,7 +23,8 @@ class Chain:
     Attributes:
         samples: kept states, ``(kept steps, chains, d)``; the last row is the final state.
         acceptance: mean acceptance probability of each chain after warm-up, ``(chains,)``.
-        divergences: number of steps of each chain whose energy error exceeded 1000, ``(chains,)``.
+        divergences: number of steps of each chain whose energy error exceeded 1000, or was NaN,
+            ``(chains,)``.
         step_size: the step size used after warm-up.
     """
 
@@ -95,7 +96,7 @@ def hmc(
 
     Args:
         log_density_and_grad: maps z ``(chains, d)`` to log density ``(chains,)`` and gradient
-            ``(chains, d)``, known up to a constant.
+            ``(chains, d)``, known up to a constant. It is called under `torch.no_grad`.
         initial: starting states, ``(chains, d)``, of positive density.
         num_steps: steps after warm-up.
         num_leapfrog: leapfrog steps of each step.
@@ -122,6 +123,8 @@ def hmc(
     """
     check_floating("initial", initial)
     check_shape("initial", initial, ("chains", "d"))
+    if not len(initial):
+        raise DataError("initial is empty: expected at least one chain")
     check_integer("num_steps", num_steps, minimum=1)
     check_integer("num_leapfrog", num_leapfrog, minimum=1)
     check_integer("num_warmup", num_warmup, minimum=0)
@@ -169,27 +172,26 @@ def _transition(
 ) -> tuple[State, Tensor, Tensor]:
     """Make one step; return the new state, acceptance probabilities and divergence flags."""
     z0, log_density0, grad0 = state
-    random = {"generator": generator, "dtype": z0.dtype, "device": z0.device}
-    momentum0 = torch.randn(z0.shape, **random)
-    jitter = 0.9 + 0.2 * torch.rand((len(z0), 1), **random)
-    eps = step_size * jitter
+    momentum0 = torch.empty_like(z0).normal_(generator=generator)
+    eps = step_size * torch.empty_like(z0[:, :1]).uniform_(0.9, 1.1, generator=generator)
     z, grad = z0, grad0
     momentum = momentum0 + 0.5 * eps * grad
     for step in range(num_leapfrog):
         z = z + eps * momentum
         log_density, grad = log_density_and_grad(z)
         momentum = momentum + (eps if step < num_leapfrog - 1 else 0.5 * eps) * grad
-    error = (
-        log_density
-        - 0.5 * momentum.square().sum(-1)
-        - log_density0
-        + 0.5 * momentum0.square().sum(-1)
+    kinetic, kinetic0 = 0.5 * momentum.square().sum(-1), 0.5 * momentum0.square().sum(-1)
+    gain = torch.nan_to_num(
+        (log_density - kinetic) - (log_density0 - kinetic0),
+        nan=-math.inf,
+        posinf=-math.inf,
+        neginf=-math.inf,
     )
-    error = torch.nan_to_num(error, nan=-math.inf, neginf=-math.inf)
-    acceptance = error.clamp_max(0.0).exp()
-    accepted = torch.rand(acceptance.shape, **random) < acceptance
-    # A wall (-inf) is a boundary of the target, not a failure of the integrator.
-    diverged = (error < -1000.0) & (log_density > -math.inf)
+    acceptance = gain.clamp_max(0.0).exp()
+    accepted = torch.empty_like(acceptance).uniform_(generator=generator) < acceptance
+    # A wall is a boundary of the target, not a failure of the integrator.
+    wall = (log_density == -math.inf) & torch.isfinite(kinetic)
+    diverged = (gain < -1000.0) & ~wall
     new = (
         torch.where(accepted[:, None], z, z0),
         torch.where(accepted, log_density, log_density0),
@@ -236,4 +238,5 @@ def effective_sample_size(samples: Tensor) -> Tensor:
     positive = (pairs > 0).cumprod(0)
     monotone = torch.cummin(pairs, 0).values * positive
     time = -1.0 + 2.0 * monotone.sum(0)
-    return (steps * chains / time.clamp_min(1e-12)).clamp_max(float(steps * chains) * 1.5)
+    size: Tensor = steps * chains / time.clamp_min(2.0 / 3.0)  # alternating chains: 1.5 at most
+    return size

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.checks import check_finite, check_floating, check_number, check_shape
+from chartae.errors import DataError
 
 __all__ = ["CentroidMetric", "Local", "Metric"]
 
@@ -54,19 +55,23 @@ class Local(ABC):
 
 
 class Metric(nn.Module, ABC):
-    """Base of all metrics; a subclass gives `at`, and `dim`.
+    """Base of all metrics; a subclass gives `dim` and `at`.
 
     Attributes:
         volume_is_large_near_data: whether the volume element is large where the data are
             (the metric of a vanilla VAE), or small there (the RHVAE's, whose inverse is large).
     """
 
-    dim: int
     volume_is_large_near_data: bool = False
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Dimension d of the latent space."""
 
     @abstractmethod
     def at(self, z: Tensor) -> Local:
-        """Return the metric at ``z``, ``(..., d)``, with what its quantities share computed once."""
+        """Return the metric at ``z``, ``(..., d)``; what its quantities share is computed once."""
 
     def tensor(self, z: Tensor) -> Tensor:
         """Return G(z), ``(..., d, d)``, for z ``(..., d)``."""
@@ -121,9 +126,9 @@ class CentroidMetric(Metric):
         ConfigurationError: for a temperature or regularization that is not positive.
 
     >>> metric = CentroidMetric(torch.zeros(1, 2), torch.eye(2)[None], 1.0, 1.0)
-    >>> metric.tensor(torch.zeros(2))
-    tensor([[0.5000, 0.0000],
-            [0.0000, 0.5000]])
+    >>> metric.inverse(torch.zeros(2))
+    tensor([[2., 0.],
+            [0., 2.]])
     """
 
     centroids: Tensor
@@ -146,11 +151,13 @@ class CentroidMetric(Metric):
         self.temperature, self.regularization = temperature, regularization
 
     @property
-    def dim(self) -> int:  # type: ignore[override]
+    def dim(self) -> int:
         return self.centroids.shape[-1]
 
     def at(self, z: Tensor) -> "CentroidLocal":
         check_shape("z", z, (*["..."] * (z.dim() - 1), self.dim))
+        if z.dtype != self.centroids.dtype:
+            raise DataError(f"z has dtype {z.dtype}: the metric has {self.centroids.dtype}")
         return CentroidLocal(
             z, self.centroids, self.matrices, self.temperature, self.regularization
         )
@@ -162,7 +169,7 @@ class CentroidLocal(Local):
     def __init__(
         self, z: Tensor, centroids: Tensor, matrices: Tensor, temperature: float, floor: float
     ) -> None:
-        self.z, self.centroids, self.scale = z, centroids, temperature**-2
+        self.z, self.centroids, self.scale = z, centroids, 1.0 / temperature**2
         d = z.shape[-1]
         self.flat = matrices.reshape(-1, d * d)
         squared = (
@@ -170,7 +177,7 @@ class CentroidLocal(Local):
         )
         self.weights = torch.exp(-self.scale * squared.clamp_min(0.0))
         identity = torch.eye(d, dtype=z.dtype, device=z.device)
-        self._inverse = (self.weights @ self.flat).unflatten(-1, (d, d)) + floor * identity
+        self._inverse: Tensor = (self.weights @ self.flat).unflatten(-1, (d, d)) + floor * identity
         self._cholesky: Tensor | None = None
         self._tensor: Tensor | None = None
         self._traces: Tensor | None = None
@@ -179,7 +186,8 @@ class CentroidLocal(Local):
     def cholesky(self) -> Tensor:
         """Lower Cholesky factor of the *inverse* metric, ``(..., d, d)``."""
         if self._cholesky is None:
-            self._cholesky = torch.linalg.cholesky(self._inverse)
+            # Unchecked, it waits for no device, and a NaN stays one: the caller's to reject.
+            self._cholesky = torch.linalg.cholesky_ex(self._inverse).L
         return self._cholesky
 
     @property

@@ -30,10 +30,10 @@ class AE(Autoencoder):
 
     def embed(self, x: Tensor) -> Tensor:
         """Return the code of each x, without checks."""
-        code: Tensor = self.code_head(self.encoder(x))
+        code: Tensor = self.code_head(self.features(x))
         return code
 
     def loss(self, x: Tensor, mask: Tensor | None = None) -> Losses:
-        """Return the mean of :math:`-\\log p(x|z)` at the code of x."""
+        r"""Return the mean of :math:`-\log p(x|z)` at the code of x."""
         reconstruction = -self.likelihood(self.embed(x)).log_prob(x, mask).mean()
         return Losses.of(reconstruction, reconstruction=reconstruction)

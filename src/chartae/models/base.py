@@ -5,12 +5,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_integer
+from chartae.checks import check_finite, check_floating, check_integer, check_shape
 from chartae.distributions import (
     DiagonalNormal,
     DiagonalNormalHead,
@@ -88,8 +88,10 @@ class Autoencoder(nn.Module):
         likelihood: str | Mapping[str, Any] | Likelihood = "gaussian",
     ) -> None:
         super().__init__()
-        if not input_shape:
-            raise ConfigurationError("input_shape=(): expected at least one dimension")
+        if not isinstance(input_shape, Iterable) or not input_shape:
+            raise ConfigurationError(
+                f"input_shape={input_shape!r}: expected a tuple of one dimension or more"
+            )
         for size in input_shape:
             check_integer("input_shape", size, minimum=1)
         check_integer("latent_dim", latent_dim, minimum=1)
@@ -107,9 +109,16 @@ class Autoencoder(nn.Module):
 
         Args:
             x: ``(batch, *input_shape)``. A model that uses labels or a mask of observed features
-                names them ``y`` and ``mask`` in its signature, and gets them.
+                names them ``y`` and ``mask`` in its signature, and gets them. A mask is for the
+                likelihood: the encoder sees x as it is, so unobserved features need a neutral
+                value.
         """
         raise NotImplementedError
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the encoder makes of x, ``(batch, num_features)``."""
+        features: Tensor = self.encoder(x)
+        return features.reshape(len(x), -1)
 
     def embed(self, x: Tensor) -> Tensor:
         """Return the latent of each x, without checks: what `encode` is made of."""
@@ -152,12 +161,13 @@ class Autoencoder(nn.Module):
             batch_size: work in pieces of this size; None takes all at once.
 
         Raises:
-            DataError: if z has another shape.
+            DataError: if z has another shape or dtype than the model, or is not finite.
         """
-        if z.dim() == 0 or z.shape[-1] != self.latent_dim:
-            raise DataError(
-                f"z has shape {tuple(z.shape)}: expected (batch, latent_dim={self.latent_dim})"
-            )
+        check_floating("z", z)
+        check_shape("z", z, ("batch", self.latent_dim))
+        if z.dtype != self.dtype:
+            raise DataError(f"z has dtype {z.dtype}: the model has {self.dtype}")
+        check_finite("z", z)
         return _in_pieces(lambda piece: self.likelihood(piece).mean, z, batch_size)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -184,12 +194,9 @@ class Autoencoder(nn.Module):
         return next(self.parameters()).device
 
     def check_data(self, name: str, x: Tensor) -> None:
-        """Raise `DataError` unless x has the model's shape and dtype, and its likelihood's range."""
-        if not isinstance(x, Tensor):
-            raise DataError(f"{name} is {type(x).__name__}: expected a torch.Tensor")
-        if x.dim() != 1 + len(self.input_shape) or x.shape[1:] != self.input_shape:
-            wanted = ", ".join(map(str, ("batch", *self.input_shape)))
-            raise DataError(f"{name} has shape {tuple(x.shape)}: expected ({wanted})")
+        """Raise `DataError` unless x has the model's shape and dtype, in the likelihood's range."""
+        check_floating(name, x)
+        check_shape(name, x, ("batch", *self.input_shape))
         if len(x) == 0:
             raise DataError(f"{name} is empty: expected at least one observation")
         if x.dtype != self.dtype:
@@ -200,15 +207,17 @@ class Autoencoder(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, from which the model can be built again."""
-        names = [
-            name
-            for cls in reversed(type(self).__mro__)
-            if issubclass(cls, Autoencoder)
-            for name, parameter in inspect.signature(cls.__init__).parameters.items()
-            if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
-        ]
-        unique = dict.fromkeys(names)
-        return {name: self.specifications.get(name, getattr(self, name)) for name in unique}
+        names: dict[str, None] = {}
+        for cls in type(self).__mro__:
+            parameters = inspect.signature(cls).parameters
+            others = [p for p in parameters.values() if p.kind is p.VAR_KEYWORD]
+            names |= {n: None for n, p in parameters.items() if p not in others}
+            if others and others[0].annotation == Unpack[Networks]:
+                names |= dict.fromkeys(Networks.__annotations__)
+            elif others:
+                continue  # they are those of the class above
+            break
+        return {name: self.specifications.get(name, getattr(self, name)) for name in names}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors``; `chartae.load` reads them back."""
@@ -227,24 +236,14 @@ class VariationalAutoencoder(Autoencoder):
             raises it from 0 to 1 during a KL warm-up. It never enters a likelihood.
     """
 
-    def __init__(
-        self,
-        input_shape: Shape,
-        latent_dim: int,
-        *,
-        encoder: NetworkSpec = "mlp",
-        decoder: NetworkSpec = "mlp",
-        likelihood: str | Mapping[str, Any] | Likelihood = "gaussian",
-    ) -> None:
-        super().__init__(
-            input_shape, latent_dim, encoder=encoder, decoder=decoder, likelihood=likelihood
-        )
+    def __init__(self, input_shape: Shape, latent_dim: int, **networks: Unpack[Networks]) -> None:
+        super().__init__(input_shape, latent_dim, **networks)
         self.posterior_head = DiagonalNormalHead(self.num_features, latent_dim)
         self.kl_weight = 1.0
 
     def posterior(self, x: Tensor) -> DiagonalNormal:
         """Return q(z|x) for x ``(batch, *input_shape)``."""
-        posterior: DiagonalNormal = self.posterior_head(self.encoder(x))
+        posterior: DiagonalNormal = self.posterior_head(self.features(x))
         return posterior
 
     def prior(self) -> DiagonalNormal:
@@ -281,8 +280,12 @@ class VariationalAutoencoder(Autoencoder):
         return Losses.of(reconstruction + self.kl_weight * kl, reconstruction=reconstruction, kl=kl)
 
     def elbo(self, x: Tensor, num_samples: int = 1, *, mask: Tensor | None = None) -> Tensor:
-        """Return the evidence lower bound of each x, averaged over samples: ``(batch,)``."""
+        """Return the evidence lower bound of each x, averaged over samples: ``(batch,)``.
+
+        Args and errors as in `log_likelihood`.
+        """
         self.check_data("x", x)
+        _check_mask(mask, x)
         check_integer("num_samples", num_samples, minimum=1)
         return self.log_weights(x, num_samples, mask=mask).mean(0)
 
@@ -306,41 +309,43 @@ class VariationalAutoencoder(Autoencoder):
             mask: boolean, as x, True where a feature is observed.
             max_batch: largest number of (sample, point) pairs at once; None takes what keeps the
                 decoded data near 16 MiB in float32.
+
+        Raises:
+            DataError: if x or the mask has another shape or dtype than the model, or x is not
+                finite or out of the likelihood's range.
         """
         self.check_data("x", x)
+        _check_mask(mask, x)
         check_integer("num_samples", num_samples, minimum=1)
-        pairs = max_batch or max(1, 2**22 // max(1024, math.prod(self.input_shape)))
-        check_integer("max_batch", pairs, minimum=1)
-        samples = min(num_samples, pairs)
-        points = max(1, pairs // samples)
-        return torch.cat(
-            [
-                self._log_likelihood(
-                    x[i : i + points], num_samples, samples, mask_of(mask, i, points)
-                )
-                for i in range(0, len(x), points)
-            ]
-        )
-
-    def _log_likelihood(
-        self, x: Tensor, num_samples: int, samples: int, mask: Tensor | None
-    ) -> Tensor:
+        if max_batch is None:
+            max_batch = max(1, 2**22 // max(1024, math.prod(self.input_shape)))
+        check_integer("max_batch", max_batch, minimum=1)
+        samples = min(num_samples, max_batch)
+        points = max_batch // samples
         total = x.new_full((len(x),), -math.inf)
-        for done in range(0, num_samples, samples):
-            log_weights = self.log_weights(x, min(samples, num_samples - done), mask=mask)
-            total = torch.logaddexp(total, log_weights.logsumexp(0))
+        for start in range(0, len(x), points):
+            rows = slice(start, start + points)
+            observed = None if mask is None else mask[rows]
+            for done in range(0, num_samples, samples):
+                count = min(samples, num_samples - done)
+                log_weights = self.log_weights(x[rows], count, mask=observed)
+                total[rows] = torch.logaddexp(total[rows], log_weights.logsumexp(0))
         return total - math.log(num_samples)
 
 
-def mask_of(mask: Tensor | None, start: int, size: int) -> Tensor | None:
-    """Return the rows of a mask that belong to one piece of the data."""
-    return None if mask is None else mask[start : start + size]
+def _check_mask(mask: Tensor | None, x: Tensor) -> None:
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        given = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise DataError(f"mask is {given}: expected a tensor of torch.bool")
+    check_shape("mask", mask, x.shape)
 
 
 def _in_pieces(
     function: Callable[[Tensor], Tensor], inputs: Tensor, batch_size: int | None
 ) -> Tensor:
-    if batch_size is None or len(inputs) <= batch_size:
+    if batch_size is None:
         return function(inputs)
     check_integer("batch_size", batch_size, minimum=1)
     return torch.cat([function(piece) for piece in inputs.split(batch_size)])

@@ -1,6 +1,7 @@
 """The Hamiltonian variational autoencoder."""
 
 import math
+from itertools import pairwise
 from typing import Unpack
 
 import torch
@@ -73,7 +74,7 @@ class HVAE(VariationalAutoencoder):
         eps, roots = self.step_size, self.tempering()
         momentum = momentum / roots[0]
         grad = self.log_joint_grad(x, z, mask)
-        for before, after in zip(roots[:-1], roots[1:], strict=True):
+        for before, after in pairwise(roots):
             momentum = momentum + 0.5 * eps * grad
             z = z + eps * momentum
             grad = self.log_joint_grad(x, z, mask)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -11,8 +12,7 @@ __all__ = ["mlp_decoder", "mlp_encoder"]
 
 
 def _layers(sizes: Sequence[int]) -> list[nn.Module]:
-    pairs = zip(sizes[:-1], sizes[1:], strict=True)
-    return [layer for a, b in pairs for layer in (nn.Linear(a, b), nn.ReLU())]
+    return [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
 
 
 @register_encoder("mlp")

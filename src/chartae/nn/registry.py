@@ -97,17 +97,19 @@ def output_features(module: nn.Module, input_shape: Shape) -> int:
     """
     parameter = next(module.parameters(), torch.empty(0))
     probe = torch.zeros(2, *input_shape, dtype=parameter.dtype, device=parameter.device)
-    was_training = module.training
+    modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         with torch.no_grad():
             output = module(probe)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ConfigurationError(
-            f"{type(module).__name__} does not accept a batch of shape {tuple(probe.shape)}: {error}"
+            f"{type(module).__name__} does not accept a batch of shape {tuple(probe.shape)} "
+            f"and dtype {probe.dtype}: {error}"
         ) from error
     finally:
-        module.train(was_training)
+        for part, mode in modes:
+            part.training = mode
     if not isinstance(output, Tensor) or output.dim() == 0 or output.shape[0] != 2:
         given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ConfigurationError(
@@ -125,6 +127,6 @@ def _build(
     check_choice(kind, name, presets)
     try:
         module: nn.Module = presets[str(name)](*shapes, **options)
-    except TypeError as error:
+    except (TypeError, RuntimeError, IndexError) as error:
         raise ConfigurationError(f"{kind}={spec!r}: {error}") from error
     return module

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.checks import check_integer
-from chartae.errors import ConfigurationError
+from chartae.errors import ConfigurationError, DataError
 from chartae.models import Autoencoder
 from chartae.persistence import register, save
 from chartae.randomness import make_generator, resolve_seed, seeded
@@ -77,7 +77,16 @@ class Sampler(nn.Module):
             return self.draw_latents(n, resolve_seed(seed))
 
     def sample(self, n: int, seed: int | None = None, batch_size: int = 512) -> Tensor:
-        """Draw ``n`` observations, the decoded means of `sample_latents`: ``(n, *input_shape)``."""
+        """Draw ``n`` observations, the decoded means of `sample_latents`: ``(n, *input_shape)``.
+
+        Args:
+            n: number of observations, at least 1.
+            seed: as for `sample_latents`.
+            batch_size: latents decoded at once; it does not change the result.
+
+        Raises:
+            ConfigurationError: for a count out of range, or if the sampler needs `fit` first.
+        """
         z = self.sample_latents(n, seed)
         with torch.no_grad():
             return self.model.decode(z, batch_size=batch_size)
@@ -99,9 +108,10 @@ class Sampler(nn.Module):
 
 def embeddings(sampler: Sampler, x: Tensor | None) -> Tensor:
     """Return the embeddings of the training set, for samplers that learn from them."""
-    if x is None:
-        raise ConfigurationError(
-            f"x is None: {type(sampler).__name__}.fit expects the training set"
+    if not isinstance(x, Tensor):
+        raise DataError(
+            f"x is {type(x).__name__}: {type(sampler).__name__}.fit expects the training set, "
+            "a torch.Tensor"
         )
     with torch.no_grad(), seeded(0):
         return sampler.model.encode(x.to(sampler.model.device), batch_size=1024)

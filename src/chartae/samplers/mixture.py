@@ -51,15 +51,17 @@ class MixtureSampler(Sampler):
         """Fit the mixture to the embeddings of ``x``, ``(N, *input_shape)``.
 
         Raises:
-            DataError: if there are fewer observations than components.
+            DataError: if x is not a tensor that the model accepts, or there are fewer observations
+                than components, or than 2.
         """
         from sklearn.mixture import GaussianMixture
 
         codes = embeddings(self, x)
-        if len(codes) < self.num_components:
+        needed = max(2, self.num_components)
+        if len(codes) < needed:
             raise DataError(
-                f"x has {len(codes)} observations: expected at least "
-                f"num_components={self.num_components}"
+                f"x has {len(codes)} observation(s): a mixture of "
+                f"num_components={self.num_components} needs at least {needed}"
             )
         mixture = GaussianMixture(
             self.num_components,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from chartae.checks import check_integer, check_number
 from chartae.errors import ConfigurationError
-from chartae.geometry import Chain, Metric, hmc
+from chartae.geometry import CentroidMetric, Chain, hmc
 from chartae.models import Autoencoder
 from chartae.randomness import make_generator
 from chartae.samplers.base import Sampler
@@ -38,7 +38,7 @@ class VolumeSampler(Sampler):
         diagnostics: the `Chain` of the last draw's last block, with its acceptance and divergences.
 
     Raises:
-        ConfigurationError: if the model has no metric.
+        ConfigurationError: if the model has no metric, or an argument is out of range.
     """
 
     diagnostics: Chain | None = None
@@ -69,17 +69,16 @@ class VolumeSampler(Sampler):
 
     def fit(self, x: Tensor | None = None) -> Self:
         """Check that the model has been trained; nothing else is learned."""
-        self.metric  # noqa: B018
+        self._metric()
         return self
 
-    @property
-    def metric(self) -> Metric:
-        """The metric of the model."""
-        metric: Metric = self.model.metric
+    def _metric(self) -> CentroidMetric:
+        """Return the metric of the model, or raise if it has not been trained."""
+        metric: CentroidMetric = getattr(self.model, "metric")  # noqa: B009
         return metric
 
     def draw_latents(self, n: int, seed: int) -> Tensor:
-        metric = self.metric
+        metric = self._metric()
         centroids = metric.centroids
         wall = 2.0 * centroids.norm(dim=-1).max()
 

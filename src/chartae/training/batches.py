@@ -1,21 +1,21 @@
 """Batches for training: by indexing where the data are in memory, else through a DataLoader."""
 
+import hashlib
 import inspect
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from chartae.data import ArrayDataset
 from chartae.errors import ConfigurationError, DataError
 from chartae.models import Autoencoder
-from chartae.randomness import derive_seed, make_generator
+from chartae.randomness import make_generator
 
-__all__ = ["Batch", "Batches", "InMemoryBatches", "LoaderBatches", "make_batches"]
+__all__ = ["Batch", "Batches", "Data", "InMemoryBatches", "LoaderBatches", "make_batches"]
 
 Batch = dict[str, Tensor]
 Data = ArrayDataset | Tensor | np.ndarray[Any, Any] | Dataset[Any]
@@ -25,85 +25,126 @@ LIMIT_ON_DEVICE = 2**30
 
 
 class Batches:
-    """A set of batches that can be walked through once an epoch, in an order the seed fixes."""
+    """A set of batches that can be walked through once an epoch, in an order the seed fixes.
 
-    num_batches: int
+    Batches are as even as can be: 129 samples in batches of at most 128 are 65 and 64, for a batch
+    of one would be of little use, and break batch normalisation.
 
-    def epoch(self, seed: int, epoch: int, *, shuffle: bool, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of one epoch from number ``start`` on."""
+    Args:
+        size: number of samples.
+        batch_size: of the largest batch.
+    """
+
+    def __init__(self, size: int, batch_size: int) -> None:
+        self.size, self.batch_size = size, batch_size
+        self.device = torch.device("cpu")
+        self.rank, self.world = 0, 1
+
+    def place(self, device: torch.device, rank: int, world: int) -> None:
+        """Set where the batches go, and which share of an epoch is this process's."""
+        self.device, self.rank, self.world = device, rank, world
+
+    @property
+    def num_batches(self) -> int:
+        """Number of batches in this process's share of an epoch."""
+        return -(-(self.size // self.world) // self.batch_size)
+
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield this process's batches of one epoch in random order, from number ``start`` on."""
+        order = torch.randperm(self.size, generator=make_generator(seed, "order", epoch))
+        share = order[self.rank :: self.world][: self.size // self.world]
+        generator = make_generator(seed, "workers", epoch)
+        return self.take(list(share.tensor_split(self.num_batches))[start:], generator)
+
+    def in_order(self) -> Iterator[Batch]:
+        """Yield everything in its own order, whatever the share of this process."""
+        order, count = torch.arange(self.size), -(-self.size // self.batch_size)
+        return self.take(list(order.tensor_split(count)), make_generator(0))
+
+    def take(self, pieces: list[Tensor], generator: torch.Generator) -> Iterator[Batch]:
+        """Yield the batches of the samples numbered in each of ``pieces``."""
         raise NotImplementedError
+
+    def describe(self) -> str:
+        """Return what distinguishes these data from others, for `Plan`."""
+        return f"{self.size} samples"
 
 
 class InMemoryBatches(Batches):
     """Batches of an `ArrayDataset`, by indexing: no per-sample collation."""
 
-    def __init__(
-        self, data: ArrayDataset, batch_size: int, keys: set[str], rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, data: ArrayDataset, batch_size: int, keys: set[str]) -> None:
+        super().__init__(len(data), batch_size)
         every = {"x": data.x, "y": data.y, "mask": data.mask}
         self.tensors = {k: v for k, v in every.items() if k in keys and v is not None}
-        self.batch_size, self.rank, self.world = batch_size, rank, world
-        self.length = len(data) // world if world > 1 else len(data)
-        self.num_batches = -(-self.length // batch_size)
 
-    def to(self, device: torch.device) -> None:
-        """Move the data to ``device``, if they are small enough to stay there."""
+    def place(self, device: torch.device, rank: int, world: int) -> None:
+        super().place(device, rank, world)
         if sum(tensor.nbytes for tensor in self.tensors.values()) <= LIMIT_ON_DEVICE:
-            self.tensors = {key: tensor.to(device) for key, tensor in self.tensors.items()}
+            self.tensors = _to(self.tensors, device)
 
-    def epoch(self, seed: int, epoch: int, *, shuffle: bool, start: int = 0) -> Iterator[Batch]:
-        x = self.tensors["x"]
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         if self.num_batches == 1 and self.world == 1:
             # One batch holds everything: its order changes nothing, and indexing would copy it.
-            yield from [self.tensors][start:]
-            return
-        order = torch.arange(len(x))
-        if shuffle:
-            order = torch.randperm(len(x), generator=make_generator(seed, "order", epoch))
-        order = order[self.rank :: self.world][: self.length].to(x.device)
-        for index in order.split(self.batch_size)[start:]:
-            yield {key: tensor[index] for key, tensor in self.tensors.items()}
+            return iter([_to(self.tensors, self.device)][start:])
+        return super().epoch(seed, epoch, start)
+
+    def take(self, pieces: list[Tensor], generator: torch.Generator) -> Iterator[Batch]:
+        home = self.tensors["x"].device
+        for piece in pieces:
+            index = piece.to(home)
+            batch = {key: tensor.index_select(0, index) for key, tensor in self.tensors.items()}
+            yield _to(batch, self.device)
+
+    def describe(self) -> str:
+        digest = hashlib.blake2b(digest_size=8)
+        for key, tensor in self.tensors.items():
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return f"{super().describe()}, {digest.hexdigest()}"
 
 
 class LoaderBatches(Batches):
-    """Batches of any `torch.utils.data.Dataset`, whose items are x, (x, y) or mappings."""
+    """Batches of any map-style `torch.utils.data.Dataset` of x, (x, y) or mappings."""
 
     def __init__(
         self,
+        name: str,
         data: Dataset[Any],
         batch_size: int,
-        keys: set[str],
         model: Autoencoder,
-        rank: int = 0,
-        world: int = 1,
+        keys: set[str],
+        num_workers: int,
     ) -> None:
-        self.data, self.batch_size, self.keys, self.model = data, batch_size, keys, model
-        self.rank, self.world = rank, world
         try:
-            self.size = len(data)  # type: ignore[arg-type]
+            size = len(data)  # type: ignore[arg-type]
         except TypeError as error:
-            raise DataError("data has no length: expected a map-style dataset") from error
-        self.num_batches = -(-(self.size // world) // batch_size)
-
-    def epoch(self, seed: int, epoch: int, *, shuffle: bool, start: int = 0) -> Iterator[Batch]:
-        order = torch.arange(self.size)
-        if shuffle:
-            order = torch.randperm(self.size, generator=make_generator(seed, "order", epoch))
-        share = order[self.rank :: self.world][: self.size // self.world]
-        pieces = [piece.tolist() for piece in share.split(self.batch_size)][start:]
-        generator = torch.Generator().manual_seed(derive_seed(seed, "workers", epoch))
-        loader: DataLoader[Any] = DataLoader(
-            self.data,
-            batch_sampler=pieces,
-            num_workers=min(2, (os.cpu_count() or 1) - 1),
-            generator=generator,
+            raise DataError(f"{name} has no length: expected a map-style dataset") from error
+        super().__init__(size, batch_size)
+        self.name, self.data, self.model, self.keys = name, data, model, keys
+        # The loader walks through this list, which changes with the epoch while workers stay.
+        self.pieces: list[list[int]] = []
+        self.loader: DataLoader[Any] = DataLoader(
+            data,
+            batch_sampler=self.pieces,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            generator=torch.Generator(),
         )
-        for number, item in enumerate(loader, start):
-            batch = self._as_batch(item)
-            self.model.check_data(f"x of batch {number}", batch["x"])
-            yield batch
 
-    def _as_batch(self, item: Any) -> Batch:
+    def check_first(self) -> None:
+        """Raise `DataError` or `ConfigurationError` if the first sample does not fit the model."""
+        batch = self._named(default_collate([self.data[0]]))
+        _check_extras(self.name, self.model, self.keys, batch.keys())
+        self._checked(0, batch)
+
+    def take(self, pieces: list[Tensor], generator: torch.Generator) -> Iterator[Batch]:
+        self.pieces[:] = [piece.tolist() for piece in pieces]
+        self.loader.generator = generator
+        for number, item in enumerate(self.loader):
+            yield _to(self._checked(number, self._named(item)), self.device)
+
+    def _named(self, item: Any) -> Batch:
         if isinstance(item, Mapping):
             batch = dict(item)
         elif isinstance(item, (list, tuple)):
@@ -111,7 +152,11 @@ class LoaderBatches(Batches):
         else:
             batch = {"x": item}
         if "x" not in batch:
-            raise DataError(f"a batch has the keys {sorted(batch)}: expected 'x' among them")
+            raise DataError(f"{self.name} has samples of {sorted(batch)}: expected 'x' among them")
+        return batch
+
+    def _checked(self, number: int, batch: Batch) -> Batch:
+        self.model.check_data(f"x in batch {number} of {self.name}", batch["x"])
         return {key: value for key, value in batch.items() if key in self.keys}
 
 
@@ -122,8 +167,7 @@ def make_batches(
     batch_size: int,
     *,
     minimum: int = 1,
-    rank: int = 0,
-    world: int = 1,
+    num_workers: int = 0,
 ) -> Batches:
     """Return the batches of ``data`` for ``model``, checked as a whole where it is in memory.
 
@@ -132,30 +176,42 @@ def make_batches(
         ConfigurationError: if they have a mask that the model's loss would ignore.
     """
     keys = set(inspect.signature(model.loss).parameters)
-    if isinstance(data, np.ndarray):
-        data = ArrayDataset.from_arrays(data, dtype=model.dtype)
-    elif isinstance(data, Tensor):
-        data = ArrayDataset.from_arrays(data, dtype=None)
-    if not isinstance(data, (ArrayDataset, Dataset)):
+    if isinstance(data, (np.ndarray, Tensor)):
+        # An array has the dtype that NumPy gave it, a tensor the one that its owner chose.
+        dtype = model.dtype if isinstance(data, np.ndarray) else None
+        data = ArrayDataset.from_arrays(data, dtype=dtype)
+    if isinstance(data, ArrayDataset):
+        model.check_data(name, data.x)
+        _check_size(name, len(data), minimum)
+        given = {"y": data.y, "mask": data.mask}
+        _check_extras(name, model, keys, {key for key, value in given.items() if value is not None})
+        return InMemoryBatches(data, batch_size, keys)
+    if not isinstance(data, Dataset):
         raise DataError(
             f"{name} is {type(data).__name__}: expected a tensor, an array, an ArrayDataset or a "
             "torch Dataset"
         )
-    if not isinstance(data, ArrayDataset):
-        batches = LoaderBatches(data, batch_size, keys, model, rank, world)
-        _check_size(name, batches.size, minimum)
-        return batches
-    model.check_data(name, data.x)
-    _check_size(name, len(data), minimum)
-    if data.mask is not None and "mask" not in keys:
-        raise ConfigurationError(
-            f"{name} has a mask of observed features, which {type(model).__name__} does not use"
-        )
-    if "y" in keys and data.y is None:
-        raise DataError(f"{name} has no labels: {type(model).__name__} needs y")
-    return InMemoryBatches(data, batch_size, keys, rank, world)
+    batches = LoaderBatches(name, data, batch_size, model, keys, num_workers)
+    _check_size(name, batches.size, minimum)
+    batches.check_first()
+    return batches
 
 
 def _check_size(name: str, size: int, minimum: int) -> None:
     if size < minimum:
-        raise DataError(f"{name} has {size} observation(s): expected at least {minimum}")
+        raise DataError(f"{name} has {size} sample(s): expected at least {minimum}")
+
+
+def _check_extras(name: str, model: Autoencoder, keys: set[str], given: Any) -> None:
+    kind = type(model).__name__
+    if "mask" in given and "mask" not in keys:
+        raise ConfigurationError(
+            f"{name} has a mask of observed features, which {kind} does not use"
+        )
+    needs_labels = inspect.signature(model.loss).parameters.get("y")
+    if needs_labels and needs_labels.default is inspect.Parameter.empty and "y" not in given:
+        raise DataError(f"{name} has no labels: {kind} needs y")
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    return {key: tensor.to(device) for key, tensor in batch.items()}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["History"]
 
-Stopped = Literal["running", "finished", "patience", "interrupted"]
+Stopped = Literal["running", "finished", "patience", "callback", "interrupted", "diverged"]
 
 
 @dataclass
@@ -23,10 +23,11 @@ class History:
     Attributes:
         train: for each term, its mean over every epoch; ``"loss"`` is what training minimises.
         validation: the same on the validation set; empty without one.
-        learning_rate: at the end of every epoch.
+        learning_rate: during every epoch.
         seconds: duration of every epoch.
-        best_epoch: the epoch, from 0, whose weights the model has; None before the first.
-        stopped: why training ended.
+        best_epoch: the epoch, from 0, whose weights the model has; None if no epoch was completed.
+        stopped: why training ended: all epochs are ``"finished"``, ``"patience"`` ran out, a
+            ``"callback"`` wanted it, Ctrl-C ``"interrupted"`` it, or it ``"diverged"``.
     """
 
     train: dict[str, list[float]] = field(default_factory=dict)
@@ -40,6 +41,21 @@ class History:
     def num_epochs(self) -> int:
         """Number of epochs done."""
         return len(self.seconds)
+
+    def add(
+        self,
+        train: dict[str, float],
+        validation: dict[str, float],
+        *,
+        learning_rate: float,
+        seconds: float,
+    ) -> None:
+        """Record one more epoch."""
+        for record, terms in ((self.train, train), (self.validation, validation)):
+            for name, value in terms.items():
+                record.setdefault(name, []).append(value)
+        self.learning_rate.append(learning_rate)
+        self.seconds.append(seconds)
 
     def save(self, path: str | Path) -> None:
         """Write the record to ``path`` as JSON, atomically."""

@@ -18,6 +18,7 @@ __all__ = [
     "SchedulerFactory",
     "make_optimizer",
     "make_scheduler",
+    "name_of",
 ]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter], float], optim.Optimizer]
@@ -34,14 +35,24 @@ OPTIMIZERS: dict[str, OptimizerFactory] = {
 SCHEDULERS = ("cosine", "plateau")
 
 
+def name_of(argument: str, spec: object, choices: Iterable[str]) -> str:
+    """Return the name of a choice, or of a function of yours.
+
+    Raises:
+        ConfigurationError: if it is neither.
+    """
+    if not callable(spec):
+        check_choice(argument, spec, choices)
+        return str(spec)
+    return str(getattr(spec, "__qualname__", type(spec).__qualname__))
+
+
 def make_optimizer(
     spec: str | OptimizerFactory, parameters: Iterable[nn.Parameter], learning_rate: float
 ) -> optim.Optimizer:
     """Return the optimizer of a name, or ``spec(parameters, learning_rate)``."""
-    if callable(spec):
-        return spec(parameters, learning_rate)
-    check_choice("optimizer", spec, OPTIMIZERS)
-    return OPTIMIZERS[spec](parameters, learning_rate)
+    factory = OPTIMIZERS[spec] if isinstance(spec, str) else spec
+    return factory(parameters, learning_rate)
 
 
 def make_scheduler(
@@ -52,11 +63,8 @@ def make_scheduler(
     ``"cosine"`` decays to 0 over the epochs; ``"plateau"`` halves the rate when the monitored loss
     has not improved for 10 epochs.
     """
-    if spec is None:
-        return None
-    if callable(spec):
-        return spec(optimizer)
-    check_choice("scheduler", spec, SCHEDULERS)
     if spec == "cosine":
         return CosineAnnealingLR(optimizer, T_max=epochs)
-    return ReduceLROnPlateau(optimizer, factor=0.5, patience=10)
+    if spec == "plateau":
+        return ReduceLROnPlateau(optimizer, factor=0.5, patience=10)
+    return spec(optimizer) if callable(spec) else None

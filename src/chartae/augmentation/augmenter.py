@@ -1,0 +1,223 @@
+"""Synthetic labelled data from a few real ones."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chartae.checks import check_choice, check_integer
+from chartae.data import ArrayDataset
+from chartae.errors import ConfigurationError, DataError
+from chartae.models import HVAE, IWAE, RHVAE, VAE, Autoencoder, BetaVAE
+from chartae.randomness import derive_seed, resolve_seed, seeded
+from chartae.samplers import MixtureSampler, NormalSampler, Sampler, VolumeSampler
+from chartae.training import History, fit
+
+__all__ = ["MODELS", "SAMPLERS", "Augmenter"]
+
+Array = np.ndarray[Any, Any] | Tensor
+
+MODELS: dict[str, type[Autoencoder]] = {
+    "betavae": BetaVAE,
+    "hvae": HVAE,
+    "iwae": IWAE,
+    "rhvae": RHVAE,
+    "vae": VAE,
+}
+SAMPLERS: dict[str, type[Sampler]] = {
+    "mixture": MixtureSampler,
+    "normal": NormalSampler,
+    "volume": VolumeSampler,
+}
+
+
+class Augmenter:
+    """Learn each class from its few examples, and draw new ones.
+
+    With ``per_class=False`` one model learns all classes together, and each class has its own
+    sampler, fitted to that class's codes: style is shared, and the few examples of a class need
+    not teach a whole decoder. With ``per_class=True`` every class has a model of its own
+    (thesis section 1.4).
+
+    Args:
+        model: a name (`MODELS`), or a function from an input shape to a model.
+        sampler: a name (`SAMPLERS`), or a function from a trained model to a sampler.
+        per_class: whether each class has its own model. The prior of a common model knows no
+            classes, so ``sampler="normal"`` needs it.
+        model_options: arguments of the model's class, where ``model`` is a name.
+        sampler_options: arguments of the sampler's class, where ``sampler`` is a name.
+        fit_options: arguments of `chartae.fit`.
+        seed: of models, training and, unless `sample` is given another, samples.
+        output_dir: folder where each model is trained and kept; an interrupted `fit` continues
+            there. None keeps nothing.
+
+    Attributes:
+        models_: the trained models, by class name, or the common one as ``"all"``.
+        samplers_: the samplers, by class name.
+        histories_: the `History` of each model, by the names of ``models_``.
+
+    Raises:
+        ConfigurationError: for unknown names or options.
+
+    >>> from chartae.data import digits, few_per_class
+    >>> data = digits()
+    >>> few, _ = few_per_class(data.y, 5, seed=0)
+    >>> augmenter = Augmenter(fit_options={"epochs": 5}, seed=0)
+    >>> augmenter = augmenter.fit(data.x[few].numpy(), data.y[few].numpy())
+    >>> x, y = augmenter.sample(2)
+    >>> x.shape, y[:4]
+    ((20, 8, 8), array([0, 0, 1, 1]))
+    """
+
+    models_: dict[str, Autoencoder]
+    samplers_: dict[str, Sampler]
+    histories_: dict[str, History]
+
+    def __init__(
+        self,
+        model: str | Callable[[tuple[int, ...]], Autoencoder] = "rhvae",
+        sampler: str | Callable[[Autoencoder], Sampler] = "volume",
+        *,
+        per_class: bool = False,
+        model_options: Mapping[str, Any] | None = None,
+        sampler_options: Mapping[str, Any] | None = None,
+        fit_options: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        output_dir: str | Path | None = None,
+    ) -> None:
+        if isinstance(model, str):
+            check_choice("model", model, MODELS)
+        if isinstance(sampler, str):
+            check_choice("sampler", sampler, SAMPLERS)
+        check_integer("seed", seed, minimum=0)
+        _check_options("fit_options", fit_options, fit)
+        if sampler == "normal" and not per_class:
+            raise ConfigurationError(
+                "sampler='normal' with per_class=False: the prior of a common model knows no "
+                "classes; expected per_class=True, or sampler='mixture' or 'volume'"
+            )
+        self.model, self.sampler, self.per_class = model, sampler, per_class
+        self.model_options = dict(model_options or {})
+        self.sampler_options = dict(sampler_options or {})
+        self.fit_options = dict(fit_options or {})
+        self.seed = seed
+        self.output_dir = None if output_dir is None else Path(output_dir)
+
+    def fit(self, x: Array, y: Array | list[Any]) -> Self:
+        """Train on observations ``(N, *input_shape)`` with labels ``(N,)``.
+
+        uint8 arrays are divided by 255 for the models, and multiplied again in what `sample` gives.
+
+        Raises:
+            DataError: if x and y do not fit together or hold NaN, or a class has one example.
+            ConfigurationError: for a wrong option of the model or the sampler.
+        """
+        data = ArrayDataset.from_arrays(x, y)
+        self._remember(x, y, data)
+        for index in data.classes:
+            if int((data.y == index).sum()) < 2:
+                raise DataError(
+                    f"y has one example of class {data.class_names[index]!r}: expected at least 2"
+                )
+        by_class = {data.class_names[index]: data.of_class(index) for index in data.classes}
+        groups = by_class if self.per_class else {"all": data}
+        self.models_, self.histories_ = {}, {}
+        for name, members in groups.items():
+            self.models_[name] = self._make_model(name, data.input_shape)
+            self.histories_[name] = self._train(name, self.models_[name], members)
+        self.samplers_ = {
+            name: self._make_sampler(self.models_.get(name) or self.models_["all"], members)
+            for name, members in by_class.items()
+        }
+        return self
+
+    def sample(
+        self, per_class: int | Mapping[Any, int], seed: int | None = None
+    ) -> tuple[Array, Array]:
+        """Draw synthetic observations and their labels, class after class.
+
+        Args:
+            per_class: how many of each class, or of each label in a mapping.
+            seed: of the samples; None takes the augmenter's.
+
+        Returns:
+            Observations ``(n, *input_shape)`` and labels ``(n,)``, of the types given to `fit`.
+
+        Raises:
+            ConfigurationError: before `fit`, for an unknown label or a count below 1.
+        """
+        counts = self._counts(per_class)
+        seed = self.seed if seed is None else resolve_seed(seed)
+        pieces = [
+            self.samplers_[name].sample(n, seed=derive_seed(seed, "class", name))
+            for name, n in counts.items()
+        ]
+        x = torch.cat(pieces).cpu()
+        labels = np.repeat([self._labels[name] for name in counts], list(counts.values()))
+        return self._as_given(x), (torch.as_tensor(labels) if self._tensor_labels else labels)
+
+    # --- details ------------------------------------------------------------------------------
+
+    def _make_model(self, name: str, input_shape: tuple[int, ...]) -> Autoencoder:
+        with seeded(self.seed, "model", name):
+            if not isinstance(self.model, str):
+                return self.model(input_shape)
+            options = {"latent_dim": 8, "likelihood": "bernoulli", **self.model_options}
+            try:
+                return MODELS[self.model](input_shape, **options)
+            except TypeError as error:
+                raise ConfigurationError(f"model_options={self.model_options}: {error}") from error
+
+    def _train(self, name: str, model: Autoencoder, data: ArrayDataset) -> History:
+        options: dict[str, Any] = {"epochs": 500, "progress": False, **self.fit_options}
+        options["seed"] = derive_seed(self.seed, "fit", name)
+        if self.output_dir is not None:
+            options |= {"output_dir": self.output_dir / name, "resume": True}
+        return fit(model, data, **options)
+
+    def _make_sampler(self, model: Autoencoder, members: ArrayDataset) -> Sampler:
+        if not isinstance(self.sampler, str):
+            sampler = self.sampler(model)
+        else:
+            try:
+                sampler = SAMPLERS[self.sampler](model, **self.sampler_options)
+            except TypeError as error:
+                raise ConfigurationError(
+                    f"sampler_options={self.sampler_options}: {error}"
+                ) from error
+        return sampler.fit(members.x)
+
+    def _remember(self, x: Array, y: Array | list[Any], data: ArrayDataset) -> None:
+        """Keep what `sample` needs to give arrays and labels as they were given."""
+        self._tensor_data, self._tensor_labels = isinstance(x, Tensor), isinstance(y, Tensor)
+        self._bytes = x.dtype in (torch.uint8, np.uint8)
+        values = np.unique(y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y))
+        self._labels = dict(zip(data.class_names, values, strict=True))
+
+    def _as_given(self, x: Tensor) -> Array:
+        if self._bytes:
+            x = (x.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+        return x if self._tensor_data else x.numpy()
+
+    def _counts(self, per_class: int | Mapping[Any, int]) -> dict[str, int]:
+        if not hasattr(self, "samplers_"):
+            raise ConfigurationError("this Augmenter has not been fitted: call fit(x, y) first")
+        if not isinstance(per_class, Mapping):
+            per_class = {name: per_class for name in self.samplers_}
+        counts = {str(label): n for label, n in per_class.items()}
+        for name, n in counts.items():
+            check_choice("per_class", name, self.samplers_)
+            check_integer(f"per_class[{name!r}]", n, minimum=1)
+        return counts
+
+
+def _check_options(
+    name: str, options: Mapping[str, Any] | None, function: Callable[..., Any]
+) -> None:
+    known = inspect.signature(function).parameters
+    for option in options or {}:
+        check_choice(name, option, known)

@@ -1,0 +1,91 @@
+"""What Lightning Fabric runs: the devices, and a model's loss as the module that they share."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from chartae.checks import check_choice, check_integer
+from chartae.errors import ConfigurationError
+from chartae.models import Autoencoder, Losses
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["ACCELERATORS", "PRECISIONS", "STRATEGIES", "Hidden", "Objective", "make_fabric"]
+
+ACCELERATORS = ("auto", "cpu", "cuda", "mps")
+STRATEGIES = ("auto", "ddp")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+def check_engine(accelerator: str, devices: int, strategy: str, precision: str | None) -> None:
+    """Raise `ConfigurationError` for an unknown value; Fabric is not needed to tell."""
+    check_choice("accelerator", accelerator, ACCELERATORS)
+    check_integer("devices", devices, minimum=1)
+    check_choice("strategy", strategy, STRATEGIES)
+    if precision is not None:
+        check_choice("precision", precision, PRECISIONS)
+
+
+def make_fabric(
+    accelerator: str, devices: int, strategy: str, precision: str | None, loggers: Sequence[Any]
+) -> "Fabric":
+    """Return a Fabric whose processes, where there are several, have been started.
+
+    Raises:
+        ConfigurationError: if this machine has no such devices.
+    """
+    from lightning_fabric import Fabric
+
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            strategy=strategy,
+            precision=precision,  # type: ignore[arg-type]
+            loggers=list(loggers),
+        )
+        fabric.launch()
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise ConfigurationError(
+            f"accelerator={accelerator!r}, devices={devices}, strategy={strategy!r}, "
+            f"precision={precision!r} cannot be had here: {error}"
+        ) from error
+    return fabric
+
+
+class Hidden:
+    """A batch that mixed precision leaves alone: data are never rounded, only computations."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
+
+
+class Objective(nn.Module):
+    """A model's loss as a module's forward, for Fabric to wrap: it casts and synchronises there.
+
+    Attributes:
+        names: of the rows of the terms, known after the first call.
+    """
+
+    def __init__(self, model: Autoencoder, *, compile: bool) -> None:
+        super().__init__()
+        self.model, self.compile_loss = model, compile
+        self.loss: Callable[..., Losses] = torch.compile(model.loss) if compile else model.loss
+        self.names: list[str] = []
+
+    def forward(self, batch: Hidden) -> tuple[dict[str, Tensor], Tensor]:
+        """Return each objective, and the values of all objectives and terms, detached."""
+        losses = self.loss(**batch.tensors)
+        objectives = dict(losses.objectives)
+        if not self.names:
+            self.names = [*map(_history_name, objectives), *losses.terms]
+        with torch.no_grad():
+            values = torch.stack([*objectives.values(), *losses.terms.values()])
+        return objectives, values
+
+
+def _history_name(group: str) -> str:
+    return "loss" if group == "model" else group

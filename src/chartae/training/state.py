@@ -1,0 +1,141 @@
+"""Where a training stands, and what fixes where it goes: what a checkpoint holds."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chartae.errors import CheckpointError
+from chartae.models import Autoencoder
+from chartae.persistence import describe
+from chartae.training.batches import Batches
+
+__all__ = ["Plan", "Position", "Snapshots", "rng_state", "set_rng_state"]
+
+
+@dataclass
+class Plan:
+    """Everything that fixes a training; a checkpoint resumes only under the same one."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: str
+    scheduler: str | None
+    patience: int | None
+    kl_warmup: int
+    clip_grad_norm: float | None
+    precision: str | None
+    devices: int
+    seed: int
+    model: str = ""
+    train: str = ""
+    validation: str = ""
+
+    def describe(self, model: Autoencoder, train: Batches, validation: Batches | None) -> None:
+        """Note which model and data this is the training of.
+
+        Raises:
+            ConfigurationError: if the model cannot be saved.
+        """
+        description = describe(model)
+        self.model = json.dumps([description["class"], description["arguments"]])
+        self.train = train.describe()
+        self.validation = "" if validation is None else validation.describe()
+
+    def resume(self, state: Mapping[str, Any], *, keep_seed: bool) -> None:
+        """Take the seed of a checkpoint, unless one was asked for, and compare all else.
+
+        Another ``patience`` or more ``epochs`` continue the same training, unless the scheduler's
+        course depends on their number.
+
+        Raises:
+            CheckpointError: if the checkpoint was made with other arguments; it names them.
+        """
+        saved = state["plan"]
+        if not keep_seed:
+            self.seed = saved["seed"]
+        free = {"patience"} if self.scheduler == "cosine" else {"patience", "epochs"}
+        different = [
+            f"{name}={value!r} (was {saved.get(name)!r})"
+            for name, value in asdict(self).items()
+            if name not in free and value != saved.get(name)
+        ]
+        if different:
+            raise CheckpointError(
+                f"the checkpoint was made with other arguments: {', '.join(different)}; expected "
+                "the same, or another output_dir"
+            )
+
+
+@dataclass
+class Position:
+    """Where a training stands, in the middle of an epoch or between two."""
+
+    epoch: int = 0
+    step: int = 0
+    best: float = math.inf
+    bad_epochs: int = 0
+    seconds: float = 0.0
+    terms: list[Tensor] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+
+class Snapshots:
+    """The tensors of a model after its two latest best epochs.
+
+    The loss of an epoch is known before its last update, which may ruin the weights. The older
+    snapshot is of weights that gave a finite loss since.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.live = list(model.state_dict().values())
+        self.newer = [tensor.detach().clone() for tensor in self.live]
+        self.older = [tensor.detach().clone() for tensor in self.live]
+        self.epochs: list[int | None] = [None, None]
+
+    @torch.no_grad()
+    def take(self, epoch: int | None) -> None:
+        """Keep the model as it is after ``epoch``."""
+        self.newer, self.older = self.older, self.newer
+        self.epochs = [epoch, self.epochs[0]]
+        torch._foreach_copy_(self.newer, self.live)
+
+    @torch.no_grad()
+    def restore(self) -> int | None:
+        """Give the model its latest finite snapshot; return of which epoch that is."""
+        ruined = not all(bool(torch.isfinite(tensor).all()) for tensor in self.newer)
+        torch._foreach_copy_(self.live, self.older if ruined else self.newer)
+        return self.epochs[1] if ruined else self.epochs[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` takes."""
+        return {"newer": self.newer, "older": self.older, "epochs": self.epochs}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the snapshots of a checkpoint."""
+        torch._foreach_copy_(self.newer, state["newer"])
+        torch._foreach_copy_(self.older, state["older"])
+        self.epochs = state["epochs"]
+
+
+def rng_state(device: torch.device) -> dict[str, Tensor]:
+    """Return the states of torch's global generators that a training on ``device`` uses."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type in ("cuda", "mps"):
+        index = (device,) if device.type == "cuda" else ()
+        state[device.type] = getattr(torch, device.type).get_rng_state(*index)
+    return state
+
+
+def set_rng_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Set what `rng_state` returned; on another kind of device, as far as it applies."""
+    torch.set_rng_state(state["cpu"])
+    if device.type in state and device.type != "cpu":
+        index = (device,) if device.type == "cuda" else ()
+        getattr(torch, device.type).set_rng_state(state[device.type], *index)

@@ -1,0 +1,359 @@
+"""One training: its steps and epochs, its checkpoints, and what the model is left with."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from chartae.errors import CheckpointError, ConfigurationError, DivergenceError
+from chartae.models import Autoencoder
+from chartae.persistence import write_state
+from chartae.randomness import seed_generators, seeded
+from chartae.training.batches import Batch, Batches
+from chartae.training.callbacks import Callback
+from chartae.training.engine import Hidden, Objective
+from chartae.training.history import History
+from chartae.training.interrupts import interrupts
+from chartae.training.optimizers import (
+    OptimizerFactory,
+    SchedulerFactory,
+    make_optimizer,
+    make_scheduler,
+)
+from chartae.training.progress import TrainingProgress
+from chartae.training.state import Plan, Position, Snapshots, rng_state, set_rng_state
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Trainer"]
+
+logger = logging.getLogger(__name__)
+
+CHECK_EVERY = 50
+"""Losses are looked at every so many steps, so that an accelerator need not wait at each."""
+
+
+class Trainer:
+    """The training of one model under one plan.
+
+    Args:
+        fabric: launched.
+        model: to be trained in place.
+        plan: what fixes the training.
+        batches: the training set.
+        held_out: the validation set, if any.
+        optimizer, scheduler, compile: as in `fit`.
+        checkpoint: the file that `save_checkpoint` writes; None for no checkpoints.
+        checkpoint_interval: seconds between two.
+    """
+
+    def __init__(
+        self,
+        fabric: "Fabric",
+        model: Autoencoder,
+        plan: Plan,
+        batches: Batches,
+        held_out: Batches | None,
+        *,
+        optimizer: str | OptimizerFactory,
+        scheduler: str | SchedulerFactory | None,
+        compile: bool,
+        checkpoint: Path | None,
+        checkpoint_interval: float,
+    ) -> None:
+        self.fabric, self.model, self.plan = fabric, model, plan
+        self.batches, self.held_out = batches, held_out
+        self.checkpoint, self.checkpoint_interval = checkpoint, checkpoint_interval
+        self.kl_weight = getattr(model, "kl_weight", None)
+        model.on_fit_start()
+        self.groups = _trainable_groups(model)
+        if fabric.world_size > 1 and len(self.groups) > 1:
+            raise ConfigurationError(
+                f"devices={fabric.world_size}: {type(model).__name__} has opponents "
+                f"({', '.join(self.groups)}), which train on one device only"
+            )
+        self.objective = Objective(model, compile=compile)
+        made = [make_optimizer(optimizer, p, plan.learning_rate) for p in self.groups.values()]
+        # Fabric's wrapper is what is called: it casts, and synchronises processes.
+        self.losses, *wrapped = fabric.setup(self.objective, *made)
+        self.optimizers = dict(zip(self.groups, wrapped, strict=True))
+        self.schedulers = [make_scheduler(scheduler, o, plan.epochs) for o in made]
+        for source in filter(None, (batches, held_out)):
+            source.place(fabric.device, fabric.global_rank, fabric.world_size)
+        self.history, self.at, self.good = History(), Position(), Snapshots(model)
+        self.next_checkpoint = math.inf
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def run(self, callbacks: Sequence[Callback], *, progress: bool) -> None:
+        """Train until the plan, patience, a callback or Ctrl-C ends it; leave the model ready."""
+        for callback in callbacks:
+            callback.on_fit_start(self.model, self.history)
+        try:
+            if self.history.stopped == "running":
+                self.save_checkpoint()
+                self.train(callbacks, progress=progress)
+                self.save_checkpoint()
+        finally:
+            # Also after an error or a second Ctrl-C: a model that can be used.
+            self.restore()
+        self.fix()
+        for callback in callbacks:
+            callback.on_fit_end(self.model, self.history)
+
+    def train(self, callbacks: Sequence[Callback], *, progress: bool) -> None:
+        """Run epochs until something ends the training; ``history.stopped`` says what."""
+        at, history, per_epoch = self.at, self.history, self.batches.num_batches
+        bar = TrainingProgress(
+            type(self.model).__name__,
+            total=self.plan.epochs * per_epoch,
+            done=at.epoch * per_epoch + at.step,
+            enabled=progress and self.fabric.global_rank == 0,
+        )
+        with bar, interrupts() as interrupted:
+            while history.stopped == "running" and at.epoch < self.plan.epochs:
+                self.run_epoch(bar, interrupted.is_set)
+                complete = at.step == 0
+                # A list, so that every callback is called.
+                if complete and any([c.on_epoch_end(self.model, history) for c in callbacks]):
+                    history.stopped = "callback"
+                if self.any_process(interrupted.is_set()) and at.epoch < self.plan.epochs:
+                    history.stopped = "interrupted"
+            if history.stopped == "running":
+                history.stopped = "finished"
+        if history.stopped == "interrupted":
+            logger.warning("interrupted in epoch %d; its best weights are kept", at.epoch)
+
+    def run_epoch(self, bar: TrainingProgress, interrupted: Callable[[], bool]) -> None:
+        """Train one epoch, from the step where the training stands, and record it."""
+        at, plan, fabric = self.at, self.plan, self.fabric
+        started = time.monotonic() - at.seconds
+        self.set_kl_weight(at.epoch)
+        if not self.model.training:
+            self.model.train()
+        if at.step == 0:
+            # Each epoch has its own noise, whatever callbacks and validation have drawn.
+            stream = ("noise", at.epoch, fabric.global_rank)
+            seed_generators(plan.seed, *stream, device=fabric.device)
+        alone, offset = fabric.world_size == 1, at.epoch * self.batches.num_batches
+        for batch in self.batches.epoch(plan.seed, at.epoch, start=at.step):
+            self.step(batch)
+            at.step += 1
+            if at.step % CHECK_EVERY == 0 and alone:
+                self.check_finite(torch.stack(at.terms[-CHECK_EVERY:]))
+            bar.update(offset + at.step, self.history.train)
+            if alone and interrupted():
+                at.seconds = time.monotonic() - started
+                return
+            if alone and time.monotonic() >= self.next_checkpoint:
+                at.seconds = time.monotonic() - started
+                self.save_checkpoint()
+        self.end_epoch(time.monotonic() - started)
+        if time.monotonic() >= self.next_checkpoint:
+            self.save_checkpoint()
+
+    def step(self, batch: Batch) -> None:
+        """Update every group of parameters by its own objective."""
+        objectives, values = self.losses(Hidden(batch))
+        for name, parameters in self.groups.items():
+            for parameter in parameters:
+                parameter.grad = None
+            # Opponents share the graph, and each objective moves its own parameters only.
+            options = {"inputs": parameters, "retain_graph": True} if len(self.groups) > 1 else {}
+            self.fabric.backward(objectives[name], **options)
+        # Only now, for every gradient is taken at the same point.
+        for optimizer in self.optimizers.values():
+            if self.plan.clip_grad_norm is not None:
+                self.fabric.clip_gradients(
+                    self.losses,
+                    optimizer,
+                    max_norm=self.plan.clip_grad_norm,
+                    error_if_nonfinite=False,
+                )
+            optimizer.step()
+        self.at.terms.append(values)
+        self.at.sizes.append(len(batch["x"]))
+
+    def end_epoch(self, seconds: float) -> None:
+        """Record the epoch, keep the weights if they are the best, and move on to the next."""
+        at, history, plan = self.at, self.history, self.plan
+        train = self.mean_terms(at.terms, at.sizes)
+        validation = {} if self.held_out is None else self.evaluate(self.held_out)
+        monitored = (validation or train)["loss"]
+        rate = next(iter(self.optimizers.values())).param_groups[0]["lr"]
+        history.add(train, validation, learning_rate=rate, seconds=seconds)
+        self.log(train, validation, rate)
+        # Losses of the warm-up are another objective's: none of them is the one to beat.
+        warming_up = at.epoch < plan.kl_warmup
+        for scheduler in self.schedulers:
+            if not isinstance(scheduler, ReduceLROnPlateau):
+                if scheduler is not None:
+                    scheduler.step()
+            elif not warming_up:
+                scheduler.step(monitored)
+        if warming_up or monitored < at.best:
+            at.best = math.inf if warming_up else monitored
+            at.bad_epochs, history.best_epoch = 0, at.epoch
+            self.good.take(at.epoch)
+        else:
+            at.bad_epochs += 1
+            if plan.patience is not None and at.bad_epochs >= plan.patience:
+                history.stopped = "patience"
+        at.epoch, at.step, at.seconds, at.terms, at.sizes = at.epoch + 1, 0, 0.0, [], []
+
+    @torch.no_grad()
+    def evaluate(self, batches: Batches) -> dict[str, float]:
+        """Return the mean terms over a set, in eval mode, with the full weight of the KL."""
+        self.model.eval()
+        self.set_kl_weight(self.plan.kl_warmup)
+        terms, sizes = [], []
+        with seeded(self.plan.seed, "evaluation", device=self.fabric.device):
+            for batch in batches.in_order():
+                terms.append(self.losses(Hidden(batch))[1])
+                sizes.append(len(batch["x"]))
+        return self.mean_terms(terms, sizes, where="on the validation set, at the end")
+
+    def restore(self) -> None:
+        """Give the model its best weights, as far as there are any yet."""
+        if self.history.stopped == "interrupted" and self.history.best_epoch is None:
+            self.good.take(None)  # a first epoch cut short is better than none
+        self.history.best_epoch = self.good.restore()
+        if self.kl_weight is not None:
+            self.model.kl_weight = self.kl_weight
+        self.model.eval()
+
+    @torch.no_grad()
+    def fix(self) -> None:
+        """Let the model fix what depends on the whole training set."""
+        self.model.on_fit_end(batch["x"] for batch in self.batches.in_order())
+
+    # --- details ------------------------------------------------------------------------------
+
+    def set_kl_weight(self, epoch: int) -> None:
+        """Set the weight that the KL has in ``epoch``: it rises to the model's own."""
+        if self.kl_weight is not None and self.plan.kl_warmup:
+            self.model.kl_weight = self.kl_weight * min(1.0, epoch / self.plan.kl_warmup)
+
+    def mean_terms(
+        self, terms: list[Tensor], sizes: list[int], where: str = ""
+    ) -> dict[str, float]:
+        """Return the mean of every term over samples, all processes' if it is of training steps.
+
+        Raises:
+            DivergenceError: if one is not finite.
+        """
+        rows = torch.stack(terms)
+        weights = torch.tensor(sizes, dtype=rows.dtype, device=rows.device) / sum(sizes)
+        mean = weights @ rows
+        if self.fabric.world_size > 1 and not where:
+            mean = self.fabric.all_reduce(mean)
+        values: list[float] = mean.tolist()
+        if not all(map(math.isfinite, values)):
+            self.check_finite(rows, where)
+            self.check_finite(mean[None], where or "in another process")
+        return dict(zip(self.objective.names, values, strict=True))
+
+    def check_finite(self, rows: Tensor, where: str = "") -> None:
+        """Raise `DivergenceError` if a term is not finite, the last row being of the latest step."""
+        bad = torch.nonzero(~torch.isfinite(rows)).tolist()
+        if not bad:
+            return
+        row, term = bad[0]
+        where = where or f"in step {self.at.step - len(rows) + row}"
+        self.history.stopped = "diverged"
+        raise DivergenceError(
+            f"the term {self.objective.names[term]!r} became {float(rows[row, term])} {where} of "
+            f"epoch {self.at.epoch}: the model keeps its last good weights; try a lower "
+            "learning_rate or clip_grad_norm"
+        )
+
+    def any_process(self, flag: bool) -> bool:
+        """Return whether ``flag`` is true in any process, so that all decide alike."""
+        if self.fabric.world_size == 1:
+            return flag
+        count = torch.tensor(float(flag), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(count, reduce_op="sum") > 0)
+
+    def log(self, train: dict[str, float], validation: dict[str, float], rate: float) -> None:
+        """Send the figures of an epoch to the loggers."""
+        if self.fabric.global_rank == 0:
+            figures = {f"train/{name}": value for name, value in train.items()}
+            figures |= {f"validation/{name}": value for name, value in validation.items()}
+            self.fabric.log_dict({**figures, "learning_rate": rate}, step=self.at.epoch)
+
+    # --- checkpoints --------------------------------------------------------------------------
+
+    def save_checkpoint(self) -> None:
+        """Write where the training stands, and all that what follows depends on."""
+        self.next_checkpoint = time.monotonic() + self.checkpoint_interval
+        if self.checkpoint is None or self.fabric.global_rank != 0:
+            return
+        state = {
+            "plan": asdict(self.plan),
+            "position": vars(self.at),
+            "names": self.objective.names,
+            "history": asdict(self.history),
+            "model": self.model.state_dict(),
+            "good": self.good.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "schedulers": [s and s.state_dict() for s in self.schedulers],
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "rng": rng_state(self.fabric.device),
+        }
+        write_state(self.checkpoint, state)
+
+    def load_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Continue where `save_checkpoint` left off; the plan has been checked.
+
+        Raises:
+            CheckpointError: if the checkpoint is of another training.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            for name, saved in state["optimizers"].items():
+                self.optimizers[name].load_state_dict(saved)
+            for scheduler, saved in zip(self.schedulers, state["schedulers"], strict=True):
+                if scheduler is not None:
+                    scheduler.load_state_dict(saved)
+            self.good.load_state_dict(state["good"])
+            self.history = History(**state["history"])
+            self.at = Position(**state["position"])
+            self.objective.names = state["names"]
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+            set_rng_state(state["rng"], self.fabric.device)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"the checkpoint is of another training: {error}") from error
+        if self.is_to_continue():
+            self.history.stopped = "running"
+
+    def is_to_continue(self) -> bool:
+        """Return whether a loaded training has epochs left, perhaps by a larger plan."""
+        plan, at = self.plan, self.at
+        if self.history.stopped == "patience":
+            return at.epoch < plan.epochs and (
+                plan.patience is None or at.bad_epochs < plan.patience
+            )
+        return self.history.stopped != "callback" and at.epoch < plan.epochs
+
+
+def _trainable_groups(model: Autoencoder) -> dict[str, list[nn.Parameter]]:
+    groups = {
+        name: [parameter for parameter in parameters if parameter.requires_grad]
+        for name, parameters in model.optimization_groups().items()
+    }
+    if "model" not in groups:
+        raise ConfigurationError(
+            f"{type(model).__name__}.optimization_groups() has {sorted(groups)}: expected "
+            "'model', whose objective is the one that says which epoch is best"
+        )
+    if empty := [name for name, parameters in groups.items() if not parameters]:
+        raise ConfigurationError(f"model has nothing to train in {', '.join(empty)}")
+    return groups

@@ -1,0 +1,172 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from chartae.errors import ConfigurationError
+from chartae.nn import (
+    DECODERS,
+    ENCODERS,
+    build_decoder,
+    build_encoder,
+    output_features,
+    register_decoder,
+    register_encoder,
+)
+
+SHAPES = [
+    (8, 8),
+    (28, 28),
+    (64, 48),
+    (3, 32, 32),
+    (1,),
+    (30,),
+    (7, 5),
+    (1, 1),
+    (2, 9, 13),
+    (1, 6, 5, 7),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", ["mlp", "conv", "resnet", "thesis/mnist", "thesis/oasis"])
+def test_any_shape_goes_in_and_comes_out(name, shape):
+    encoder, decoder = build_encoder(name, shape), build_decoder(name, 3, shape)
+    x, z = torch.rand(2, *shape), torch.randn(2, 3)
+    features = encoder(x)
+    assert features.shape == (2, output_features(encoder, shape))
+    assert decoder(z).shape == (2, *shape)
+    assert output_features(decoder, (3,)) == math.prod(shape)
+    # Everything in them is used, and the batch does not mix.
+    (features.square().sum() + decoder(z).square().sum()).backward()
+    for parameter in [*encoder.parameters(), *decoder.parameters()]:
+        assert parameter.grad is not None
+        assert torch.isfinite(parameter.grad).all()
+    torch.testing.assert_close(encoder(x[:1]), features[:1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(decoder(z[:1]), decoder(z)[:1], atol=1e-5, rtol=1e-4)
+
+
+def test_presets():
+    names = {"mlp", "conv", "resnet", "thesis/mnist", "thesis/oasis"}
+    assert names <= set(ENCODERS)
+    assert names <= set(DECODERS)
+
+
+def linear_sizes(module: nn.Module) -> list[tuple[int, int]]:
+    return [(m.in_features, m.out_features) for m in module.modules() if isinstance(m, nn.Linear)]
+
+
+def test_the_networks_of_the_thesis_have_its_layers():
+    # Tables 1.10 and 2.5; the encoder's heads, (400, d), are the model's.
+    assert linear_sizes(build_encoder("thesis/mnist", (28, 28))) == [(784, 400)]
+    assert linear_sizes(build_decoder("thesis/mnist", 16, (28, 28))) == [(16, 400), (400, 784)]
+    oasis = (208, 176)
+    pixels = 208 * 176
+    with torch.device("meta"):
+        encoder = ENCODERS["thesis/oasis"](oasis)
+        decoder = DECODERS["thesis/oasis"](16, oasis)
+    assert linear_sizes(encoder) == [(pixels, 1000), (1000, 400)]
+    assert linear_sizes(decoder) == [(16, 400), (400, 1000), (1000, pixels)]
+    for module in (encoder, decoder):
+        layers = [layer for layer in module if not isinstance(layer, nn.Flatten | nn.Unflatten)]
+        expected = [nn.Linear, nn.ReLU] * 3
+        assert [type(layer) for layer in layers] == expected[: len(layers)]
+
+
+def test_options_reach_the_preset():
+    encoder = build_encoder({"name": "mlp", "hidden": [32, 7]}, (8, 8))
+    assert linear_sizes(encoder) == [(64, 32), (32, 7)]
+    assert output_features(build_encoder({"name": "mlp", "hidden": []}, (8, 8)), (8, 8)) == 64
+    encoder = build_encoder({"name": "conv", "channels": [4, 8, 16], "features": 5}, (8, 8))
+    convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.out_channels for c in convolutions] == [4, 8, 16]
+    assert encoder(torch.rand(2, 8, 8)).shape == (2, 5)
+    blocks = build_decoder({"name": "resnet", "channels": [12, 6], "blocks": 2}, 2, (3, 9, 9))
+    assert blocks(torch.rand(2, 2)).shape == (2, 3, 9, 9)
+
+
+def test_a_mapping_given_is_left_alone():
+    spec = {"name": "mlp", "hidden": [4]}
+    build_encoder(spec, (3,))
+    assert spec == {"name": "mlp", "hidden": [4]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "message"),
+    [
+        ("cnov", (8, 8), "encoder='cnov' is not known.*mean 'conv'"),
+        ({"hidden": [3]}, (8, 8), "encoder=None is not known"),
+        ({"name": "mlp", "depth": 3}, (8, 8), "encoder=.*depth"),
+        ({"name": "conv", "channels": []}, (8, 8), "encoder=.*channels"),
+        ({"name": "mlp", "hidden": [-3]}, (8, 8), "encoder=.*hidden"),
+        ("conv", (1, 2, 3, 4, 5), r"input_shape=\(1, 2, 3, 4, 5\): convolutions expect"),
+    ],
+)
+def test_wrong_specifications_are_refused(spec, shape, message):
+    with pytest.raises(ConfigurationError, match=message):
+        build_encoder(spec, shape)
+
+
+# --- modules of one's own -----------------------------------------------------------------------
+
+
+class Tuple(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+def test_a_plain_module_is_taken_as_it_is():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    assert build_encoder(module, (8, 8)) is module
+    flat = nn.Linear(3, 64)
+    assert build_decoder(flat, 3, (8, 8)) is flat
+
+
+def test_probing_leaves_a_module_as_it_was():
+    module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(), nn.Linear(64, 5))
+    module[1].eval()
+    before = module[1].running_mean.clone()
+    assert output_features(module, (8, 8)) == 5
+    assert [part.training for part in module] == [True, False, True, True]
+    assert (module[1].running_mean == before).all()
+    assert all(parameter.grad is None for parameter in module.parameters())
+    assert output_features(nn.Linear(4, 2).double(), (4,)) == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.Linear(9, 3), r"Linear does not accept a batch of shape \(2, 8, 8\)"),
+        (Tuple(), "Tuple returned tuple for a batch of 2: expected one tensor"),
+        (nn.Flatten(0), r"Flatten returned \(128,\) for a batch of 2"),
+    ],
+)
+def test_wrong_modules_are_refused(module, message):
+    with pytest.raises(ConfigurationError, match=message):
+        output_features(module, (8, 8))
+
+
+def test_a_decoder_of_another_size_is_refused():
+    with pytest.raises(ConfigurationError, match=r"63 values .* size 3: .* expects 64.*\(8, 8\)"):
+        build_decoder(nn.Linear(3, 63), 3, (8, 8))
+    with pytest.raises(ConfigurationError, match=r"does not accept a batch of shape \(2, 3\)"):
+        build_decoder(nn.Linear(4, 64), 3, (8, 8))
+
+
+def test_a_registered_preset_is_known_by_its_name(monkeypatch):
+    monkeypatch.setattr("chartae.nn.registry.ENCODERS", presets := dict(ENCODERS))
+    monkeypatch.setattr("chartae.nn.registry.DECODERS", others := dict(DECODERS))
+
+    @register_encoder("mine")
+    def encoder(input_shape, width=4):
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), width))
+
+    @register_decoder("mine")
+    def decoder(latent_dim, output_shape):
+        return nn.Linear(latent_dim, math.prod(output_shape))
+
+    assert presets["mine"] is encoder
+    assert others["mine"] is decoder
+    assert build_encoder({"name": "mine", "width": 9}, (2, 3))(torch.zeros(5, 2, 3)).shape == (5, 9)
+    assert build_decoder("mine", 2, (2, 3))(torch.zeros(5, 2)).shape == (5, 6)

@@ -1,0 +1,81 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chartae import checks
+from chartae.errors import ConfigurationError, DataError
+
+
+def test_choice_suggests_the_nearest():
+    checks.check_choice("encoder", "mlp", ["mlp", "conv"])
+    with pytest.raises(ConfigurationError, match=r"encoder='comv'.*'mlp', 'conv'.*mean 'conv'"):
+        checks.check_choice("encoder", "comv", ["mlp", "conv"])
+    with pytest.raises(ConfigurationError, match="encoder=3 is not known"):
+        checks.check_choice("encoder", 3, ["mlp"])
+
+
+@pytest.mark.parametrize("value", [0, -1, 6, 1.0, True, "2", None])
+def test_integer_refuses(value):
+    with pytest.raises(ConfigurationError, match="n=.*an integer at least 1 and at most 5"):
+        checks.check_integer("n", value, minimum=1, maximum=5)
+
+
+@given(st.integers(1, 5))
+def test_integer_accepts(value):
+    checks.check_integer("n", value, minimum=1, maximum=5)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 1.0001, math.nan, math.inf, True, "0.5", None])
+def test_number_refuses(value):
+    with pytest.raises(ConfigurationError, match="rate=.*a finite number greater than 0 and at"):
+        checks.check_number("rate", value, above=0.0, maximum=1.0)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, 1e-12])
+def test_number_accepts(value):
+    checks.check_number("rate", value, above=0.0, maximum=1.0)
+
+
+def test_number_bounds_are_inclusive_or_not_as_they_say():
+    checks.check_number("a", 1.0, minimum=1.0, maximum=1.0)
+    with pytest.raises(ConfigurationError, match="less than 1"):
+        checks.check_number("a", 1.0, below=1.0)
+    with pytest.raises(ConfigurationError, match="greater than 1"):
+        checks.check_number("a", 1.0, above=1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.zeros(3), "x is ndarray: expected a torch.Tensor"),
+        (torch.zeros(3, dtype=torch.long), r"x has dtype torch.int64: expected torch.float32 or"),
+        (torch.zeros(3, dtype=torch.float16), r"x has dtype torch.float16"),
+    ],
+)
+def test_floating_refuses(value, message):
+    with pytest.raises(DataError, match=message):
+        checks.check_floating("x", value)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_finite_says_how_many_and_where(bad):
+    x = torch.zeros(4, 3)
+    x[1, 2] = x[3, 0] = bad
+    with pytest.raises(DataError, match=r"x has 2 NaN or infinite .* among 12, .* index \(1, 2\)"):
+        checks.check_finite("x", x)
+
+
+def test_finite_accepts_what_only_its_sum_overflows():
+    checks.check_finite("x", torch.full((10,), 3e38))
+    checks.check_finite("x", torch.tensor([1, 2]))
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3, 1), (4, 2)])
+def test_shape_refuses(shape):
+    with pytest.raises(DataError, match=r"z has shape \(4.*expected \(batch, 3\)"):
+        checks.check_shape("z", torch.zeros(shape), ("batch", 3))
+    checks.check_shape("z", torch.zeros(9, 3), ("batch", 3))
