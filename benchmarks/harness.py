@@ -1,7 +1,7 @@
 """What every benchmark shares: interleaved timing, medians of ratios, the machine, JSON.
 
-Contestants take turns (A B, B A, A B ...), so that whatever else the machine does hits them alike, and
-what is reported is the median over the rounds of the *ratio* within a round, which drifts less
+Contestants take turns (A B, B A, A B ...), so that whatever else the machine does hits them alike,
+and what is reported is the median over the rounds of the *ratio* within a round, which drifts less
 than either time.
 """
 
@@ -108,11 +108,9 @@ def machine() -> dict[str, str]:
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        facts = dict(
-            (part.strip() for part in line.split(":", 1))
-            for line in cpuinfo.read_text().split("\n\n")[0].splitlines()
-            if ":" in line
-        )
+        lines = cpuinfo.read_text().split("\n\n")[0].splitlines()
+        pairs = [line.partition(":") for line in lines]
+        facts = {name.strip(): value.strip() for name, _, value in pairs}
         family = ", ".join(f"{key} {facts[key]}" for key in ("cpu family", "model") if key in facts)
         cpu = f"{facts.get('model name', cpu)} ({family})"
     load = f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"

@@ -6,13 +6,9 @@ trainer (which runs the model once) nor the saving of its final model.
 """
 
 import logging
-import os
 import tempfile
 import time
 from typing import Any
-
-os.environ["TQDM_DISABLE"] = "1"
-logging.disable(logging.INFO)
 
 import torch
 from pythae.data.datasets import BaseDataset
@@ -21,20 +17,23 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.samplers import RHVAESampler, RHVAESamplerConfig
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
-from pythae.trainers.training_callbacks import TrainingCallback
+from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 from torch import Tensor, nn
 
 __all__ = [
     "RHVAE",
+    "VAE",
+    "Decoder",
+    "Encoder",
     "RHVAEConfig",
     "RHVAESampler",
     "RHVAESamplerConfig",
-    "VAE",
     "VAEConfig",
-    "Decoder",
-    "Encoder",
     "train",
 ]
+
+
+logging.disable(logging.INFO)  # its modules each set their own level
 
 
 class Encoder(BaseEncoder):  # type: ignore[misc]
@@ -79,6 +78,13 @@ class _Clock(TrainingCallback):  # type: ignore[misc]
         self.end = time.perf_counter()
 
 
+class _Trainer(BaseTrainer):  # type: ignore[misc]
+    """Pythae's trainer without its progress bar and console lines."""
+
+    def _setup_callbacks(self) -> None:
+        self.callback_handler = CallbackHandler(callbacks=self.callbacks, model=self.model)
+
+
 def train(model: VAE, x: Tensor, *, epochs: int, batch_size: int, fused: bool = False) -> float:
     """Train with Pythae's own trainer; return the seconds of its epochs alone.
 
@@ -87,7 +93,7 @@ def train(model: VAE, x: Tensor, *, epochs: int, batch_size: int, fused: bool = 
     """
     with tempfile.TemporaryDirectory() as folder:
         clock = _Clock()
-        trainer = BaseTrainer(
+        trainer = _Trainer(
             model=model,
             train_dataset=BaseDataset(x, torch.zeros(len(x))),
             training_config=BaseTrainerConfig(

@@ -1,11 +1,20 @@
-"""Plain PyTorch, as tight as it gets: the VAE 784-400-16 written out, nothing but the mathematics."""
+"""Plain PyTorch, as tight as it gets: the VAE 784-400-16 written out, the mathematics alone."""
 
-import chartae
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-__all__ = ["FEATURES", "LATENT_DIM", "PlainVAE", "binary_data", "library_vae", "train"]
+import chartae
+
+__all__ = [
+    "FEATURES",
+    "LATENT_DIM",
+    "PlainVAE",
+    "binary_data",
+    "check_same_mathematics",
+    "library_vae",
+    "train",
+]
 
 FEATURES, LATENT_DIM = 784, 16
 

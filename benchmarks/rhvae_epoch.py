@@ -6,11 +6,12 @@ steps, and differentiates through all of them; Pythae cuts those gradients. The 
 taken whole; of Pythae's trainer, the epochs alone (`peer.train`).
 """
 
-import chartae
 import peer
 import torch
 from harness import Row, interleave, main
 from plain import FEATURES, binary_data
+
+import chartae
 
 SAMPLES, LATENT_DIM, EPOCHS = 200, 10, 10
 
@@ -24,8 +25,6 @@ def measure(rounds: int) -> list[Row]:
 
 
 def _row(x: torch.Tensor, batch_size: int, rounds: int, reach: float | None) -> Row:
-    options = {"epochs": EPOCHS, "batch_size": batch_size}
-
     def ours() -> None:
         model = chartae.RHVAE(
             (FEATURES,),
@@ -40,7 +39,15 @@ def _row(x: torch.Tensor, batch_size: int, rounds: int, reach: float | None) -> 
             temperature=1.5,
             regularization=1e-3,
         )
-        chartae.fit(model, x, **options, learning_rate=1e-3, seed=0, progress=False)
+        chartae.fit(
+            model,
+            x,
+            epochs=EPOCHS,
+            batch_size=batch_size,
+            learning_rate=1e-3,
+            seed=0,
+            progress=False,
+        )
 
     def pythae() -> float:
         config = peer.RHVAEConfig(
@@ -58,7 +65,7 @@ def _row(x: torch.Tensor, batch_size: int, rounds: int, reach: float | None) -> 
             encoder=peer.Encoder(FEATURES, LATENT_DIM),
             decoder=peer.Decoder(FEATURES, LATENT_DIM),
         )
-        return peer.train(model, x, **options)
+        return peer.train(model, x, epochs=EPOCHS, batch_size=batch_size)
 
     times = interleave({"pythae": pythae, "ours": ours}, rounds)
     per_epoch = {name: 1e3 * times.median(name) / EPOCHS for name in times.seconds}

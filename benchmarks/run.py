@@ -1,6 +1,6 @@
 """Run every benchmark and write the table of ``docs/benchmarks.md`` between its markers.
 
-python benchmarks/run.py            # about ten minutes; leave the machine alone meanwhile
+python benchmarks/run.py            # a few minutes; leave the machine alone meanwhile
 python benchmarks/run.py --rounds 2 small_data import_time      # a quick look: nothing is written
 """
 

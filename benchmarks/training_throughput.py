@@ -5,7 +5,6 @@ default arguments but the progress bar off. The plain loop does nothing but trai
 alone are timed (`peer.train`), with its default Adam and, for information, with the fused one.
 """
 
-import chartae
 import peer
 from harness import Row, interleave, main
 from plain import (
@@ -18,28 +17,35 @@ from plain import (
     train,
 )
 
+import chartae
+
 SAMPLES, BATCH, EPOCHS = 10_000, 100, 3
 
 
 def measure(rounds: int) -> list[Row]:
     x = binary_data(SAMPLES)
     check_same_mathematics(x[:BATCH])
-    options = {"epochs": EPOCHS, "batch_size": BATCH}
 
     def ours() -> None:
-        chartae.fit(library_vae(), x, **options, learning_rate=1e-3, seed=0, progress=False)
+        chartae.fit(
+            library_vae(),
+            x,
+            epochs=EPOCHS,
+            batch_size=BATCH,
+            learning_rate=1e-3,
+            seed=0,
+            progress=False,
+        )
 
     def plain() -> None:
-        train(PlainVAE(), x, **options)
+        train(PlainVAE(), x, epochs=EPOCHS, batch_size=BATCH)
 
     def pythae(fused: bool) -> float:
         config = peer.VAEConfig((FEATURES,), LATENT_DIM, reconstruction_loss="bce")
-        networks = {
-            "encoder": peer.Encoder(FEATURES, LATENT_DIM),
-            "decoder": peer.Decoder(FEATURES, LATENT_DIM),
-        }
+        encoder = peer.Encoder(FEATURES, LATENT_DIM)
+        decoder = peer.Decoder(FEATURES, LATENT_DIM)
+        model = peer.VAE(config, encoder=encoder, decoder=decoder)
         # One epoch a round is enough: it is timed by itself, and slow.
-        model = peer.VAE(config, **networks)
         return EPOCHS * peer.train(model, x, epochs=1, batch_size=BATCH, fused=fused)
 
     contestants = {

@@ -5,11 +5,12 @@ is decoded). Ours makes no warm-up in the comparison of equals; a second row has
 steps of adaptation more.
 """
 
-import chartae
 import peer
 import torch
 from harness import Row, interleave, main
 from pythae.models.rhvae.rhvae_utils import create_inverse_metric, create_metric
+
+import chartae
 
 CHAINS, STEPS, LEAPFROG, CENTROIDS, LATENT_DIM, STEP_SIZE = 200, 100, 15, 200, 10, 0.03
 TEMPERATURE, REGULARIZATION, FEATURES = 1.5, 1e-3, 64

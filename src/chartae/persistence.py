@@ -6,7 +6,8 @@ version) and ``model.safetensors`` (parameters and buffers). A training checkpoi
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,16 +15,25 @@ import torch
 from torch import Tensor, nn
 
 from chartae.atomic import atomic_path, check_writable, write_text
-from chartae.errors import CheckpointError, ChartaeError, ConfigurationError
+from chartae.errors import ChartaeError, CheckpointError, ConfigurationError
 from chartae.randomness import seeded
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "load", "read_state", "register", "save", "write_state"]
+__all__ = [
+    "CONFIG_FILE",
+    "WEIGHTS_FILE",
+    "load",
+    "read_state",
+    "register",
+    "save",
+    "write_state",
+    "writing",
+]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
 
-CLASSES: dict[str, type["Configurable"]] = {}
+CLASSES: dict[str, type[Any]] = {}
 
 
 @runtime_checkable
@@ -37,9 +47,18 @@ class Configurable(Protocol):
         ...
 
 
-def register(cls: Any) -> None:
-    """Make ``cls`` known to `load` by its name; bases do it for their subclasses."""
-    CLASSES[cls.__name__] = cls
+def register(cls: type[Any]) -> None:
+    """Make ``cls`` known to `load` by its name; bases do it for their subclasses.
+
+    A class of yours never takes the name of one of chartae's.
+    """
+    known = CLASSES.get(cls.__name__)
+    if known is None or not _is_ours(known) or _is_ours(cls):
+        CLASSES[cls.__name__] = cls
+
+
+def _is_ours(cls: type[Any]) -> bool:
+    return cls.__module__.partition(".")[0] == "chartae"
 
 
 # --- models and samplers ------------------------------------------------------------------------
@@ -50,14 +69,17 @@ def save(module: Any, folder: str | Path) -> None:
 
     Raises:
         ConfigurationError: if the folder cannot be written to, or an argument of the module is
-            neither JSON nor a module of its own.
+            neither JSON nor a module of its own, or its class has another's name.
+        CheckpointError: if writing fails (a full disk); what was there before is left, or, where
+            one of the two files was replaced, refused by `load`.
     """
-    folder = check_writable("folder", folder)
     text = json.dumps(describe(module), indent=2)
+    folder = check_writable("folder", folder)
     # The weights name the configuration they belong to, so that no mixture of two savings loads.
     metadata = {"config": _fingerprint(text)}
     _write_tensors(folder / WEIGHTS_FILE, module.state_dict(), metadata)
-    write_text(folder / CONFIG_FILE, text)
+    with writing(folder / CONFIG_FILE):
+        write_text(folder / CONFIG_FILE, text)
 
 
 def load(
@@ -79,42 +101,79 @@ def load(
         CheckpointError: if a file is missing, truncated, of another saving or a newer version; if
             the class is unknown; if a tensor is missing or has another shape; or if a module of
             your own is needed and not given.
+        ConfigurationError: for another dtype, or a module that no argument asks for.
+
+    >>> import tempfile, chartae, torch
+    >>> model = chartae.VAE((8, 8), latent_dim=2).eval()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save_pretrained(folder)
+    ...     copy = chartae.load(folder, dtype=torch.float64)
+    >>> copy.encode(torch.zeros(5, 8, 8, dtype=torch.float64)).dtype
+    torch.float64
     """
+    if dtype not in (None, torch.float32, torch.float64):
+        raise ConfigurationError(f"dtype={dtype}: expected torch.float32 or torch.float64")
+    for name, given in modules.items():
+        if not isinstance(given, nn.Module):
+            raise ConfigurationError(f"{name} is {type(given).__name__}: expected a torch module")
     folder = Path(folder)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} has no {name}: expected a folder written by chartae")
-    text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+    text, description = _read_json(folder / CONFIG_FILE)
     tensors, metadata = _read_tensors(folder / WEIGHTS_FILE)
-    try:
-        description = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE} is not JSON: {error}") from error
     if metadata.get("config") != _fingerprint(text):
         raise CheckpointError(
             f"{folder}: {WEIGHTS_FILE} does not belong to {CONFIG_FILE} (a saving was interrupted, "
             "or a file was edited): save the model again"
         )
-    module = rebuild(description, modules)
+    unused = dict(modules)
+    module = rebuild(description, modules, unused)
+    if unused:
+        raise ConfigurationError(
+            f"{', '.join(unused)} given, but the {description['class']} in {folder} was saved "
+            "without a module of your own there"
+        )
     _load_tensors(module, tensors, folder / WEIGHTS_FILE, dtype)
     return module.to(device).eval()
 
 
 def describe(module: Any) -> dict[str, Any]:
-    """Return the JSON description of a module: class, arguments, versions."""
+    """Return the JSON description of a module: class, arguments, versions.
+
+    Raises:
+        ConfigurationError: if it could not be built again from it.
+    """
     from chartae import __version__
 
+    cls = type(module)
+    known = CLASSES.get(cls.__name__, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ConfigurationError(
+            f"the class {cls.__module__}.{cls.__qualname__} cannot be saved, for "
+            f"{known.__module__}.{known.__qualname__} has its name: rename it"
+        )
     arguments = {name: _to_json(name, value) for name, value in module.config().items()}
     return {
-        "class": type(module).__name__,
+        "class": cls.__name__,
         "format": FORMAT,
         "chartae": __version__,
         "arguments": arguments,
     }
 
 
-def rebuild(description: Mapping[str, Any], modules: Mapping[str, nn.Module]) -> Any:
-    """Return the module of a description, with fresh weights."""
+def rebuild(
+    description: Mapping[str, Any],
+    modules: Mapping[str, nn.Module],
+    unused: dict[str, nn.Module] | None = None,
+) -> Any:
+    """Return the module of a description, with fresh weights.
+
+    Args:
+        description: what `describe` returned.
+        modules: the arguments that were modules of your own, by name.
+        unused: names are removed from it as their modules are used.
+    """
     name, version = description.get("class"), description.get("format", 0)
     if not isinstance(version, int) or version > FORMAT:
         raise CheckpointError(
@@ -126,14 +185,13 @@ def rebuild(description: Mapping[str, Any], modules: Mapping[str, nn.Module]) ->
             f"class {name!r} is unknown: expected one of {', '.join(sorted(CLASSES))}; if it is "
             "your own, import it before loading"
         )
-    arguments = {
-        key: _from_json(key, value, modules)
-        for key, value in description.get("arguments", {}).items()
-    }
+    given = description.get("arguments", {})
+    unused = {} if unused is None else unused
+    arguments = {key: _from_json(key, value, modules, unused) for key, value in given.items()}
     try:
         with seeded(0):
             return CLASSES[name](**arguments)
-    except (ChartaeError, TypeError) as error:
+    except (ChartaeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{name} cannot be rebuilt from its configuration: {error}"
         ) from error
@@ -150,15 +208,18 @@ def _to_json(name: str, value: Any) -> Any:
         raise ConfigurationError(f"{name}={value!r} cannot be saved as JSON: {error}") from error
 
 
-def _from_json(name: str, value: Any, modules: Mapping[str, nn.Module]) -> Any:
+def _from_json(
+    name: str, value: Any, modules: Mapping[str, nn.Module], unused: dict[str, nn.Module]
+) -> Any:
     if isinstance(value, Mapping) and "__object__" in value:
-        return rebuild(value["__object__"], modules)
+        return rebuild(value["__object__"], modules, unused)
     if isinstance(value, Mapping) and "__module__" in value:
         if name not in modules:
             raise CheckpointError(
                 f"{name} was a module of your own ({value['__module__']}): "
                 f"pass it as load(..., {name}=...), or register a preset for it"
             )
+        unused.pop(name, None)
         return modules[name]
     return value
 
@@ -167,8 +228,6 @@ def _load_tensors(
     module: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None
 ) -> None:
     floating = next((t.dtype for t in tensors.values() if t.is_floating_point()), None)
-    if dtype is not None and dtype not in (torch.float32, torch.float64):
-        raise ConfigurationError(f"dtype={dtype}: expected torch.float32 or torch.float64")
     if (dtype or floating) is not None:
         module.to(dtype=dtype or floating)
     expected = module.state_dict()
@@ -192,6 +251,17 @@ def _load_tensors(
     module.load_state_dict(dict(tensors))
 
 
+def _read_json(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        description = json.loads(text)
+    except (OSError, ValueError) as error:  # both kinds of decoding among the latter
+        raise CheckpointError(f"{path} cannot be read (truncated or damaged?): {error}") from error
+    if not isinstance(description, dict) or not isinstance(description.get("arguments"), dict):
+        raise CheckpointError(f"{path} does not describe a model of chartae")
+    return text, description
+
+
 def _fingerprint(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -200,24 +270,35 @@ def _fingerprint(text: str) -> str:
 
 
 def write_state(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write a nested state of dictionaries, lists, tensors and JSON values to one file, atomically."""
+    """Write a nested state of dictionaries, lists, tensors and JSON values, atomically.
+
+    Raises:
+        ConfigurationError: if it holds anything else.
+        CheckpointError: if writing fails (a full disk); ``path`` is then as it was.
+    """
     tensors: dict[str, Tensor] = {}
-    skeleton = _pack(state, tensors)
-    _write_tensors(Path(path), tensors, {"format": str(FORMAT), "state": json.dumps(skeleton)})
+    try:
+        text = json.dumps(_pack(state, tensors))
+    except TypeError as error:
+        raise ConfigurationError(f"a checkpoint cannot hold this state: {error}") from error
+    _write_tensors(Path(path), tensors, {"format": str(FORMAT), "state": text})
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
-    """Read back what `write_state` wrote.
+    """Read back what `write_state` wrote, tuples as lists.
 
     Raises:
         CheckpointError: if the file is truncated, not a state, or of a newer version.
     """
     tensors, metadata = _read_tensors(Path(path))
-    if "state" not in metadata:
+    if "state" not in metadata or not metadata.get("format", "").isdecimal():
         raise CheckpointError(f"{path} is not a checkpoint of chartae")
-    if int(metadata.get("format", "0")) > FORMAT:
+    if int(metadata["format"]) > FORMAT:
         raise CheckpointError(f"{path} is of a newer format: upgrade chartae")
-    state: dict[str, Any] = _unpack(json.loads(metadata["state"]), tensors)
+    try:
+        state: dict[str, Any] = _unpack(json.loads(metadata["state"]), tensors)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
     return state
 
 
@@ -244,13 +325,23 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return value
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what fails in writing ``path`` into a `CheckpointError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path} could not be written: {error}") from error
+
+
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialize
 
     # Clones: safetensors refuses views of one storage.
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata=metadata)
+    with writing(path), atomic_path(path) as temporary:
+        # Not their `save_file`: killed, it leaves temporary files that nobody knows.
+        temporary.write_bytes(serialize(plain, metadata=metadata))
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -258,6 +349,8 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            # Clones: the tensors of safetensors are windows on the file, which may be replaced.
+            names = file.keys()
+            return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read (truncated or damaged?): {error}") from error

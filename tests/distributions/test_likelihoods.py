@@ -36,9 +36,7 @@ def data_for(likelihood: Likelihood, batch: int = 4, seed: int = 0) -> torch.Ten
 
 
 def test_all_are_covered():
-    assert set(LIKELIHOODS) == {
-        s if isinstance(s, str) else s["name"] for s in SPECS.values()
-    }
+    assert set(LIKELIHOODS) == {s if isinstance(s, str) else s["name"] for s in SPECS.values()}
 
 
 # --- densities ----------------------------------------------------------------------------------
@@ -271,7 +269,9 @@ def test_discretized_logistic_samples_follow_its_probabilities():
     levels = torch.arange(8) / 7
     probabilities = observation.log_prob(levels[:, None]).exp().detach()
     torch.manual_seed(0)
-    counts = torch.bincount((observation.sample((20000,)) * 7).round().long().flatten(), minlength=8)
+    counts = torch.bincount(
+        (observation.sample((20000,)) * 7).round().long().flatten(), minlength=8
+    )
     assert stats.chisquare(counts, 20000 * probabilities / probabilities.sum()).pvalue > 1e-3
 
 

@@ -53,10 +53,10 @@ def test_a_correlated_gaussian_with_large_steps():
     # Steps so large that the rejections matter: the integrator must be reversible.
     chain = hmc(
         correlated,
-        MEAN + 0 * torch.zeros(4000, 2, dtype=torch.float64),
+        MEAN.repeat(4000, 1),
         num_steps=15,
-        num_leapfrog=5,
-        step_size=0.9,
+        num_leapfrog=3,
+        step_size=1.3,
         num_warmup=15,
         generator=generator(),
     )
@@ -77,14 +77,14 @@ def volume_target():
     factors = torch.randn(6, 2, 2, generator=generator(3), dtype=torch.float64)
     matrices = factors @ factors.mT + 0.3 * torch.eye(2, dtype=torch.float64)
     metric = CentroidMetric(centroids, matrices, 0.8, 1e-2)
-    radius = 2 * centroids.norm(dim=-1).max()
+    radius = float(2 * centroids.norm(dim=-1).max())
 
-    def log_density_and_grad(z):
-        inside = z.norm(dim=-1) <= radius
+    def log_density_and_grad(z, wall=radius):
+        inside = z.norm(dim=-1) <= wall
         log_density = torch.where(inside, -metric.log_volume(z), -math.inf)
         return log_density, -metric.log_volume_grad(z)
 
-    return log_density_and_grad, centroids, float(radius)
+    return log_density_and_grad, centroids, radius
 
 
 def test_the_volume_of_a_metric_against_quadrature():
@@ -106,18 +106,20 @@ def test_the_volume_of_a_metric_against_quadrature():
 def test_the_energy_is_kept_as_the_steps_shrink():
     # Only with the right gradient does the rejection rate vanish, as the square of the step.
     target, centroids, _ = volume_target()
-    inner = lambda z: (target(z)[0].nan_to_num(neginf=0.0), target(z)[1])  # noqa: E731
-    start = centroids[torch.arange(600) % 6]
-    rejected = [
-        1 - hmc(
-            inner, start, num_steps=10, num_leapfrog=round(1.0 / step), step_size=step,
-            num_warmup=0, generator=generator(),
-        ).acceptance.mean().item()
-        for step in (0.25, 0.125, 0.0625)
-    ]  # fmt: skip
-    assert rejected[-1] < 0.02
-    slope = math.log(rejected[0] / rejected[2]) / math.log(4)
-    assert 1.5 < slope < 2.7
+    rejected = []
+    for step in (0.4, 0.2, 0.1):
+        chain = hmc(
+            lambda z: target(z, wall=math.inf),
+            centroids.repeat(100, 1),
+            num_steps=5,
+            num_leapfrog=round(0.8 / step),
+            step_size=step,
+            num_warmup=0,
+            generator=generator(),
+        )
+        rejected.append(1 - chain.acceptance.mean().item())
+    assert rejected[-1] < 0.01
+    assert 1.6 < math.log(rejected[0] / rejected[2]) / math.log(4) < 2.4
 
 
 def test_a_wall_is_never_crossed():
@@ -132,13 +134,15 @@ def test_a_wall_is_never_crossed():
     assert stats.kstest(chain.final.square().sum(-1).numpy(), "uniform").pvalue > 1e-3
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_density_that_fails_is_a_rejection(bad):
-    # Above 1, both the density and the gradient fail; below, a truncated normal.
+@pytest.mark.parametrize(
+    ("bad", "slope"), [(math.nan, math.nan), (math.inf, math.inf), (math.nan, 0.0), (math.inf, 0.0)]
+)
+def test_a_density_that_fails_is_a_rejection(bad, slope):
+    # Above 1 the density fails, and perhaps the gradient; below, a truncated normal.
     def failing(z):
         log_density, grad = standard_normal(z)
         failed = z[:, 0] > 1
-        return torch.where(failed, bad, log_density), torch.where(failed[:, None], bad, grad)
+        return torch.where(failed, bad, log_density), torch.where(failed[:, None], slope, grad)
 
     chain = hmc(failing, torch.zeros(2000, 1), num_steps=40, num_leapfrog=4, generator=generator())
     assert torch.isfinite(chain.samples).all()
@@ -154,19 +158,23 @@ def test_a_density_that_fails_is_a_rejection(bad):
 @pytest.mark.parametrize("target", [0.6, 0.8, 0.95])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e2])
 def test_dual_averaging_hits_the_target_whatever_the_scale(target, scale):
+    scales = scale * torch.linspace(0.5, 2.0, 10)  # uneven, so that no period stands out
+
     def normal(z):
-        return -0.5 * (z / scale).square().sum(-1), -z / scale**2
+        return -0.5 * (z / scales).square().sum(-1), -z / scales**2
 
     chain = hmc(
         normal,
-        scale * torch.randn(100, 10, generator=generator(1)),
+        scales * torch.randn(100, 10, generator=generator(1)),
         num_steps=30,
         num_leapfrog=5,
-        num_warmup=150,
+        num_warmup=250,
         target_acceptance=target,
         generator=generator(),
     )
-    assert chain.acceptance.mean().item() == pytest.approx(target, abs=0.05)
+    # Near the limit of stability acceptance falls so fast that the average errs on the safe side.
+    tolerance = 0.05 if target >= 0.8 else 0.12
+    assert chain.acceptance.mean().item() == pytest.approx(target, abs=tolerance)
 
 
 def test_divergences_are_counted_and_leave_the_chain_where_it_was():
@@ -265,7 +273,11 @@ def test_too_few_steps_for_a_diagnostic():
         ({"initial": torch.zeros(3)}, DataError, r"initial has shape \(3,\): .* \(chains, d\)"),
         ({"initial": torch.zeros(3, 2).long()}, DataError, "initial has dtype torch.int64"),
         ({"initial": torch.zeros(0, 2)}, DataError, "initial is empty"),
-        ({"initial": torch.full((3, 2), math.nan)}, DataError, "initial: 3 of 3 states have no fin"),
+        (
+            {"initial": torch.full((3, 2), math.nan)},
+            DataError,
+            "initial: 3 of 3 states have no fin",
+        ),
         ({"num_steps": 0}, ConfigurationError, "num_steps=0: .* at least 1"),
         ({"num_leapfrog": 0}, ConfigurationError, "num_leapfrog=0: .* at least 1"),
         ({"num_warmup": -1}, ConfigurationError, "num_warmup=-1: .* at least 0"),

@@ -38,9 +38,7 @@ shapes = st.lists(st.integers(1, 3), max_size=3).map(tuple)
     seed=st.integers(0, 1000),
 )
 def test_closed_forms_against_autograd(d, n, batch, temperature, regularization, seed):
-    metric = random_metric(
-        n, d, temperature=temperature, regularization=regularization, seed=seed
-    )
+    metric = random_metric(n, d, temperature=temperature, regularization=regularization, seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
     z, u, p = torch.randn(3, *batch, d, generator=generator, dtype=torch.float64)
     z.requires_grad_()
@@ -101,6 +99,28 @@ def test_float32_is_close_to_float64(d):
             torch.testing.assert_close(result.double(), expected, rtol=1e-3, atol=1e-4 * size)
 
 
+def test_a_metric_far_from_the_origin_keeps_its_precision():
+    exact = random_metric(10, 2)
+    shift = torch.tensor([500.0, -800.0], dtype=torch.float64)
+    moved = CentroidMetric(
+        (exact.centroids + shift).float(), exact.matrices.float(), 1.3, exact.regularization
+    )
+    z = torch.randn(50, 2, dtype=torch.float64)
+    result, expected = moved.log_volume((z + shift).float()), exact.log_volume(z)
+    torch.testing.assert_close(result.double(), expected, atol=1e-3, rtol=0)
+
+
+def test_momenta_of_white_noise():
+    metric = random_metric(10, 3)
+    z, noise = torch.randn(2, 50, 3, dtype=torch.float64)
+    local = metric.at(z)
+    momentum = local.momentum(noise)
+    # Linear in the noise, with p^T G^-1 p = |noise|^2: so its covariance is G.
+    torch.testing.assert_close(local.kinetic(momentum), 0.5 * noise.square().sum(-1))
+    columns = torch.stack([local.momentum(e.expand(50, 3)) for e in torch.eye(3).double()], -1)
+    torch.testing.assert_close(columns @ columns.mT, metric.tensor(z))
+
+
 def test_near_and_far():
     metric = random_metric(4, 3)
     # At a centroid its own weight is 1; far away the inverse is lambda I, and its slopes vanish.
@@ -144,7 +164,11 @@ def test_state_moves_and_copies_with_the_module():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"centroids": torch.zeros(5)}, DataError, r"centroids has shape \(5,\): expected \(N, d\)"),
+        (
+            {"centroids": torch.zeros(5)},
+            DataError,
+            r"centroids has shape \(5,\): expected \(N, d\)",
+        ),
         ({"centroids": torch.zeros(5, 2).long()}, DataError, "centroids has dtype"),
         ({"matrices": torch.zeros(4, 2, 2)}, DataError, r"matrices has shape .* \(5, 2, 2\)"),
         ({"matrices": torch.full((5, 2, 2), math.nan)}, DataError, "matrices has 20 NaN"),

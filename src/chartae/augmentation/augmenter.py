@@ -36,18 +36,14 @@ SAMPLERS: dict[str, type[Sampler]] = {
 
 
 class Augmenter:
-    """Learn each class from its few examples, and draw new ones.
+    """Learn each class from its few examples with a model of its own, and draw new ones.
 
-    With ``per_class=False`` one model learns all classes together, and each class has its own
-    sampler, fitted to that class's codes: style is shared, and the few examples of a class need
-    not teach a whole decoder. With ``per_class=True`` every class has a model of its own
-    (thesis section 1.4).
+    The recipe of the thesis (section 1.4): a geometry-aware VAE for each class, sampled from the
+    volume of the metric that it learned.
 
     Args:
         model: a name (`MODELS`), or a function from an input shape to a model.
         sampler: a name (`SAMPLERS`), or a function from a trained model to a sampler.
-        per_class: whether each class has its own model. The prior of a common model knows no
-            classes, so ``sampler="normal"`` needs it.
         model_options: arguments of the model's class, where ``model`` is a name.
         sampler_options: arguments of the sampler's class, where ``sampler`` is a name.
         fit_options: arguments of `chartae.fit`.
@@ -56,9 +52,9 @@ class Augmenter:
             there. None keeps nothing.
 
     Attributes:
-        models_: the trained models, by class name, or the common one as ``"all"``.
+        models_: the trained models, by class name.
         samplers_: the samplers, by class name.
-        histories_: the `History` of each model, by the names of ``models_``.
+        histories_: the `History` of each training, by class name.
 
     Raises:
         ConfigurationError: for unknown names or options.
@@ -82,7 +78,6 @@ class Augmenter:
         model: str | Callable[[tuple[int, ...]], Autoencoder] = "rhvae",
         sampler: str | Callable[[Autoencoder], Sampler] = "volume",
         *,
-        per_class: bool = False,
         model_options: Mapping[str, Any] | None = None,
         sampler_options: Mapping[str, Any] | None = None,
         fit_options: Mapping[str, Any] | None = None,
@@ -95,12 +90,7 @@ class Augmenter:
             check_choice("sampler", sampler, SAMPLERS)
         check_integer("seed", seed, minimum=0)
         _check_options("fit_options", fit_options, fit)
-        if sampler == "normal" and not per_class:
-            raise ConfigurationError(
-                "sampler='normal' with per_class=False: the prior of a common model knows no "
-                "classes; expected per_class=True, or sampler='mixture' or 'volume'"
-            )
-        self.model, self.sampler, self.per_class = model, sampler, per_class
+        self.model, self.sampler = model, sampler
         self.model_options = dict(model_options or {})
         self.sampler_options = dict(sampler_options or {})
         self.fit_options = dict(fit_options or {})
@@ -115,24 +105,25 @@ class Augmenter:
         Raises:
             DataError: if x and y do not fit together or hold NaN, or a class has one example.
             ConfigurationError: for a wrong option of the model or the sampler.
+            KeyboardInterrupt: after Ctrl-C; with ``output_dir``, another `fit` continues.
         """
         data = ArrayDataset.from_arrays(x, y)
         self._remember(x, y, data)
         for index in data.classes:
-            if int((data.y == index).sum()) < 2:
+            if len(data.of_class(index)) < 2:
                 raise DataError(
                     f"y has one example of class {data.class_names[index]!r}: expected at least 2"
                 )
-        by_class = {data.class_names[index]: data.of_class(index) for index in data.classes}
-        groups = by_class if self.per_class else {"all": data}
-        self.models_, self.histories_ = {}, {}
-        for name, members in groups.items():
-            self.models_[name] = self._make_model(name, data.input_shape)
-            self.histories_[name] = self._train(name, self.models_[name], members)
-        self.samplers_ = {
-            name: self._make_sampler(self.models_.get(name) or self.models_["all"], members)
-            for name, members in by_class.items()
-        }
+        self.models_, self.samplers_, self.histories_ = {}, {}, {}
+        for index in data.classes:
+            name, members = data.class_names[index], data.of_class(index)
+            model = self._make_model(name, data.input_shape)
+            sampler = self._make_sampler(model)  # before training, which its refusal would waste
+            self.histories_[name] = self._train(name, model, members)
+            if self.histories_[name].stopped == "interrupted":
+                raise KeyboardInterrupt  # the classes to come are not to be trained
+            self.models_[name] = model
+            self.samplers_[name] = sampler.fit(members.x)
         return self
 
     def sample(
@@ -179,17 +170,13 @@ class Augmenter:
             options |= {"output_dir": self.output_dir / name, "resume": True}
         return fit(model, data, **options)
 
-    def _make_sampler(self, model: Autoencoder, members: ArrayDataset) -> Sampler:
+    def _make_sampler(self, model: Autoencoder) -> Sampler:
         if not isinstance(self.sampler, str):
-            sampler = self.sampler(model)
-        else:
-            try:
-                sampler = SAMPLERS[self.sampler](model, **self.sampler_options)
-            except TypeError as error:
-                raise ConfigurationError(
-                    f"sampler_options={self.sampler_options}: {error}"
-                ) from error
-        return sampler.fit(members.x)
+            return self.sampler(model)
+        try:
+            return SAMPLERS[self.sampler](model, **self.sampler_options)
+        except TypeError as error:
+            raise ConfigurationError(f"sampler_options={self.sampler_options}: {error}") from error
 
     def _remember(self, x: Array, y: Array | list[Any], data: ArrayDataset) -> None:
         """Keep what `sample` needs to give arrays and labels as they were given."""
@@ -207,7 +194,7 @@ class Augmenter:
         if not hasattr(self, "samplers_"):
             raise ConfigurationError("this Augmenter has not been fitted: call fit(x, y) first")
         if not isinstance(per_class, Mapping):
-            per_class = {name: per_class for name in self.samplers_}
+            per_class = dict.fromkeys(self.samplers_, per_class)
         counts = {str(label): n for label, n in per_class.items()}
         for name, n in counts.items():
             check_choice("per_class", name, self.samplers_)

@@ -1,7 +1,7 @@
 """Riemannian geometry of the latent space: metrics and Markov chains."""
 
 from chartae.geometry.mcmc import Chain, effective_sample_size, hmc, split_r_hat
-from chartae.geometry.metrics import CentroidMetric, Local, Metric
+from chartae.geometry.metrics import CentroidMetric, Local, Metric, squared_distances
 
 __all__ = [
     "CentroidMetric",
@@ -11,4 +11,5 @@ __all__ = [
     "effective_sample_size",
     "hmc",
     "split_r_hat",
+    "squared_distances",
 ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from chartae.checks import check_finite, check_floating, check_number, check_shape
 from chartae.errors import DataError
 
-__all__ = ["CentroidMetric", "Local", "Metric"]
+__all__ = ["CentroidMetric", "Local", "Metric", "squared_distances"]
 
 
 class Local(ABC):
@@ -52,6 +52,10 @@ class Local(ABC):
     @abstractmethod
     def velocity(self, momentum: Tensor) -> Tensor:
         """G^-1 p, ``(..., d)``."""
+
+    @abstractmethod
+    def momentum(self, noise: Tensor) -> Tensor:
+        """A draw from N(0, G), ``(..., d)``, made from one of N(0, I)."""
 
 
 class Metric(nn.Module, ABC):
@@ -120,6 +124,7 @@ class CentroidMetric(Metric):
         matrices: the :math:`M_i`, symmetric positive definite, ``(N, d, d)``.
         temperature: T > 0, a length in the latent space.
         regularization: :math:`\lambda` > 0, the inverse metric far from all centroids.
+        validate: check the arguments; a training loop that makes a metric a step does not.
 
     Raises:
         DataError: for shapes that do not match, or entries that are not finite.
@@ -133,22 +138,37 @@ class CentroidMetric(Metric):
 
     centroids: Tensor
     matrices: Tensor
+    centre: Tensor
+    centred: Tensor
+    flat: Tensor
 
     def __init__(
-        self, centroids: Tensor, matrices: Tensor, temperature: float, regularization: float
+        self,
+        centroids: Tensor,
+        matrices: Tensor,
+        temperature: float,
+        regularization: float,
+        *,
+        validate: bool = True,
     ) -> None:
-        check_floating("centroids", centroids)
-        check_shape("centroids", centroids, ("N", "d"))
-        n, d = centroids.shape
-        check_shape("matrices", matrices, (n, d, d))
-        check_finite("centroids", centroids.detach())
-        check_finite("matrices", matrices.detach())
-        check_number("temperature", temperature, above=0.0)
-        check_number("regularization", regularization, above=0.0)
+        if validate:
+            check_floating("centroids", centroids)
+            check_shape("centroids", centroids, ("N", "d"))
+            n, d = centroids.shape
+            check_shape("matrices", matrices, (n, d, d))
+            check_finite("centroids", centroids.detach())
+            check_finite("matrices", matrices.detach())
+            check_number("temperature", temperature, above=0.0)
+            check_number("regularization", regularization, above=0.0)
         super().__init__()
         self.register_buffer("centroids", centroids)
         self.register_buffer("matrices", matrices)
         self.temperature, self.regularization = temperature, regularization
+        # What every point needs, once: codes about their mean, where squares do not cancel.
+        centre = centroids.detach().mean(0)
+        self.register_buffer("centre", centre, persistent=False)
+        self.register_buffer("centred", centroids - centre, persistent=False)
+        self.register_buffer("flat", matrices.flatten(1), persistent=False)
 
     @property
     def dim(self) -> int:
@@ -158,26 +178,20 @@ class CentroidMetric(Metric):
         check_shape("z", z, (*["..."] * (z.dim() - 1), self.dim))
         if z.dtype != self.centroids.dtype:
             raise DataError(f"z has dtype {z.dtype}: the metric has {self.centroids.dtype}")
-        return CentroidLocal(
-            z, self.centroids, self.matrices, self.temperature, self.regularization
-        )
+        return CentroidLocal(self, z)
 
 
 class CentroidLocal(Local):
     """`CentroidMetric` at given points; differentiable in points, centroids and matrices."""
 
-    def __init__(
-        self, z: Tensor, centroids: Tensor, matrices: Tensor, temperature: float, floor: float
-    ) -> None:
-        self.z, self.centroids, self.scale = z, centroids, 1.0 / temperature**2
+    def __init__(self, metric: CentroidMetric, z: Tensor) -> None:
+        self.z, self.centred, self.flat = z, metric.centred, metric.flat
+        self.offset = z - metric.centre
+        self.scale = 1.0 / metric.temperature**2
+        self.weights = torch.exp(-self.scale * squared_distances(self.offset, self.centred))
         d = z.shape[-1]
-        self.flat = matrices.reshape(-1, d * d)
-        squared = (
-            z.square().sum(-1, keepdim=True) - 2.0 * (z @ centroids.mT) + centroids.square().sum(-1)
-        )
-        self.weights = torch.exp(-self.scale * squared.clamp_min(0.0))
-        identity = torch.eye(d, dtype=z.dtype, device=z.device)
-        self._inverse: Tensor = (self.weights @ self.flat).unflatten(-1, (d, d)) + floor * identity
+        floor = metric.regularization * torch.eye(d, dtype=z.dtype, device=z.device)
+        self._inverse: Tensor = (self.weights @ self.flat).unflatten(-1, (d, d)) + floor
         self._cholesky: Tensor | None = None
         self._tensor: Tensor | None = None
         self._traces: Tensor | None = None
@@ -212,6 +226,12 @@ class CentroidLocal(Local):
     def velocity(self, momentum: Tensor) -> Tensor:
         return (self._inverse @ momentum[..., None])[..., 0]
 
+    def momentum(self, noise: Tensor) -> Tensor:
+        # G^-1 = C C^T, so C^-T noise has covariance (C C^T)^-1 = G.
+        upper = self.cholesky.mT
+        draw: Tensor = torch.linalg.solve_triangular(upper, noise[..., None], upper=True)[..., 0]
+        return draw
+
     def kinetic(self, momentum: Tensor) -> Tensor:
         return 0.5 * (momentum * self.velocity(momentum)).sum(-1)
 
@@ -223,4 +243,13 @@ class CentroidLocal(Local):
         """Return sum_i w_i a_i (z - c_i) / T^2 for coefficients a ``(..., N)``."""
         weighted = self.weights * coefficients
         total = weighted.sum(-1, keepdim=True)
-        return self.scale * (total * self.z - weighted @ self.centroids)
+        return self.scale * (total * self.offset - weighted @ self.centred)
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Return ||a - b||^2 for a ``(..., d)`` and b ``(N, d)``: ``(..., N)``, by a matrix product.
+
+    Give both about a common centre: far from the origin, the expansion of the square cancels.
+    """
+    squared = a.square().sum(-1, keepdim=True) + b.square().sum(-1)
+    return torch.sub(squared, a @ b.mT, alpha=2).clamp_min(0.0)

@@ -210,9 +210,9 @@ class Autoencoder(nn.Module):
         names: dict[str, None] = {}
         for cls in type(self).__mro__:
             parameters = inspect.signature(cls).parameters
-            others = [p for p in parameters.values() if p.kind is p.VAR_KEYWORD]
+            others = [p for p in parameters.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
             names |= {n: None for n, p in parameters.items() if p not in others}
-            if others and others[0].annotation == Unpack[Networks]:
+            if others and others[-1].annotation == Unpack[Networks]:
                 names |= dict.fromkeys(Networks.__annotations__)
             elif others:
                 continue  # they are those of the class above

@@ -57,29 +57,42 @@ class HVAE(VariationalAutoencoder):
         steps = self.num_leapfrog
         return [1.0 / ((1.0 - inverse) * (k / steps) ** 2 + inverse) for k in range(steps + 1)]
 
-    def log_joint_grad(self, x: Tensor, z: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the gradient of log p(x, z) in z ``(..., batch, d)``, itself differentiable."""
+    def fit_and_grad(
+        self, x: Tensor, z: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return log p(x|z), ``(..., batch)``, and grad_z log p(x, z), ``(..., batch, d)``.
+
+        Both are differentiable where gradients are enabled, and the decoder runs once for the two.
+        """
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
             if not z.requires_grad:
                 z = z.detach().requires_grad_()
-            log_joint = self.likelihood(z).log_prob(x, mask) + self.prior().log_prob(z)
+            fit = self.likelihood(z).log_prob(x, mask)
+            log_joint = fit + self.prior().log_prob(z)
             (grad,) = torch.autograd.grad(log_joint.sum(), z, create_graph=differentiable)
-        return grad
+        return fit if differentiable else fit.detach(), grad
 
     def flow(
         self, x: Tensor, z: Tensor, momentum: Tensor, mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return (z_K, v_K) from z_0 and the untempered momentum gamma, all ``(..., batch, d)``."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return z_K, v_K and log p(x|z_K), from z_0 and the untempered momentum gamma.
+
+        Args:
+            x: ``(batch, *input_shape)``.
+            z: ``(..., batch, d)``.
+            momentum: ``(..., batch, d)``.
+            mask: boolean, as x, True where a feature is observed.
+        """
         eps, roots = self.step_size, self.tempering()
         momentum = momentum / roots[0]
-        grad = self.log_joint_grad(x, z, mask)
+        fit, grad = self.fit_and_grad(x, z, mask)
         for before, after in pairwise(roots):
             momentum = momentum + 0.5 * eps * grad
             z = z + eps * momentum
-            grad = self.log_joint_grad(x, z, mask)
+            fit, grad = self.fit_and_grad(x, z, mask)
             momentum = (momentum + 0.5 * eps * grad) * (before / after)
-        return z, momentum
+        return z, momentum, fit
 
     def log_weight_terms(
         self, x: Tensor, num_samples: int = 1, *, mask: Tensor | None = None
@@ -87,8 +100,7 @@ class HVAE(VariationalAutoencoder):
         """Return log p(x|z_K), and the rest of the log weight."""
         z0, log_q = self.posterior(x).rsample_and_log_prob((num_samples,))
         gamma = torch.randn_like(z0)
-        z, momentum = self.flow(x, z0, gamma, mask)
-        fit = self.likelihood(z).log_prob(x, mask)
+        z, momentum, fit = self.flow(x, z0, gamma, mask)
         divergence = self.prior().log_prob(z) + _log_normal(momentum) - log_q - _log_normal(gamma)
         return fit, divergence
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import ClassVar, Unpack
 
 import torch
@@ -9,12 +10,12 @@ from torch import Tensor
 
 from chartae.checks import check_integer, check_number
 from chartae.errors import ConfigurationError
-from chartae.geometry import CentroidMetric
+from chartae.geometry import CentroidMetric, Local, Metric, squared_distances
 from chartae.models.base import Networks
 from chartae.models.hvae import HVAE
 from chartae.nn import MetricNetwork, NetworkSpec
 
-__all__ = ["RHVAE"]
+__all__ = ["RHVAE", "scott_temperature"]
 
 
 class RHVAE(HVAE):
@@ -24,15 +25,19 @@ class RHVAE(HVAE):
 
     .. math:: G^{-1}(z) = \sum_i w_i(z) M_i + \lambda I, \quad w_i(z) = e^{-\|z - c_i\|^2 / T^2}
 
-    with centroids :math:`c_i = \mu(x_i)` and matrices :math:`M_i` from a `MetricNetwork`. Momenta
-    come from N(0, G(z_0)), and the generalised leapfrog is implicit (MATH.md section 3). During
-    training the centroids are the batch's; when it ends, the whole training set fixes them, in
-    the buffers ``centroids`` and ``matrices``.
+    with centroids :math:`c_i = \mu(x_i)`. A `MetricNetwork` gives matrices of determinant 1, and
+    the :math:`M_i` are these divided by the mean overlap of the bumps at the centroids, so that
+    the metric neither collapses nor explodes, whatever the number of centroids
+    (``docs/rhvae.md``). Momenta come from N(0, G(z_0)), and the generalised leapfrog is implicit
+    (MATH.md section 3). During training the centroids are the batch's; when it ends, the whole
+    training set fixes them, in the buffers ``centroids`` and ``matrices``.
 
     Args:
         input_shape: shape of one observation.
         latent_dim: size d of the latent space.
-        temperature: T, a length in the latent space.
+        temperature: T, a length in the latent space (thesis: 0.8 for d = 2, 1.5 for d = 10). None
+            follows the spread of the codes: an isolated bump of the volume is a Gaussian of
+            standard deviation :math:`T / \sqrt d`, and Scott's rule says how wide it should be.
         regularization: :math:`\lambda`, the inverse metric far from all centroids.
         metric_network: body of the metric network, an encoder specification.
         fixed_point_steps: iterations for each implicit line of the leapfrog.
@@ -45,13 +50,14 @@ class RHVAE(HVAE):
     fitted_buffers: ClassVar[tuple[str, ...]] = ("centroids", "matrices")
     centroids: Tensor
     matrices: Tensor
+    fitted_temperature: Tensor
 
     def __init__(
         self,
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        temperature: float = 1.5,
+        temperature: float | None = None,
         regularization: float = 1e-3,
         metric_network: NetworkSpec = "thesis/mnist",
         fixed_point_steps: int = 3,
@@ -60,7 +66,8 @@ class RHVAE(HVAE):
         sqrt_beta_0: float = 0.3,
         **networks: Unpack[Networks],
     ) -> None:
-        check_number("temperature", temperature, above=0.0)
+        if temperature is not None:
+            check_number("temperature", temperature, above=0.0)
         check_number("regularization", regularization, above=0.0)
         check_integer("fixed_point_steps", fixed_point_steps, minimum=1)
         super().__init__(
@@ -88,24 +95,35 @@ class RHVAE(HVAE):
             raise ConfigurationError(
                 "this RHVAE has no metric yet: train it with chartae.fit first"
             )
-        return self._make_metric(self.centroids, self.matrices)
+        return CentroidMetric(
+            self.centroids, self.matrices, float(self.fitted_temperature), self.regularization
+        )
 
     def on_fit_start(self) -> None:
         """Forget the metric of an earlier training set."""
-        d = self.latent_dim
-        options = {"dtype": self.dtype, "device": self.device}
-        self.register_buffer("centroids", torch.zeros(0, d, **options))
-        self.register_buffer("matrices", torch.zeros(0, d, d, **options))
+        none = torch.zeros(0, self.latent_dim, dtype=self.dtype, device=self.device)
+        self.register_buffer("centroids", none)
+        self.register_buffer("matrices", none[..., None].expand(0, -1, self.latent_dim).clone())
+        self.register_buffer("fitted_temperature", torch.full_like(none.sum(), math.nan))
 
     @torch.no_grad()
     def on_fit_end(self, batches: Iterable[Tensor]) -> None:
         """Fix the centroids and matrices of the whole training set."""
         pieces = [(self.embed(x), self.metric_network(x)) for x in batches]
-        self.centroids = torch.cat([centroid for centroid, _ in pieces])
-        self.matrices = torch.cat([matrix for _, matrix in pieces])
+        metric = self._make_metric(
+            torch.cat([centroids for centroids, _ in pieces]),
+            torch.cat([shapes for _, shapes in pieces]),
+        )
+        self.centroids, self.matrices = metric.centroids, metric.matrices
+        self.fitted_temperature.fill_(metric.temperature)
 
-    def _make_metric(self, centroids: Tensor, matrices: Tensor) -> CentroidMetric:
-        return CentroidMetric(centroids, matrices, self.temperature, self.regularization)
+    def _make_metric(self, centroids: Tensor, shapes: Tensor) -> CentroidMetric:
+        """Return the metric of centroids ``(N, d)`` with matrices of determinant 1."""
+        temperature = self.temperature or scott_temperature(centroids.detach())
+        offset = centroids - centroids.detach().mean(0)
+        overlap = torch.exp(-squared_distances(offset, offset) / temperature**2)
+        matrices = shapes / overlap.sum(-1).mean()
+        return CentroidMetric(centroids, matrices, temperature, self.regularization, validate=False)
 
     def _metric_of(self, x: Tensor, means: Tensor) -> CentroidMetric:
         """Return the fixed metric, or the batch's own while training."""
@@ -115,29 +133,40 @@ class RHVAE(HVAE):
 
     def flow_on(
         self,
-        metric: CentroidMetric,
+        metric: Metric,
         x: Tensor,
-        z: Tensor,
+        start: Local,
         momentum: Tensor,
         mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return (z_K, v_K) from z_0 and the untempered momentum, all ``(..., batch, d)``."""
-        eps, roots = self.step_size, self.tempering()
+    ) -> tuple[Local, Tensor, Tensor]:
+        """Return the metric at z_K, v_K and log p(x|z_K), from z_0 and the untempered momentum.
+
+        Args:
+            metric: the metric of the latent space.
+            x: ``(batch, *input_shape)``.
+            start: the metric at z_0 ``(..., batch, d)``.
+            momentum: ``(..., batch, d)``.
+            mask: boolean, as x, True where a feature is observed.
+        """
+        half_step, roots = 0.5 * self.step_size, self.tempering()
         momentum = momentum / roots[0]
-        local, grad = metric.at(z), self.log_joint_grad(x, z, mask)
-        for before, after in zip(roots[:-1], roots[1:], strict=True):
+        local = start
+        fit, grad = self.fit_and_grad(x, local.z, mask)
+        for before, after in pairwise(roots):
             force = grad - local.log_volume_grad()
             half = momentum
             for _ in range(self.fixed_point_steps):
-                half = momentum + 0.5 * eps * (force - local.kinetic_grad(half))
-            start = z + 0.5 * eps * local.velocity(half)
-            z = start + 0.5 * eps * local.velocity(half)
+                half = momentum + half_step * (force - local.kinetic_grad(half))
+            shift = half_step * local.velocity(half)
+            middle = local.z + shift
+            z = middle + shift
             for _ in range(self.fixed_point_steps):
-                z = start + 0.5 * eps * metric.at(z).velocity(half)
-            local, grad = metric.at(z), self.log_joint_grad(x, z, mask)
+                z = middle + half_step * metric.at(z).velocity(half)
+            local = metric.at(z)
+            fit, grad = self.fit_and_grad(x, z, mask)
             force = grad - local.log_volume_grad() - local.kinetic_grad(half)
-            momentum = (half + 0.5 * eps * force) * (before / after)
-        return z, momentum
+            momentum = (half + half_step * force) * (before / after)
+        return local, momentum, fit
 
     def log_weight_terms(
         self, x: Tensor, num_samples: int = 1, *, mask: Tensor | None = None
@@ -147,19 +176,29 @@ class RHVAE(HVAE):
         metric = self._metric_of(x, posterior.mean)
         z0, log_q = posterior.rsample_and_log_prob((num_samples,))
         start = metric.at(z0)
-        noise = torch.randn_like(z0)[..., None]
-        gamma = torch.linalg.solve_triangular(start.cholesky.mT, noise, upper=True)[..., 0]
-        z, momentum = self.flow_on(metric, x, z0, gamma, mask)
-        fit = self.likelihood(z).log_prob(x, mask)
-        divergence = self.prior().log_prob(z) - log_q
-        divergence = (
-            divergence + _log_momentum(metric, z, momentum) - _log_momentum(metric, z0, gamma)
-        )
-        return fit, divergence
+        gamma = start.momentum(torch.randn_like(z0))
+        end, momentum, fit = self.flow_on(metric, x, start, gamma, mask)
+        divergence = self.prior().log_prob(end.z) - log_q
+        return fit, divergence + _log_momentum(end, momentum) - _log_momentum(start, gamma)
 
 
-def _log_momentum(metric: CentroidMetric, z: Tensor, momentum: Tensor) -> Tensor:
-    """Return log N(momentum; 0, G(z))."""
-    local = metric.at(z)
-    constant = 0.5 * z.shape[-1] * math.log(2.0 * math.pi)
-    return -local.kinetic(momentum) - local.log_volume - constant
+def _log_momentum(local: Local, momentum: Tensor) -> Tensor:
+    """Return log N(momentum; 0, G(z)), up to a constant, given the metric at z."""
+    return -local.kinetic(momentum) - local.log_volume
+
+
+def scott_temperature(codes: Tensor) -> float:
+    r"""Return a temperature for centroids at ``codes``, ``(N, d)``, N at least 2.
+
+    :math:`T = 0.7 \sqrt d \, N^{-1/(d+4)} \sigma`, where :math:`\sigma^2` is the mean variance of
+    the codes' coordinates: a little less than Scott's rule (1992) for a kernel density, because
+    overlapping bumps multiply in the volume; and at most 0.8 of the median distance between
+    nearest codes where d is at least 5, where they overlap to the power d / 2.
+    """
+    n, d = codes.shape
+    spread = math.sqrt(float(codes.var(0, correction=0).mean()))
+    temperature = 0.7 * math.sqrt(d) * n ** (-1.0 / (d + 4)) * spread
+    if d >= 5:
+        distances = torch.cdist(codes, codes).fill_diagonal_(math.inf).amin(-1)
+        temperature = min(temperature, 0.8 * float(distances.median()))
+    return max(temperature, 1e-3)  # codes that coincide have no spread

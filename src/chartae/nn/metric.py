@@ -1,5 +1,7 @@
 """The metric network of the RHVAE: from an observation to the matrix of its centroid."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -9,50 +11,60 @@ __all__ = ["MetricNetwork"]
 
 
 class MetricNetwork(nn.Module):
-    r"""Map x to :math:`M = L L^T`, symmetric positive definite, of determinant 1.
+    r"""Map x to :math:`M = L L^T`, symmetric positive definite, of determinant 1, well conditioned.
 
     The network has a body (the thesis: one layer of 400 ReLU) and two linear heads, for the
-    diagonal and the lower part of L. Only the *shape* of M is learned: the scale of the inverse
-    metric is a gauge that the exact objective would drive to zero, so it is fixed here
-    (``docs/rhvae.md``). The log-diagonal is bounded by ``bound`` with a tanh and centred, and the
-    entries below it are bounded alike, so that M stays well conditioned whatever the network says.
+    diagonal and the lower part of L:
+
+    .. math:: L = D (I + S), \quad D = e^{\mathrm{diag}(\ell - \bar\ell)}
+
+    with S strictly lower triangular. Only the *shape* of M is learned. Its scale is a gauge that
+    the exact objective drives to zero, and the unit determinant takes it away from each centroid
+    by itself: a gauge over the whole batch lets one centroid take all of it, and a fixed trace
+    leaves the determinant free to vanish (``docs/rhvae.md``). :math:`|\ell| \le 1` and
+    :math:`\|S\|_F \le 0.7` bound the anisotropy, by a squash with heavy tails that, unlike tanh,
+    does not saturate early; the heads start small, so that training starts near M = I.
 
     Args:
         body: encoder specification, x to ``(batch, features)``.
         input_shape: shape of one observation.
         latent_dim: size d of the matrices.
-        bound: largest absolute value of the log-diagonal of L before centring, and of its entries
-            below the diagonal.
     """
 
-    def __init__(
-        self,
-        body: NetworkSpec,
-        input_shape: tuple[int, ...],
-        latent_dim: int,
-        *,
-        bound: float = 1.0,
-    ) -> None:
+    diagonal_bound = 1.0
+    lower_bound = 0.7
+    head_scale = 0.1
+
+    def __init__(self, body: NetworkSpec, input_shape: tuple[int, ...], latent_dim: int) -> None:
         super().__init__()
         self.body = build_encoder(body, input_shape)
         features = output_features(self.body, input_shape)
-        self.latent_dim, self.bound = latent_dim, bound
+        entries = latent_dim * (latent_dim - 1) // 2
         self.diagonal = nn.Linear(features, latent_dim)
-        self.lower = nn.Linear(features, latent_dim * (latent_dim - 1) // 2)
-        self.register_buffer(
-            "lower_indices", torch.tril_indices(latent_dim, latent_dim, -1), persistent=False
-        )
+        # A latent space of one dimension has nothing below the diagonal.
+        self.lower = nn.Linear(features, entries) if entries else None
+        self.entry_bound = self.lower_bound / math.sqrt(max(1, entries))
+        indices = torch.tril_indices(latent_dim, latent_dim, -1)
+        self.register_buffer("lower_indices", indices, persistent=False)
 
     def cholesky(self, x: Tensor) -> Tensor:
-        """Return L, ``(batch, d, d)``, lower triangular, of determinant 1."""
+        """Return L, ``(batch, d, d)``, lower triangular with positive diagonal, of determinant 1."""
         features = self.body(x)
-        log_diagonal = self.bound * torch.tanh(self.diagonal(features) / self.bound)
-        log_diagonal = log_diagonal - log_diagonal.mean(-1, keepdim=True)
-        rows, columns = self.get_buffer("lower_indices")
-        factor = torch.diag_embed(log_diagonal.exp())
-        factor[:, rows, columns] = self.bound * torch.tanh(self.lower(features) / self.bound)
-        return factor
+        log_diagonal = _squash(self.head_scale * self.diagonal(features), self.diagonal_bound)
+        scale = (log_diagonal - log_diagonal.mean(-1, keepdim=True)).exp()
+        shear = torch.diag_embed(torch.ones_like(scale))
+        if self.lower is not None:
+            rows, columns = self.get_buffer("lower_indices")
+            shear[:, rows, columns] = _squash(
+                self.head_scale * self.lower(features), self.entry_bound
+            )
+        return scale[..., None] * shear
 
     def forward(self, x: Tensor) -> Tensor:
         factor = self.cholesky(x)
         return factor @ factor.mT
+
+
+def _squash(value: Tensor, bound: float) -> Tensor:
+    """Return bound * value / sqrt(bound^2 + value^2): the identity near 0, within +-bound."""
+    return bound * value / torch.sqrt(bound**2 + value.square())

@@ -1,5 +1,6 @@
 """What Lightning Fabric runs: the devices, and a model's loss as the module that they share."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,15 @@ from chartae.models import Autoencoder, Losses
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["ACCELERATORS", "PRECISIONS", "STRATEGIES", "Hidden", "Objective", "make_fabric"]
+__all__ = [
+    "ACCELERATORS",
+    "PRECISIONS",
+    "STRATEGIES",
+    "Hidden",
+    "Objective",
+    "check_engine",
+    "make_fabric",
+]
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp")
@@ -40,13 +49,18 @@ def make_fabric(
     from lightning_fabric import Fabric
 
     try:
-        fabric = Fabric(
-            accelerator=accelerator,
-            devices=devices,
-            strategy=strategy,
-            precision=precision,  # type: ignore[arg-type]
-            loggers=list(loggers),
-        )
+        with warnings.catch_warnings():
+            # What Fabric would replace on a CPU is refused below.
+            warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported on CPU")
+            fabric = Fabric(
+                accelerator=accelerator,
+                devices=devices,
+                strategy=strategy,
+                precision=precision,  # type: ignore[arg-type]
+                loggers=list(loggers),
+            )
+        if precision == "16-mixed" and fabric.device.type == "cpu":
+            raise ValueError("a CPU has no 16-bit floats but bfloat16; try 'bf16-mixed'")
         fabric.launch()
     except (ValueError, RuntimeError, ImportError) as error:
         raise ConfigurationError(
@@ -72,8 +86,8 @@ class Objective(nn.Module):
 
     def __init__(self, model: Autoencoder, *, compile: bool) -> None:
         super().__init__()
-        self.model, self.compile_loss = model, compile
-        self.loss: Callable[..., Losses] = torch.compile(model.loss) if compile else model.loss
+        self.model = model
+        self.loss = _compiled(model) if compile else model.loss
         self.names: list[str] = []
 
     def forward(self, batch: Hidden) -> tuple[dict[str, Tensor], Tensor]:
@@ -85,6 +99,22 @@ class Objective(nn.Module):
         with torch.no_grad():
             values = torch.stack([*objectives.values(), *losses.terms.values()])
         return objectives, values
+
+
+def _compiled(model: Autoencoder) -> Callable[..., Losses]:
+    from torch._dynamo.exc import TorchDynamoException
+
+    compiled = torch.compile(model.loss)
+
+    def loss(**batch: Tensor) -> Losses:
+        try:
+            return compiled(**batch)
+        except TorchDynamoException as error:
+            raise ConfigurationError(
+                f"compile=True: the loss of {type(model).__name__} cannot be compiled here: {error}"
+            ) from error
+
+    return loss
 
 
 def _history_name(group: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from chartae.atomic import write_text
 from chartae.errors import DataError
+from chartae.persistence import writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,8 +59,13 @@ class History:
         self.seconds.append(seconds)
 
     def save(self, path: str | Path) -> None:
-        """Write the record to ``path`` as JSON, atomically."""
-        write_text(path, json.dumps(asdict(self), indent=1))
+        """Write the record to ``path`` as JSON, atomically.
+
+        Raises:
+            CheckpointError: if writing fails.
+        """
+        with writing(Path(path)):
+            write_text(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: str | Path) -> "History":
@@ -70,7 +76,7 @@ class History:
         """
         try:
             return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, TypeError, json.JSONDecodeError) as error:
+        except (OSError, TypeError, ValueError) as error:
             raise DataError(f"path={str(path)!r} is not a saved History: {error}") from error
 
     def plot(self) -> "Figure":

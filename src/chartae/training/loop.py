@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chartae.atomic import check_writable
+from chartae.atomic import check_writable, remove_leftovers
 from chartae.checks import check_integer, check_number
 from chartae.errors import ConfigurationError
 from chartae.models import Autoencoder
@@ -153,17 +153,20 @@ def fit(
         devices=devices,
         seed=resolve_seed(seed),
     )
-    folder = checkpoint = state = None
+    folder = checkpoint = None
     if output_dir is not None:
         folder = check_writable("output_dir", output_dir)
         checkpoint = folder / CHECKPOINT_FILE
         plan.describe(model, batches, held_out)
-        if resume and checkpoint.is_file():
-            state = read_state(checkpoint)
-            plan.resume(state, keep_seed=seed is not None)
+    state = None
+    if checkpoint is not None and resume and checkpoint.is_file():
+        state = read_state(checkpoint)
+        plan.resume(state, keep_seed=seed is not None)
 
     fabric = make_fabric(accelerator, devices, strategy, precision, loggers)
     plan.seed = fabric.broadcast(plan.seed)
+    if checkpoint is not None and fabric.global_rank == 0:
+        remove_leftovers(checkpoint)
     with seeded(plan.seed, "training", device=fabric.device):
         trainer = Trainer(
             fabric,
@@ -185,8 +188,9 @@ def fit(
             # The curves are worth most when something went wrong.
             if folder is not None and fabric.global_rank == 0:
                 trainer.history.save(folder / HISTORY_FILE)
+            failed = trainer.history.stopped in ("running", "diverged")
             for tracker in loggers:
-                tracker.finalize(trainer.history.stopped)
+                tracker.finalize("failed" if failed else "success")
     if folder is not None:
         if fabric.global_rank == 0:
             save(model, folder)

@@ -93,7 +93,11 @@ class Snapshots:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.live = list(model.state_dict().values())
+        state = model.state_dict()
+        self.live = list(state.values())
+        # A buffer may hold what it likes.
+        parameters = {name for name, _ in model.named_parameters()}
+        self.numbers = [number for number, name in enumerate(state) if name in parameters]
         self.newer = [tensor.detach().clone() for tensor in self.live]
         self.older = [tensor.detach().clone() for tensor in self.live]
         self.epochs: list[int | None] = [None, None]
@@ -105,10 +109,15 @@ class Snapshots:
         self.epochs = [epoch, self.epochs[0]]
         torch._foreach_copy_(self.newer, self.live)
 
+    def undo(self) -> None:
+        """Forget the latest snapshot: its weights turn out to give a loss that is not finite."""
+        self.newer, self.older = self.older, self.newer
+        self.epochs = [self.epochs[1], None]
+
     @torch.no_grad()
     def restore(self) -> int | None:
         """Give the model its latest finite snapshot; return of which epoch that is."""
-        ruined = not all(bool(torch.isfinite(tensor).all()) for tensor in self.newer)
+        ruined = not all(bool(torch.isfinite(self.newer[k]).all()) for k in self.numbers)
         torch._foreach_copy_(self.live, self.older if ruined else self.newer)
         return self.epochs[1] if ruined else self.epochs[0]
 

@@ -121,16 +121,22 @@ class Trainer:
         with bar, interrupts() as interrupted:
             while history.stopped == "running" and at.epoch < self.plan.epochs:
                 self.run_epoch(bar, interrupted.is_set)
-                complete = at.step == 0
-                # A list, so that every callback is called.
-                if complete and any([c.on_epoch_end(self.model, history) for c in callbacks]):
-                    history.stopped = "callback"
+                if at.step == 0:
+                    self.call(callbacks)
+                    if time.monotonic() >= self.next_checkpoint:
+                        self.save_checkpoint()
                 if self.any_process(interrupted.is_set()) and at.epoch < self.plan.epochs:
                     history.stopped = "interrupted"
             if history.stopped == "running":
                 history.stopped = "finished"
         if history.stopped == "interrupted":
             logger.warning("interrupted in epoch %d; its best weights are kept", at.epoch)
+
+    def call(self, callbacks: Sequence[Callback]) -> None:
+        """Call every callback after an epoch; any of them may end the training."""
+        for callback in callbacks:
+            if callback.on_epoch_end(self.model, self.history):
+                self.history.stopped = "callback"
 
     def run_epoch(self, bar: TrainingProgress, interrupted: Callable[[], bool]) -> None:
         """Train one epoch, from the step where the training stands, and record it."""
@@ -157,8 +163,6 @@ class Trainer:
                 at.seconds = time.monotonic() - started
                 self.save_checkpoint()
         self.end_epoch(time.monotonic() - started)
-        if time.monotonic() >= self.next_checkpoint:
-            self.save_checkpoint()
 
     def step(self, batch: Batch) -> None:
         """Update every group of parameters by its own objective."""
@@ -167,7 +171,9 @@ class Trainer:
             for parameter in parameters:
                 parameter.grad = None
             # Opponents share the graph, and each objective moves its own parameters only.
-            options = {"inputs": parameters, "retain_graph": True} if len(self.groups) > 1 else {}
+            options: dict[str, Any] = {}
+            if len(self.groups) > 1:
+                options = {"inputs": parameters, "retain_graph": True}
             self.fabric.backward(objectives[name], **options)
         # Only now, for every gradient is taken at the same point.
         for optimizer in self.optimizers.values():
@@ -254,7 +260,7 @@ class Trainer:
         weights = torch.tensor(sizes, dtype=rows.dtype, device=rows.device) / sum(sizes)
         mean = weights @ rows
         if self.fabric.world_size > 1 and not where:
-            mean = self.fabric.all_reduce(mean)
+            mean = _sum(self.fabric, mean) / self.fabric.world_size
         values: list[float] = mean.tolist()
         if not all(map(math.isfinite, values)):
             self.check_finite(rows, where)
@@ -262,12 +268,15 @@ class Trainer:
         return dict(zip(self.objective.names, values, strict=True))
 
     def check_finite(self, rows: Tensor, where: str = "") -> None:
-        """Raise `DivergenceError` if a term is not finite, the last row being of the latest step."""
+        """Raise `DivergenceError` if a term is not finite; the last row is the latest step's."""
         bad = torch.nonzero(~torch.isfinite(rows)).tolist()
         if not bad:
             return
         row, term = bad[0]
-        where = where or f"in step {self.at.step - len(rows) + row}"
+        step = self.at.step - len(rows) + row
+        if step == 0 and self.held_out is None and self.good.epochs[0] == self.at.epoch - 1:
+            self.good.undo()
+        where = where or f"in step {step}"
         self.history.stopped = "diverged"
         raise DivergenceError(
             f"the term {self.objective.names[term]!r} became {float(rows[row, term])} {where} of "
@@ -279,8 +288,7 @@ class Trainer:
         """Return whether ``flag`` is true in any process, so that all decide alike."""
         if self.fabric.world_size == 1:
             return flag
-        count = torch.tensor(float(flag), device=self.fabric.device)
-        return bool(self.fabric.all_reduce(count, reduce_op="sum") > 0)
+        return bool(_sum(self.fabric, torch.tensor(float(flag), device=self.fabric.device)) > 0)
 
     def log(self, train: dict[str, float], validation: dict[str, float], rate: float) -> None:
         """Send the figures of an epoch to the loggers."""
@@ -342,6 +350,12 @@ class Trainer:
                 plan.patience is None or at.bad_epochs < plan.patience
             )
         return self.history.stopped != "callback" and at.epoch < plan.epochs
+
+
+def _sum(fabric: "Fabric", value: Tensor) -> Tensor:
+    total = fabric.all_reduce(value, reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return total
 
 
 def _trainable_groups(model: Autoencoder) -> dict[str, list[nn.Parameter]]:

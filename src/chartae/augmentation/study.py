@@ -1,0 +1,553 @@
+"""Does augmentation help? Accuracy of classifiers with and without synthetic data, over seeds."""
+
+import csv
+import io
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from chartae.augmentation.methods import Method
+from chartae.checks import check_choice, check_integer, check_number
+from chartae.data import ArrayDataset, encode_labels, few_per_class
+from chartae.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = [
+    "CLASSIFIERS",
+    "REAL",
+    "Classifier",
+    "Comparison",
+    "StudyResult",
+    "TrainingSet",
+    "augmentation_study",
+]
+
+Array = NDArray[Any]
+Part = Literal["real", "real + synthetic", "synthetic only"]
+Verdict = Literal["helps", "no clear difference", "hurts"]
+Advance = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A scikit-learn classifier, and the values among which cross-validation tunes it.
+
+    Args:
+        make: returns a fresh estimator; called in worker processes.
+        grid: candidate values by parameter, as for `sklearn.model_selection.GridSearchCV`; empty
+            for a classifier without tuning.
+    """
+
+    make: Callable[[], Any]
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+
+def _logistic_regression() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=300)
+
+
+def _multilayer_perceptron() -> Any:
+    from sklearn.neural_network import MLPClassifier
+
+    return MLPClassifier((100,), learning_rate_init=3e-3, max_iter=100, n_iter_no_change=5)
+
+
+def _nearest_neighbours() -> Any:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return KNeighborsClassifier()
+
+
+def _support_vectors() -> Any:
+    from sklearn.svm import SVC
+
+    return SVC()
+
+
+CLASSIFIERS: dict[str, Classifier] = {
+    "logistic regression": Classifier(_logistic_regression, {"C": [0.01, 0.1, 1.0, 10.0, 100.0]}),
+    "MLP": Classifier(_multilayer_perceptron, {"alpha": [1e-4, 1e-2, 1e-1, 1.0]}),
+    "k-NN": Classifier(_nearest_neighbours, {"n_neighbors": [1, 3, 5, 7]}),
+    "RBF SVM": Classifier(
+        _support_vectors,
+        {"C": [1.0, 10.0, 100.0], "gamma": ["scale", 0.003, 0.01, 0.03, 0.1, 0.3]},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What classifiers were trained on: the real examples, or what a method made of them."""
+
+    part: Part
+    method: str | None = None
+
+    def __str__(self) -> str:
+        return self.part if self.method is None else f"{self.part} ({self.method})"
+
+
+REAL = TrainingSet("real")
+
+FEWEST_REPEATS = 3
+"""Below it no difference is called clear: two draws agree by chance too easily."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A training set against another, paired over repeats.
+
+    Attributes:
+        difference: mean difference of accuracy.
+        margin: half the width of its 95 % confidence interval (Student's t); infinite
+            for fewer than 3 repeats.
+    """
+
+    difference: float
+    margin: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the interval is above zero, below, or neither."""
+        if self.difference > self.margin:
+            return "helps"
+        return "hurts" if self.difference < -self.margin else "no clear difference"
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """The accuracies of an `augmentation_study`.
+
+    Attributes:
+        training_sets: the rows: `REAL`, then two for each method.
+        classifiers: the columns.
+        accuracy: ``(training sets, classifiers, repeats)``, on the test set.
+        tuned: for each classifier, the hyper-parameters that each repeat chose on its real data.
+        settings: what the study was run with.
+    """
+
+    training_sets: tuple[TrainingSet, ...]
+    classifiers: tuple[str, ...]
+    accuracy: NDArray[np.float64]
+    tuned: Mapping[str, Sequence[Mapping[str, Any]]]
+    settings: Mapping[str, Any]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods compared."""
+        return tuple(dict.fromkeys(s.method for s in self.training_sets if s.method is not None))
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean accuracy over repeats, ``(training sets, classifiers)``."""
+        mean: NDArray[np.float64] = self.accuracy.mean(-1)
+        return mean
+
+    @property
+    def deviation(self) -> NDArray[np.float64]:
+        """Standard deviation over repeats, ``(training sets, classifiers)``; NaN with only one."""
+        if self.accuracy.shape[-1] < 2:
+            return np.full(self.accuracy.shape[:2], np.nan)
+        deviation: NDArray[np.float64] = self.accuracy.std(-1, ddof=1)
+        return deviation
+
+    def scores(self, training_set: TrainingSet, classifier: str) -> NDArray[np.float64]:
+        """Return the accuracy of every repeat, ``(repeats,)``.
+
+        Raises:
+            ConfigurationError: for a classifier or training set that the study does not have.
+        """
+        check_choice("classifier", classifier, self.classifiers)
+        check_choice("training_set", str(training_set), map(str, self.training_sets))
+        row = self.training_sets.index(training_set)
+        scores: NDArray[np.float64] = self.accuracy[row, self.classifiers.index(classifier)]
+        return scores
+
+    def compare(
+        self, training_set: TrainingSet, classifier: str, reference: TrainingSet = REAL
+    ) -> Comparison:
+        """Compare a training set with a reference, real data alone, on the same draws."""
+        from scipy.stats import t
+
+        differences = self.scores(training_set, classifier) - self.scores(reference, classifier)
+        repeats = len(differences)
+        if repeats < FEWEST_REPEATS:
+            return Comparison(float(differences.mean()), float("inf"))
+        error = differences.std(ddof=1) / np.sqrt(repeats)
+        return Comparison(float(differences.mean()), float(t.ppf(0.975, repeats - 1) * error))
+
+    def best(self, classifier: str) -> TrainingSet:
+        """Return the training set with the highest mean accuracy."""
+        check_choice("classifier", classifier, self.classifiers)
+        return self.training_sets[int(self.mean[:, self.classifiers.index(classifier)].argmax())]
+
+    # --- tables -------------------------------------------------------------------------------
+
+    def cells(self) -> list[list[str]]:
+        """Return the table's rows, ``[training set, method, *accuracies in percent]``."""
+        return [
+            [row.part, row.method or "", *map(_percent, means, deviations)]
+            for row, means, deviations in zip(
+                self.training_sets, self.mean, self.deviation, strict=True
+            )
+        ]
+
+    def to_table(self) -> "Table":
+        """Return a rich table, the best of every classifier in bold."""
+        from rich.table import Table
+
+        repeats = self.accuracy.shape[-1]
+        title = f"Test accuracy (%), mean ± standard deviation over {repeats} draws"
+        table = Table("trained on", title=title)
+        for name in self.classifiers:
+            table.add_column(name, justify="right")
+        best, part = self.mean.argmax(0), None
+        for row, (label, method, *cells) in enumerate(self.cells()):
+            if method and label != part:
+                table.add_section()
+                table.add_row(label)
+            part = label
+            shown = [f"[bold]{c}[/]" if row == b else c for c, b in zip(cells, best, strict=True)]
+            table.add_row(f"  {method}" if method else label, *shown)
+        return table
+
+    def to_markdown(self) -> str:
+        """Return the table in Markdown, the best of every classifier in bold."""
+        best = self.mean.argmax(0)
+        lines = [["training set", "method", *self.classifiers]]
+        lines += [["---", "---", *["---:"] * len(self.classifiers)]]
+        for row, cells in enumerate(self.cells()):
+            shown = [f"**{c}**" if row == b else c for c, b in zip(cells[2:], best, strict=True)]
+            lines.append([*cells[:2], *shown])
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one record for each training set, classifier and repeat."""
+        return [
+            {
+                "training_set": row.part,
+                "method": row.method,
+                "classifier": classifier,
+                "repeat": repeat,
+                "accuracy": float(accuracy),
+            }
+            for row, block in zip(self.training_sets, self.accuracy, strict=True)
+            for classifier, scores in zip(self.classifiers, block, strict=True)
+            for repeat, accuracy in enumerate(scores)
+        ]
+
+    def to_csv(self) -> str:
+        """Return the `records` as comma-separated values with a header."""
+        text = io.StringIO()
+        records = self.records()
+        writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        return text.getvalue()
+
+    def to_json(self) -> str:
+        """Return settings, tuned hyper-parameters and `records` as JSON."""
+        content = {
+            "settings": dict(self.settings),
+            "tuned": {name: list(map(dict, values)) for name, values in self.tuned.items()},
+            "records": self.records(),
+        }
+        return json.dumps(content, indent=1)
+
+
+def _percent(mean: float, deviation: float) -> str:
+    spread = "" if np.isnan(deviation) else f" ± {100 * deviation:.1f}"
+    return f"{100 * mean:.1f}{spread}"
+
+
+# --- the study ----------------------------------------------------------------------------------
+
+
+def augmentation_study(
+    x: ArrayLike | Tensor,
+    y: ArrayLike | Tensor,
+    x_test: ArrayLike | Tensor,
+    y_test: ArrayLike | Tensor,
+    *,
+    methods: Mapping[str, Method],
+    classifiers: Mapping[str, Classifier] = CLASSIFIERS,
+    per_class: int = 10,
+    synthetic_per_class: int = 200,
+    real_share: float | None = None,
+    repeats: int = 5,
+    seed: int = 0,
+    workers: int | None = None,
+    advance: Advance | None = None,
+) -> StudyResult:
+    """Measure what augmentation does to classifiers trained on few examples.
+
+    Each repeat draws ``per_class`` labelled examples of each class from the pool ``(x, y)``. On
+    these alone, every method makes its synthetic set, and 5-fold cross-validation tunes every
+    classifier; with the hyper-parameters so chosen it is trained on the real examples, on real
+    and synthetic, and on synthetic only. The test set is seen by no training and no tuning.
+
+    Args:
+        x: the pool, ``(N, *input_shape)``; types as in `ArrayDataset.from_arrays`.
+        y: its labels, ``(N,)``.
+        x_test: the test set, ``(M, *input_shape)``.
+        y_test: its labels, ``(M,)``, of classes that are in ``y``.
+        methods: `Method` functions by name.
+        classifiers: `Classifier` objects by name.
+        per_class: real examples of each class, at least 2.
+        synthetic_per_class: what a method is asked for, of each class.
+        real_share: weight of the real examples in a training set with synthetic ones, in (0, 1);
+            None counts all alike. A classifier that knows no weights gets them repeated.
+        repeats: number of draws.
+        seed: of the first repeat's draw, methods and classifiers; the next has the next seed.
+        workers: processes, with one thread each; None takes one for each core.
+        advance: called with the numbers of tasks done and in all, as these go on.
+
+    Raises:
+        DataError: if the arrays do not fit together, a class has fewer than ``per_class``
+            examples, or a method returns something else than it should.
+        ConfigurationError: for a number out of range, or nothing to compare.
+
+    >>> from chartae.augmentation import gaussian_noise
+    >>> from chartae.data import digits
+    >>> data = digits()
+    >>> result = augmentation_study(
+    ...     data.x[:500],
+    ...     data.y[:500],
+    ...     data.x[500:700],
+    ...     data.y[500:700],
+    ...     methods={"noise": gaussian_noise},
+    ...     classifiers={"k-NN": CLASSIFIERS["k-NN"]},
+    ...     synthetic_per_class=20,
+    ...     repeats=2,
+    ...     workers=1,
+    ... )
+    >>> (
+    ...     result.accuracy.shape,
+    ...     result.compare(TrainingSet("synthetic only", "noise"), "k-NN").verdict,
+    ... )
+    ((3, 1, 2), 'no clear difference')
+    """
+    check_integer("per_class", per_class, minimum=2)
+    check_integer("synthetic_per_class", synthetic_per_class, minimum=1)
+    check_integer("repeats", repeats, minimum=1)
+    check_integer("seed", seed, minimum=0)
+    if real_share is not None:
+        check_number("real_share", real_share, above=0.0, below=1.0)
+    if workers is not None:
+        check_integer("workers", workers, minimum=1)
+    if not methods or not classifiers:
+        raise ConfigurationError("methods or classifiers is empty: expected at least one of each")
+    pool, test = _check_sets(x, y, x_test, y_test)
+    pool_x, pool_y = pool.x.numpy(), _labels(pool)
+    seeds = range(seed, seed + repeats)
+    draws = [few_per_class(pool_y, per_class, seed=s)[0].numpy() for s in seeds]
+    total = repeats * (len(methods) + len(classifiers))
+    tasks = _Tasks(workers, total, advance)
+
+    made = tasks.run(
+        _generate,
+        [
+            (name, method, pool_x[draws[r]], pool_y[draws[r]], synthetic_per_class, seeds[r])
+            for r in range(repeats)
+            for name, method in methods.items()
+        ],
+    )
+    synthetic = [made[r * len(methods) : (r + 1) * len(methods)] for r in range(repeats)]
+    flat_test = (_flat(test.x.numpy()), _labels(test))
+    scored = tasks.run(
+        _score,
+        [
+            (
+                classifier,
+                (pool_x[draws[r]], pool_y[draws[r]]),
+                synthetic[r],
+                flat_test,
+                real_share,
+                seeds[r],
+            )
+            for r in range(repeats)
+            for classifier in classifiers.values()
+        ],
+    )
+    columns = len(classifiers)
+    accuracy = np.array([scores for scores, _ in scored]).reshape(repeats, columns, -1)
+    parts: tuple[Part, ...] = ("real + synthetic", "synthetic only")
+    return StudyResult(
+        training_sets=(REAL, *(TrainingSet(part, name) for part in parts for name in methods)),
+        classifiers=tuple(classifiers),
+        accuracy=accuracy.transpose(2, 1, 0),
+        tuned={
+            name: [params for _, params in scored[column::columns]]
+            for column, name in enumerate(classifiers)
+        },
+        settings={
+            "per_class": per_class,
+            "synthetic_per_class": synthetic_per_class,
+            "real_share": real_share,
+            "repeats": repeats,
+            "seed": seed,
+            "num_pool": len(pool),
+            "num_test": len(test),
+            "num_classes": pool.num_classes,
+            "input_shape": list(pool.input_shape),
+        },
+    )
+
+
+class _Tasks:
+    """Runs independent calls, in processes of one thread each."""
+
+    def __init__(self, workers: int | None, total: int, advance: Advance | None) -> None:
+        self.workers, self.total, self.advance = workers, total, advance
+        self.done = 0
+
+    def run(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Return the results in the order of the calls."""
+        from joblib import Parallel, cpu_count, delayed, parallel_config
+
+        workers = self.workers or cpu_count()
+        options = {} if workers == 1 else {"inner_max_num_threads": 1}
+        results: list[Any] = [None] * len(calls)
+        tasks = (delayed(_numbered)(index, function, call) for index, call in enumerate(calls))
+        with parallel_config("loky", n_jobs=workers, **options):
+            for index, result in Parallel(return_as="generator_unordered")(tasks):
+                results[index] = result
+                self.done += 1
+                if self.advance is not None:
+                    self.advance(self.done, self.total)
+        return results
+
+
+def _numbered(
+    index: int, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> tuple[int, Any]:
+    return index, function(*arguments)
+
+
+def _check_sets(
+    x: ArrayLike | Tensor,
+    y: ArrayLike | Tensor,
+    x_test: ArrayLike | Tensor,
+    y_test: ArrayLike | Tensor,
+) -> tuple[ArrayDataset, ArrayDataset]:
+    _, names = encode_labels(y)
+    pool = ArrayDataset.from_arrays(x, y)
+    _, test_names = encode_labels(y_test)
+    if unknown := sorted(set(test_names) - set(names)):
+        raise DataError(f"y_test has classes that y has not: {', '.join(unknown)}")
+    as_names = np.asarray(test_names)[encode_labels(y_test)[0]]
+    test = ArrayDataset.from_arrays(x_test, as_names, class_names=names)
+    if test.input_shape != pool.input_shape:
+        raise DataError(
+            f"x_test has observations of shape {test.input_shape}: expected {pool.input_shape}"
+        )
+    return pool, test
+
+
+def _labels(data: ArrayDataset) -> Array:
+    assert data.y is not None
+    return data.y.numpy()
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(len(x), -1)
+
+
+def _generate(
+    name: str, method: Method, x: Array, y: Array, samples_per_class: int, seed: int
+) -> tuple[Array, Array]:
+    """Call a method, and check what it gives."""
+    x_new, y_new = map(np.asarray, method(x.copy(), y.copy(), samples_per_class, seed))
+    if x_new.shape[1:] != x.shape[1:] or y_new.shape != (len(x_new),) or not len(x_new):
+        raise DataError(
+            f"the method {name!r} gave arrays of shapes {x_new.shape} and {y_new.shape}: "
+            f"expected (n, {', '.join(map(str, x.shape[1:]))}) and (n,)"
+        )
+    if not np.isfinite(x_new).all():
+        raise DataError(f"the method {name!r} gave NaN or infinite values")
+    if not np.isin(y_new, y).all():
+        raise DataError(f"the method {name!r} gave labels that are not among those it was given")
+    return x_new, y_new
+
+
+def _score(
+    classifier: Classifier,
+    real: tuple[Array, Array],
+    synthetic: Sequence[tuple[Array, Array]],
+    test: tuple[Array, Array],
+    real_share: float | None,
+    seed: int,
+) -> tuple[list[float], dict[str, Any]]:
+    """Tune a classifier on the real set, and test it after training on every set."""
+    x, y = _flat(real[0]), real[1]
+    with warnings.catch_warnings():
+        # A network stopped at its last epoch is as intended, and candidates that few examples
+        # cannot fit (7 neighbours among 5) just lose.
+        for category in _expected_warnings():
+            warnings.filterwarnings("ignore", category=category)
+        parameters = _tune(classifier, x, y, seed)
+
+        def accuracy(x: Array, y: Array, num_real: int = 0, weight: float = 1.0) -> float:
+            estimator = _estimator(classifier, seed).set_params(**parameters)
+            _fit(estimator, x, y, num_real, weight)
+            return float(estimator.score(*test))
+
+        scores = [accuracy(x, y)]
+        for x_new, y_new in synthetic:
+            weight = 1.0
+            if real_share is not None:
+                weight = real_share / (1.0 - real_share) * len(x_new) / len(x)
+            both = np.concatenate([x, _flat(x_new)]), np.concatenate([y, y_new])
+            scores.append(accuracy(*both, len(x), weight))
+        scores += [accuracy(_flat(x_new), y_new) for x_new, y_new in synthetic]
+    return scores, parameters
+
+
+def _tune(classifier: Classifier, x: Array, y: Array, seed: int) -> dict[str, Any]:
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+    if not classifier.grid:
+        return {}
+    folds = StratifiedKFold(min(5, int(np.bincount(y).min())), shuffle=True, random_state=seed)
+    search = GridSearchCV(
+        _estimator(classifier, seed), dict(classifier.grid), cv=folds, refit=False, n_jobs=1
+    )
+    parameters: dict[str, Any] = search.fit(x, y).best_params_
+    return parameters
+
+
+def _estimator(classifier: Classifier, seed: int) -> Any:
+    estimator = classifier.make()
+    seeded = {"random_state": seed} if "random_state" in estimator.get_params() else {}
+    return estimator.set_params(**seeded)
+
+
+def _fit(estimator: Any, x: Array, y: Array, num_real: int, weight: float) -> None:
+    """Train with ``weight`` on the first ``num_real`` rows and 1 on the others."""
+    from sklearn.utils.validation import has_fit_parameter
+
+    if weight == 1.0:
+        estimator.fit(x, y)
+    elif has_fit_parameter(estimator, "sample_weight"):
+        weights = np.ones(len(x))
+        weights[:num_real] = weight
+        estimator.fit(x, y, sample_weight=weights)
+    else:
+        times = np.ones(len(x), dtype=int)
+        times[:num_real] = max(1, round(weight))
+        estimator.fit(x.repeat(times, axis=0), y.repeat(times))
+
+
+def _expected_warnings() -> tuple[type[Warning], ...]:
+    from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
+
+    return ConvergenceWarning, FitFailedWarning, UserWarning

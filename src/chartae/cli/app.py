@@ -1,0 +1,116 @@
+"""The command line: its subcommands, configuration files, and how errors become exit codes."""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Json, Toml
+
+from chartae import __version__
+from chartae.cli.augment import EXAMPLE as AUGMENT_EXAMPLE
+from chartae.cli.augment import augment
+from chartae.cli.demo import EXAMPLE as DEMO_EXAMPLE
+from chartae.cli.demo import demo
+from chartae.cli.sample import EXAMPLE as SAMPLE_EXAMPLE
+from chartae.cli.sample import sample
+from chartae.cli.train import EXAMPLE as TRAIN_EXAMPLE
+from chartae.cli.train import train
+from chartae.errors import ChartaeError, ConfigurationError, DataError
+
+__all__ = ["app", "main", "run"]
+
+OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code.
+
+    0 if all went well, 2 for wrong usage or input, 130 after Ctrl-C, else 1; with one line on
+    standard error when it is not 0, and a traceback only with ``--debug``.
+    """
+    debug = "--debug" in arguments
+    try:
+        with _warnings_on_stderr():
+            app([argument for argument in arguments if argument != "--debug"])
+        return OK
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(*_explain(error))
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """Return the line to say, and the exit code."""
+    if isinstance(error, (ConfigurationError, DataError, CycloptsError)):
+        return str(error), MISUSED
+    if isinstance(error, ChartaeError):
+        return str(error), FAILED
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename or ''}".removesuffix(": "), FAILED
+    return f"{type(error).__name__}: {error} (--debug shows where)", FAILED
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"chartae: {' '.join(message.split())}\n")
+    return code
+
+
+@contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """Show the library's warnings as lines, for as long as a command runs."""
+    logger, handler = logging.getLogger("chartae"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("chartae: %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _from_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
+    """Fill in what the file given as ``--config`` says and the command line does not."""
+    given = [a.tokens[-1].value for a in arguments if a.name == "--config" and a.tokens]
+    if not given:
+        return
+    path = Path(given[0])
+    formats = {".toml": Toml, ".json": Json}
+    if path.suffix not in formats or not path.is_file():
+        raise ConfigurationError(f"config={str(path)!r}: expected an existing .toml or .json file")
+    try:
+        formats[path.suffix](path)(app, commands, arguments)
+    except CycloptsError as error:
+        if error.msg is None:  # an option that is wrong, not a file that is damaged
+            raise
+        raise ConfigurationError(f"config={str(path)!r} cannot be used: {error.msg}") from error
+
+
+app = App(
+    name="chartae",
+    help="Generative autoencoders, and data augmentation from few labelled examples.",
+    help_epilogue=(
+        "Try it: chartae demo. Every option can also stand in a .toml or .json file given as "
+        "--config, in a table named after the subcommand. --debug shows where an error arose."
+    ),
+    version=__version__,
+    config=_from_file,
+    default_parameter=Parameter(negative=()),
+    exit_on_error=False,
+    print_error=False,
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+)
+app.command(train, help_epilogue=TRAIN_EXAMPLE)
+app.command(sample, help_epilogue=SAMPLE_EXAMPLE)
+app.command(augment, help_epilogue=AUGMENT_EXAMPLE)
+app.command(demo, help_epilogue=DEMO_EXAMPLE)

@@ -1,0 +1,116 @@
+"""What the subcommands that augment write: models, and the figures of their reports."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chartae.augmentation import Augmenter
+    from chartae.data import ArrayDataset
+    from chartae.report import Section
+
+__all__ = ["sections", "write_models"]
+
+
+def _class_name(name: str, class_names: tuple[str, ...]) -> str:
+    """Return the name of a class that the augmenter knows by its index."""
+    return class_names[int(name)] if name.isdecimal() else name
+
+
+def write_models(folder: Path, augmenter: "Augmenter", class_names: tuple[str, ...]) -> None:
+    """Write a folder for each class: its sampler with its model, and the training's history."""
+    for name, sampler in augmenter.samplers_.items():
+        place = folder / _folder_name(_class_name(name, class_names))
+        sampler.save_pretrained(place)
+        if name in augmenter.histories_:
+            augmenter.histories_[name].save(place / "history.json")
+
+
+def _folder_name(name: str) -> str:
+    """Return a name that any file system takes.
+
+    >>> _folder_name("AD/MCI"), _folder_name("..")
+    ('AD_MCI', '_..')
+    """
+    plain = re.sub(r"[^\w. +-]", "_", name)
+    return f"_{plain}" if plain.startswith(".") else plain
+
+
+def sections(
+    augmenter: "Augmenter",
+    groups: Mapping[str, "ArrayDataset"],
+    *,
+    columns: int = 10,
+) -> list["Section"]:
+    """Return a report's figures: observations side by side, latent maps, training curves.
+
+    Args:
+        augmenter: fitted on the first group, its class indices as labels.
+        groups: labelled data by title, the real ones first.
+        columns: observations of each class.
+    """
+    from chartae.report import Section, image_grid, one_row_per_class, training_curves
+
+    real = next(iter(groups.values()))
+    names = ", ".join(real.class_names)
+    sheets = {
+        title: one_row_per_class(data.x.cpu(), data.y, columns)
+        for title, data in groups.items()
+        if data.y is not None
+    }
+    found = [
+        Section(
+            "Real beside synthetic",
+            f"One row for each class, in order: {names}. None was picked: they are the first ones.",
+            image_grid(sheets, columns=columns),
+            f"Contact sheets of {', '.join(groups)} observations, one row per class",
+        )
+    ]
+    found += _maps(augmenter, real)
+    histories = {
+        _class_name(name, real.class_names): history
+        for name, history in augmenter.histories_.items()
+    }
+    found.append(
+        Section(
+            "Training",
+            "Every term of the loss over the epochs; dots mark the epochs whose weights were kept.",
+            training_curves(histories),
+            "Curves of the training losses",
+        )
+    )
+    return found
+
+
+def _maps(augmenter: "Augmenter", real: "ArrayDataset", most: int = 12) -> list["Section"]:
+    """Return the section of latent maps, if the models have maps to show."""
+    import torch
+
+    from chartae.report import Chart, Section, latent_maps
+
+    charts = {}
+    for name, model in list(augmenter.models_.items())[:most]:
+        if model.latent_dim < 2:
+            continue
+        members = real.of_class(int(name)) if name.isdecimal() else real
+        with torch.no_grad():
+            codes = model.encode(members.x)
+        charts[_class_name(name, real.class_names)] = Chart(
+            codes,
+            metric=getattr(model, "metric", None),
+            samples=augmenter.samplers_[name].sample_latents(100, seed=augmenter.seed)
+            if name in augmenter.samplers_
+            else None,
+        )
+    if not charts:
+        return []
+    text = (
+        "The latent space of each model: codes of the real examples in blue, latents that the "
+        "sampler drew in orange. Where the metric was learned, its log-volume is in grey: dark "
+        "where it has data, and where sampling goes. With more than two dimensions this is the "
+        "principal plane of the codes, with its shares of their variance; a point drawn on it may "
+        "lie in front of it or behind."
+    )
+    alt = f"Latent maps of {', '.join(charts)}: codes, drawn latents and log-volume"
+    return [Section("Latent maps", text, latent_maps(charts), alt)]

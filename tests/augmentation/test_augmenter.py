@@ -1,0 +1,180 @@
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from chartae.augmentation import MODELS, SAMPLERS, Augmenter
+from chartae.errors import ConfigurationError, DataError
+from chartae.models import VAE
+from chartae.samplers import NormalSampler
+
+QUICK = {"model": "vae", "sampler": "normal", "fit_options": {"epochs": 2}}
+
+
+def examples(per_class=4, shape=(4, 4), classes=2):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand((classes * per_class, *shape), generator=generator)
+    return x, torch.arange(classes).repeat_interleave(per_class)
+
+
+@pytest.fixture(scope="module")
+def dark_and_light():
+    """An augmenter of two classes that nobody could confuse: black images and white ones."""
+    x, y = examples(per_class=8)
+    x = 0.1 * x + 0.9 * y[:, None, None].float()
+    augmenter = Augmenter(
+        sampler_options={"num_steps": 20, "num_warmup": 20},
+        fit_options={"epochs": 50, "learning_rate": 1e-2},
+        seed=1,
+    )
+    return augmenter.fit(x, y)
+
+
+def test_samples_are_of_the_class_of_their_label(dark_and_light):
+    x, y = dark_and_light.sample(20)
+    assert x[y == 0].mean() < 0.3
+    assert x[y == 1].mean() > 0.7
+
+
+def test_samples_follow_the_seed(dark_and_light):
+    first, _ = dark_and_light.sample(5, seed=3)
+    again, _ = dark_and_light.sample(5, seed=3)
+    other, _ = dark_and_light.sample(5, seed=4)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_counts_by_label(dark_and_light):
+    _, y = dark_and_light.sample({1: 3, 0: 2})
+    assert sorted(y.tolist()) == [0, 0, 1, 1, 1]
+
+
+def test_histories_are_kept(dark_and_light):
+    assert dark_and_light.histories_
+    assert all(history.num_epochs == 50 for history in dark_and_light.histories_.values())
+
+
+def test_same_seed_same_models():
+    x, y = examples()
+    first, second = (Augmenter(**QUICK, seed=5).fit(x, y).sample(3)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("x_type", "y_values"),
+    [
+        (np.float32, ["dog", "cat"]),
+        (np.uint8, [7, 3]),
+    ],
+)
+def test_arrays_come_back_as_what_went_in(x_type, y_values):
+    x, y = examples()
+    x = (255 * x.numpy()).astype(x_type) if x_type is np.uint8 else x.numpy()
+    labels = np.array(y_values)[y]
+    x_new, y_new = Augmenter(**QUICK).fit(x, labels).sample(3)
+    assert isinstance(x_new, np.ndarray)
+    assert x_new.dtype == x.dtype
+    assert x_new.shape == (6, 4, 4)
+    assert sorted(set(y_new)) == sorted(y_values)
+
+
+def test_tensors_come_back_as_tensors():
+    x_new, y_new = Augmenter(**QUICK).fit(*examples()).sample(2)
+    assert isinstance(x_new, torch.Tensor)
+    assert isinstance(y_new, torch.Tensor)
+
+
+def test_own_model_and_sampler():
+    augmenter = Augmenter(
+        lambda shape: VAE(shape, latent_dim=2), NormalSampler, fit_options={"epochs": 1}
+    )
+    assert augmenter.fit(*examples()).sample(1)[0].shape == (2, 4, 4)
+
+
+def test_kept_models_are_found_again(tmp_path):
+    x, y = examples()
+    first = Augmenter(**QUICK, output_dir=tmp_path).fit(x, y).sample(3)[0]
+    again = Augmenter(**QUICK, output_dir=tmp_path).fit(x, y).sample(3)[0]
+    assert torch.equal(first, again)
+
+
+def test_interrupted_training_ends_the_fit(monkeypatch):
+    from chartae.augmentation import augmenter as module
+    from chartae.training import History
+
+    calls = []
+
+    def interrupted_fit(*arguments, **options):
+        calls.append(options)
+        return History(stopped="interrupted")
+
+    monkeypatch.setattr(module, "fit", interrupted_fit)
+    with pytest.raises(KeyboardInterrupt):
+        Augmenter(**{**QUICK, "fit_options": {}}).fit(*examples())
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "rhva"}, "model='rhva' is not known.*'rhvae'"),
+        ({"sampler": "volum"}, "sampler='volum' is not known"),
+        ({"seed": -1}, "seed=-1"),
+        ({"fit_options": {"epoch": 3}}, "fit_options='epoch' is not known.*'epochs'"),
+    ],
+)
+def test_wrong_options_are_refused_at_once(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Augmenter(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model_options": {"depth": 3}},
+        {"sampler_options": {"steps": 3}},
+        {"sampler": "volume"},
+    ],
+)
+def test_wrong_options_are_refused_before_training(options, monkeypatch):
+    from chartae.augmentation import augmenter as module
+
+    def no_fit(*arguments, **options):
+        pytest.fail("trained before it refused")
+
+    no_fit.__signature__ = inspect.signature(module.fit)
+    monkeypatch.setattr(module, "fit", no_fit)
+    with pytest.raises(ConfigurationError):
+        Augmenter(**{**QUICK, **options}).fit(*examples())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x, y[:-1]), "y has 7 labels for 8 samples"),
+        (lambda x, y: (x.masked_fill(x > 0.5, torch.nan), y), "x has .* NaN"),
+        (lambda x, y: (x[:5], y[:5]), "one example of class '1'"),
+        (lambda x, y: (x + 1.0, y), "x"),
+        (lambda x, y: (x[:0], y[:0]), "empty"),
+    ],
+)
+def test_wrong_data_are_refused(change, message):
+    with pytest.raises(DataError, match=message):
+        Augmenter(**QUICK).fit(*change(*examples()))
+
+
+@pytest.mark.parametrize("per_class", [0, -1, 2.5, {"2": 3}, {0: 0}])
+def test_wrong_counts_are_refused(dark_and_light, per_class):
+    with pytest.raises(ConfigurationError, match="per_class"):
+        dark_and_light.sample(per_class)
+
+
+def test_sampling_needs_a_fit():
+    with pytest.raises(ConfigurationError, match="not been fitted"):
+        Augmenter().sample(1)
+
+
+def test_every_name_has_a_class():
+    assert set(MODELS) >= {"vae", "betavae", "iwae", "hvae", "rhvae"}
+    assert set(SAMPLERS) >= {"normal", "mixture", "volume"}

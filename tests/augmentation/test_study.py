@@ -1,0 +1,248 @@
+import csv
+import io
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from chartae.augmentation import (
+    CLASSIFIERS,
+    REAL,
+    Classifier,
+    StudyResult,
+    TrainingSet,
+    augmentation_study,
+    gaussian_noise,
+)
+from chartae.data import digits
+from chartae.errors import ConfigurationError, DataError
+
+DIGITS = digits()
+POOL, TEST = slice(0, 300), slice(300, 600)
+ARRAYS = (DIGITS.x[POOL], DIGITS.y[POOL], DIGITS.x[TEST], DIGITS.y[TEST])
+NEAREST = Classifier(partial(KNeighborsClassifier, 1))
+LOGISTIC = Classifier(partial(LogisticRegression, max_iter=50), {"C": [0.1, 10.0]})
+
+
+def copies(x, y, samples_per_class, seed):
+    return np.repeat(x, 2, axis=0), np.repeat(y, 2)
+
+
+def wrong_labels(x, y, samples_per_class, seed):
+    return np.repeat(x, 3, axis=0), np.roll(np.repeat(y, 3), 30)
+
+
+def study(methods, classifiers=None, **options):
+    options = {"per_class": 5, "synthetic_per_class": 5, "repeats": 3, "workers": 1, **options}
+    return augmentation_study(
+        *ARRAYS, methods=methods, classifiers=classifiers or {"1-NN": NEAREST}, **options
+    )
+
+
+def test_copies_of_real_data_change_nothing_for_the_nearest_neighbour():
+    result = study({"copies": copies})
+    for part in ("real + synthetic", "synthetic only"):
+        scores = result.scores(TrainingSet(part, "copies"), "1-NN")
+        assert np.array_equal(scores, result.scores(REAL, "1-NN"))
+        comparison = result.compare(TrainingSet(part, "copies"), "1-NN")
+        assert (comparison.difference, comparison.verdict) == (0.0, "no clear difference")
+
+
+def test_wrong_labels_hurt():
+    result = study({"wrong": wrong_labels}, {"logistic": LOGISTIC})
+    for part in ("real + synthetic", "synthetic only"):
+        comparison = result.compare(TrainingSet(part, "wrong"), "logistic")
+        assert comparison.verdict == "hurts"
+        assert comparison.difference < -0.1
+
+
+def test_the_answers_help():
+    def oracle(x, y, samples_per_class, seed):
+        return DIGITS.x[TEST].numpy(), DIGITS.y[TEST].numpy()
+
+    result = study({"oracle": oracle})
+    assert result.compare(TrainingSet("real + synthetic", "oracle"), "1-NN").verdict == "helps"
+    assert result.scores(TrainingSet("synthetic only", "oracle"), "1-NN").tolist() == [1, 1, 1]
+
+
+def test_real_share_protects_from_bad_data():
+    plain = study({"wrong": wrong_labels}, {"logistic": LOGISTIC})
+    guarded = study({"wrong": wrong_labels}, {"logistic": LOGISTIC}, real_share=0.95)
+    mixed = TrainingSet("real + synthetic", "wrong")
+    assert guarded.scores(mixed, "logistic").mean() > plain.scores(mixed, "logistic").mean() + 0.1
+
+
+def test_real_share_repeats_for_classifiers_without_weights():
+    three = Classifier(partial(KNeighborsClassifier, 3))
+    guarded = study({"wrong": wrong_labels}, {"3-NN": three}, real_share=0.8)
+    plain = study({"wrong": wrong_labels}, {"3-NN": three})
+    mixed = TrainingSet("real + synthetic", "wrong")
+    assert guarded.scores(mixed, "3-NN").mean() > plain.scores(mixed, "3-NN").mean()
+
+
+def test_the_seed_decides_everything():
+    methods, classifiers = {"noise": gaussian_noise}, {"MLP": CLASSIFIERS["MLP"]}
+    first, again, other = (
+        study(methods, classifiers, repeats=1, seed=seed).accuracy for seed in (3, 3, 4)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_repeats_are_seeds_that_follow_one_another():
+    both = study({"noise": gaussian_noise}, repeats=2, seed=5).accuracy
+    second = study({"noise": gaussian_noise}, repeats=1, seed=6).accuracy
+    assert np.array_equal(both[..., 1], second[..., 0])
+
+
+def test_processes_give_the_same_as_one():
+    alone = study({"noise": gaussian_noise}, repeats=2)
+    together = study({"noise": gaussian_noise}, repeats=2, workers=2)
+    assert np.array_equal(alone.accuracy, together.accuracy)
+
+
+def test_nobody_sees_the_test_set(monkeypatch):
+    """Tuning and methods get examples of the pool only, and per_class of each."""
+    pool = {row.tobytes() for row in DIGITS.x[POOL].numpy()}
+    seen = []
+
+    def spy(x, y, samples_per_class, seed):
+        seen.append((x, y))
+        return copies(x, y, samples_per_class, seed)
+
+    study({"spy": spy}, repeats=2)
+    for x, y in seen:
+        assert {row.tobytes() for row in x} <= pool
+        assert np.bincount(y).tolist() == [5] * 10
+
+
+def test_a_method_cannot_change_the_real_examples():
+    def vandal(x, y, samples_per_class, seed):
+        made = x.copy(), y.copy()
+        x[:] = 0.0
+        return made
+
+    vandalised, plain = study({"m": vandal}), study({"m": copies})
+    assert np.array_equal(vandalised.accuracy[0], plain.accuracy[0])
+
+
+def test_tuned_parameters_come_from_the_grid():
+    result = study({"copies": copies}, {"logistic": LOGISTIC})
+    assert len(result.tuned["logistic"]) == 3
+    assert all(choice["C"] in (0.1, 10.0) for choice in result.tuned["logistic"])
+
+
+def test_few_examples_are_enough_for_every_classifier():
+    result = study({"noise": gaussian_noise}, CLASSIFIERS, per_class=2, repeats=1)
+    assert np.isfinite(result.accuracy).all()
+
+
+def test_labels_may_be_strings():
+    names = np.array([f"digit {k}" for k in range(10)])
+    arrays = (ARRAYS[0], names[ARRAYS[1]], ARRAYS[2], names[ARRAYS[3]])
+    options = {"per_class": 5, "repeats": 1, "workers": 1, "synthetic_per_class": 5}
+    classifiers = {"1-NN": NEAREST}
+    named = augmentation_study(*arrays, methods={"c": copies}, classifiers=classifiers, **options)
+    assert np.array_equal(named.accuracy, study({"c": copies}, repeats=1).accuracy)
+
+
+def test_progress_is_told():
+    told = []
+    study({"copies": copies}, advance=lambda done, total: told.append((done, total)))
+    assert told == [(k, 6) for k in range(1, 7)]
+
+
+class TestTables:
+    @pytest.fixture
+    def result(self):
+        accuracy = np.array([[[0.8, 0.9]], [[0.95, 0.85]], [[0.1, 0.2]]])
+        sets = (REAL, TrainingSet("real + synthetic", "m"), TrainingSet("synthetic only", "m"))
+        return StudyResult(sets, ("1-NN",), accuracy, {"1-NN": [{}, {}]}, {"repeats": 2})
+
+    def test_markdown(self, result):
+        lines = result.to_markdown().splitlines()
+        assert lines[2] == "| real |  | 85.0 ± 7.1 |"
+        assert lines[3] == "| real + synthetic | m | **90.0 ± 7.1** |"
+        assert len(lines) == 5
+
+    def test_rich(self, result):
+        from rich.console import Console
+
+        console = Console(width=80, file=io.StringIO())
+        console.print(result.to_table())
+        assert "90.0 ± 7.1" in console.file.getvalue()
+
+    def test_csv(self, result):
+        rows = list(csv.DictReader(io.StringIO(result.to_csv())))
+        assert len(rows) == 6
+        assert rows[2] == {
+            "training_set": "real + synthetic",
+            "method": "m",
+            "classifier": "1-NN",
+            "repeat": "0",
+            "accuracy": "0.95",
+        }
+
+    def test_json(self, result):
+        content = json.loads(result.to_json())
+        assert content["settings"] == {"repeats": 2}
+        assert content["records"] == result.records()
+
+    def test_two_repeats_never_make_a_clear_difference(self, result):
+        assert result.compare(result.training_sets[2], "1-NN").verdict == "no clear difference"
+
+    def test_best(self, result):
+        assert result.best("1-NN") == result.training_sets[1]
+
+    def test_unknown_names(self, result):
+        with pytest.raises(ConfigurationError, match="classifier"):
+            result.scores(REAL, "2-NN")
+        with pytest.raises(ConfigurationError, match="training_set"):
+            result.scores(TrainingSet("synthetic only", "n"), "1-NN")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"per_class": 1}, "per_class=1"),
+        ({"synthetic_per_class": 0}, "synthetic_per_class=0"),
+        ({"repeats": 0}, "repeats=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"real_share": 1.0}, "real_share=1.0"),
+        ({"workers": 0}, "workers=0"),
+        ({"methods": {}}, "methods or classifiers is empty"),
+    ],
+)
+def test_wrong_options(options, message):
+    options = {"methods": {"copies": copies}, **options}
+    with pytest.raises(ConfigurationError, match=message):
+        study(options.pop("methods"), **options)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda x, y, n, s: (x[:, :4], y), "'bad' gave arrays of shapes"),
+        (lambda x, y, n, s: (x, y[:-1]), "'bad' gave arrays of shapes"),
+        (lambda x, y, n, s: (x[:0], y[:0]), "'bad' gave arrays of shapes"),
+        (lambda x, y, n, s: (x * np.nan, y), "'bad' gave NaN"),
+        (lambda x, y, n, s: (x, y + 100), "'bad' gave labels"),
+    ],
+)
+def test_wrong_methods(bad, message):
+    with pytest.raises(DataError, match=message):
+        study({"bad": bad})
+
+
+def test_wrong_data():
+    x, y, x_test, y_test = ARRAYS
+    options = {"methods": {"c": copies}, "workers": 1}
+    with pytest.raises(DataError, match="y_test has classes that y has not: 9"):
+        augmentation_study(x[y < 9], y[y < 9], x_test, y_test, **options)
+    with pytest.raises(DataError, match="x_test has observations of shape"):
+        augmentation_study(x, y, x_test[:, :4], y_test, **options)
+    with pytest.raises(DataError, match="expected at least n=100"):
+        augmentation_study(x, y, x_test, y_test, per_class=100, **options)

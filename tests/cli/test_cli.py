@@ -1,0 +1,265 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import chartae
+from chartae.cli import run
+from chartae.data import ArrayDataset, read_data, write_npz
+
+COMMANDS = ("train", "sample", "augment", "demo")
+QUICK = ["--model", "vae", "--sampler", "normal", "--epochs", "2"]
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A file of 4 images of each of two classes, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    x = torch.rand(8, 4, 4, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(2).repeat_interleave(4)
+    write_npz("data.npz", ArrayDataset(x, y, class_names=("cat", "dog/wolf")))
+    return "data.npz"
+
+
+@pytest.fixture
+def model(data):
+    assert run(["train", data, "--out", "model", "--epochs", "2", "--latent-dim", "2"]) == 0
+    return "model"
+
+
+def words(command):
+    return command.split()
+
+
+def options_of(path, command):
+    return json.loads(Path(path).read_text())[command]
+
+
+class TestHelp:
+    def test_imports_no_torch(self):
+        code = (
+            "import sys; from chartae.cli import run; run(['--help']); "
+            "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'sklearn', 'matplotlib')))"
+        )
+        assert (
+            subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+        )
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_every_subcommand_has_an_example(self, command, capsys):
+        assert run([command, "--help"]) == 0
+        assert f"Example: chartae {command}" in " ".join(capsys.readouterr().out.split())
+
+    def test_names_every_subcommand(self, capsys):
+        assert run(["--help"]) == 0
+        out = capsys.readouterr().out
+        assert all(command in out for command in COMMANDS)
+
+    def test_version(self, capsys):
+        assert run(["--version"]) == 0
+        assert capsys.readouterr().out.strip() == chartae.__version__
+
+
+class TestTrain:
+    def test_keeps_the_model(self, data, capsys):
+        assert run(words(f"train {data} --out m --epochs 2 --latent-dim 2")) == 0
+        assert chartae.load("m").latent_dim == 2
+        assert "model: m" in capsys.readouterr().out
+        options = options_of("m/train.json", "train")
+        assert (options["epochs"], options["batch_size"], options["seed"]) == (2, 128, 0)
+
+    def test_is_repeated_from_what_it_wrote(self, model):
+        assert run(["train", "--config", "model/train.json", "--out", "again"]) == 0
+        first, again = (chartae.load(folder).state_dict() for folder in ("model", "again"))
+        assert all(torch.equal(first[name], again[name]) for name in first)
+
+    def test_options_of_the_model(self, data):
+        command = f"train {data} --out m --epochs 1 --model rhvae"
+        options = "--model-options.temperature 0.7 --model-options.num-leapfrog 2"
+        assert run(words(f"{command} {options}")) == 0
+        loaded = chartae.load("m")
+        assert (loaded.temperature, loaded.num_leapfrog) == (0.7, 2)
+
+    def test_validation_and_resume(self, data):
+        command = f"train {data} --out m --validation 0.25"
+        assert run(words(f"{command} --epochs 2")) == 0
+        assert run(words(f"{command} --epochs 4 --resume")) == 0
+        history = chartae.History.load("m/history.json")
+        assert history.num_epochs == 4
+        assert len(history.validation["loss"]) == 4
+
+    def test_unlabelled_data(self, data):
+        np.save("x.npy", np.random.default_rng(0).random((6, 5), dtype=np.float32))
+        command = "train x.npy --out m --epochs 1 --validation 0.3 --model ae"
+        assert run(words(command)) == 0
+
+    def test_toml(self, data):
+        text = '[train]\nlatent-dim = 3\nepochs = 1\nout = "m"\nmodel = "betavae"\n'
+        Path("options.toml").write_text(text + "[train.model_options]\nbeta = 2.5\n")
+        assert run(["train", data, "--config", "options.toml", "--latent-dim", "4"]) == 0
+        loaded = chartae.load("m")
+        assert (loaded.latent_dim, loaded.beta) == (4, 2.5)
+
+
+class TestSample:
+    def test_npz(self, model):
+        assert run(["sample", model, "--n", "5", "--out", "s.npz"]) == 0
+        assert read_data("s.npz").x.shape == (5, 4, 4)
+        assert options_of("s.json", "sample")["n"] == 5
+
+    def test_contact_sheet(self, model):
+        assert run(["sample", model, "--n", "4", "--out", "s.png"]) == 0
+        with Image.open("s.png") as image:
+            assert image.format == "PNG"
+
+    def test_follows_the_seed(self, model):
+        for out, seed in (("a.npz", "1"), ("b.npz", "1"), ("c.npz", "2")):
+            assert run(["sample", model, "--n", "3", "--out", out, "--seed", seed]) == 0
+        a, b, c = (read_data(f"{name}.npz").x for name in "abc")
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+
+    def test_mixture_learns_from_data(self, data):
+        assert run(["train", data, "--out", "ae", "--epochs", "1", "--model", "ae"]) == 0
+        assert run(["sample", "ae", "--out", "s.npz"]) == 2
+        np.save("x.npy", np.random.default_rng(0).random((20, 4, 4), dtype=np.float32))
+        assert run(words("sample ae --sampler mixture --fit-on x.npy --n 3 --out s.npz")) == 0
+
+
+class TestAugment:
+    def test_writes_everything(self, data, capsys):
+        command = f"augment {data} --out out/new.npz --per-class 3 --report"
+        assert run([*words(command), *QUICK]) == 0
+        made = read_data("out/new.npz")
+        assert made.class_names == ("cat", "dog/wolf")
+        assert made.y.tolist() == [0, 0, 0, 1, 1, 1]
+        assert made.x.shape == (6, 4, 4)
+        assert options_of("out/new.json", "augment")["per_class"] == 3
+        page = Path("out/new.html").read_text()
+        assert "Latent maps" in page
+        assert "dog/wolf" in page
+        assert "https://" not in page
+        out = capsys.readouterr().out
+        assert all(name in out for name in ("out/new.npz", "out/new-models", "out/new.html"))
+
+    def test_models_can_be_sampled(self, data):
+        assert run(["augment", data, "--out", "new.npz", "--per-class", "1", *QUICK]) == 0
+        assert sorted(path.name for path in Path("new-models").iterdir()) == ["cat", "dog_wolf"]
+        assert run(["sample", "new-models/dog_wolf", "--n", "2", "--out", "s.npz"]) == 0
+
+    def test_real_data_first(self, data):
+        command = f"augment {data} --out new.npz --per-class 1 --include-real"
+        assert run([*words(command), *QUICK]) == 0
+        assert torch.equal(read_data("new.npz").x[:8], read_data(data).x)
+
+    def test_vectors_and_one_latent_dimension(self, data):
+        rows = [f"0.{k},0.{9 - k},k{k % 2}\n" for k in range(8)]
+        Path("table.csv").write_text("".join(["a,b,kind\n", *rows]))
+        command = "augment table.csv --label-column kind --out new.npz --per-class 2 --report"
+        assert run([*words(command), *QUICK, "--latent-dim", "1"]) == 0
+        assert read_data("new.npz").class_names == ("k0", "k1")
+        assert "Latent maps" not in Path("new.html").read_text()
+
+
+BAD = {
+    "no such command": "foo",
+    "no data": "train --out m",
+    "no out": "train data.npz",
+    "unknown option": "train data.npz --out m --epoch 3",
+    "no number": "train data.npz --out m --epochs many",
+    "no such file": "train nothing.npz --out m",
+    "another kind of file": "train data.txt --out m",
+    "no such model": "train data.npz --out m --model rhva",
+    "no such likelihood": "train data.npz --out m --likelihood bernouli",
+    "no such encoder": "train data.npz --out m --encoder cnn",
+    "no such model option": "train data.npz --out m --model-options.depth 3",
+    "epochs": "train data.npz --out m --epochs 0",
+    "learning rate": "train data.npz --out m --learning-rate -1",
+    "validation": "train data.npz --out m --validation 1.5",
+    "seed": "train data.npz --out m --seed -1",
+    "unwritable folder": "train data.npz --out data.npz/m",
+    "no such config": "train data.npz --out m --config nothing.toml",
+    "config of another kind": "train data.npz --out m --config data.npz",
+    "damaged config": "train data.npz --out m --config damaged.toml",
+    "unknown option in config": "train data.npz --out m --config unknown.toml",
+    "no such model folder": "sample nothing --out s.npz",
+    "sample suffix": "sample model --out s.jpg",
+    "sample count": "sample model --out s.npz --n 0",
+    "sampler without metric": "sample model --out s.npz --sampler volume",
+    "sampler without data": "sample model --out s.npz --sampler mixture",
+    "augment suffix": "augment data.npz --out new.csv",
+    "augment folder": "augment data.npz --out folder.npz",
+    "augment count": "augment data.npz --out new.npz --per-class 0",
+    "no labels": "augment unlabelled.npy --out new.npz",
+    "one of a class": "augment lonely.npz --out new.npz",
+    "not a number": "augment nan.npz --out new.npz",
+    "out of range": "augment wide.npz --out new.npz",
+    "sampler of another model": "augment data.npz --out new.npz --model vae",
+    "no such sampler": "augment data.npz --out new.npz --sampler volum",
+    "no seeds": "demo --seeds 0",
+    "demo on a file": "demo --out data.npz",
+}
+
+
+@pytest.fixture
+def bad_files(model):
+    x, y = np.full((4, 4, 4), 0.5, dtype=np.float32), np.array([0, 0, 1, 1])
+    np.save("unlabelled.npy", x)
+    np.savez("lonely.npz", x=x, y=[0, 0, 0, 1])
+    np.savez("nan.npz", x=x * np.nan, y=y)
+    np.savez("wide.npz", x=x * 10, y=y)
+    Path("folder.npz").mkdir()
+    Path("damaged.toml").write_text("x[train]")
+    Path("unknown.toml").write_text("[train]\nepoch = 3\n")
+
+
+@pytest.mark.parametrize("command", BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_line_and_exit_code_2(command, bad_files, capsys):
+    capsys.readouterr()
+    before = set(Path().iterdir())
+    assert run(words(command)) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("chartae: ")
+    assert error.count("\n") == 1
+    assert set(Path().iterdir()) - before <= {Path("m")}
+
+
+def test_a_damaged_model_is_exit_code_1(model, capsys):
+    Path("model/model.safetensors").unlink()
+    assert run(["sample", model, "--out", "s.npz"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_ctrl_c_is_exit_code_130(data, monkeypatch, capsys):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("chartae.data.read_data", interrupt)
+    assert run(["train", data, "--out", "m"]) == 130
+    assert capsys.readouterr().err == "chartae: interrupted\n"
+
+
+def test_what_nobody_foresaw_is_a_line_too(data, monkeypatch, capsys):
+    def stumble(*arguments, **options):
+        raise ZeroDivisionError("a\nb")
+
+    monkeypatch.setattr("chartae.data.read_data", stumble)
+    assert run(["train", data, "--out", "m"]) == 1
+    assert capsys.readouterr().err == "chartae: ZeroDivisionError: a b (--debug shows where)\n"
+    with pytest.raises(ZeroDivisionError):
+        run(["train", data, "--out", "m", "--debug"])
+
+
+def test_a_process_ends_with_its_exit_code(data):
+    command = [sys.executable, "-m", "chartae.cli", "train", "nothing.npz", "--out", "m"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("chartae: path='nothing.npz' does not exist")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,399 @@
+"""What every model promises (DESIGN.md, Models)."""
+
+import copy
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import chartae
+from chartae.errors import ConfigurationError, DataError
+from chartae.models import Autoencoder, Losses, VariationalAutoencoder
+from chartae.persistence import describe, rebuild
+
+LIKELIHOODS = ["bernoulli", "continuous_bernoulli", "discretized_logistic", "gaussian", "laplace"]
+
+
+def loss_of(model: Autoencoder, x: torch.Tensor, seed: int = 0, **extras) -> torch.Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return model.loss(x, **extras).objectives["model"]
+
+
+def is_variational(model: Autoencoder) -> bool:
+    return isinstance(model, VariationalAutoencoder)
+
+
+# --- shapes and values --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(8, 8), (5,), (3, 6, 4)], ids=str)
+@pytest.mark.parametrize("latent_dim", [1, 3])
+def test_shapes_and_dtypes(make, shape, dtype, latent_dim):
+    model = make(shape, latent_dim, dtype=dtype)
+    x = torch.rand(4, *shape, dtype=dtype)
+    outputs = {
+        (4, latent_dim): model.encode(x),
+        (4, *shape): model.reconstruct(x),
+        (7, *shape): model.decode(torch.randn(7, latent_dim, dtype=dtype)),
+        (): model.loss(x).objectives["model"],
+    }
+    if is_variational(model):
+        z, log_q = model.posterior(x).rsample_and_log_prob((6,))
+        assert z.shape == (6, 4, latent_dim)
+        outputs[6, 4] = log_q
+        outputs[5, 4] = model.log_weights(x, 5)
+        outputs[2, 3] = model.likelihood(torch.randn(2, 3, latent_dim, dtype=dtype)).log_prob(x[:3])
+        outputs[4,] = model.elbo(x, 2)
+        torch.testing.assert_close(model.log_likelihood(x, 3).shape, torch.Size([4]))
+        assert model.prior().sample((3,)).shape == (3, latent_dim)
+        assert model.prior().mean.dtype == dtype
+    for expected, tensor in outputs.items():
+        assert tensor.shape == expected
+        assert tensor.dtype == dtype
+        assert torch.isfinite(tensor).all()
+    assert model.dtype == dtype
+
+
+@pytest.mark.parametrize("batch", [1, 2, 33])
+def test_any_batch_size(make, batch):
+    model = make()
+    x = torch.rand(batch, 8, 8)
+    assert torch.isfinite(model.loss(x).objectives["model"])
+    assert model.encode(x).shape == (batch, 2)
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv", "resnet"])
+def test_presets_fit_every_model(make, network):
+    model = make(encoder=network, decoder=network)
+    assert model.reconstruct(torch.rand(2, 8, 8)).shape == (2, 8, 8)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_every_likelihood_fits_every_model(make, likelihood):
+    model = make(likelihood=likelihood)
+    x = torch.rand(4, 8, 8).round()
+    loss = model.loss(x).objectives["model"]
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    if likelihood in ("bernoulli", "continuous_bernoulli", "discretized_logistic"):
+        mean = model.decode(50 * torch.randn(9, 2))
+        assert ((mean >= 0) & (mean <= 1)).all()
+
+
+def test_losses_are_named_and_their_terms_finite(make, digits):
+    losses = make().loss(digits)
+    assert isinstance(losses, Losses)
+    assert set(losses.objectives) == set(make().optimization_groups())
+    assert "reconstruction" in losses.terms
+    assert all(term.shape == () and torch.isfinite(term) for term in losses.terms.values())
+
+
+def test_loss_is_a_mean_over_the_batch(make, digits):
+    # Twice the batch is the same loss, on average over the noise.
+    model = make().eval()
+    model.on_fit_end([digits])
+    with torch.no_grad():
+        once = torch.stack([loss_of(model, digits, seed) for seed in range(40)])
+        twice = torch.stack([loss_of(model, digits.repeat(2, 1, 1), s) for s in range(40)])
+    tolerance = 4 * float(once.std() / 40**0.5) + 1e-3
+    assert once.mean().item() == pytest.approx(twice.mean().item(), abs=tolerance)
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def test_every_parameter_gets_a_gradient_and_no_other_does(make, digits):
+    model = make()
+    grouped = [p for group in model.optimization_groups().values() for p in group]
+    assert {id(p) for p in grouped} == {id(p) for p in model.parameters()}
+    for objective in model.loss(digits).objectives.values():
+        objective.backward(retain_graph=True)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), name
+    assert not any(buffer.requires_grad for buffer in model.buffers())
+
+
+def test_loss_falls(make, digits):
+    model = make()
+    before = loss_of(model, digits).item()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    torch.manual_seed(0)
+    for _ in range(30):
+        optimizer.zero_grad()
+        model.loss(digits).objectives["model"].backward()
+        optimizer.step()
+    after = loss_of(model, digits).item()
+    assert after < before - 5.0
+    model.on_fit_end([digits])
+    model.eval()
+    assert math.isfinite(loss_of(model, digits).item())
+    assert torch.isfinite(model.reconstruct(digits)).all()
+
+
+def test_evaluation_needs_no_gradient(make, digits):
+    model = make().eval()
+    with torch.no_grad():
+        loss = loss_of(model, digits)
+        if is_variational(model):
+            assert not model.log_weights(digits, 2).requires_grad
+    assert not loss.requires_grad
+    expected = loss_of(model, digits)
+    torch.testing.assert_close(loss, expected.detach())
+
+
+def test_the_seed_decides(make, digits):
+    model, twin = make(seed=1), make(seed=1)
+    assert (model.encode(digits) == twin.encode(digits)).all()
+    assert loss_of(model, digits, 3) == loss_of(twin, digits, 3)
+    if is_variational(model):
+        assert loss_of(model, digits, 3) != loss_of(model, digits, 4)
+    assert (make(seed=2).encode(digits) != model.encode(digits)).any()
+
+
+def test_kl_weight_scales_the_divergence_and_never_a_likelihood(make_variational, digits):
+    model = make_variational()
+    values = {}
+    for model.kl_weight in (0.0, 0.5, 1.0):
+        values[model.kl_weight] = loss_of(model, digits).item()
+    assert values[0.0] < values[0.5] < values[1.0]
+    results = []
+    for model.kl_weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        results.append((model.elbo(digits), model.log_likelihood(digits, 5)))
+    for first, second in zip(*results, strict=True):
+        torch.testing.assert_close(first, second)
+
+
+# --- encoding and decoding ----------------------------------------------------------------------
+
+
+def test_encode_is_deterministic_and_the_posterior_mean(make, digits):
+    model = make()
+    torch.manual_seed(0)
+    first = model.encode(digits)
+    torch.manual_seed(1)
+    assert (model.encode(digits) == first).all()
+    if is_variational(model):
+        assert (model.posterior(digits).mean == first).all()
+    assert (model.reconstruct(digits) == model.decode(first)).all()
+    torch.testing.assert_close(model.likelihood(first).mean, model.decode(first))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
+def test_pieces_give_the_same(make, digits, batch_size):
+    model = make()
+    z = model.encode(digits)
+    torch.testing.assert_close(model.encode(digits, batch_size=batch_size), z)
+    torch.testing.assert_close(model.decode(z, batch_size=batch_size), model.decode(z))
+    with pytest.raises(ConfigurationError, match="batch_size=0: expected an integer at least 1"):
+        model.encode(digits, batch_size=0)
+
+
+def test_the_decoder_sees_flat_batches_and_samples_keep_their_place(make, digits):
+    model = make()
+    z = torch.randn(3, 64, 2)
+    together = model.likelihood(z).log_prob(digits)
+    apart = torch.stack([model.likelihood(piece).log_prob(digits) for piece in z])
+    torch.testing.assert_close(together, apart)
+
+
+# --- masks --------------------------------------------------------------------------------------
+
+
+class Blind(nn.Module):
+    """An encoder that sees only the first rows."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows, self.body = rows, nn.Linear(8 * rows, 6)
+
+    def forward(self, x):
+        return self.body(x[:, : self.rows].flatten(1))
+
+
+def test_masked_pixels_matter_only_to_the_encoder(make, digits):
+    # Exactly: with the encoder's features given, what masked pixels hold changes neither the loss
+    # nor its gradients; and the loss counts the observed pixels alone.
+    networks = {"encoder": Blind(5)}
+    if "metric_network" in make().specifications:
+        networks["metric_network"] = Blind(5)
+    model = make(**networks)
+    mask = torch.ones_like(digits, dtype=torch.bool)
+    mask[:, 5:] = False
+    mask[:, 2, 3] = False
+    other = digits.clone()
+    other[:, 5:] = torch.rand(64, 3, 8)
+    losses, gradients = [], []
+    for x in (digits, other):
+        loss = loss_of(model, x, mask=mask)
+        losses.append(loss.detach())
+        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+    assert losses[0] == losses[1]
+    for first, second in zip(*gradients, strict=True):
+        assert (first == second).all()
+    assert loss_of(model, digits) != losses[0]
+    full = torch.ones_like(mask)
+    torch.testing.assert_close(loss_of(model, digits, mask=full), loss_of(model, digits))
+    # With nothing observed, nothing is left of the reconstruction.
+    torch.manual_seed(0)
+    assert model.loss(digits, mask=~full).terms["reconstruction"] == 0
+
+
+def test_likelihoods_honour_the_mask(make_variational, digits):
+    model = make_variational().eval()
+    torch.nn.init.constant_(model.posterior_head.linear.bias, 1.0)  # wider than the prior
+    mask = torch.rand(64, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.7
+    # With nothing observed p(x) = 1, whatever the posterior.
+    nothing = torch.zeros_like(mask)
+    torch.manual_seed(0)
+    empty = model.log_likelihood(digits[:8], 3000, mask=nothing[:8])
+    torch.testing.assert_close(empty, torch.zeros(8), atol=0.15, rtol=0)
+    for estimate in (model.elbo, model.log_likelihood):
+        torch.manual_seed(0)
+        masked = estimate(digits, 4, mask=mask)
+        torch.manual_seed(0)
+        assert (estimate(digits, 4) != masked).any()
+        for bad, message in [
+            (mask.float(), "mask is torch.float32: expected a tensor of torch.bool"),
+            (mask[0], r"mask has shape \(8, 8\): expected \(64, 8, 8\)"),
+            (mask.numpy(), "mask is ndarray"),
+        ]:
+            with pytest.raises(DataError, match=message):
+                estimate(digits, 4, mask=bad)
+
+
+# --- copies and configuration -------------------------------------------------------------------
+
+
+def test_a_copy_is_independent(make, digits):
+    model = make()
+    model.on_fit_end([digits])
+    twin = copy.deepcopy(model)
+    assert loss_of(model.eval(), digits) == loss_of(twin.eval(), digits)
+    before = loss_of(model, digits)
+    with torch.no_grad():
+        for tensor in [*twin.parameters(), *(b for b in twin.buffers() if b.is_floating_point())]:
+            tensor.add_(0.1)
+    assert loss_of(model, digits) == before
+    assert loss_of(twin, digits) != before
+
+
+def test_config_rebuilds_an_equal_model(make, digits):
+    model = make((8, 8), 3, likelihood={"name": "gaussian", "scale": 0.3})
+    config = model.config()
+    names = inspect.signature(type(model)).parameters.keys() - {"networks"}
+    assert set(config) == names | {"encoder", "decoder", "likelihood"}
+    twin = type(model)(**config)
+    assert twin.config() == config
+    twin.load_state_dict(model.state_dict())
+    assert (twin.encode(digits) == model.encode(digits)).all()
+    assert loss_of(twin, digits) == loss_of(model, digits)
+    assert rebuild(describe(model), {}).config() == config
+
+
+def test_saved_and_loaded(make, digits, tmp_path):
+    model = make()
+    model.on_fit_end([digits])
+    model.save_pretrained(tmp_path)
+    twin = chartae.load(tmp_path)
+    assert loss_of(twin, digits) == loss_of(model.eval(), digits)
+
+
+def test_it_casts_after_fitting(make, digits):
+    model = make()
+    model.on_fit_end([digits])
+    model.double().eval()
+    loss = loss_of(model, digits.double())
+    assert loss.dtype == torch.float64
+    assert torch.isfinite(loss)
+
+
+def test_modules_of_your_own_just_work(make, digits):
+    encoder = nn.Sequential(nn.Unflatten(1, (1, 8)), nn.Conv2d(1, 3, 3, stride=2), nn.Tanh())
+    decoder = nn.Sequential(nn.Linear(2, 10), nn.Tanh(), nn.Linear(10, 64))
+    model = make(encoder=encoder, decoder=decoder)
+    assert model.encoder is encoder
+    assert model.config()["decoder"] is decoder
+    assert model.encode(digits).shape == (64, 2)  # features of any shape are flattened
+    assert model.reconstruct(digits).shape == (64, 8, 8)  # and so may be what the decoder gives
+    loss_of(model, digits).backward()
+    assert all(p.grad is not None for p in [*encoder.parameters(), *decoder.parameters()])
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.rand(4, 8, 7), r"x has shape \(4, 8, 7\): expected \(batch, 8, 8\)"),
+        (torch.rand(8, 8), r"x has shape \(8, 8\): expected \(batch, 8, 8\)"),
+        (torch.rand(4, 1, 8, 8), r"x has shape \(4, 1, 8, 8\): expected \(batch, 8, 8\)"),
+        (torch.rand(0, 8, 8), "x is empty: expected at least one"),
+        (torch.zeros(4, 8, 8, dtype=torch.uint8), "x has dtype torch.uint8: expected"),
+        (torch.rand(4, 8, 8).double(), "x has dtype torch.float64: the model has torch.float32"),
+        (torch.full((4, 8, 8), math.nan), "x has 256 NaN or infinite"),
+        (torch.full((4, 8, 8), math.inf), "x has 256 NaN or infinite"),
+        (torch.full((4, 8, 8), 255.0), r"x has values in \[255, 255\]: .* \[0, 1\]"),
+        (np.zeros((4, 8, 8), dtype=np.float32), "x is ndarray: expected a torch.Tensor"),
+    ],
+    ids=["width", "one", "channel", "empty", "dtype", "precision", "nan", "inf", "range", "numpy"],
+)
+def test_bad_data_are_refused(make, x, message):
+    model = make(likelihood="bernoulli")
+    calls = [model.encode, model.reconstruct]
+    if is_variational(model):
+        calls += [model.elbo, model.log_likelihood]
+    for call in calls:
+        with pytest.raises(DataError, match=message):
+            call(x)
+
+
+@pytest.mark.parametrize(
+    ("z", "message"),
+    [
+        (torch.zeros(4, 3), r"z has shape \(4, 3\): expected \(batch, 2\)"),
+        (torch.zeros(2), r"z has shape \(2,\): expected \(batch, 2\)"),
+        (torch.zeros(4, 2).double(), "z has dtype torch.float64: the model has torch.float32"),
+        (torch.full((4, 2), math.nan), "z has 8 NaN or infinite"),
+        (np.zeros((4, 2)), "z is ndarray: expected a torch.Tensor"),
+    ],
+)
+def test_bad_latents_are_refused(make, z, message):
+    with pytest.raises(DataError, match=message):
+        make().decode(z)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": ()}, r"input_shape=\(\): expected a tuple of one dimension or more"),
+        ({"input_shape": 8}, "input_shape=8: expected a tuple"),
+        ({"input_shape": (8, 0)}, "input_shape=0: expected an integer at least 1"),
+        ({"input_shape": (8, 2.5)}, "input_shape=2.5: expected an integer"),
+        ({"latent_dim": 0}, "latent_dim=0: expected an integer at least 1"),
+        ({"latent_dim": 2.0}, "latent_dim=2.0: expected an integer"),
+        ({"encoder": "convv"}, "encoder='convv' is not known.*mean 'conv'"),
+        ({"decoder": {"name": "mlp", "size": 3}}, "decoder=.*size"),
+        ({"likelihood": "normal"}, "likelihood='normal' is not known"),
+        ({"encoder": nn.Linear(3, 3)}, "Linear does not accept a batch of shape"),
+        ({"decoder": nn.Linear(2, 3)}, "decoder gives 3 values .* expects 64"),
+    ],
+)
+def test_bad_arguments_are_refused(make, arguments, message):
+    with pytest.raises(ConfigurationError, match=message):
+        make(**{"input_shape": (8, 8), "latent_dim": 2, **arguments})
+
+
+@pytest.mark.parametrize("arguments", [{"num_samples": 0}, {"num_samples": 2, "max_batch": 0}])
+def test_bad_counts_are_refused(make_variational, digits, arguments):
+    with pytest.raises(ConfigurationError, match="=0: expected an integer at least 1"):
+        make_variational().log_likelihood(digits, **arguments)

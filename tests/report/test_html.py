@@ -1,0 +1,109 @@
+import base64
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from chartae.augmentation import REAL, StudyResult, TrainingSet
+from chartae.report import Report, Section, image_grid, versions
+
+VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed in order, and collects tags and text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def study():
+    real = np.array([0.80, 0.82, 0.84, 0.86])
+    changes = np.array([0.01, 0.012, 0.009, 0.011])
+    rows = [real, real + changes, real - changes, real, real - 10 * changes]
+    sets = [TrainingSet(p, m) for p in ("real + synthetic", "synthetic only") for m in "ab"]
+    settings = {"num_test": 1347, "repeats": 4, "per_class": 10}
+    accuracy = np.array(rows)[:, None]
+    return StudyResult((REAL, *sets), ("k-NN",), accuracy, {"k-NN": [{}] * 4}, settings)
+
+
+@pytest.fixture
+def report(study):
+    grid = image_grid({"real": np.zeros((4, 8, 8))})
+    return Report(
+        "Ten <digits>",
+        "A summary.",
+        facts={"Versions": versions()},
+        settings={"seed": 0, "note": "</pre><script>"},
+        study=study,
+        sections=[Section("Images", "Look.", grid, 'Sheet of "digits"')],
+        files={"synthetic.npz": "the digits"},
+    )
+
+
+def test_is_well_formed(report):
+    page = Page(report.render())
+    assert page.all("html")[0]["lang"] == "en"
+    assert page.all("meta")[1]["name"] == "viewport"
+
+
+def test_needs_nothing_else(report):
+    text = report.render()
+    page = re.sub(r"data:image/png;base64,[\w+/=]+", "", text)
+    assert not re.search(r"https?:|//\w|url\(|@import|<script|<link", page)
+    for attributes in Page(text).all("img"):
+        data = attributes["src"].removeprefix("data:image/png;base64,")
+        assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
+
+
+def test_every_image_has_its_alternative(report):
+    images = Page(report.render()).all("img")
+    assert [image["alt"] for image in images] == ['Sheet of "digits"']
+
+
+def test_text_is_escaped(report):
+    assert "<h1>Ten &lt;digits&gt;</h1>" in report.render()
+
+
+def test_tells_verdicts(report):
+    page = Page(report.render())
+    labels = [a["aria-label"] for a in page.all("span") if a.get("role") == "img"]
+    assert labels == ["helps", "hurts", "no clear difference", "hurts"]
+    text = " ".join(" ".join(page.text).split())
+    assert "Adding a: helps" in text
+    assert "Adding b: hurts" in text
+    assert "points, 95 % interval +0.8 to +1.3" in text
+    assert "1,347 test observations" in text
+    assert [a.get("class") for a in page.all("td")].count("best") == 1
+
+
+def test_parts_are_left_out_when_empty():
+    page = Page(Report("Empty").render())
+    assert not page.all("h2")
+    assert not page.all("table")
+
+
+def test_is_saved_whole(report, tmp_path):
+    report.save(tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").endswith("</html>")
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,299 @@
+import json
+import logging
+import math
+
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+import chartae
+from chartae.errors import CheckpointError, ConfigurationError, DataError
+from chartae.models import AE, RHVAE, VAE
+from chartae.samplers import MixtureSampler, NormalSampler, Sampler, VolumeSampler
+
+SMALL = {"name": "mlp", "hidden": [16]}
+X = torch.rand(40, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def make_model(model_class, **options):
+    torch.manual_seed(0)
+    model = model_class((8, 8), 2, encoder=SMALL, decoder=SMALL, **options)
+    with torch.no_grad():  # spread the codes
+        head = getattr(model, "posterior_head", model)
+        linear = getattr(head, "linear", getattr(head, "code_head", None))
+        linear.weight.mul_(8.0)
+    model.on_fit_end([X])
+    return model.eval()
+
+
+def rhvae():
+    return make_model(RHVAE, metric_network=SMALL, temperature=0.8, regularization=1e-2)
+
+
+SHORT = {"num_steps": 8, "num_leapfrog": 4, "num_warmup": 8}
+SAMPLERS = {
+    "NormalSampler": (lambda: make_model(VAE), NormalSampler, {}),
+    "MixtureSampler": (lambda: make_model(VAE), MixtureSampler, {"num_components": 3}),
+    "MixtureSampler of an AE": (lambda: make_model(AE), MixtureSampler, {"num_components": 1}),
+    "VolumeSampler": (rhvae, VolumeSampler, SHORT),
+}
+
+
+@pytest.fixture(params=SAMPLERS)
+def sampler(request):
+    """Every sampler, fitted: a new one joins by one line of `SAMPLERS`."""
+    model, sampler_class, options = SAMPLERS[request.param]
+    return sampler_class(model(), **options).fit(X)
+
+
+# --- the contract -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shapes_and_dtypes(sampler, dtype):
+    sampler.to(dtype)
+    for n in (1, 5):
+        z = sampler.sample_latents(n, seed=0)
+        x = sampler.sample(n, seed=0)
+        assert z.shape == (n, 2)
+        assert x.shape == (n, 8, 8)
+        assert z.dtype == x.dtype == dtype
+        assert torch.isfinite(z).all()
+        assert not z.requires_grad
+        assert not x.requires_grad
+
+
+def test_seeds_decide_and_nothing_else(sampler):
+    first = sampler.sample_latents(6, seed=0)
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    assert (sampler.sample_latents(6, seed=0) == first).all()
+    assert (torch.get_rng_state() == state).all()
+    assert (sampler.sample_latents(6, seed=1) != first).any()
+    torch.manual_seed(3)
+    unseeded = sampler.sample_latents(6)
+    assert (sampler.sample_latents(6) != unseeded).any()
+    torch.manual_seed(3)
+    assert (sampler.sample_latents(6) == unseeded).all()
+
+
+def test_samples_are_the_decoded_latents_in_any_pieces(sampler):
+    whole = sampler.sample(10, seed=0)
+    with torch.no_grad():
+        decoded = sampler.model.decode(sampler.sample_latents(10, seed=0))
+    torch.testing.assert_close(whole, decoded)
+    rows = []
+    sampler.model.decoder.register_forward_hook(lambda _, z, __: rows.append(len(z[0])))
+    for batch_size in (1, 3, 10, 100):
+        rows.clear()
+        torch.testing.assert_close(sampler.sample(10, seed=0, batch_size=batch_size), whole)
+        assert max(rows) == min(10, batch_size)
+
+
+def test_saved_and_loaded(sampler, tmp_path):
+    sampler.save_pretrained(tmp_path)
+    twin = chartae.load(tmp_path)
+    assert type(twin) is type(sampler)
+    assert (twin.sample(6, seed=0) == sampler.sample(6, seed=0)).all()
+    ours, theirs = sampler.config(), twin.config()
+    assert ours.pop("model").config() == theirs.pop("model").config()
+    assert ours == theirs
+    assert chartae.load(tmp_path, dtype=torch.float64).sample(6).dtype == torch.float64
+
+
+def test_a_configuration_of_an_unknown_class_is_refused(sampler, tmp_path):
+    sampler.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["class"] = "NoSuchSampler"
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError):
+        chartae.load(tmp_path)
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.0, True])
+def test_bad_counts_are_refused(sampler, n):
+    with pytest.raises(ConfigurationError, match=f"n={n}: expected an integer at least 1"):
+        sampler.sample(n)
+    with pytest.raises(ConfigurationError, match="batch_size=0: expected an integer at least 1"):
+        sampler.sample(2, batch_size=0)
+    with pytest.raises(ConfigurationError, match="seed=-1: expected an integer at least 0"):
+        sampler.sample(2, seed=-1)
+
+
+def test_a_sampler_wants_a_model():
+    for sampler_class in (NormalSampler, MixtureSampler, VolumeSampler):
+        with pytest.raises(ConfigurationError, match="model is Linear: expected a model of chart"):
+            sampler_class(nn.Linear(2, 2))
+
+
+def test_a_sampler_of_your_own_in_a_few_lines(tmp_path):
+    class Shifted(Sampler):
+        def __init__(self, model, shift=1.0):
+            super().__init__(model)
+            self.shift = shift
+
+        def draw_latents(self, n, seed):
+            return self.shift + self.noise((n, self.model.latent_dim), seed)
+
+    sampler = Shifted(make_model(VAE), shift=3.0)
+    sampler.save_pretrained(tmp_path)
+    twin = chartae.load(tmp_path)
+    assert twin.shift == 3.0
+    assert (twin.sample_latents(500, seed=0) == sampler.sample_latents(500, seed=0)).all()
+    assert abs(float(twin.sample_latents(500, seed=0).mean()) - 3.0) < 0.2
+
+
+# --- each of them -------------------------------------------------------------------------------
+
+
+def test_normal_sampler_is_the_prior():
+    z = NormalSampler(make_model(VAE)).sample_latents(4000, seed=0)
+    assert stats.kstest(z.flatten().numpy(), "norm").pvalue > 1e-3
+    assert abs(float(torch.corrcoef(z.mT)[0, 1])) < 0.06
+
+
+class Codes(nn.Module):
+    """An encoder of data that are codes already."""
+
+    def forward(self, x):
+        return x
+
+
+def test_mixture_sampler_recovers_a_known_mixture():
+    torch.manual_seed(0)
+    model = AE((2,), 2, encoder=Codes(), decoder=nn.Linear(2, 2))
+    with torch.no_grad():
+        model.code_head.weight.copy_(torch.eye(2))
+        model.code_head.bias.zero_()
+    weights = torch.tensor([0.25, 0.75])
+    means = torch.tensor([[-4.0, 1.0], [3.0, -2.0]])
+    factors = torch.tensor([[[1.0, 0.0], [0.8, 0.4]], [[0.5, 0.0], [0.0, 1.5]]])
+    component = torch.multinomial(weights, 6000, replacement=True)
+    noise = torch.randn(6000, 2, 1)
+    codes = means[component] + (factors[component] @ noise)[..., 0]
+    sampler = MixtureSampler(model, num_components=2).fit(codes)
+    order = sampler.means[:, 0].argsort()
+    torch.testing.assert_close(sampler.weights[order], weights, atol=0.02, rtol=0)
+    torch.testing.assert_close(sampler.means[order], means, atol=0.1, rtol=0)
+    torch.testing.assert_close(sampler.factors[order], factors, atol=0.08, rtol=0)
+    z = sampler.sample_latents(6000, seed=0)
+    for k, side in enumerate([z[z[:, 0] < -0.5], z[z[:, 0] >= -0.5]]):
+        assert len(side) / 6000 == pytest.approx(float(weights[k]), abs=0.03)
+        torch.testing.assert_close(side.mean(0), means[k], atol=0.15, rtol=0)
+        covariance = factors[k] @ factors[k].mT
+        torch.testing.assert_close(torch.cov(side.mT), covariance, atol=0.25, rtol=0)
+
+
+def test_mixture_sampler_is_reproducible_and_can_be_fitted_again():
+    model = make_model(VAE)
+    first, second = (MixtureSampler(model, num_components=4).fit(X) for _ in range(2))
+    assert (first.means == second.means).all()
+    first.fit(X[:20])
+    assert (first.means != second.means).any()
+
+
+def test_an_unfitted_sampler_says_so():
+    with pytest.raises(ConfigurationError, match=r"this MixtureSampler has not been fitted: call"):
+        MixtureSampler(make_model(VAE)).sample(2)
+    with pytest.raises(ConfigurationError, match="this RHVAE has no metric yet: train it"):
+        VolumeSampler(RHVAE((8, 8), 2)).fit()
+    with pytest.raises(ConfigurationError, match="this RHVAE has no metric yet: train it"):
+        VolumeSampler(RHVAE((8, 8), 2)).sample(2)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (None, "x is NoneType: MixtureSampler.fit expects the training set"),
+        (X.numpy(), "x is ndarray: MixtureSampler.fit expects the training set"),
+        (X[:2], r"x has 2 observation\(s\): .* num_components=10 needs at least 10"),
+        (X[:, :4], r"x has shape \(40, 4, 8\): expected \(batch, 8, 8\)"),
+        (X * math.nan, "x has 2560 NaN or infinite"),
+        (X.double(), "x has dtype torch.float64"),
+    ],
+)
+def test_mixture_sampler_refuses_bad_data(x, message):
+    with pytest.raises(DataError, match=message):
+        MixtureSampler(make_model(VAE)).fit(x)
+
+
+def test_one_observation_is_too_few_for_any_mixture():
+    with pytest.raises(DataError, match=r"x has 1 observation\(s\): .* needs at least 2"):
+        MixtureSampler(make_model(VAE), num_components=1).fit(X[:1])
+
+
+@pytest.mark.parametrize(
+    ("sampler_class", "arguments", "message"),
+    [
+        (MixtureSampler, {"num_components": 0}, "num_components=0: .* at least 1"),
+        (MixtureSampler, {"regularization": 0.0}, "regularization=0.0: .* greater than 0"),
+        (MixtureSampler, {"seed": -1}, "seed=-1: .* at least 0"),
+        (VolumeSampler, {"num_steps": 0}, "num_steps=0: .* at least 1"),
+        (VolumeSampler, {"num_leapfrog": 0}, "num_leapfrog=0: .* at least 1"),
+        (VolumeSampler, {"num_warmup": -1}, "num_warmup=-1: .* at least 0"),
+        (VolumeSampler, {"step_size": -0.1}, "step_size=-0.1: .* greater than 0"),
+        (VolumeSampler, {"max_chains": 0}, "max_chains=0: .* at least 1"),
+    ],
+)
+def test_bad_arguments_are_refused(sampler_class, arguments, message):
+    with pytest.raises(ConfigurationError, match=message):
+        sampler_class(rhvae(), **arguments)
+
+
+def test_volume_sampler_wants_a_metric():
+    with pytest.raises(ConfigurationError, match="VAE has no metric: VolumeSampler expects an RH"):
+        VolumeSampler(make_model(VAE))
+    sampler = VolumeSampler(rhvae())
+    assert sampler.fit() is sampler
+
+
+def test_volume_sampler_follows_the_volume_inside_s():
+    # Against a quadrature of sqrt(det G^-1) over S = {|z| <= 2 max |c_i|}.
+    model = rhvae()
+    sampler = VolumeSampler(model, num_steps=40, num_leapfrog=8, num_warmup=40, max_chains=2000)
+    z = sampler.sample_latents(2000, seed=0).double()
+    metric = model.double().metric
+    wall = float(2 * metric.centroids.norm(dim=-1).max())
+    assert float(z.norm(dim=-1).max()) <= wall
+    ticks = torch.linspace(-wall, wall, 401, dtype=torch.float64)
+    grid = torch.cartesian_prod(ticks, ticks)
+    grid = grid[grid.norm(dim=-1) <= wall]
+    density = -metric.log_volume(grid)
+    weights = density.softmax(0)
+    mean = weights @ grid
+    spread = (weights @ (grid - mean).square()).sqrt()
+    standard_error = spread / 2000**0.5
+    assert ((z.mean(0) - mean).abs() < 5 * standard_error).all()
+    torch.testing.assert_close(z.std(0), spread, atol=0.06 * float(spread.max()), rtol=0)
+    # The log density itself, whose mean is minus the entropy.
+    expected, error = weights @ density, 5 * density.std() / 2000**0.5
+    assert abs(-metric.log_volume(z).mean() - expected) < error
+    assert float(expected) > float(density.mean()) + 0.1  # it is far from uniform
+
+
+def test_volume_sampler_works_in_blocks_and_keeps_its_diagnostics(caplog):
+    model = rhvae()
+    calls = []
+    sampler = VolumeSampler(model, **SHORT, max_chains=4)
+    original = sampler._diagnose
+    sampler._diagnose = lambda chain: (calls.append(chain), original(chain))
+    assert sampler.diagnostics is None
+    z = sampler.sample_latents(10, seed=0)
+    assert [chain.samples.shape[1] for chain in calls] == [4, 4, 2]
+    assert (sampler.diagnostics.final == z[-2:]).all()
+    assert (calls[0].final == z[:4]).all()
+    assert len(z.unique(dim=0)) == 10  # no block repeats another
+    assert (sampler.sample_latents(10, seed=0) == z).all()
+    assert sampler.diagnostics.acceptance.shape == (2,)
+    assert sampler.diagnostics.step_size > 0
+
+
+def test_volume_sampler_warns_when_it_is_stuck(caplog):
+    caplog.set_level(logging.WARNING)
+    VolumeSampler(rhvae(), **SHORT, step_size=0.02).sample_latents(50, seed=0)
+    assert not caplog.records
+    VolumeSampler(rhvae(), **SHORT, step_size=50.0).sample_latents(50, seed=0)
+    assert "VolumeSampler accepted 0 % of its steps" in caplog.text
+    assert "lower step_size" in caplog.text

@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from chartae.errors import ConfigurationError
+from chartae.randomness import (
+    derive_seed,
+    make_generator,
+    resolve_seed,
+    seed_generators,
+    seeded,
+)
+
+
+def test_streams_are_stable_across_versions_and_machines():
+    """A change here would change the result of every seed."""
+    assert derive_seed(0, "order", 1) == 7021862330116196507
+
+
+def test_streams_differ_and_are_seeds():
+    seeds = {
+        derive_seed(seed, name, number)
+        for seed in range(20)
+        for name in ("order", "noise")
+        for number in range(20)
+    }
+    assert len(seeds) == 800
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_generators_of_one_stream_agree_and_of_two_do_not_correlate():
+    one, again = (torch.randn(10_000, generator=make_generator(7, "a")) for _ in range(2))
+    other = torch.randn(10_000, generator=make_generator(7, "b"))
+    assert torch.equal(one, again)
+    assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.05
+
+
+def test_seeded_draws_alike_and_leaves_the_state():
+    before = torch.get_rng_state()
+    draws = []
+    for stream in ("a", "a", "b"):
+        with seeded(3, stream):
+            draws.append(torch.rand(4))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_seeded_leaves_the_state_after_an_error():
+    before = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError), seeded(3):
+        1 / 0  # noqa: B018
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_seeding_does_not_queue_work_for_accelerators_that_are_not_there():
+    """As `torch.manual_seed` does: a list of call stacks that grows with every call."""
+    queued = torch.cuda._queued_calls
+    with seeded(0):
+        length = len(queued)
+        for number in range(5):
+            seed_generators(number)
+    assert len(queued) == length
+
+
+def test_resolve_seed():
+    assert resolve_seed(5) == 5
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first = resolve_seed(None)
+        assert resolve_seed(None) != first
+        torch.manual_seed(0)
+        assert resolve_seed(None) == first
+    for wrong in (-1, 1.5, "a", True):
+        with pytest.raises(ConfigurationError, match="seed="):
+            resolve_seed(wrong)

@@ -1,0 +1,55 @@
+import json
+
+import pytest
+
+from chartae.errors import DataError
+from chartae.training import History
+
+
+@pytest.fixture
+def history():
+    record = History()
+    for k in range(3):
+        terms = {"loss": 3.0 - k, "kl": 1.0 / 3.0 + k}
+        validation = {"loss": 4.0 - k, "kl": 0.5}
+        record.add(terms, validation, learning_rate=1e-3, seconds=0.1)
+    record.best_epoch, record.stopped = 2, "finished"
+    return record
+
+
+def test_it_holds_every_term_of_every_epoch(history):
+    assert history.num_epochs == 3
+    assert history.train == {"loss": [3.0, 2.0, 1.0], "kl": [1 / 3, 4 / 3, 7 / 3]}
+    assert history.validation["loss"] == [4.0, 3.0, 2.0]
+
+
+def test_it_is_saved_as_json_and_comes_back(history, tmp_path):
+    path = tmp_path / "history.json"
+    history.save(path)
+    assert json.loads(path.read_text())["train"]["loss"] == [3.0, 2.0, 1.0]
+    assert History.load(path) == history
+
+
+@pytest.mark.parametrize("text", ['{"train": {', '{"weights": 3}', "[1, 2]", "\xff"])
+def test_what_is_not_a_history_is_refused(tmp_path, text):
+    path = tmp_path / "history.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(DataError, match="is not a saved History"):
+        History.load(path)
+    with pytest.raises(DataError, match="is not a saved History"):
+        History.load(tmp_path / "missing.json")
+
+
+def test_it_plots_a_panel_for_each_term(history, tmp_path):
+    figure = history.plot()
+    loss, kl = figure.axes
+    assert (loss.get_title(), kl.get_title()) == ("loss", "kl")
+    train, validation, kept = loss.lines
+    assert list(train.get_ydata()) == [3.0, 2.0, 1.0]
+    assert list(validation.get_ydata()) == [4.0, 3.0, 2.0]
+    assert list(kept.get_xdata()) == [2, 2]
+    figure.savefig(tmp_path / "history.png")
+
+
+def test_an_empty_history_plots_nothing():
+    assert History().plot().axes == []

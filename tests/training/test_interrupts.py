@@ -1,0 +1,183 @@
+"""Ctrl-C, and kill -9."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from chartae.training import CHECKPOINT_FILE, Callback, History
+
+
+class Press(Callback):
+    """Presses Ctrl-C after an epoch, so many times."""
+
+    def __init__(self, epoch, times=1):
+        self.epoch, self.times = epoch, times
+
+    def on_epoch_end(self, model, history):
+        if history.num_epochs == self.epoch:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_ends_training_with_the_best_weights(parabola, fit):
+    model, x = parabola(), torch.zeros(4, 3)
+    before = signal.getsignal(signal.SIGINT)
+    history = fit(model, x, x, epochs=50, optimizer="sgd", learning_rate=1.5, callbacks=[Press(3)])
+    assert history.stopped == "interrupted"
+    assert history.num_epochs == 3
+    assert model.p.item() == -2.0
+    assert not model.training
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_stops_at_once_with_the_best_weights_too(parabola, fit):
+    model, x = parabola(), torch.zeros(4, 3)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, x, x, epochs=50, optimizer="sgd", learning_rate=1.5, callbacks=[Press(3, 2)])
+    assert model.p.item() == -2.0
+    assert not model.training
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_in_the_middle_of_an_epoch_resumes_bit_for_bit(
+    make_vae, fit, data, tmp_path, monkeypatch
+):
+    from chartae.training.trainer import Trainer
+
+    original, calls = Trainer.step, []
+
+    def step(self, batch):
+        calls.append(None)
+        if len(calls) == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        original(self, batch)
+
+    uncut, model = make_vae(), make_vae()
+    options = {"epochs": 4, "batch_size": 8}
+    fit(uncut, data, **options)
+    monkeypatch.setattr(Trainer, "step", step)
+    history = fit(model, data, output_dir=tmp_path, **options)
+    assert (history.stopped, history.num_epochs, len(calls)) == ("interrupted", 1, 6)
+    history = fit(model, data, output_dir=tmp_path, resume=True, **options)
+    assert history.stopped == "finished"
+    for key, tensor in uncut.state_dict().items():
+        assert torch.equal(model.state_dict()[key], tensor), key
+
+
+def test_ctrl_c_in_the_first_epoch_keeps_what_was_learned(parabola, fit, monkeypatch):
+    from chartae.training.trainer import Trainer
+
+    original = Trainer.step
+
+    def step(self, batch):
+        original(self, batch)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    model = parabola()
+    history = fit(
+        model, torch.zeros(8, 3), epochs=9, batch_size=2, optimizer="sgd", learning_rate=0.25
+    )
+    assert history.best_epoch is None
+    assert model.p.item() == 0.5
+
+
+def test_a_thread_trains_without_signals(make_vae, fit, data):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(fit(make_vae(), data, epochs=2)))
+    thread.start()
+    thread.join()
+    assert results[0].stopped == "finished"
+
+
+SCRIPT = """
+import sys, torch, chartae
+from chartae.training import Callback
+
+class Report(Callback):
+    def on_fit_start(self, model, history):
+        print("started", flush=True)
+
+torch.manual_seed(0)
+x = torch.rand(30, 6)
+model = chartae.VAE((6,), 2, encoder={"name": "mlp", "hidden": [8]})
+history = chartae.fit(
+    model, x, x[:10], epochs=int(sys.argv[2]), batch_size=8, seed=1, scheduler="cosine",
+    kl_warmup=3, accelerator="cpu", output_dir=sys.argv[1], resume=True,
+    checkpoint_interval=float(sys.argv[3]), callbacks=[Report()],
+)
+print(history.stopped, history.num_epochs, model.training)
+"""
+
+
+def start(folder, epochs, interval):
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder), str(epochs), str(interval)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_start(process):
+    assert process.stdout.readline() == "started\n", process.stderr.read()
+
+
+def kill_and_resume(tmp_path, kills, epochs):
+    uncut = start(tmp_path / "uncut", epochs, 3600.0)
+    steps = []
+    for delay in kills:
+        process = start(tmp_path / "cut", epochs, 0.0)
+        wait_for_start(process)
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it was over before it was killed"
+        steps.append((tmp_path / "cut" / CHECKPOINT_FILE).stat().st_mtime_ns)
+    process = start(tmp_path / "cut", epochs, 3600.0)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    _, errors = uncut.communicate()
+    assert uncut.returncode == 0, errors
+
+    one, other = (History.load(tmp_path / name / "history.json") for name in ("uncut", "cut"))
+    assert one.train == other.train
+    assert one.num_epochs == epochs
+    for name in ("model.safetensors", CHECKPOINT_FILE):
+        expected, found = (load_file(tmp_path / folder / name) for folder in ("uncut", "cut"))
+        assert expected.keys() == found.keys()
+        for key, tensor in expected.items():
+            assert torch.equal(tensor, found[key]), (name, key)
+    assert not list((tmp_path / "cut").glob(".*"))
+
+
+def test_kill_9_then_resume_gives_the_same_weights_bit_for_bit(tmp_path):
+    kill_and_resume(tmp_path, [random.uniform(0.02, 0.5)], epochs=150)
+
+
+@pytest.mark.slow
+def test_many_kill_9(tmp_path):
+    kill_and_resume(tmp_path, [random.uniform(0.0, 0.6) for _ in range(8)], epochs=500)
+
+
+def test_ctrl_c_in_a_terminal(tmp_path):
+    process = start(tmp_path, 1_000_000, 3600.0)
+    wait_for_start(process)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    stopped, epochs, training = output.split()
+    assert (stopped, training) == ("interrupted", "False")
+    assert "Traceback" not in errors
+    assert "interrupted in epoch" in errors
+    assert History.load(tmp_path / "history.json").num_epochs == int(epochs)
