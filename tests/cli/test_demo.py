@@ -20,16 +20,7 @@ def test_test_digits_are_apart_and_many():
 @pytest.fixture
 def tiny(monkeypatch):
     """The demo with trainings of no use, in this process."""
-    recipe = module.Recipe(
-        synthetic_per_class=3,
-        rhvae={
-            "model": "rhvae",
-            "model_options": {"latent_dim": 2},
-            "sampler_options": {"num_steps": 2, "num_warmup": 2, "num_leapfrog": 2},
-            "fit_options": {"epochs": 2},
-        },
-        vae={"model": "vae", "sampler": "normal", "fit_options": {"epochs": 2}},
-    )
+    recipe = module.Recipe(synthetic_per_class=3, epochs=2)
     monkeypatch.setattr(module, "QUICK", recipe)
     monkeypatch.setattr("joblib.cpu_count", lambda: 1)
     from chartae.augmentation import CLASSIFIERS

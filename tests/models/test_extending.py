@@ -2,6 +2,7 @@
 
 import torch
 
+from chartae.distributions import DiagonalNormal
 from chartae.models import HVAE, VAE, Losses, VariationalAutoencoder
 
 
@@ -51,7 +52,7 @@ def test_the_primitive_is_enough():
     class Wide(VariationalAutoencoder):
         def prior(self):
             prior = super().prior()
-            return type(prior)(prior.mean, 2.0 * prior.stddev)
+            return DiagonalNormal(prior.mean, 2.0 * prior.stddev)
 
     model = Wide((4,), 2)
     x = torch.rand(5, 4)

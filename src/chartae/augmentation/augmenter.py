@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from chartae.randomness import derive_seed, resolve_seed, seeded
 from chartae.samplers import MixtureSampler, NormalSampler, Sampler, VolumeSampler
 from chartae.training import History, fit
 
-__all__ = ["MODELS", "SAMPLERS", "Augmenter"]
+__all__ = ["MODELS", "MODEL_OPTIONS", "SAMPLERS", "Augmenter"]
 
 Array = np.ndarray[Any, Any] | Tensor
 
@@ -34,6 +35,13 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "volume": VolumeSampler,
 }
 
+MODEL_OPTIONS: dict[str, Any] = {
+    "latent_dim": 8,
+    # Sharp, for data in [0, 1]: on ten small images a Bernoulli leaves the codes next to nothing.
+    "likelihood": {"name": "gaussian", "scale": 0.1, "link": "sigmoid"},
+}
+EPOCHS = 250
+
 
 class Augmenter:
     """Learn each class from its few examples with a model of its own, and draw new ones.
@@ -44,9 +52,10 @@ class Augmenter:
     Args:
         model: a name (`MODELS`), or a function from an input shape to a model.
         sampler: a name (`SAMPLERS`), or a function from a trained model to a sampler.
-        model_options: arguments of the model's class, where ``model`` is a name.
+        model_options: arguments of the model's class, where ``model`` is a name; `MODEL_OPTIONS`,
+            for data in [0, 1], are the defaults.
         sampler_options: arguments of the sampler's class, where ``sampler`` is a name.
-        fit_options: arguments of `chartae.fit`.
+        fit_options: arguments of `chartae.fit`; 250 epochs without progress by default.
         seed: of models, training and, unless `sample` is given another, samples.
         output_dir: folder where each model is trained and kept; an interrupted `fit` continues
             there. None keeps nothing.
@@ -157,17 +166,18 @@ class Augmenter:
         with seeded(self.seed, "model", name):
             if not isinstance(self.model, str):
                 return self.model(input_shape)
-            options = {"latent_dim": 8, "likelihood": "bernoulli", **self.model_options}
+            options = {**MODEL_OPTIONS, **self.model_options}
             try:
                 return MODELS[self.model](input_shape, **options)
             except TypeError as error:
                 raise ConfigurationError(f"model_options={self.model_options}: {error}") from error
 
     def _train(self, name: str, model: Autoencoder, data: ArrayDataset) -> History:
-        options: dict[str, Any] = {"epochs": 500, "progress": False, **self.fit_options}
+        options: dict[str, Any] = {"epochs": EPOCHS, "progress": False, **self.fit_options}
         options["seed"] = derive_seed(self.seed, "fit", name)
         if self.output_dir is not None:
-            options |= {"output_dir": self.output_dir / name, "resume": True}
+            # A label may hold a slash: it names a folder, not a path.
+            options |= {"output_dir": self.output_dir / quote(name, safe=" "), "resume": True}
         return fit(model, data, **options)
 
     def _make_sampler(self, model: Autoencoder) -> Sampler:
@@ -205,6 +215,8 @@ class Augmenter:
 def _check_options(
     name: str, options: Mapping[str, Any] | None, function: Callable[..., Any]
 ) -> None:
-    known = inspect.signature(function).parameters
+    # The augmenter fixes the data, the seed and where models are kept.
+    own = {"model", "train", "seed", "output_dir", "resume"}
+    known = [option for option in inspect.signature(function).parameters if option not in own]
     for option in options or {}:
         check_choice(name, option, known)

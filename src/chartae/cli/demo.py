@@ -1,7 +1,7 @@
 """``chartae demo``: the main job on real data that a dependency ships, with a report."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,33 +25,44 @@ class Recipe:
     """What the demo runs: the only place where its numbers stand."""
 
     per_class: int = 10
-    synthetic_per_class: int = 200
-    real_share: float | None = None
-    pool: int = 450
+    synthetic_per_class: int = 100
+    real_share: float | None = 0.5
+    pool_per_class: int = 45
     split_seed: int = 0
     noise_scale: float = 0.1
-    rhvae: Mapping[str, Any] = field(
-        default_factory=lambda: {
+    epochs: int = 250
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """Arguments of both autoencoders: small networks for ten images of 64 pixels."""
+        hidden = {"name": "mlp", "hidden": [128]}
+        return {"encoder": hidden, "decoder": hidden}
+
+    @property
+    def rhvae(self) -> dict[str, Any]:
+        """The geometry-aware autoencoder, sampled from the volume of its metric."""
+        metric_network = {"name": "mlp", "hidden": [64]}
+        return {
             "model": "rhvae",
             "sampler": "volume",
-            "fit_options": {"epochs": 200},
+            "model_options": {**self.networks, "metric_network": metric_network},
+            "sampler_options": {"num_steps": 50, "num_warmup": 30},
+            "fit_options": {"epochs": self.epochs},
         }
-    )
-    vae: Mapping[str, Any] = field(
-        default_factory=lambda: {
+
+    @property
+    def vae(self) -> dict[str, Any]:
+        """The plain autoencoder, sampled from its prior."""
+        return {
             "model": "vae",
             "sampler": "normal",
-            "fit_options": {"epochs": 200},
+            "model_options": self.networks,
+            "fit_options": {"epochs": self.epochs},
         }
-    )
 
 
 RECIPE = Recipe()
-QUICK = Recipe(
-    synthetic_per_class=50,
-    rhvae={"model": "rhvae", "sampler": "volume", "fit_options": {"epochs": 20}},
-    vae={"model": "vae", "sampler": "normal", "fit_options": {"epochs": 50}},
-)
+QUICK = Recipe(synthetic_per_class=50, epochs=20)
 
 
 def demo(
@@ -105,12 +116,11 @@ def demo(
 
 def _split(recipe: Recipe) -> tuple["ArrayDataset", "ArrayDataset"]:
     """Return the pool from which examples are drawn, and the test set."""
-    from chartae.data import digits, stratified_split
+    from chartae.data import digits, few_per_class
 
     data = digits()
     assert data.y is not None
-    sizes = (recipe.pool, len(data) - recipe.pool)
-    pool, test = stratified_split(data.y, sizes, seed=recipe.split_seed)
+    pool, test = few_per_class(data.y, recipe.pool_per_class, seed=recipe.split_seed)
     return data.subset(pool), data.subset(test)
 
 
@@ -221,7 +231,13 @@ def _write_report(
             "Seeds": f"{', '.join(map(str, seeds))}; the split’s is {recipe.split_seed}",
             "Versions": versions(),
         },
-        settings={**options, "recipe": asdict(recipe), "tuned": dict(study.tuned)},
+        settings={
+            **options,
+            "recipe": asdict(recipe),
+            "rhvae": recipe.rhvae,
+            "vae": recipe.vae,
+            "tuned": dict(study.tuned),
+        },
         study=study,
         sections=[plot, *sections(augmenter, {"real": real, **groups}, columns=recipe.per_class)],
         files={

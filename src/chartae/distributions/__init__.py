@@ -13,7 +13,7 @@ from chartae.distributions.likelihoods import (
     ScaledLikelihood,
     make_likelihood,
 )
-from chartae.distributions.normal import DiagonalNormal, DiagonalNormalHead
+from chartae.distributions.normal import DiagonalNormal, DiagonalNormalHead, StandardNormal
 
 __all__ = [
     "LIKELIHOODS",
@@ -29,5 +29,6 @@ __all__ = [
     "Likelihood",
     "Observation",
     "ScaledLikelihood",
+    "StandardNormal",
     "make_likelihood",
 ]

@@ -6,7 +6,7 @@ published figures (MATH.md section 1), and sums over the observed features only,
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class Likelihood(nn.Module):
         input_shape: shape of one observation.
     """
 
-    support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    support: tuple[float, float] = (-math.inf, math.inf)
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class ScaledLikelihood(Likelihood):
         input_shape: shape of one observation.
         scale: a positive number (fixed), ``"learned"`` (one for all features) or
             ``"per_feature"``.
-        link: ``"identity"``, or ``"sigmoid"`` to keep the mean in [0, 1].
+        link: ``"identity"``, or ``"sigmoid"`` to keep the mean in [0, 1], for data in [0, 1].
 
     Raises:
         ConfigurationError: for another ``scale`` or ``link``.
@@ -139,6 +139,8 @@ class ScaledLikelihood(Likelihood):
         super().__init__(input_shape)
         check_choice("link", link, ("identity", "sigmoid"))
         self.link = link
+        if link == "sigmoid":
+            self.support = (0.0, 1.0)
         if isinstance(scale, str):
             check_choice("scale", scale, ("learned", "per_feature"))
             shape = self.input_shape if scale == "per_feature" else ()

@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, Normal, register_kl
 from torch.nn.functional import softplus
 
-__all__ = ["DiagonalNormal", "DiagonalNormalHead"]
+__all__ = ["DiagonalNormal", "DiagonalNormalHead", "StandardNormal"]
 
 
 class DiagonalNormal(Independent[Normal]):
@@ -33,6 +33,26 @@ class DiagonalNormal(Independent[Normal]):
         """Return reparametrised samples ``(*sample_shape, ..., d)`` and their log density."""
         z = self.rsample(torch.Size(sample_shape))
         return z, self.log_prob(z)
+
+
+class StandardNormal(DiagonalNormal):
+    r"""The prior :math:`N(0, I)`, against which the KL takes half the operations.
+
+    Args:
+        zeros: its mean, ``(d,)``, which gives dtype and device.
+    """
+
+    def __init__(self, zeros: Tensor) -> None:
+        super().__init__(zeros, torch.ones_like(zeros))
+
+
+def _kl_to_standard(q: DiagonalNormal, p: StandardNormal) -> Tensor:
+    loc, scale = q.base_dist.loc, q.base_dist.scale
+    kl: Tensor = (0.5 * (loc.square() + scale.square() - 1.0) - scale.log()).sum(-1)
+    return kl
+
+
+register_kl(DiagonalNormal, StandardNormal)(_kl_to_standard)
 
 
 class DiagonalNormalHead(nn.Module):

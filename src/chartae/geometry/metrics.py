@@ -164,11 +164,17 @@ class CentroidMetric(Metric):
         self.register_buffer("centroids", centroids)
         self.register_buffer("matrices", matrices)
         self.temperature, self.regularization = temperature, regularization
-        # What every point needs, once: codes about their mean, where squares do not cancel.
-        centre = centroids.detach().mean(0)
+        self._derive()
+        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+            lambda metric, _: metric._derive()
+        )
+
+    def _derive(self) -> None:
+        """Compute what every point needs: codes about their mean, where squares do not cancel."""
+        centre = self.centroids.detach().mean(0)
         self.register_buffer("centre", centre, persistent=False)
-        self.register_buffer("centred", centroids - centre, persistent=False)
-        self.register_buffer("flat", matrices.flatten(1), persistent=False)
+        self.register_buffer("centred", self.centroids - centre, persistent=False)
+        self.register_buffer("flat", self.matrices.flatten(1), persistent=False)
 
     @property
     def dim(self) -> int:
@@ -189,6 +195,7 @@ class CentroidLocal(Local):
         self.offset = z - metric.centre
         self.scale = 1.0 / metric.temperature**2
         self.weights = torch.exp(-self.scale * squared_distances(self.offset, self.centred))
+        self.slopes = self.scale * self.weights
         d = z.shape[-1]
         floor = metric.regularization * torch.eye(d, dtype=z.dtype, device=z.device)
         self._inverse: Tensor = (self.weights @ self.flat).unflatten(-1, (d, d)) + floor
@@ -241,9 +248,9 @@ class CentroidLocal(Local):
 
     def _pull(self, coefficients: Tensor) -> Tensor:
         """Return sum_i w_i a_i (z - c_i) / T^2 for coefficients a ``(..., N)``."""
-        weighted = self.weights * coefficients
+        weighted = self.slopes * coefficients
         total = weighted.sum(-1, keepdim=True)
-        return self.scale * (total * self.offset - weighted @ self.centred)
+        return total * self.offset - weighted @ self.centred
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_integer, check_number
+from chartae.distributions import DiagonalNormal
 from chartae.errors import ConfigurationError
 from chartae.geometry import CentroidMetric, Local, Metric, squared_distances
 from chartae.models.base import Networks
@@ -21,7 +22,7 @@ __all__ = ["RHVAE", "scott_temperature"]
 class RHVAE(HVAE):
     r"""Geometry-aware VAE (Chadebec et al., 2020; thesis chapter 1).
 
-    The Hamiltonian flow of the `HVAE` on a Riemannian latent space, whose inverse metric is learned:
+    The Hamiltonian flow of the `HVAE` on a Riemannian latent space; its inverse metric is learned:
 
     .. math:: G^{-1}(z) = \sum_i w_i(z) M_i + \lambda I, \quad w_i(z) = e^{-\|z - c_i\|^2 / T^2}
 
@@ -36,8 +37,9 @@ class RHVAE(HVAE):
         input_shape: shape of one observation.
         latent_dim: size d of the latent space.
         temperature: T, a length in the latent space (thesis: 0.8 for d = 2, 1.5 for d = 10). None
-            follows the spread of the codes: an isolated bump of the volume is a Gaussian of
-            standard deviation :math:`T / \sqrt d`, and Scott's rule says how wide it should be.
+            follows the spread of the posteriors (`scott_temperature`): an isolated bump of the
+            volume is a Gaussian of standard deviation :math:`T / \sqrt d`, and Scott's rule says
+            how wide it should be.
         regularization: :math:`\lambda`, the inverse metric far from all centroids.
         metric_network: body of the metric network, an encoder specification.
         fixed_point_steps: iterations for each implicit line of the leapfrog.
@@ -109,27 +111,39 @@ class RHVAE(HVAE):
     @torch.no_grad()
     def on_fit_end(self, batches: Iterable[Tensor]) -> None:
         """Fix the centroids and matrices of the whole training set."""
-        pieces = [(self.embed(x), self.metric_network(x)) for x in batches]
+        pieces = [(self.posterior(x), self.metric_network(x)) for x in batches]
         metric = self._make_metric(
-            torch.cat([centroids for centroids, _ in pieces]),
+            DiagonalNormal(
+                torch.cat([posterior.mean for posterior, _ in pieces]),
+                torch.cat([posterior.stddev for posterior, _ in pieces]),
+            ),
             torch.cat([shapes for _, shapes in pieces]),
         )
         self.centroids, self.matrices = metric.centroids, metric.matrices
         self.fitted_temperature.fill_(metric.temperature)
 
-    def _make_metric(self, centroids: Tensor, shapes: Tensor) -> CentroidMetric:
-        """Return the metric of centroids ``(N, d)`` with matrices of determinant 1."""
-        temperature = self.temperature or scott_temperature(centroids.detach())
+    def _make_metric(self, posterior: DiagonalNormal, shapes: Tensor) -> CentroidMetric:
+        """Return the metric around posterior means, from matrices of determinant 1."""
+        temperature = self.temperature or scott_temperature(posterior)
+        centroids = posterior.mean
         offset = centroids - centroids.detach().mean(0)
         overlap = torch.exp(-squared_distances(offset, offset) / temperature**2)
         matrices = shapes / overlap.sum(-1).mean()
         return CentroidMetric(centroids, matrices, temperature, self.regularization, validate=False)
 
-    def _metric_of(self, x: Tensor, means: Tensor) -> CentroidMetric:
+    def _metric_of(self, x: Tensor, posterior: DiagonalNormal) -> CentroidMetric:
         """Return the fixed metric, or the batch's own while training."""
         if len(self.centroids) and not self.training:
             return self.metric
-        return self._make_metric(means, self.metric_network(x))
+        return self._make_metric(posterior, self.metric_network(x))
+
+    def flow(
+        self, x: Tensor, z: Tensor, momentum: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return z_K, v_K and log p(x|z_K) on the model's metric; see `HVAE.flow`."""
+        metric = self._metric_of(x, self.posterior(x))
+        end, momentum, fit = self.flow_on(metric, x, metric.at(z), momentum, mask)
+        return end.z, momentum, fit
 
     def flow_on(
         self,
@@ -173,7 +187,7 @@ class RHVAE(HVAE):
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z_K), and the rest of the log weight."""
         posterior = self.posterior(x)
-        metric = self._metric_of(x, posterior.mean)
+        metric = self._metric_of(x, posterior)
         z0, log_q = posterior.rsample_and_log_prob((num_samples,))
         start = metric.at(z0)
         gamma = start.momentum(torch.randn_like(z0))
@@ -187,18 +201,17 @@ def _log_momentum(local: Local, momentum: Tensor) -> Tensor:
     return -local.kinetic(momentum) - local.log_volume
 
 
-def scott_temperature(codes: Tensor) -> float:
-    r"""Return a temperature for centroids at ``codes``, ``(N, d)``, N at least 2.
+@torch.no_grad()
+def scott_temperature(posterior: DiagonalNormal) -> float:
+    r"""Return a temperature for a metric around N posteriors over d coordinates.
 
-    :math:`T = 0.7 \sqrt d \, N^{-1/(d+4)} \sigma`, where :math:`\sigma^2` is the mean variance of
-    the codes' coordinates: a little less than Scott's rule (1992) for a kernel density, because
-    overlapping bumps multiply in the volume; and at most 0.8 of the median distance between
-    nearest codes where d is at least 5, where they overlap to the power d / 2.
+    :math:`T = 0.7 \sqrt d \, N^{-1/(d+4)} \sigma`, with :math:`\sigma^2` the mean variance of a
+    coordinate under the aggregated posterior: a little less than Scott's rule (1992) for a kernel
+    density, because overlapping bumps multiply in the volume. Before training the codes nearly
+    coincide, and the posteriors' own variance keeps the bumps from being narrower than the latents
+    that move on them.
     """
-    n, d = codes.shape
-    spread = math.sqrt(float(codes.var(0, correction=0).mean()))
-    temperature = 0.7 * math.sqrt(d) * n ** (-1.0 / (d + 4)) * spread
-    if d >= 5:
-        distances = torch.cdist(codes, codes).fill_diagonal_(math.inf).amin(-1)
-        temperature = min(temperature, 0.8 * float(distances.median()))
-    return max(temperature, 1e-3)  # codes that coincide have no spread
+    n, d = posterior.mean.shape
+    variance = posterior.mean.var(0, correction=0).mean() + posterior.variance.mean()
+    scott: float = n ** (-1.0 / (d + 4))
+    return 0.7 * math.sqrt(d * variance.item()) * scott

@@ -48,8 +48,8 @@ class MetricNetwork(nn.Module):
         self.register_buffer("lower_indices", indices, persistent=False)
 
     def cholesky(self, x: Tensor) -> Tensor:
-        """Return L, ``(batch, d, d)``, lower triangular with positive diagonal, of determinant 1."""
-        features = self.body(x)
+        """Return L, ``(batch, d, d)``, lower triangular, of determinant 1 and positive diagonal."""
+        features = self.body(x).flatten(1)
         log_diagonal = _squash(self.head_scale * self.diagonal(features), self.diagonal_bound)
         scale = (log_diagonal - log_diagonal.mean(-1, keepdim=True)).exp()
         shear = torch.diag_embed(torch.ones_like(scale))

@@ -119,3 +119,10 @@ class VolumeSampler(Sampler):
             )
         if diverged:
             logger.warning("%d of %d chains diverged at times", diverged, len(chain.acceptance))
+        if (r_hat := float(chain.r_hat.max())) > 1.2:
+            logger.warning(
+                "VolumeSampler's chains have not mixed (R-hat %.2f): its latents keep the "
+                "proportions of the codes they started from; raise num_steps, or the model's "
+                "temperature",
+                r_hat,
+            )
