@@ -110,7 +110,7 @@ def two_dimensional(make_variational, likelihood="gaussian", *, fitted=True):
 def test_log_likelihood_against_quadrature(make_variational, likelihood, fitted):
     model, x = two_dimensional(make_variational, likelihood, fitted=fitted)
     torch.manual_seed(0)
-    estimate = model.log_likelihood(x, 15000)
+    estimate = model.log_likelihood(x, 60000)
     torch.testing.assert_close(estimate, quadrature(model, x), atol=0.04, rtol=0)
 
 
@@ -121,7 +121,7 @@ def test_a_mask_marginalises(make_variational):
     part = model.likelihood(torch.zeros(1, 2).double()).base_dist.scale  # a scalar scale
     assert part.unique().numel() == 1
     torch.manual_seed(0)
-    estimate = model.log_likelihood(x, 15000, mask=mask)
+    estimate = model.log_likelihood(x, 60000, mask=mask)
     ticks = torch.linspace(-7, 7, 141).double()
     grid = torch.cartesian_prod(ticks, ticks)
     with torch.no_grad():

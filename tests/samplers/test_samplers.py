@@ -292,8 +292,11 @@ def test_volume_sampler_works_in_blocks_and_keeps_its_diagnostics(caplog):
 
 def test_volume_sampler_warns_when_it_is_stuck(caplog):
     caplog.set_level(logging.WARNING)
-    VolumeSampler(rhvae(), **SHORT, step_size=0.02).sample_latents(50, seed=0)
+    VolumeSampler(rhvae(), num_steps=200).sample_latents(50, seed=0)
     assert not caplog.records
+    VolumeSampler(rhvae(), **SHORT, step_size=0.02).sample_latents(50, seed=0)
+    assert "have not mixed" in caplog.text  # steps too small to leave a code
+    assert "accepted" not in caplog.text
     VolumeSampler(rhvae(), **SHORT, step_size=50.0).sample_latents(50, seed=0)
     assert "VolumeSampler accepted 0 % of its steps" in caplog.text
     assert "lower step_size" in caplog.text

@@ -1,6 +1,5 @@
 """Ctrl-C, and kill -9."""
 
-import os
 import random
 import signal
 import subprocess
@@ -24,7 +23,7 @@ class Press(Callback):
     def on_epoch_end(self, model, history):
         if history.num_epochs == self.epoch:
             for _ in range(self.times):
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
 
 
 def test_ctrl_c_ends_training_with_the_best_weights(parabola, fit):
@@ -58,7 +57,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch_resumes_bit_for_bit(
     def step(self, batch):
         calls.append(None)
         if len(calls) == 6:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         original(self, batch)
 
     uncut, model = make_vae(), make_vae()
@@ -80,7 +79,7 @@ def test_ctrl_c_in_the_first_epoch_keeps_what_was_learned(parabola, fit, monkeyp
 
     def step(self, batch):
         original(self, batch)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Trainer, "step", step)
     model = parabola()

@@ -46,7 +46,6 @@ class Recipe:
             "model": "rhvae",
             "sampler": "volume",
             "model_options": {**self.networks, "metric_network": metric_network},
-            "sampler_options": {"num_steps": 50, "num_warmup": 30},
             "fit_options": {"epochs": self.epochs},
         }
 

@@ -46,7 +46,7 @@ class VolumeSampler(Sampler):
     def __init__(
         self,
         model: Autoencoder,
-        num_steps: int = 100,
+        num_steps: int = 200,
         num_leapfrog: int = 10,
         step_size: float | None = None,
         num_warmup: int = 50,
