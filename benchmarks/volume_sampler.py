@@ -27,6 +27,7 @@ def measure(rounds: int) -> list[Row]:
         (FEATURES,), LATENT_DIM, temperature=TEMPERATURE, regularization=REGULARIZATION
     )
     model.centroids, model.matrices = centroids, matrices
+    model.fitted_temperature.fill_(TEMPERATURE)
     model.eval()
     options = {"num_steps": STEPS, "num_leapfrog": LEAPFROG}
     equal = chartae.VolumeSampler(model, **options, step_size=STEP_SIZE, num_warmup=0)

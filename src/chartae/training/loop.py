@@ -176,6 +176,7 @@ def fit(
             held_out,
             optimizer=optimizer,
             scheduler=scheduler,
+            precision=precision,
             compile=compile,
             checkpoint=checkpoint,
             checkpoint_interval=checkpoint_interval,
