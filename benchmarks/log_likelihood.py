@@ -72,8 +72,8 @@ def _memory_rows() -> list[Row]:
     return [
         Row(
             "log_likelihood, 20 points: peak memory of 20,000 samples",
-            "of 200 samples",
-            [peaks[20_000] / peaks[200]],
+            "of 2,000 samples",
+            [peaks[20_000] / peaks[2_000]],
             1.25,
             "<=",
             detail=f"above what the process had: {in_words} samples",

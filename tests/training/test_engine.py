@@ -90,6 +90,7 @@ def test_opponents_are_refused_on_several_devices(duel):
             None,
             optimizer="sgd",
             scheduler=None,
+            precision=None,
             compile=False,
             checkpoint=None,
             checkpoint_interval=1.0,

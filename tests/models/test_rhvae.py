@@ -1,0 +1,143 @@
+"""The RHVAE neither explodes nor collapses (docs/rhvae.md)."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import chartae
+from chartae.data import digits
+from chartae.distributions import DiagonalNormal
+from chartae.models import RHVAE
+from chartae.models.rhvae import scott_temperature
+from chartae.nn import MetricNetwork
+
+SMALL = {"encoder": {"name": "mlp", "hidden": [64]}, "decoder": {"name": "mlp", "hidden": [64]}}
+
+
+def train(num_samples, latent_dim, seed, epochs, **options):
+    """A model trained on digits of one class, with the thesis' hyper-parameters."""
+    threes = digits().of_class("3").x
+    order = torch.randperm(len(threes), generator=torch.Generator().manual_seed(seed))
+    torch.manual_seed(seed)
+    model = RHVAE((8, 8), latent_dim, likelihood="bernoulli", **SMALL, **options)
+    history = chartae.fit(
+        model, threes[order[:num_samples]], epochs=epochs, seed=seed, progress=False
+    )
+    return model, history
+
+
+def gap(model):
+    """How much larger the volume is on the rim of S than at the codes, in nats."""
+    metric = model.metric
+    codes = metric.centroids
+    direction = torch.randn(200, metric.dim, generator=torch.Generator().manual_seed(0))
+    rim = 2 * codes.norm(dim=-1).max() * direction / direction.norm(dim=-1, keepdim=True)
+    return float(metric.log_volume(rim).median() - metric.log_volume(codes).median())
+
+
+@given(dim=st.integers(1, 12), scale=st.floats(0.1, 1e4), seed=st.integers(0, 99))
+@settings(max_examples=30)
+def test_matrices_have_determinant_one_and_bounded_eigenvalues(dim, scale, seed):
+    torch.manual_seed(seed)
+    network = MetricNetwork({"name": "mlp", "hidden": [8]}, (5,), dim).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(scale)
+        matrices = network(torch.randn(7, 5).double())
+        factor = network.cholesky(torch.randn(7, 5).double())
+    ones = torch.ones(7).double()
+    torch.testing.assert_close(torch.linalg.det(matrices), ones, atol=1e-8, rtol=0)
+    assert (factor.diagonal(dim1=-2, dim2=-1) > 0).all()
+    assert (factor.triu(1) == 0).all()
+    # ||I + S|| <= 1.7, and the centred log-diagonal is at most 2 (d - 1) / d < 2.
+    largest = (1.7 * math.exp(2.0)) ** 2
+    assert torch.linalg.eigvalsh(matrices).max() <= largest
+
+
+@given(seed=st.integers(0, 99), scale=st.floats(0.1, 1e3), dim=st.integers(1, 6))
+@settings(max_examples=30, deadline=None)
+def test_no_output_of_the_network_can_collapse_the_metric(seed, scale, dim):
+    # Minkowski: -log vol(c_i) >= d/2 log(N_i / Nbar) for matrices of determinant 1.
+    torch.manual_seed(seed)
+    model = RHVAE((5,), dim, encoder="thesis/mnist", decoder="thesis/mnist").double()
+    with torch.no_grad():
+        for parameter in model.metric_network.parameters():
+            parameter.mul_(scale)
+    x = torch.rand(20, 5).double()
+    model.on_fit_end([x])
+    metric = model.metric
+    squared = torch.cdist(metric.centroids, metric.centroids).square()
+    overlap = torch.exp(-squared / metric.temperature**2).sum(-1)
+    bound = 0.5 * dim * torch.log(overlap / overlap.mean())
+    assert (-metric.log_volume(metric.centroids) >= bound - 1e-9).all()
+
+
+def test_the_metric_does_not_grow_with_the_number_of_centroids():
+    # The sum of overlapping bumps is divided by their mean overlap.
+    torch.manual_seed(0)
+    model = RHVAE((5,), 2, temperature=1.0)
+    x = torch.rand(20, 5)
+    model.on_fit_end([x])
+    few = model.metric.inverse(model.metric.centroids)
+    model.on_fit_end([x.repeat(50, 1)])
+    many = model.metric.inverse(model.metric.centroids[:20])
+    torch.testing.assert_close(few, many, atol=1e-4, rtol=1e-4)
+
+
+def test_temperature_follows_scotts_rule_for_the_aggregated_posterior():
+    mean = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 2.0], [-1.0, 2.0]])
+    posterior = DiagonalNormal(mean, 0.5 * torch.ones(4, 2))
+    expected = 0.7 * math.sqrt(2) * 4 ** (-1 / 6) * math.sqrt(1.0 + 0.25)
+    assert scott_temperature(posterior) == pytest.approx(expected)
+
+
+def test_default_temperature_is_the_training_sets_and_is_saved(tmp_path):
+    model, _ = train(20, 2, seed=0, epochs=3)
+    assert model.metric.temperature == float(model.fitted_temperature) > 0
+    model.save_pretrained(tmp_path)
+    assert chartae.load(tmp_path).metric.temperature == model.metric.temperature
+
+
+def test_a_given_temperature_is_kept():
+    model, _ = train(20, 2, seed=0, epochs=3, temperature=0.8)
+    assert model.metric.temperature == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("latent_dim", [2, 10])
+def test_untrained_weights_are_moderate(latent_dim):
+    # Codes nearly coincide before training: bumps narrower than the posterior would blow the
+    # momentum up (log weights of -1e7 were seen).
+    torch.manual_seed(0)
+    model = RHVAE((8, 8), latent_dim, likelihood="bernoulli")
+    x = digits().x[:50]
+    with torch.no_grad():
+        log_weights = model.log_weights(x, 200)
+    assert torch.isfinite(log_weights).all()
+    assert log_weights.min() > -150.0
+    assert model.log_weights(x).mean() > -60.0
+
+
+@pytest.mark.parametrize(("num_samples", "latent_dim"), [(10, 2), (10, 16), (100, 2)])
+def test_trains_and_keeps_an_informative_metric(num_samples, latent_dim):
+    model, history = train(num_samples, latent_dim, seed=0, epochs=60)
+    assert history.train["loss"][-1] < history.train["loss"][0]
+    assert max(history.train["loss"]) < 100.0
+    assert gap(model) > latent_dim  # a nat for each dimension; a collapsed metric has none
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [None, "thesis"])
+@pytest.mark.parametrize(("num_samples", "latent_dim"), [(10, 2), (50, 2), (50, 10), (170, 16)])
+def test_trains_to_the_end_for_any_seed(num_samples, latent_dim, temperature):
+    if temperature == "thesis":
+        temperature = 0.8 if latent_dim == 2 else 1.5
+    for seed in range(10):
+        model, history = train(
+            num_samples, latent_dim, seed=seed, epochs=150, temperature=temperature
+        )
+        assert history.num_epochs == 150
+        assert max(history.train["loss"]) < 100.0
+        assert gap(model) > latent_dim  # a nat for each dimension; a collapsed metric has none
