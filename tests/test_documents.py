@@ -22,9 +22,10 @@ def run(block: str) -> dict[str, Any]:
     return namespace
 
 
-def test_readme_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["README.md", "docs/augmentation.md"])
+def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = python_blocks("README.md")
+    blocks = python_blocks(name)
     assert blocks
     for block in blocks:
         run(block)

@@ -3,6 +3,7 @@
 __all__ = [
     "CLASSIFIERS",
     "MODELS",
+    "MODEL_OPTIONS",
     "REAL",
     "SAMPLERS",
     "Augmenter",
@@ -17,14 +18,7 @@ __all__ = [
     "smote",
 ]
 
-from chartae.augmentation.augmenter import MODELS, SAMPLERS, Augmenter
+from chartae.augmentation.augmenter import MODEL_OPTIONS, MODELS, SAMPLERS, Augmenter
 from chartae.augmentation.methods import Method, ModelMethod, gaussian_noise, smote
-from chartae.augmentation.study import (
-    CLASSIFIERS,
-    REAL,
-    Classifier,
-    Comparison,
-    StudyResult,
-    TrainingSet,
-    augmentation_study,
-)
+from chartae.augmentation.results import REAL, Comparison, StudyResult, TrainingSet
+from chartae.augmentation.study import CLASSIFIERS, Classifier, augmentation_study
