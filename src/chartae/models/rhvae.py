@@ -127,8 +127,14 @@ class RHVAE(HVAE):
         temperature = self.temperature or scott_temperature(posterior)
         centroids = posterior.mean
         offset = centroids - centroids.detach().mean(0)
-        overlap = torch.exp(-squared_distances(offset, offset) / temperature**2)
-        matrices = shapes / overlap.sum(-1).mean()
+        # In pieces: (N, N) distances of a large training set would not fit in memory.
+        overlap = torch.stack(
+            [
+                torch.exp(-squared_distances(piece, offset) / temperature**2).sum()
+                for piece in offset.split(1024)
+            ]
+        )
+        matrices = shapes * (len(centroids) / overlap.sum())
         return CentroidMetric(centroids, matrices, temperature, self.regularization, validate=False)
 
     def _metric_of(self, x: Tensor, posterior: DiagonalNormal) -> CentroidMetric:
