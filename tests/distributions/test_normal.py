@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from chartae.distributions import DiagonalNormal, DiagonalNormalHead
+from chartae.distributions import DiagonalNormal, DiagonalNormalHead, StandardNormal
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -49,3 +49,11 @@ def test_head_gives_a_positive_finite_scale_for_any_feature(size):
     assert torch.isfinite(log_prob).all()
     assert torch.isfinite(features.grad).all()
     assert float(log_prob.detach().abs().max()) < 3 * math.log(1e5)
+
+
+def test_kl_to_the_standard_normal_is_the_general_one():
+    torch.manual_seed(0)
+    posterior = DiagonalNormal(torch.randn(7, 3).double(), torch.rand(7, 3).double() + 0.1)
+    zeros = torch.zeros(3).double()
+    general = kl_divergence(posterior, DiagonalNormal(zeros, torch.ones_like(zeros)))
+    torch.testing.assert_close(kl_divergence(posterior, StandardNormal(zeros)), general)

@@ -194,3 +194,14 @@ def test_bad_points_are_refused():
         metric.tensor(torch.zeros(4, 2, dtype=torch.float64))
     with pytest.raises(DataError, match="z has dtype torch.float32: the metric has torch.float64"):
         metric.tensor(torch.zeros(4, 3))
+
+
+def test_a_loaded_state_replaces_everything_derived():
+    first, second = (
+        CentroidMetric(torch.randn(5, 2), torch.eye(2).expand(5, 2, 2).clone() * k, 1.0, 0.1)
+        for k in (1.0, 3.0)
+    )
+    first.load_state_dict(second.state_dict())
+    z = torch.randn(4, 2)
+    torch.testing.assert_close(first.inverse(z), second.inverse(z))
+    torch.testing.assert_close(first.log_volume_grad(z), second.log_volume_grad(z))
