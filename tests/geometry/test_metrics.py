@@ -114,10 +114,10 @@ def test_momenta_of_white_noise():
     metric = random_metric(10, 3)
     z, noise = torch.randn(2, 50, 3, dtype=torch.float64)
     local = metric.at(z)
-    momentum = local.momentum(noise)
+    momentum = local.draw_momentum(noise)
     # Linear in the noise, with p^T G^-1 p = |noise|^2: so its covariance is G.
     torch.testing.assert_close(local.kinetic(momentum), 0.5 * noise.square().sum(-1))
-    columns = torch.stack([local.momentum(e.expand(50, 3)) for e in torch.eye(3).double()], -1)
+    columns = torch.stack([local.draw_momentum(e.expand(50, 3)) for e in torch.eye(3).double()], -1)
     torch.testing.assert_close(columns @ columns.mT, metric.tensor(z))
 
 
@@ -133,7 +133,7 @@ def test_near_and_far():
         metric.to(dtype)
         torch.testing.assert_close(metric.inverse(far), 0.01 * torch.eye(3, dtype=dtype))
         assert float(metric.log_volume(far)) == pytest.approx(-1.5 * math.log(0.01), rel=1e-5)
-        assert (metric.log_volume_grad(far) == 0).all()
+        assert (metric.log_volume_grad(far).abs() < 1e-25).all()
 
 
 def test_the_volume_is_small_near_the_data():

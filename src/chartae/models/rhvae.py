@@ -196,7 +196,7 @@ class RHVAE(HVAE):
         metric = self._metric_of(x, posterior)
         z0, log_q = posterior.rsample_and_log_prob((num_samples,))
         start = metric.at(z0)
-        gamma = start.momentum(torch.randn_like(z0))
+        gamma = start.draw_momentum(torch.randn_like(z0))
         end, momentum, fit = self.flow_on(metric, x, start, gamma, mask)
         divergence = self.prior().log_prob(end.z) - log_q
         return fit, divergence + _log_momentum(end, momentum) - _log_momentum(start, gamma)

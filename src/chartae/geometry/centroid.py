@@ -1,114 +1,15 @@
-"""Riemannian metrics on the latent space, in its global chart.
+"""The metric of the RHVAE (thesis chapter 1): its inverse is a sum of bumps around centroids."""
 
-A `Metric` gives, at points z of shape ``(..., d)``, the tensor G(z), its inverse, the log of the
-volume element 1/2 log det G(z), and their gradients. What several of these share (weights, a
-Cholesky factor) is computed once in the `Local` view that ``metric.at(z)`` returns; the methods of
-`Metric` are shorthands for it.
-"""
-
-from abc import ABC, abstractmethod
+import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from chartae.checks import check_finite, check_floating, check_number, check_shape
 from chartae.errors import DataError
+from chartae.geometry.metric import Local, Metric
 
-__all__ = ["CentroidMetric", "Local", "Metric", "squared_distances"]
-
-
-class Local(ABC):
-    """A metric at given points ``z``, of shape ``(..., d)``."""
-
-    z: Tensor
-
-    @property
-    @abstractmethod
-    def inverse(self) -> Tensor:
-        """The inverse tensor, ``(..., d, d)``."""
-
-    @property
-    @abstractmethod
-    def tensor(self) -> Tensor:
-        """The tensor G, ``(..., d, d)``."""
-
-    @property
-    @abstractmethod
-    def log_volume(self) -> Tensor:
-        """1/2 log det G, ``(...)``."""
-
-    @abstractmethod
-    def log_volume_grad(self) -> Tensor:
-        """Gradient of the log-volume in z, ``(..., d)``."""
-
-    @abstractmethod
-    def kinetic(self, momentum: Tensor) -> Tensor:
-        """1/2 p^T G^-1 p, ``(...)``, for momenta ``(..., d)``."""
-
-    @abstractmethod
-    def kinetic_grad(self, momentum: Tensor) -> Tensor:
-        """Gradient of the kinetic energy in z at a fixed momentum, ``(..., d)``."""
-
-    @abstractmethod
-    def velocity(self, momentum: Tensor) -> Tensor:
-        """G^-1 p, ``(..., d)``."""
-
-    @abstractmethod
-    def momentum(self, noise: Tensor) -> Tensor:
-        """A draw from N(0, G), ``(..., d)``, made from one of N(0, I)."""
-
-
-class Metric(nn.Module, ABC):
-    """Base of all metrics; a subclass gives `dim` and `at`.
-
-    Attributes:
-        volume_is_large_near_data: whether the volume element is large where the data are
-            (the metric of a vanilla VAE), or small there (the RHVAE's, whose inverse is large).
-    """
-
-    volume_is_large_near_data: bool = False
-
-    @property
-    @abstractmethod
-    def dim(self) -> int:
-        """Dimension d of the latent space."""
-
-    @abstractmethod
-    def at(self, z: Tensor) -> Local:
-        """Return the metric at ``z``, ``(..., d)``; what its quantities share is computed once."""
-
-    def tensor(self, z: Tensor) -> Tensor:
-        """Return G(z), ``(..., d, d)``, for z ``(..., d)``."""
-        return self.at(z).tensor
-
-    def inverse(self, z: Tensor) -> Tensor:
-        """Return the inverse of G(z), ``(..., d, d)``."""
-        return self.at(z).inverse
-
-    def log_volume(self, z: Tensor) -> Tensor:
-        """Return 1/2 log det G(z), ``(...)``."""
-        return self.at(z).log_volume
-
-    def log_volume_grad(self, z: Tensor) -> Tensor:
-        """Return the gradient of the log-volume in z, ``(..., d)``."""
-        return self.at(z).log_volume_grad()
-
-    def inner(self, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """Return the inner product u^T G(z) v of tangent vectors ``(..., d)``: ``(...)``."""
-        return torch.einsum("...i,...ij,...j->...", u, self.tensor(z), v)
-
-    def norm(self, z: Tensor, v: Tensor) -> Tensor:
-        """Return the length of tangent vectors v at z, ``(...)``."""
-        return self.inner(z, v, v).clamp_min(0.0).sqrt()
-
-    def hamiltonian(self, z: Tensor, momentum: Tensor) -> Tensor:
-        """Return 1/2 p^T G(z)^-1 p, the Hamiltonian of geodesics: ``(...)``."""
-        return self.at(z).kinetic(momentum)
-
-    def hamiltonian_grad(self, z: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the Hamiltonian's gradients in z and in the momentum, both ``(..., d)``."""
-        local = self.at(z)
-        return local.kinetic_grad(momentum), local.velocity(momentum)
+__all__ = ["CentroidMetric", "check_positive_definite", "squared_distances"]
 
 
 class CentroidMetric(Metric):
@@ -127,7 +28,8 @@ class CentroidMetric(Metric):
         validate: check the arguments; a training loop that makes a metric a step does not.
 
     Raises:
-        DataError: for shapes that do not match, or entries that are not finite.
+        DataError: for shapes that do not match, entries that are not finite, or matrices that are
+            not symmetric positive definite.
         ConfigurationError: for a temperature or regularization that is not positive.
 
     >>> metric = CentroidMetric(torch.zeros(1, 2), torch.eye(2)[None], 1.0, 1.0)
@@ -157,7 +59,7 @@ class CentroidMetric(Metric):
             n, d = centroids.shape
             check_shape("matrices", matrices, (n, d, d))
             check_finite("centroids", centroids.detach())
-            check_finite("matrices", matrices.detach())
+            check_positive_definite("matrices", matrices.detach())
             check_number("temperature", temperature, above=0.0)
             check_number("regularization", regularization, above=0.0)
         super().__init__()
@@ -181,9 +83,7 @@ class CentroidMetric(Metric):
         return self.centroids.shape[-1]
 
     def at(self, z: Tensor) -> "CentroidLocal":
-        check_shape("z", z, (*["..."] * (z.dim() - 1), self.dim))
-        if z.dtype != self.centroids.dtype:
-            raise DataError(f"z has dtype {z.dtype}: the metric has {self.centroids.dtype}")
+        self.check(z)
         return CentroidLocal(self, z)
 
 
@@ -194,7 +94,10 @@ class CentroidLocal(Local):
         self.z, self.centred, self.flat = z, metric.centred, metric.flat
         self.offset = z - metric.centre
         self.scale = 1.0 / metric.temperature**2
-        self.weights = torch.exp(-self.scale * squared_distances(self.offset, self.centred))
+        exponent = -self.scale * squared_distances(self.offset, self.centred)
+        # Below the smallest normal number an exponential takes ten times as long.
+        smallest = math.log(torch.finfo(z.dtype).tiny)
+        self.weights = exponent.clamp_min(smallest).exp()
         self.slopes = self.scale * self.weights
         d = z.shape[-1]
         floor = metric.regularization * torch.eye(d, dtype=z.dtype, device=z.device)
@@ -233,14 +136,15 @@ class CentroidLocal(Local):
     def velocity(self, momentum: Tensor) -> Tensor:
         return (self._inverse @ momentum[..., None])[..., 0]
 
-    def momentum(self, noise: Tensor) -> Tensor:
+    def momentum(self, velocity: Tensor) -> Tensor:
+        solved: Tensor = torch.cholesky_solve(velocity[..., None], self.cholesky)
+        return solved[..., 0]
+
+    def draw_momentum(self, noise: Tensor) -> Tensor:
         # G^-1 = C C^T, so C^-T noise has covariance (C C^T)^-1 = G.
         upper = self.cholesky.mT
         draw: Tensor = torch.linalg.solve_triangular(upper, noise[..., None], upper=True)[..., 0]
         return draw
-
-    def kinetic(self, momentum: Tensor) -> Tensor:
-        return 0.5 * (momentum * self.velocity(momentum)).sum(-1)
 
     def kinetic_grad(self, momentum: Tensor) -> Tensor:
         outer = (momentum[..., :, None] * momentum[..., None, :]).flatten(-2)
@@ -260,3 +164,16 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """
     squared = a.square().sum(-1, keepdim=True) + b.square().sum(-1)
     return torch.sub(squared, a @ b.mT, alpha=2).clamp_min(0.0)
+
+
+def check_positive_definite(name: str, matrices: Tensor) -> None:
+    """Raise `DataError` unless ``(..., d, d)`` matrices are symmetric positive definite."""
+    check_finite(name, matrices)
+    asymmetry = (matrices - matrices.mT).abs().amax((-2, -1))
+    bad = asymmetry > 1e-4 * matrices.abs().amax((-2, -1))
+    bad |= torch.linalg.cholesky_ex(matrices).info != 0
+    if bool(bad.any()):
+        raise DataError(
+            f"{name}: {int(bad.sum())} of {bad.numel()} are not symmetric positive definite: "
+            "expected matrices that are"
+        )

@@ -1,0 +1,284 @@
+"""The contract of every Riemannian metric on the latent space, in its global chart.
+
+A `Metric` gives, at points z of shape ``(..., d)``, the tensor G(z), its inverse, the log of the
+volume element 1/2 log det G(z), the kinetic energy of geodesics, and their gradients. What several
+of these share (weights, a Cholesky factor) is computed once in the `Local` view that
+``metric.at(z)`` returns; the methods of `Metric` are shorthands for it.
+
+A metric of yours needs `dim` and either `tensor` (gradients are then autograd's) or `at`, with a
+`Local` that has them in closed form.
+"""
+
+from abc import ABC, abstractmethod
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from chartae.checks import check_finite, check_floating, check_shape
+from chartae.errors import DataError
+
+__all__ = ["AutogradLocal", "DiagonalLocal", "Local", "Metric", "check_points"]
+
+
+class Local(ABC):
+    """A metric at given points ``z``, of shape ``(..., d)``."""
+
+    z: Tensor
+
+    @property
+    @abstractmethod
+    def inverse(self) -> Tensor:
+        """The inverse tensor, ``(..., d, d)``."""
+
+    @property
+    @abstractmethod
+    def tensor(self) -> Tensor:
+        """The tensor G, ``(..., d, d)``."""
+
+    @property
+    @abstractmethod
+    def log_volume(self) -> Tensor:
+        """1/2 log det G, ``(...)``."""
+
+    @abstractmethod
+    def log_volume_grad(self) -> Tensor:
+        """Gradient of the log-volume in z, ``(..., d)``."""
+
+    @abstractmethod
+    def kinetic_grad(self, momentum: Tensor) -> Tensor:
+        """Gradient of the kinetic energy in z at a fixed momentum, ``(..., d)``."""
+
+    @abstractmethod
+    def velocity(self, momentum: Tensor) -> Tensor:
+        """G^-1 p, ``(..., d)``."""
+
+    @abstractmethod
+    def momentum(self, velocity: Tensor) -> Tensor:
+        """G v, ``(..., d)``."""
+
+    @abstractmethod
+    def draw_momentum(self, noise: Tensor) -> Tensor:
+        """A draw from N(0, G), ``(..., d)``, made from one of N(0, I)."""
+
+    def kinetic(self, momentum: Tensor) -> Tensor:
+        """1/2 p^T G^-1 p, ``(...)``, for momenta ``(..., d)``."""
+        return 0.5 * (momentum * self.velocity(momentum)).sum(-1)
+
+    def inner(self, u: Tensor, v: Tensor) -> Tensor:
+        """u^T G v, ``(...)``, for tangent vectors ``(..., d)``."""
+        return (u * self.momentum(v)).sum(-1)
+
+    def energy_grad(self, velocity: Tensor) -> Tensor:
+        """Gradient in z of 1/2 v^T G v at a fixed *velocity*, ``(..., d)``.
+
+        The derivative of an inverse gives it from that at a fixed momentum, with the sign changed.
+        """
+        return -self.kinetic_grad(self.momentum(velocity))
+
+
+class Metric(nn.Module, ABC):
+    """Base of all metrics; a subclass gives `dim`, and `tensor` or `at`.
+
+    Attributes:
+        volume_is_large_near_data: whether the volume element is large where the data are
+            (the metric of a vanilla VAE), or small there (the RHVAE's, whose inverse is large).
+    """
+
+    volume_is_large_near_data: bool = False
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Dimension d of the latent space."""
+
+    def at(self, z: Tensor) -> Local:
+        """Return the metric at ``z``, ``(..., d)``; what its quantities share is computed once."""
+        return AutogradLocal(self, z)
+
+    def contains(self, z: Tensor) -> Tensor:
+        """Return which points lie where the metric is defined, ``(...)`` bool; all, by default."""
+        return torch.ones_like(z[..., 0], dtype=torch.bool)
+
+    def check(self, z: Tensor) -> None:
+        """Raise `DataError` unless ``z`` is ``(..., d)``, of the metric's own dtype if it has one.
+
+        It looks at no value, and so costs nothing; `check_points` does.
+        """
+        check_shape("z", z, (*["..."] * (z.dim() - 1), self.dim))
+        own = (t for t in chain(self.buffers(), self.parameters()) if t.is_floating_point())
+        dtype = next(own, z).dtype
+        if z.dtype != dtype:
+            raise DataError(f"z has dtype {z.dtype}: the metric has {dtype}")
+
+    def tensor(self, z: Tensor) -> Tensor:
+        """Return G(z), ``(..., d, d)``, for z ``(..., d)``."""
+        return self.at(z).tensor
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Return the inverse of G(z), ``(..., d, d)``."""
+        return self.at(z).inverse
+
+    def log_volume(self, z: Tensor) -> Tensor:
+        """Return 1/2 log det G(z), ``(...)``."""
+        return self.at(z).log_volume
+
+    def log_volume_grad(self, z: Tensor) -> Tensor:
+        """Return the gradient of the log-volume in z, ``(..., d)``."""
+        return self.at(z).log_volume_grad()
+
+    def inner(self, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """Return the inner product u^T G(z) v of tangent vectors ``(..., d)``: ``(...)``."""
+        return self.at(z).inner(u, v)
+
+    def norm(self, z: Tensor, v: Tensor) -> Tensor:
+        """Return the length of tangent vectors v at z, ``(...)``."""
+        return self.inner(z, v, v).clamp_min(0.0).sqrt()
+
+    def hamiltonian(self, z: Tensor, momentum: Tensor) -> Tensor:
+        """Return 1/2 p^T G(z)^-1 p, the Hamiltonian of geodesics: ``(...)``."""
+        return self.at(z).kinetic(momentum)
+
+    def hamiltonian_grad(self, z: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the Hamiltonian's gradients in z and in the momentum, both ``(..., d)``."""
+        local = self.at(z)
+        return local.kinetic_grad(momentum), local.velocity(momentum)
+
+
+class AutogradLocal(Local):
+    """A metric known by its tensor alone: gradients by autograd, inverse by Cholesky."""
+
+    def __init__(self, metric: Metric, z: Tensor) -> None:
+        metric.check(z)
+        self.metric, self.z = metric, z
+        self._tensor = metric.tensor(z)
+        self._with_graph: tuple[Tensor, Tensor] | None = None
+        # Unchecked, it waits for no device, and a NaN stays one: the caller's to reject.
+        self.cholesky: Tensor = torch.linalg.cholesky_ex(self._tensor).L
+
+    @property
+    def tensor(self) -> Tensor:
+        return self._tensor
+
+    @property
+    def inverse(self) -> Tensor:
+        inverse: Tensor = torch.cholesky_inverse(self.cholesky)
+        return inverse
+
+    @property
+    def log_volume(self) -> Tensor:
+        return self.cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def log_volume_grad(self) -> Tensor:
+        return self._pull(0.5 * self.inverse)
+
+    def velocity(self, momentum: Tensor) -> Tensor:
+        solved: Tensor = torch.cholesky_solve(momentum[..., None], self.cholesky)
+        return solved[..., 0]
+
+    def momentum(self, velocity: Tensor) -> Tensor:
+        return (self._tensor @ velocity[..., None])[..., 0]
+
+    def draw_momentum(self, noise: Tensor) -> Tensor:
+        return (self.cholesky @ noise[..., None])[..., 0]
+
+    def kinetic_grad(self, momentum: Tensor) -> Tensor:
+        return -self.energy_grad(self.velocity(momentum))
+
+    def energy_grad(self, velocity: Tensor) -> Tensor:
+        return self._pull(0.5 * velocity[..., :, None] * velocity[..., None, :])
+
+    def _pull(self, coefficients: Tensor) -> Tensor:
+        """Return the gradient in z of sum_jk a_jk G_jk(z), for coefficients a ``(..., d, d)``."""
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad():
+            z, tensor = self._graph()
+            if not tensor.requires_grad:  # it does not depend on z
+                return torch.zeros_like(z)
+            (grad,) = torch.autograd.grad(
+                tensor,
+                z,
+                coefficients,
+                create_graph=differentiable,
+                retain_graph=True,
+                materialize_grads=True,
+            )
+        return grad
+
+    def _graph(self) -> tuple[Tensor, Tensor]:
+        """Return z and G(z) with the graph between them, which is made once."""
+        if self._with_graph is None:
+            z = self.z if self.z.requires_grad else self.z.detach().requires_grad_()
+            self._with_graph = z, self.metric.tensor(z)
+        return self._with_graph
+
+
+class DiagonalLocal(Local):
+    """A diagonal metric G = diag(g): a subclass gives g and `pull`, the rest follows."""
+
+    @property
+    @abstractmethod
+    def diagonal(self) -> Tensor:
+        """The diagonal g of G, ``(..., d)``, positive."""
+
+    @abstractmethod
+    def pull(self, coefficients: Tensor) -> Tensor:
+        """Return sum_j a_j grad g_j, ``(..., d)``, for coefficients a ``(..., d)``."""
+
+    @property
+    def tensor(self) -> Tensor:
+        return torch.diag_embed(self.diagonal)
+
+    @property
+    def inverse(self) -> Tensor:
+        return torch.diag_embed(self.diagonal.reciprocal())
+
+    @property
+    def log_volume(self) -> Tensor:
+        return 0.5 * self.diagonal.log().sum(-1)
+
+    def log_volume_grad(self) -> Tensor:
+        return self.pull(0.5 / self.diagonal)
+
+    def velocity(self, momentum: Tensor) -> Tensor:
+        return momentum / self.diagonal
+
+    def momentum(self, velocity: Tensor) -> Tensor:
+        return velocity * self.diagonal
+
+    def draw_momentum(self, noise: Tensor) -> Tensor:
+        return noise * self.diagonal.sqrt()
+
+    def kinetic_grad(self, momentum: Tensor) -> Tensor:
+        return self.pull(-0.5 * self.velocity(momentum).square())
+
+
+def check_points(metric: Metric, **points: Tensor) -> None:
+    """Raise `DataError` unless points can be used with ``metric``; called by outermost functions.
+
+    They must be float tensors ``(..., d)`` of the metric's dtype, finite, where the metric is
+    defined, and the metric must be positive definite there.
+
+    Args:
+        metric: a metric.
+        points: points by the name of the argument that holds them.
+    """
+    for name, z in points.items():
+        check_floating(name, z)
+        check_shape(name, z, (*["..."] * (z.dim() - 1), metric.dim))
+        if not z.numel():
+            raise DataError(f"{name} has shape {tuple(z.shape)}: expected at least one point")
+        metric.check(z)
+        check_finite(name, z.detach())
+        outside = int((~metric.contains(z)).sum())
+        if outside:
+            raise DataError(
+                f"{name}: {outside} of {z[..., 0].numel()} points lie outside the domain of "
+                f"{type(metric).__name__}: expected points inside"
+            )
+        bad = int((~torch.isfinite(metric.log_volume(z.detach()))).sum())
+        if bad:
+            raise DataError(
+                f"{type(metric).__name__} is not positive definite at {bad} of "
+                f"{z[..., 0].numel()} points of {name}: expected a metric that is"
+            )

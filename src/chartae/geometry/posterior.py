@@ -1,0 +1,270 @@
+"""The metric of any VAE with Gaussian posteriors, from their covariances (thesis chapter 3)."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from chartae.checks import (
+    check_choice,
+    check_finite,
+    check_floating,
+    check_integer,
+    check_number,
+    check_shape,
+)
+from chartae.distributions import DiagonalNormal
+from chartae.errors import ConfigurationError, DataError
+from chartae.geometry.metric import DiagonalLocal, Metric
+from chartae.geometry.selection import Selection, nearest_neighbour_distances, select_centroids
+
+__all__ = ["PosteriorMetric"]
+
+BLOCK = 2**20
+"""Most entries of a (points, centroids) array made at once: 8 MiB in float64."""
+KEPT = 2**24
+"""Most weights kept for the gradients of the same points, 128 MiB; more are computed again."""
+
+SMALLEST = math.log(torch.finfo(torch.float64).tiny)
+
+
+class _Encoding(Protocol):
+    """What `PosteriorMetric.from_model` needs of a model."""
+
+    def check_data(self, name: str, x: Tensor) -> None: ...
+
+    def posterior(self, x: Tensor) -> torch.distributions.Distribution: ...
+
+
+class PosteriorMetric(Metric):
+    r"""The metric of a VAE's posteriors :math:`N(\mu_i, \mathrm{diag}\,\sigma_i^2)` (eq. 3.6).
+
+    .. math::
+        G(z) = \sum_i \mathrm{diag}(\sigma_i^{-2}) w_i(z) + \lambda e^{-\tau\|z\|^2} I, \quad
+        w_i(z) = e^{-D_i(z)/\rho^2}, \quad
+        D_i(z) = \sum_k \sigma_{ik}^{-2} (z_k - \mu_{ik})^2
+
+    Its volume is *large* near the data. All quantities and gradients are products of the weights
+    with ``(N, d)`` arrays (MATH.md section 5), made in blocks of points. They are computed in
+    float64 whatever the dtype, because the expanded square D cancels: with
+    :math:`\sigma = 10^{-3}` its terms reach 1e7 where their difference is 1.
+
+    Args:
+        means: the :math:`\mu_i`, ``(N, d)``.
+        variances: the :math:`\sigma_i^2`, positive, ``(N, d)``.
+        rho: the reach of a centroid: a positive number, or a rule. ``"euclidean"`` is the thesis'
+            (Alg. 4): the largest distance from a mean to its nearest neighbour. ``"mahalanobis"``
+            is the median of these distances in the units of D. None takes the thesis'.
+        regularization: :math:`\lambda` > 0, the metric in the void.
+        tau: :math:`\tau` at least 0; the thesis takes it below the computer's precision.
+        validate: check the arguments; a training loop that makes a metric a step does not.
+
+    Raises:
+        DataError: for shapes that do not match, entries that are not finite, or variances that
+            are not positive.
+        ConfigurationError: for a number out of range, or a rule for rho with a single centroid.
+
+    >>> metric = PosteriorMetric(torch.zeros(1, 2), torch.tensor([[0.25, 1.0]]), rho=1.0)
+    >>> metric.tensor(torch.zeros(2))
+    tensor([[4.0100, 0.0000],
+            [0.0000, 1.0100]])
+    """
+
+    volume_is_large_near_data = True
+    means: Tensor
+    variances: Tensor
+
+    def __init__(
+        self,
+        means: Tensor,
+        variances: Tensor,
+        rho: float | Literal["euclidean", "mahalanobis"] | None = None,
+        regularization: float = 1e-2,
+        tau: float = 0.0,
+        *,
+        validate: bool = True,
+    ) -> None:
+        if validate:
+            _check(means, variances)
+            check_number("regularization", regularization, above=0.0)
+            check_number("tau", tau, minimum=0.0)
+        super().__init__()
+        self.register_buffer("means", means)
+        self.register_buffer("variances", variances)
+        self.rho = _resolve_rho(rho, means.detach(), variances.detach())
+        self.regularization, self.tau = regularization, tau
+        self._derive()
+        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+            lambda metric, _: metric._derive()
+        )
+
+    def _derive(self) -> None:
+        """Compute what every point needs, in float64, about the mean of the means."""
+        centre = self.means.detach().double().mean(0)
+        means, precisions = self.means.double() - centre, self.variances.double().reciprocal()
+        scaled = precisions * means
+        # log w = [z^2, z] @ quadratic + constant: minus D over rho^2, expanded.
+        quadratic = torch.cat([-precisions, 2.0 * scaled], 1).mT / self.rho**2
+        constant = -(scaled * means).sum(1) / self.rho**2
+        # No buffers: they stay in float64 whatever the metric is cast to.
+        self.centre, self.precisions = centre, precisions
+        self.moments = torch.cat([precisions, scaled], 1)
+        self.quadratic, self.constant = quadratic, constant
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._derive()
+        return self
+
+    @classmethod
+    def from_model(
+        cls,
+        model: _Encoding,
+        x: Tensor,
+        *,
+        num_centroids: int | None = None,
+        selection: Selection = "k-medoids",
+        rho: float | Literal["euclidean", "mahalanobis"] | None = None,
+        regularization: float = 1e-2,
+        tau: float = 0.0,
+        seed: int = 0,
+        batch_size: int = 1024,
+    ) -> Self:
+        """Return the metric of a trained model (thesis Alg. 4).
+
+        Args:
+            model: any model whose ``posterior(x)`` is a diagonal normal.
+            x: the training set, ``(N, *input_shape)``.
+            num_centroids: how many posteriors to keep, at most N; None keeps all.
+            selection: which: ``"k-medoids"`` of the means, or ``"random"``.
+            rho: as in the constructor, of the posteriors kept.
+            regularization: as in the constructor.
+            tau: as in the constructor.
+            seed: of the selection.
+            batch_size: observations encoded at once.
+
+        Raises:
+            ConfigurationError: if the model has no Gaussian posterior, or a number is out of range.
+            DataError: if x is not of the model's shape and dtype.
+        """
+        means, variances = _posteriors(model, x, batch_size)
+        kept = select_centroids(means, num_centroids, selection, seed)
+        return cls(means[kept], variances[kept], rho, regularization, tau)
+
+    @property
+    def dim(self) -> int:
+        return self.means.shape[-1]
+
+    @property
+    def centroids(self) -> Tensor:
+        """The means of the posteriors, ``(N, d)``."""
+        return self.means
+
+    def at(self, z: Tensor) -> "PosteriorLocal":
+        self.check(z)
+        return PosteriorLocal(self, z)
+
+
+class PosteriorLocal(DiagonalLocal):
+    """A `PosteriorMetric` at given points; differentiable in points, means and variances."""
+
+    def __init__(self, metric: PosteriorMetric, z: Tensor) -> None:
+        self.metric, self.z = metric, z
+        self._offset = z.reshape(-1, metric.dim).double() - metric.centre
+        self._rows = max(1, BLOCK // len(metric.means))
+        self._kept: list[Tensor] | None = None
+        if len(self._offset) * len(metric.means) <= KEPT:
+            self._kept = [self._weights_of(x) for x in self._offset.split(self._rows)]
+        pieces = [weights @ metric.precisions for _, weights in self._blocks()]
+        total = torch.cat(pieces).reshape(z.shape) + self._floor()[..., None]
+        self._diagonal = total.to(z.dtype)
+
+    def _weights_of(self, offset: Tensor) -> Tensor:
+        powers = torch.cat([offset.square(), offset], 1)
+        exponent = torch.addmm(self.metric.constant, powers, self.metric.quadratic)
+        # Below the smallest normal number an exponential takes ten times as long.
+        return exponent.clamp(SMALLEST, 0.0).exp()
+
+    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield points about the centre, ``(n, d)``, and their weights, ``(n, N)``."""
+        for index, offset in enumerate(self._offset.split(self._rows)):
+            yield offset, self._weights_of(offset) if self._kept is None else self._kept[index]
+
+    def _floor(self) -> Tensor:
+        """Return lambda exp(-tau ||z||^2), ``(...)``."""
+        norm = self.z.double().square().sum(-1)
+        return self.metric.regularization * torch.exp(-self.metric.tau * norm)
+
+    @property
+    def diagonal(self) -> Tensor:
+        return self._diagonal
+
+    def pull(self, coefficients: Tensor) -> Tensor:
+        metric, d = self.metric, self.metric.dim
+        flat = coefficients.reshape(-1, d).double()
+        pieces = []
+        for (offset, weights), a in zip(self._blocks(), flat.split(self._rows), strict=True):
+            moments = (weights * (a @ metric.precisions.mT)) @ metric.moments
+            pieces.append(offset * moments[:, :d] - moments[:, d:])
+        near = -2.0 / metric.rho**2 * torch.cat(pieces).reshape(self.z.shape)
+        slope = -2.0 * metric.tau * self._floor() * coefficients.double().sum(-1)
+        return (near + slope[..., None] * self.z).to(self.z.dtype)
+
+
+def _check(means: Tensor, variances: Tensor) -> None:
+    check_floating("means", means)
+    check_floating("variances", variances)
+    check_shape("means", means, ("N", "d"))
+    check_shape("variances", variances, means.shape)
+    if not means.numel():
+        raise DataError(f"means has shape {tuple(means.shape)}: expected at least one centroid")
+    check_finite("means", means.detach())
+    check_finite("variances", variances.detach())
+    if not bool((variances > 0).all()):
+        raise DataError(
+            f"variances has {int((variances <= 0).sum())} entries that are not positive: "
+            "expected positive ones"
+        )
+
+
+def _resolve_rho(
+    rho: float | Literal["euclidean", "mahalanobis"] | None, means: Tensor, variances: Tensor
+) -> float:
+    """Return rho, by the rule that it names."""
+    if rho is not None and not isinstance(rho, str):
+        check_number("rho", rho, above=0.0)
+        return float(rho)
+    rule = rho or "euclidean"
+    check_choice("rho", rule, ("euclidean", "mahalanobis"))
+    if len(means) < 2:
+        raise ConfigurationError(f"rho={rho!r} needs two centroids or more: expected a number")
+    if rule == "euclidean":
+        found = float(nearest_neighbour_distances(means).max())
+    else:
+        found = float(nearest_neighbour_distances(means, variances).median())
+    if found == 0.0:
+        raise ConfigurationError(f"rho={rho!r} is 0, for means coincide: expected a number")
+    return found
+
+
+@torch.no_grad()
+def _posteriors(model: _Encoding, x: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Return means and variances of the posteriors of x, ``(N, d)`` each."""
+    if not callable(getattr(model, "posterior", None)):
+        raise ConfigurationError(
+            f"{type(model).__name__} has no posterior: PosteriorMetric expects a model with a "
+            "Gaussian one, such as a VAE"
+        )
+    check_integer("batch_size", batch_size, minimum=1)
+    model.check_data("x", x)
+    pieces = [model.posterior(piece) for piece in x.split(batch_size)]
+    for posterior in pieces:
+        if not isinstance(posterior, DiagonalNormal):
+            raise ConfigurationError(
+                f"the posterior of {type(model).__name__} is {type(posterior).__name__}: "
+                "PosteriorMetric expects a DiagonalNormal"
+            )
+    means = torch.cat([posterior.mean for posterior in pieces])
+    return means, torch.cat([posterior.variance for posterior in pieces])

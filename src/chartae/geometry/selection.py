@@ -1,0 +1,82 @@
+"""Which codes stand for all of them, and how far apart codes are."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from chartae.checks import check_choice, check_integer
+from chartae.randomness import derive_seed, make_generator
+
+__all__ = ["Selection", "nearest_neighbour_distances", "select_centroids"]
+
+Selection = Literal["k-medoids", "random"]
+
+POOL = 5000
+"""Most codes among which medoids are sought: their distances take N^2 numbers."""
+BLOCK = 2**22
+"""Most distances computed at once."""
+
+
+def select_centroids(
+    codes: Tensor, count: int | None, selection: Selection = "k-medoids", seed: int = 0
+) -> Tensor:
+    """Return the indices of codes that stand for all of them, sorted, ``(count,)``.
+
+    Args:
+        codes: ``(N, d)``.
+        count: how many, at most N; None takes all.
+        selection: ``"k-medoids"``, by FasterPAM (Schubert and Rousseeuw, 2021) on Euclidean
+            distances, among a random 5000 of more codes than that; or ``"random"``.
+        seed: of what is random.
+
+    Raises:
+        ConfigurationError: for a count out of range or an unknown selection.
+    """
+    check_choice("selection", selection, ("k-medoids", "random"))
+    check_integer("seed", seed, minimum=0)
+    everything = torch.arange(len(codes), device=codes.device)
+    if count is None:
+        return everything
+    check_integer("num_centroids", count, minimum=1, maximum=len(codes))
+    if count == len(codes):
+        return everything
+    order = torch.randperm(len(codes), generator=make_generator(seed, "centroids"))
+    if selection == "random":
+        chosen = order[:count]
+    else:
+        pool = order[: max(POOL, count)].sort().values
+        chosen = pool[_medoids(codes.detach().cpu()[pool], count, seed)]
+    return chosen.sort().values.to(codes.device)
+
+
+def _medoids(codes: Tensor, count: int, seed: int) -> Tensor:
+    from kmedoids import fasterpam
+
+    distances = torch.cdist(codes.double(), codes.double()).numpy()
+    result = fasterpam(distances, count, random_state=derive_seed(seed, "medoids") % 2**32)
+    return torch.as_tensor(result.medoids.astype("int64"))
+
+
+@torch.no_grad()
+def nearest_neighbour_distances(means: Tensor, variances: Tensor | None = None) -> Tensor:
+    r"""Return the distance from each mean to the nearest other one, ``(N,)`` float64.
+
+    Args:
+        means: ``(N, d)``, at least 2.
+        variances: ``(N, d)``; with them distances to j are in units of the j-th,
+            :math:`\sum_k \sigma_{jk}^{-2} (\mu_{ik} - \mu_{jk})^2` before the root.
+    """
+    x = means.double() - means.double().mean(0)
+    precisions = torch.ones_like(x) if variances is None else variances.double().reciprocal()
+    scaled = precisions * x
+    quadratic = torch.cat([precisions, -2.0 * scaled], 1).mT
+    constant = (scaled * x).sum(1)
+    rows = max(1, BLOCK // len(x))
+    nearest = []
+    for start in range(0, len(x), rows):
+        piece = x[start : start + rows]
+        squared = torch.addmm(constant, torch.cat([piece.square(), piece], 1), quadratic)
+        squared.diagonal(start).fill_(torch.inf)
+        nearest.append(squared.amin(1).clamp_min(0.0).sqrt())
+    return torch.cat(nearest)
