@@ -82,6 +82,10 @@ class CentroidMetric(Metric):
     def dim(self) -> int:
         return self.centroids.shape[-1]
 
+    @property
+    def landmarks(self) -> Tensor:
+        return self.centroids
+
     def at(self, z: Tensor) -> "CentroidLocal":
         self.check(z)
         return CentroidLocal(self, z)

@@ -58,6 +58,11 @@ class ConformalMetric(Metric):
     def dim(self) -> int:
         return self._dim
 
+    @property
+    def landmarks(self) -> Tensor:
+        known: Tensor = getattr(self.log_potential, "landmarks", super().landmarks)
+        return known
+
     def at(self, z: Tensor) -> "ConformalLocal":
         self.check(z)
         return ConformalLocal(self, z)
@@ -70,7 +75,7 @@ class ConformalMetric(Metric):
         return grad.reshape(z.shape)
 
     def _autograd(self, z: Tensor) -> Tensor:
-        differentiable = torch.is_grad_enabled()
+        differentiable = torch.is_grad_enabled() and z.requires_grad
         with torch.enable_grad():
             leaf = z if z.requires_grad else z.detach().requires_grad_()
             total = self.log_potential(leaf).sum()
@@ -111,6 +116,10 @@ class _VolumePotential(nn.Module):
     def __init__(self, metric: Metric, power: float) -> None:
         super().__init__()
         self.metric, self.power = metric, power
+
+    @property
+    def landmarks(self) -> Tensor:
+        return self.metric.landmarks
 
     def forward(self, z: Tensor) -> Tensor:
         return self.power * self.metric.log_volume(z)

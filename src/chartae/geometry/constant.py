@@ -28,7 +28,7 @@ class ConstantMetric(Metric):
 
     def __init__(self, matrix: Tensor) -> None:
         check_floating("matrix", matrix)
-        check_shape("matrix", matrix, ("d", matrix.shape[-1] if matrix.dim() else "d"))
+        check_shape("matrix", matrix, ("d", matrix.shape[0] if matrix.dim() else "d"))
         check_positive_definite("matrix", matrix)
         super().__init__()
         self.register_buffer("matrix", matrix)

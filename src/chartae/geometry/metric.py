@@ -92,6 +92,11 @@ class Metric(nn.Module, ABC):
     def dim(self) -> int:
         """Dimension d of the latent space."""
 
+    @property
+    def landmarks(self) -> Tensor:
+        """Points near which the data lie, ``(n, d)``: geodesics are first sought among them."""
+        return torch.empty(0, self.dim)
+
     def at(self, z: Tensor) -> Local:
         """Return the metric at ``z``, ``(..., d)``; what its quantities share is computed once."""
         return AutogradLocal(self, z)
@@ -100,16 +105,16 @@ class Metric(nn.Module, ABC):
         """Return which points lie where the metric is defined, ``(...)`` bool; all, by default."""
         return torch.ones_like(z[..., 0], dtype=torch.bool)
 
-    def check(self, z: Tensor) -> None:
+    def check(self, z: Tensor, name: str = "z") -> None:
         """Raise `DataError` unless ``z`` is ``(..., d)``, of the metric's own dtype if it has one.
 
         It looks at no value, and so costs nothing; `check_points` does.
         """
-        check_shape("z", z, (*["..."] * (z.dim() - 1), self.dim))
+        check_shape(name, z, (*["..."] * (z.dim() - 1), self.dim))
         own = (t for t in chain(self.buffers(), self.parameters()) if t.is_floating_point())
         dtype = next(own, z).dtype
         if z.dtype != dtype:
-            raise DataError(f"z has dtype {z.dtype}: the metric has {dtype}")
+            raise DataError(f"{name} has dtype {z.dtype}: the metric has {dtype}")
 
     def tensor(self, z: Tensor) -> Tensor:
         """Return G(z), ``(..., d, d)``, for z ``(..., d)``."""
@@ -190,7 +195,8 @@ class AutogradLocal(Local):
 
     def _pull(self, coefficients: Tensor) -> Tensor:
         """Return the gradient in z of sum_jk a_jk G_jk(z), for coefficients a ``(..., d, d)``."""
-        differentiable = torch.is_grad_enabled()
+        wanted = self.z.requires_grad or coefficients.requires_grad
+        differentiable = torch.is_grad_enabled() and wanted
         with torch.enable_grad():
             z, tensor = self._graph()
             if not tensor.requires_grad:  # it does not depend on z
@@ -265,10 +271,9 @@ def check_points(metric: Metric, **points: Tensor) -> None:
     """
     for name, z in points.items():
         check_floating(name, z)
-        check_shape(name, z, (*["..."] * (z.dim() - 1), metric.dim))
+        metric.check(z, name)
         if not z.numel():
             raise DataError(f"{name} has shape {tuple(z.shape)}: expected at least one point")
-        metric.check(z)
         check_finite(name, z.detach())
         outside = int((~metric.contains(z)).sum())
         if outside:

@@ -1,0 +1,166 @@
+"""Geodesics from where they start: the exponential map, and parallel transport along curves."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.func import jvp
+
+from chartae.checks import check_finite, check_integer, check_shape
+from chartae.errors import DataError, DivergenceError
+from chartae.geometry.metric import Metric, check_points
+
+__all__ = ["exponential_map", "exponential_path", "parallel_transport", "shoot"]
+
+
+def exponential_map(metric: Metric, z: Tensor, v: Tensor, *, num_steps: int = 100) -> Tensor:
+    r"""Return :math:`\mathrm{Exp}_z(v)`, where the geodesic of velocity v at z is at time 1.
+
+    Hamilton's equations :math:`\dot z = G^{-1} q,\ \dot q = -\frac12 \nabla_z q^\top G^{-1} q` are
+    integrated by the midpoint method, of second order (thesis Alg. 2).
+
+    Args:
+        metric: a metric.
+        z: starting points, ``(..., d)``.
+        v: velocities there, ``(..., d)``; leading dimensions broadcast against those of z.
+        num_steps: steps of the integrator, at least 1.
+
+    Raises:
+        DataError: for points or velocities of another shape or dtype than the metric's, outside
+            its domain, or not finite.
+        ConfigurationError: for a number of steps out of range.
+        DivergenceError: if a geodesic leaves the finite numbers, because the steps are too long
+            or it leaves the metric's domain.
+
+    >>> from chartae.geometry.conformal import PoincareMetric
+    >>> z = exponential_map(PoincareMetric(2), torch.zeros(2), torch.tensor([0.5, 0.0]))
+    >>> z  # tanh(0.5)
+    tensor([0.4621, 0.0000])
+    """
+    return _checked_path(metric, z, v, num_steps)[-1]
+
+
+def exponential_path(metric: Metric, z: Tensor, v: Tensor, *, num_steps: int = 100) -> Tensor:
+    """Return the geodesic of velocity v at z, from time 0 to 1: ``(..., num_steps + 1, d)``.
+
+    Arguments and errors as in `exponential_map`.
+    """
+    return torch.stack(_checked_path(metric, z, v, num_steps), -2)
+
+
+def shoot(
+    metric: Metric, z: Tensor, momentum: Tensor, num_steps: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield points and momenta ``(..., d)`` of geodesics at times 0, 1/n ... 1, without checks."""
+    step = 1.0 / num_steps
+    yield z, momentum
+    for _ in range(num_steps):
+        slope, velocity = metric.hamiltonian_grad(z, momentum)
+        middle = z + 0.5 * step * velocity, momentum - 0.5 * step * slope
+        slope, velocity = metric.hamiltonian_grad(*middle)
+        z, momentum = z + step * velocity, momentum - step * slope
+        yield z, momentum
+
+
+def _checked_path(metric: Metric, z: Tensor, v: Tensor, num_steps: int) -> list[Tensor]:
+    """Return the points of a geodesic; differentiable in z and v, if these ask for it."""
+    check_integer("num_steps", num_steps, minimum=1)
+    check_points(metric, z=z)
+    check_vectors(metric, "v", v, z)
+    z, v = torch.broadcast_tensors(z, v)
+    wanted = torch.is_grad_enabled() and (z.requires_grad or v.requires_grad)
+    with torch.set_grad_enabled(wanted):
+        momentum = metric.at(z).momentum(v)
+        points = [point for point, _ in shoot(metric, z, momentum, num_steps)]
+    lost = int((~torch.isfinite(points[-1]).all(-1)).sum())
+    if lost:
+        raise DivergenceError(
+            f"{lost} of {z[..., 0].numel()} geodesics left the finite numbers: raise num_steps, "
+            "shorten v, or keep them inside the domain of the metric"
+        )
+    return points
+
+
+def check_vectors(metric: Metric, name: str, v: Tensor, z: Tensor) -> None:
+    """Raise `DataError` unless v are finite tangent vectors that broadcast against points z."""
+    check_shape(name, v, (*["..."] * (v.dim() - 1), metric.dim))
+    if v.dtype != z.dtype:
+        raise DataError(f"{name} has dtype {v.dtype}: the points have {z.dtype}")
+    check_finite(name, v.detach())
+    try:
+        torch.broadcast_shapes(v.shape, z.shape)
+    except RuntimeError as error:
+        raise DataError(
+            f"{name} has shape {tuple(v.shape)} for points of shape {tuple(z.shape)}: expected "
+            "shapes that broadcast"
+        ) from error
+
+
+@torch.no_grad()
+def parallel_transport(metric: Metric, curve: Tensor, v: Tensor) -> Tensor:
+    r"""Return v carried along a curve without turning: ``(..., T, d)``, its value at each point.
+
+    The equation of parallel transport, for the momentum :math:`\alpha = G v` at velocity u,
+
+    .. math::
+        \dot\alpha = \tfrac12 [(D_u G) v - (D_v G) u + \nabla_z (u^\top G v)],
+
+    is integrated by the implicit midpoint method on each segment: second order in the distance
+    between points. Inner products of transported vectors are kept to that order.
+
+    Args:
+        metric: a metric, differentiable by autograd.
+        curve: points of the curve, ``(..., T, d)``, T at least 2.
+        v: vectors at its first point, ``(..., d)``; leading dimensions broadcast.
+
+    Raises:
+        DataError: for shapes or dtypes that do not fit, values that are not finite, or points
+            outside the metric's domain.
+
+    >>> from chartae.geometry.constant import EuclideanMetric
+    >>> line = torch.linspace(0, 1, 5)[:, None] * torch.ones(2)
+    >>> parallel_transport(EuclideanMetric(2), line, torch.tensor([1.0, 2.0]))[-1]
+    tensor([1., 2.])
+    """
+    check_curve(metric, curve)
+    check_vectors(metric, "v", v, curve[..., 0, :])
+    start, v = torch.broadcast_tensors(curve[..., 0, :], v)
+    momentum = metric.at(start).momentum(v)
+    momenta = [momentum]
+    for turn in _turns(metric, curve).unbind(-3):
+        momentum = (turn @ momentum[..., None])[..., 0]
+        momenta.append(momentum)
+    moved = torch.stack(momenta, -2)
+    return metric.at(curve.expand_as(moved)).velocity(moved)
+
+
+def _turns(metric: Metric, curve: Tensor) -> Tensor:
+    """Return the matrices that carry momenta over each segment, ``(..., T - 1, d, d)``."""
+    step, middle = curve.diff(dim=-2), 0.5 * (curve[..., 1:, :] + curve[..., :-1, :])
+    identity = torch.eye(metric.dim, dtype=curve.dtype, device=curve.device)
+    basis = identity.reshape(-1, *[1] * (curve.dim() - 1), metric.dim)
+    change = _change(metric, middle, step, basis).movedim(0, -1) @ metric.at(middle).inverse
+    turns: Tensor = torch.linalg.solve(identity - 0.5 * change, identity + 0.5 * change)
+    return turns
+
+
+def _change(metric: Metric, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Return how the momentum of v changes over a small displacement u, ``(..., d)``."""
+    z, u, v = (tensor.contiguous() for tensor in torch.broadcast_tensors(z, u, v))
+    both, vectors = torch.stack([z, z]), torch.stack([v, u])
+    directions = torch.stack([u, v])
+    along: Tensor = jvp(lambda x: metric.at(x).momentum(vectors), (both,), (directions,))[1]
+    local = metric.at(z)
+    # The gradient of a bilinear form, from that of its quadratic form.
+    slope = 0.5 * (local.energy_grad(u + v) - local.energy_grad(u - v))
+    change: Tensor = 0.5 * (along[0] - along[1] + slope)
+    return change
+
+
+def check_curve(metric: Metric, curve: Tensor) -> None:
+    """Raise `DataError` unless ``curve`` is ``(..., T, d)``, at least two points of the metric."""
+    check_points(metric, curve=curve)
+    if curve.dim() < 2 or curve.shape[-2] < 2:
+        raise DataError(
+            f"curve has shape {tuple(curve.shape)}: expected (..., T, {metric.dim}), T at least 2"
+        )

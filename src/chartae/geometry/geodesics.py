@@ -1,0 +1,466 @@
+"""Shortest paths between points: geodesics, distances, logarithms."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chartae.checks import check_integer, check_number
+from chartae.errors import DataError
+from chartae.geometry.curves import at_constant_speed, refined, smooth_length
+from chartae.geometry.exponential import check_curve, shoot
+from chartae.geometry.graph import graph_paths
+from chartae.geometry.metric import Local, Metric, check_points
+
+__all__ = [
+    "Paths",
+    "distance",
+    "geodesic",
+    "initial_velocity",
+    "logarithmic_map",
+    "shortest_paths",
+]
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 2**14
+"""Most points of paths that are moved at once."""
+MOST_POINTS = 512
+"""A path that needs more points than that is reported as not found."""
+MEMORY = 10
+"""Steps that L-BFGS remembers."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Shortest paths between pairs of points, and how well they were found.
+
+    Attributes:
+        points: at equal times, both ends included, ``(..., num_points, d)``.
+        lengths: ``(...)``.
+        converged: whether both figures below fell under what was asked for, ``(...)`` bool.
+        residual: size of the step that is left to the minimum, in the energy's norm and relative
+            to the path's, ``(...)``; the length is longer than it must be by its square, about.
+        error: by how much the length changes when the points are doubled, relative, ``(...)``.
+    """
+
+    points: Tensor
+    lengths: Tensor
+    converged: Tensor
+    residual: Tensor
+    error: Tensor
+
+
+@torch.no_grad()
+def shortest_paths(
+    metric: Metric,
+    start: Tensor,
+    end: Tensor,
+    *,
+    num_points: int = 64,
+    tolerance: float = 1e-4,
+    resolution: float = 1e-2,
+    max_iterations: int = 300,
+    nodes: Tensor | None = None,
+) -> Paths:
+    r"""Find the curves of least energy :math:`\frac12\int\|\dot\gamma\|_G^2\,dt` between points.
+
+    Every pair starts from the straight line or from the shortest path in a graph of nearest
+    neighbours, whichever is shorter, and the points in between descend by L-BFGS, all pairs at
+    once. Its preconditioner is the energy's Hessian for the metric frozen where the path is,
+    whose inverse takes two cumulative sums. A path whose length changes when its points are
+    doubled - a metric with ridges narrower than its segments - descends again with twice as
+    many. A minimum of the energy has constant speed; that it is the shortest of all, no descent
+    can tell.
+
+    Args:
+        metric: a metric.
+        start: ``(..., d)``.
+        end: ``(..., d)``; leading dimensions broadcast against those of ``start``.
+        num_points: points of each path, at least 3.
+        tolerance: the residual at which a path counts as found, positive.
+        resolution: the error at which its points count as enough, positive.
+        max_iterations: steps of the descent, at most, for each number of points.
+        nodes: nodes of the graph, ``(n, d)``; None takes the metric's `landmarks`, and none of
+            them starts from straight lines.
+
+    Raises:
+        DataError: for points of another shape or dtype than the metric's, outside its domain, or
+            not finite.
+        ConfigurationError: for a number out of range.
+
+    >>> from chartae.geometry.conformal import PoincareMetric
+    >>> paths = shortest_paths(
+    ...     PoincareMetric(2), torch.tensor([0.0, 0.5]), torch.tensor([[0.5, 0.0], [0.0, -0.5]])
+    ... )
+    >>> paths.lengths, paths.converged
+    (tensor([1.6807, 2.1972]), tensor([True, True]))
+    """
+    check_integer("num_points", num_points, minimum=3)
+    check_integer("max_iterations", max_iterations, minimum=1)
+    check_number("tolerance", tolerance, above=0.0)
+    check_number("resolution", resolution, above=0.0)
+    start, end = _pairs(metric, start, end)
+    landmarks = metric.landmarks if nodes is None else nodes
+    if len(landmarks):
+        check_points(metric, nodes=landmarks)
+    shape = start.shape[:-1]
+    start, end = start.reshape(-1, metric.dim), end.reshape(-1, metric.dim)
+    first = _first_paths(metric, start, end, num_points, landmarks)
+    pieces = [
+        _resolve(metric, piece, tolerance, resolution, max_iterations)
+        for piece in first.split(max(1, BLOCK // num_points))
+    ]
+    points, lengths, residual, error = (torch.cat(column) for column in zip(*pieces, strict=True))
+    return Paths(
+        points.reshape(*shape, num_points, metric.dim),
+        lengths.reshape(shape),
+        ((residual <= tolerance) & (error <= resolution)).reshape(shape),
+        residual.reshape(shape),
+        error.reshape(shape),
+    )
+
+
+def geodesic(
+    metric: Metric, start: Tensor, end: Tensor, *, num_points: int = 64, **options: Any
+) -> Tensor:
+    """Return shortest paths at equal times, ``(..., num_points, d)``.
+
+    A path that was not found to the tolerance is named in a warning; `shortest_paths` returns
+    the figures. Arguments and errors as there.
+
+    >>> from chartae.geometry.constant import EuclideanMetric
+    >>> geodesic(EuclideanMetric(1), torch.zeros(1), torch.ones(1), num_points=3)[:, 0]
+    tensor([0.0000, 0.5000, 1.0000])
+    """
+    return _warned(shortest_paths(metric, start, end, num_points=num_points, **options)).points
+
+
+def distance(
+    metric: Metric, start: Tensor, end: Tensor, *, num_points: int = 33, **options: Any
+) -> Tensor:
+    """Return Riemannian distances, the lengths of shortest paths: ``(...)``.
+
+    A path that was not found to the tolerance is named in a warning; `shortest_paths` returns
+    the figures. Arguments and errors as there.
+
+    >>> from chartae.geometry.conformal import PoincareMetric
+    >>> distance(PoincareMetric(1), torch.zeros(1), torch.tensor([[0.5], [-0.5]]))
+    tensor([1.0986, 1.0986])
+    """
+    return _warned(shortest_paths(metric, start, end, num_points=num_points, **options)).lengths
+
+
+@torch.no_grad()
+def initial_velocity(metric: Metric, curve: Tensor) -> Tensor:
+    """Return the velocity at the first point of a geodesic, of second order: ``(..., d)``.
+
+    Args:
+        metric: a metric.
+        curve: points at equal times, ``(..., T, d)``, T at least 2, as `geodesic` gives them.
+
+    Raises:
+        DataError: for a shape or dtype that does not fit, or points that cannot be used.
+    """
+    check_curve(metric, curve)
+    first, second = curve[..., 0, :], curve[..., 1, :]
+    step = 1.0 / (curve.shape[-2] - 1)
+    local = metric.at(0.5 * (first + second))
+    momentum = local.momentum((second - first) / step)
+    # Half a step back in time, by Hamilton's equation for the momentum.
+    return metric.at(first).velocity(momentum + 0.5 * step * local.kinetic_grad(momentum))
+
+
+@torch.no_grad()
+def logarithmic_map(
+    metric: Metric,
+    z: Tensor,
+    target: Tensor,
+    *,
+    num_points: int = 64,
+    num_steps: int = 100,
+    tolerance: float | None = None,
+    max_iterations: int = 20,
+    **options: Any,
+) -> Tensor:
+    r"""Return :math:`\mathrm{Log}_z(y)`, the velocity at z of the geodesic to y: ``(..., d)``.
+
+    The shortest path gives the velocity to second order; Broyden's method then corrects it, from a
+    Jacobian by differences, until
+    `exponential_map` reaches y. Where shooting fails, because geodesics from z spread apart too
+    fast, the velocity of the shortest path is returned, and a warning says for how many.
+
+    Args:
+        metric: a metric.
+        z: base points, ``(..., d)``.
+        target: the points y, ``(..., d)``; leading dimensions broadcast.
+        num_points: points of the paths.
+        num_steps: steps of the exponential map.
+        tolerance: distance from Exp_z(Log_z(y)) to y, relative to that from z; None takes 1e-4 in
+            float32 and 1e-8 in float64.
+        max_iterations: corrections, at most.
+        options: further arguments of `shortest_paths`.
+
+    Raises:
+        DataError, ConfigurationError: as `shortest_paths`.
+
+    >>> from chartae.geometry.conformal import PoincareMetric
+    >>> logarithmic_map(PoincareMetric(2), torch.zeros(2), torch.tensor([0.4621, 0.0]))
+    tensor([0.5000, 0.0000])
+    """
+    paths = _warned(shortest_paths(metric, z, target, num_points=num_points, **options))
+    z, target = paths.points[..., 0, :], paths.points[..., -1, :]
+    first = initial_velocity(metric, paths.points)
+    if tolerance is None:
+        tolerance = 1e-4 if z.dtype == torch.float32 else 1e-8
+    check_number("tolerance", tolerance, above=0.0)
+    shape = z.shape
+    z, target, first = (tensor.reshape(-1, metric.dim) for tensor in (z, target, first))
+    velocity, found = _corrected(metric, z, target, first, num_steps, tolerance, max_iterations)
+    lost = int((~found).sum())
+    if lost:
+        logger.warning(
+            "%d of %d logarithms could not be corrected by shooting: they have the accuracy of "
+            "the shortest paths",
+            lost,
+            len(found),
+        )
+    return torch.where(found[:, None], velocity, first).reshape(shape)
+
+
+def _corrected(
+    metric: Metric,
+    z: Tensor,
+    target: Tensor,
+    velocity: Tensor,
+    num_steps: int,
+    tolerance: float,
+    max_iterations: int,
+) -> tuple[Tensor, Tensor]:
+    """Return velocities whose geodesics reach the targets, ``(n, d)``, and which ones do."""
+
+    def miss(v: Tensor) -> Tensor:
+        start = z.expand_as(v)
+        *_, (end, _) = shoot(metric, start, metric.at(start).momentum(v), num_steps)
+        return end - target
+
+    within = tolerance * (target - z).norm(dim=-1)
+    residual = miss(velocity)
+    inverse = _inverse_jacobian(miss, velocity, residual)
+    damping = torch.ones_like(within)[:, None]
+    for _ in range(max_iterations):
+        active = residual.norm(dim=-1, keepdim=True) > within[:, None]
+        if not bool(active.any()):
+            break
+        step = -damping * (inverse @ residual[..., None])[..., 0]
+        step = torch.where(active & torch.isfinite(step), step, 0.0)
+        after = miss(velocity + step)
+        change = (after - residual)[..., None]
+        left = step[:, None, :] @ inverse
+        update = (step[..., None] - inverse @ change) @ left / (left @ change)
+        inverse = torch.where(torch.isfinite(update), inverse + update, inverse)
+        closer = after.norm(dim=-1, keepdim=True) < residual.norm(dim=-1, keepdim=True)
+        velocity = torch.where(closer, velocity + step, velocity)
+        residual = torch.where(closer, after, residual)
+        damping = torch.where(closer, (2.0 * damping).clamp_max(1.0), 0.5 * damping)
+    return velocity, residual.norm(dim=-1) <= within
+
+
+def _inverse_jacobian(function: Callable[[Tensor], Tensor], v: Tensor, value: Tensor) -> Tensor:
+    """Return the inverse of a function's Jacobian at each v ``(n, d)``, by differences."""
+    d = v.shape[-1]
+    step = torch.finfo(v.dtype).eps ** 0.5 * v.norm(dim=-1, keepdim=True)
+    shifts = step * torch.eye(d, dtype=v.dtype, device=v.device)[:, None]
+    columns = (function(v + shifts) - value) / step
+    inverse: Tensor = torch.linalg.inv_ex(columns.movedim(0, -1))[0]
+    return inverse
+
+
+def _warned(paths: Paths) -> Paths:
+    lost = int((~paths.converged).sum())
+    if lost:
+        logger.warning(
+            "%d of %d shortest paths were not found to the tolerance (largest residual %.1e, "
+            "largest error of a length %.1e): raise max_iterations or num_points; shortest_paths "
+            "says which",
+            lost,
+            paths.converged.numel(),
+            float(paths.residual.max()),
+            float(paths.error.max()),
+        )
+    return paths
+
+
+def _pairs(metric: Metric, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """Return checked points, broadcast against each other."""
+    check_points(metric, start=start, end=end)
+    try:
+        start, end = torch.broadcast_tensors(start, end)
+    except RuntimeError as error:
+        raise DataError(
+            f"start has shape {tuple(start.shape)} and end {tuple(end.shape)}: expected shapes "
+            "that broadcast"
+        ) from error
+    return start, end
+
+
+def _first_paths(
+    metric: Metric, start: Tensor, end: Tensor, num_points: int, nodes: Tensor
+) -> Tensor:
+    """Return the paths ``(pairs, num_points, d)`` that the descent starts from."""
+    times = torch.linspace(0.0, 1.0, num_points, dtype=start.dtype, device=start.device)[:, None]
+    lines = torch.lerp(start[:, None], end[:, None], times)
+    if not len(nodes):
+        return lines
+    paths = graph_paths(metric, start, end, num_points, nodes)
+    shorter = smooth_length(metric, paths) < smooth_length(metric, lines)
+    return torch.where(shorter[:, None, None], paths, lines)
+
+
+def _resolve(
+    metric: Metric, first: Tensor, tolerance: float, resolution: float, max_iterations: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return points, lengths, residuals and errors of paths, with as many points as they need."""
+    points, residual = _Descent(metric, first, tolerance).run(max_iterations)
+    fine = refined(points)
+    lengths = smooth_length(metric, fine)
+    change = (lengths - smooth_length(metric, points)).abs()
+    still = (points == points[:, :1]).all(-1).all(-1)  # a point with itself
+    lengths = torch.where(still, 0.0, lengths)
+    error = torch.where(still, 0.0, change / lengths)
+    coarse = error > resolution
+    if bool(coarse.any()) and fine.shape[1] <= MOST_POINTS:
+        # What hid between the points has upset the speed.
+        even = at_constant_speed(metric, fine[coarse], fine.shape[1])
+        better = _resolve(metric, even, tolerance, resolution, max_iterations)
+        points[coarse] = better[0][:, ::2]
+        lengths[coarse], residual[coarse], error[coarse] = better[1:]
+    return points, lengths, residual, error
+
+
+class _Descent:
+    """L-BFGS on the energies of many paths at once, each with a step of its own.
+
+    The energy of points x_0 ... x_n is 1/2n sum_k v_k^T G(m_k) v_k, with v_k = n (x_{k+1} - x_k)
+    and m_k the middle of the segment.
+    """
+
+    def __init__(self, metric: Metric, points: Tensor, tolerance: float) -> None:
+        self.metric, self.tolerance = metric, tolerance
+        self.points, self.residual = points, points.new_full((len(points),), math.inf)
+        self.pairs = torch.arange(len(points), device=points.device)  # those still moving
+        self.x = points.clone()
+        local, self.energy, self.grad = self._evaluate(self.x)
+        empty = self.grad.new_zeros(MEMORY, *self.grad.shape)
+        self.moves, self.changes = empty, empty
+        self.curvatures = empty.new_zeros(MEMORY, len(points))  # 1 / (move . change), or 0
+        self.direction = self._direction(local)
+        self.slope = _dot(self.grad, self.direction)
+        self.step = torch.ones_like(self.energy)
+
+    def run(self, max_iterations: int) -> tuple[Tensor, Tensor]:
+        """Return points and residuals."""
+        self._retire()
+        for _ in range(max_iterations):
+            if not len(self.pairs):
+                break
+            self._advance()
+            self._retire()
+        self._store(torch.ones_like(self.energy, dtype=torch.bool))
+        return self.points, self.residual
+
+    def _evaluate(self, x: Tensor) -> tuple[Local, Tensor, Tensor]:
+        """Return the metric on the segments, energies, and gradients at the inner points."""
+        segments = x.shape[1] - 1
+        velocity = segments * (x[:, 1:] - x[:, :-1])
+        local = self.metric.at(0.5 * (x[:, 1:] + x[:, :-1]))
+        momentum = local.momentum(velocity)
+        energy = 0.5 * (velocity * momentum).sum(-1).mean(-1)
+        force = -local.kinetic_grad(momentum)
+        grad = momentum[:, :-1] - momentum[:, 1:]
+        return local, energy, grad + (force[:, :-1] + force[:, 1:]) / (2 * segments)
+
+    def _precondition(self, local: Local, grad: Tensor) -> Tensor:
+        """Solve for the move whose energy, for a metric frozen at ``local``, has this gradient.
+
+        Between inner points the momentum of the move changes by the gradient, and the increments
+        G^-1 p sum to zero: the ends stay.
+        """
+        change = torch.cat([torch.zeros_like(grad[:, :1]), grad.cumsum(1)], 1)
+        total = local.velocity(change).sum(1)
+        constant: Tensor = torch.linalg.solve_ex(local.inverse.sum(1), total)[0]
+        increments = local.velocity(constant[:, None] - change) / change.shape[1]
+        return increments.cumsum(1)[:, :-1]
+
+    def _direction(self, local: Local) -> Tensor:
+        """Return the descent direction of L-BFGS (Nocedal and Wright, Alg. 7.4)."""
+        remaining, weights = self.grad, []
+        for k in range(MEMORY - 1, -1, -1):
+            weight = self.curvatures[k] * _dot(self.moves[k], remaining)
+            remaining = remaining - weight[:, None, None] * self.changes[k]
+            weights.append(weight)
+        move = self._precondition(local, remaining)
+        for k, weight in enumerate(reversed(weights)):
+            correction = weight - self.curvatures[k] * _dot(self.changes[k], move)
+            move = move + correction[:, None, None] * self.moves[k]
+        return -move
+
+    def _advance(self) -> None:
+        """Try every pair's step; keep those that lower the energy enough, shorten the others."""
+        x = self.x.clone()
+        x[:, 1:-1] += self.step[:, None, None] * self.direction
+        local, energy, grad = self._evaluate(x)
+        # Near the minimum the gain drowns in rounding, and the gradient alone tells.
+        rounding = 10.0 * torch.finfo(energy.dtype).eps * self.energy
+        lower = energy <= self.energy + 1e-4 * self.step * self.slope + rounding
+        lower &= torch.isfinite(grad).all(-1).all(-1)
+        self._remember(lower, x[:, 1:-1] - self.x[:, 1:-1], grad - self.grad)
+        wide = lower[:, None, None]
+        self.x, self.grad = torch.where(wide, x, self.x), torch.where(wide, grad, self.grad)
+        self.energy = torch.where(lower, energy, self.energy)
+        direction = self._direction(local)
+        self.direction = torch.where(wide, direction, self.direction)
+        self.slope = _dot(self.grad, self.direction)
+        self.step = torch.where(lower, torch.ones_like(self.step), 0.3 * self.step)
+
+    def _remember(self, lower: Tensor, move: Tensor, change: Tensor) -> None:
+        product = _dot(move, change)
+        curved = product > 1e-10 * (_dot(move, move) * _dot(change, change)).sqrt()
+        new = lower & curved
+        curvature = torch.where(new, product.reciprocal(), 0.0)
+        wide = new[:, None, None]
+        self.moves = torch.where(wide, _pushed(self.moves, move), self.moves)
+        self.changes = torch.where(wide, _pushed(self.changes, change), self.changes)
+        self.curvatures = torch.where(new, _pushed(self.curvatures, curvature), self.curvatures)
+
+    def _retire(self) -> None:
+        """Take out the pairs that are done, once they are worth the copying."""
+        tiny = torch.finfo(self.energy.dtype).tiny
+        self._relative = (-self.slope / (2.0 * self.energy).clamp_min(tiny)).clamp_min(0.0).sqrt()
+        done = (self._relative <= self.tolerance) | (self.step < 1e-6)
+        if not bool(done.any()) or (3 * int(done.sum()) < len(done) and len(done) > 8):
+            return
+        self._store(done)
+        kept = ~done
+        self.pairs, self.x = self.pairs[kept], self.x[kept]
+        self.energy, self.grad, self.slope = self.energy[kept], self.grad[kept], self.slope[kept]
+        self.direction, self.step = self.direction[kept], self.step[kept]
+        self.moves, self.changes = self.moves[:, kept], self.changes[:, kept]
+        self.curvatures, self._relative = self.curvatures[:, kept], self._relative[kept]
+
+    def _store(self, which: Tensor) -> None:
+        self.points[self.pairs[which]] = self.x[which]
+        self.residual[self.pairs[which]] = self._relative[which]
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the products of moves of paths ``(pairs, n, d)``: ``(pairs,)``."""
+    return (a * b).sum((-2, -1))
+
+
+def _pushed(memory: Tensor, newest: Tensor) -> Tensor:
+    return torch.cat([memory[1:], newest[None]])

@@ -1,0 +1,85 @@
+"""Shortest paths in a graph of nearest neighbours, from which geodesics are sought."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from chartae.geometry.curves import at_constant_speed, segment_lengths
+from chartae.geometry.metric import Metric
+
+__all__ = ["graph_paths"]
+
+NEIGHBOURS = 8
+MOST_NODES = 300
+"""More nodes than that are thinned out evenly."""
+
+
+def graph_paths(
+    metric: Metric, start: Tensor, end: Tensor, num_points: int, nodes: Tensor
+) -> Tensor:
+    """Return the shortest paths through nodes, ``(pairs, num_points, d)``, at a constant speed.
+
+    Each node is joined to its nearest neighbours, and by the edges of the minimum spanning tree,
+    which leave no part of the graph out. Edges are straight and have their Riemannian length.
+
+    Args:
+        metric: a metric.
+        start: ``(pairs, d)``.
+        end: ``(pairs, d)``.
+        num_points: points of each path.
+        nodes: ``(n, d)``, at least one.
+    """
+    if len(nodes) > MOST_NODES:
+        nodes = nodes[torch.linspace(0, len(nodes) - 1, MOST_NODES).long()]
+    between, before = _routes(metric, nodes)
+    first, entry = _entries(metric, start, nodes)
+    last, exit_ = _entries(metric, end, nodes)
+    # The cheapest of the ways in and out, over all pairs of neighbouring nodes.
+    total = first[:, :, None] + between[entry[:, :, None], exit_[:, None, :]] + last[:, None, :]
+    best = total.reshape(len(total), -1).argmin(1)
+    rows, ways = np.arange(len(best)), last.shape[1]
+    sources, targets = entry[rows, best // ways], exit_[rows, best % ways]
+    chains = _chains(before, sources, targets)
+    corners = torch.cat([start[:, None], nodes[torch.as_tensor(chains)], end[:, None]], 1)
+    return at_constant_speed(metric, corners, num_points)
+
+
+def _routes(metric: Metric, nodes: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Return distances in the graph between all nodes, and the node before each on the way."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import dijkstra, minimum_spanning_tree
+
+    straight = torch.cdist(nodes.double(), nodes.double())
+    count = min(NEIGHBOURS + 1, len(nodes))
+    near = straight.topk(count, largest=False).indices
+    rows = np.repeat(np.arange(len(nodes)), count)
+    # Nodes that coincide are joined too: no length may be zero for scipy.
+    tree = minimum_spanning_tree((straight + 1e-12).cpu().numpy()).tocoo()
+    pairs = np.stack([np.append(rows, tree.row), np.append(near.cpu().flatten(), tree.col)])
+    pairs = np.unique(np.sort(pairs[:, pairs[0] != pairs[1]], axis=0), axis=1)
+    lengths = segment_lengths(metric, nodes[pairs[0]], nodes[pairs[1]]).double().cpu().numpy()
+    graph = coo_array((np.maximum(lengths, 1e-12), tuple(pairs)), shape=straight.shape)
+    distances, before = dijkstra(graph.tocsr(), directed=False, return_predecessors=True)
+    return distances, before
+
+
+def _entries(
+    metric: Metric, points: Tensor, nodes: Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return lengths of the edges to the nearest nodes, and which these are: ``(pairs, k)``."""
+    count = min(NEIGHBOURS, len(nodes))
+    near = torch.cdist(points, nodes).topk(count, largest=False).indices
+    lengths = segment_lengths(metric, points[:, None].expand(-1, count, -1), nodes[near])
+    return lengths.double().cpu().numpy(), near.cpu().numpy()
+
+
+def _chains(
+    before: NDArray[np.int32], sources: NDArray[np.int64], targets: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the nodes on the ways, ``(pairs, m)``; the first one is repeated on short ones."""
+    steps, here = [targets], targets
+    while (here != sources).any():
+        here = np.where(here == sources, here, before[sources, here])
+        steps.append(here)
+    return np.stack(steps[::-1], axis=1)
