@@ -16,19 +16,21 @@ def python_blocks(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text("utf-8"), flags=re.DOTALL)
 
 
-def run(block: str) -> dict[str, Any]:
+def run(*blocks: str) -> dict[str, Any]:
+    """Run the blocks of a page, as a reader would, one after the other."""
     namespace: dict[str, Any] = {"__name__": "example"}
-    exec(compile(block, "example", "exec"), namespace)
+    for block in blocks:
+        exec(compile(block, "example", "exec"), namespace)
     return namespace
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/augmentation.md"])
+PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if python_blocks(name)])
 def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = python_blocks(name)
-    assert blocks
-    for block in blocks:
-        run(block)
+    run(*python_blocks(name))
 
 
 def test_contributed_model_and_sampler_work(tmp_path: Path) -> None:

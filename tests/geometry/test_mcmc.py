@@ -5,7 +5,9 @@ import torch
 from scipy import stats
 
 from chartae.errors import ConfigurationError, DataError
-from chartae.geometry import CentroidMetric, effective_sample_size, hmc, split_r_hat
+from chartae.geometry import effective_sample_size, hmc, split_r_hat
+from chartae.geometry.density import ManifoldDensity
+from tests.geometry.quadrature import PLANAR, chi_square
 
 
 def generator(seed=0):
@@ -24,26 +26,6 @@ def correlated(z):
     precision = torch.linalg.inv(COVARIANCE)
     grad = -(z - MEAN) @ precision
     return 0.5 * ((z - MEAN) * grad).sum(-1), grad
-
-
-def chi_square(samples, log_density, low, high, cells=8, fine=40):
-    """p-value of independent 2-D samples against a density integrated over square cells."""
-    ticks = torch.linspace(low, high, cells * fine + 1, dtype=torch.float64)
-    middles = (ticks[1:] + ticks[:-1]) / 2
-    grid = torch.cartesian_prod(middles, middles)
-    mass = log_density(grid).exp().reshape(cells, fine, cells, fine).sum((1, 3))
-    edges = ticks[::fine]
-    counts = torch.histogramdd(samples.double(), bins=[edges, edges]).hist.flatten()
-    expected = (mass / mass.sum()).flatten() * counts.sum()
-    assert counts.sum() > 0.99 * len(samples)
-    # Pearson's rule: cells of at least 5 expected points; the others count as one.
-    large = expected >= 5
-    counts = torch.cat([counts[large], counts[~large].sum()[None]])
-    expected = torch.cat([expected[large], expected[~large].sum()[None]])
-    if expected[-1] < 5:
-        counts, expected = counts[:-1], expected[:-1] * counts[:-1].sum() / expected[:-1].sum()
-    assert len(counts) > 10
-    return stats.chisquare(counts.numpy(), expected.numpy()).pvalue
 
 
 # --- targets ------------------------------------------------------------------------------------
@@ -71,46 +53,32 @@ def test_a_correlated_gaussian_with_large_steps():
     assert chi_square(whitened, log_density, -5, 5) > 1e-3
 
 
-def volume_target():
-    angles = torch.arange(6, dtype=torch.float64)
-    centroids = torch.stack([1.5 * angles.cos(), 1.2 * angles.sin()], 1)
-    factors = torch.randn(6, 2, 2, generator=generator(3), dtype=torch.float64)
-    matrices = factors @ factors.mT + 0.3 * torch.eye(2, dtype=torch.float64)
-    metric = CentroidMetric(centroids, matrices, 0.8, 1e-2)
-    radius = float(2 * centroids.norm(dim=-1).max())
-
-    def log_density_and_grad(z, wall=radius):
-        inside = z.norm(dim=-1) <= wall
-        log_density = torch.where(inside, -metric.log_volume(z), -math.inf)
-        return log_density, -metric.log_volume_grad(z)
-
-    return log_density_and_grad, centroids, radius
-
-
-def test_the_volume_of_a_metric_against_quadrature():
-    target, centroids, radius = volume_target()
-    start = centroids[torch.arange(3000) % 6]
-    chain = hmc(target, start, num_steps=40, num_leapfrog=10, num_warmup=40, generator=generator())
+@pytest.mark.parametrize("planar", PLANAR.values(), ids=PLANAR)
+def test_the_density_of_a_manifold_against_quadrature(planar):
+    density = ManifoldDensity(planar)
+    radius = density.radius
+    start = planar.centroids[torch.arange(3000) % 6]
+    chain = hmc(density, start, num_steps=40, num_leapfrog=10, num_warmup=40, generator=generator())
     assert float(chain.final.norm(dim=-1).max()) <= radius
     assert chain.divergences.sum() == 0
     ticks = torch.linspace(-radius, radius, 801, dtype=torch.float64)
     grid = torch.cartesian_prod(ticks, ticks)
-    weights = target(grid)[0].softmax(0)
+    weights = density.log_prob(grid).softmax(0)
     mean = weights @ grid
     spread = (weights @ (grid - mean).square()).sqrt()
     torch.testing.assert_close(chain.final.mean(0), mean, atol=0.08, rtol=0)
     torch.testing.assert_close(chain.final.std(0), spread, atol=0.05, rtol=0)
-    assert chi_square(chain.final, lambda z: target(z)[0], -radius, radius) > 1e-3
+    assert chi_square(chain.final, density.log_prob, -radius, radius) > 1e-3
 
 
-def test_the_energy_is_kept_as_the_steps_shrink():
+@pytest.mark.parametrize("planar", PLANAR.values(), ids=PLANAR)
+def test_the_energy_is_kept_as_the_steps_shrink(planar):
     # Only with the right gradient does the rejection rate vanish, as the square of the step.
-    target, centroids, _ = volume_target()
     rejected = []
     for step in (0.4, 0.2, 0.1):
         chain = hmc(
-            lambda z: target(z, wall=math.inf),
-            centroids.repeat(100, 1),
+            ManifoldDensity(planar, radius=1e6),
+            planar.centroids.repeat(100, 1),
             num_steps=5,
             num_leapfrog=round(0.8 / step),
             step_size=step,

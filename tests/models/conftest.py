@@ -27,6 +27,17 @@ MODELS = {
             "metric_network": SMALL,
         },
     ),
+    "RHVAE posterior": (
+        RHVAE,
+        {
+            "geometry": "posterior",
+            "num_leapfrog": 2,
+            "step_size": 0.03,
+            "sqrt_beta_0": 0.5,
+            "regularization": 1.0,
+            "rho": 1.5,
+        },
+    ),
 }
 
 

@@ -34,7 +34,7 @@ def hamiltonian_model(make_hamiltonian, latent_dim=2, **options):
     with torch.no_grad():
         for parameter in model.decoder.parameters():
             parameter.mul_(1.5)
-        for parameter in getattr(model, "metric_network", nn.Identity()).parameters():
+        for parameter in (getattr(model, "metric_network", None) or nn.Identity()).parameters():
             parameter.mul_(5.0)  # matrices that are far from round
     model.on_fit_end([X])
     return model.eval()

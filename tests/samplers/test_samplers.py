@@ -243,7 +243,7 @@ def test_bad_arguments_are_refused(sampler_class, arguments, message):
 
 
 def test_volume_sampler_wants_a_metric():
-    with pytest.raises(ConfigurationError, match="VAE has no metric: VolumeSampler expects an RH"):
+    with pytest.raises(ConfigurationError, match="has neither a metric nor a posterior"):
         VolumeSampler(make_model(VAE))
     sampler = VolumeSampler(rhvae())
     assert sampler.fit() is sampler

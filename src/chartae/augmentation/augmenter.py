@@ -15,7 +15,13 @@ from chartae.data import ArrayDataset
 from chartae.errors import ConfigurationError, DataError
 from chartae.models import HVAE, IWAE, RHVAE, VAE, Autoencoder, BetaVAE
 from chartae.randomness import derive_seed, resolve_seed, seeded
-from chartae.samplers import MixtureSampler, NormalSampler, Sampler, VolumeSampler
+from chartae.samplers import (
+    MixtureSampler,
+    NormalSampler,
+    RandomWalkSampler,
+    Sampler,
+    VolumeSampler,
+)
 from chartae.training import History, fit
 
 __all__ = ["MODELS", "MODEL_OPTIONS", "SAMPLERS", "Augmenter"]
@@ -32,6 +38,7 @@ MODELS: dict[str, type[Autoencoder]] = {
 SAMPLERS: dict[str, type[Sampler]] = {
     "mixture": MixtureSampler,
     "normal": NormalSampler,
+    "random_walk": RandomWalkSampler,
     "volume": VolumeSampler,
 }
 

@@ -15,6 +15,8 @@ from chartae.cli.augment import EXAMPLE as AUGMENT_EXAMPLE
 from chartae.cli.augment import augment
 from chartae.cli.demo import EXAMPLE as DEMO_EXAMPLE
 from chartae.cli.demo import demo
+from chartae.cli.interpolate import EXAMPLE as INTERPOLATE_EXAMPLE
+from chartae.cli.interpolate import interpolate
 from chartae.cli.sample import EXAMPLE as SAMPLE_EXAMPLE
 from chartae.cli.sample import sample
 from chartae.cli.train import EXAMPLE as TRAIN_EXAMPLE
@@ -113,4 +115,5 @@ app = App(
 app.command(train, help_epilogue=TRAIN_EXAMPLE)
 app.command(sample, help_epilogue=SAMPLE_EXAMPLE)
 app.command(augment, help_epilogue=AUGMENT_EXAMPLE)
+app.command(interpolate, help_epilogue=INTERPOLATE_EXAMPLE)
 app.command(demo, help_epilogue=DEMO_EXAMPLE)

@@ -23,8 +23,8 @@ class Chain:
     Attributes:
         samples: kept states, ``(kept steps, chains, d)``; the last row is the final state.
         acceptance: mean acceptance probability of each chain after warm-up, ``(chains,)``.
-        divergences: number of steps of each chain whose energy error exceeded 1000, or was NaN,
-            ``(chains,)``.
+        divergences: number of steps of each chain on which the integrator failed, ``(chains,)``:
+            its energy error exceeded 1000, or was NaN, or its equations had no solution.
         step_size: the step size used after warm-up.
     """
 
@@ -121,10 +121,7 @@ def hmc(
     >>> chain.samples.shape, bool((chain.samples.std((0, 1)) - 1).abs().max() < 0.05)
     (torch.Size([50, 500, 2]), True)
     """
-    check_floating("initial", initial)
-    check_shape("initial", initial, ("chains", "d"))
-    if not len(initial):
-        raise DataError("initial is empty: expected at least one chain")
+    check_chains(initial)
     check_integer("num_steps", num_steps, minimum=1)
     check_integer("num_leapfrog", num_leapfrog, minimum=1)
     check_integer("num_warmup", num_warmup, minimum=0)
@@ -133,12 +130,7 @@ def hmc(
     if step_size is not None:
         check_number("step_size", step_size, above=0.0)
     state = (initial, *log_density_and_grad(initial))
-    if not bool(torch.isfinite(state[1]).all()):
-        bad = int((~torch.isfinite(state[1])).sum())
-        raise DataError(
-            f"initial: {bad} of {len(initial)} states have no finite log density: "
-            "expected states of positive density"
-        )
+    check_positive_density(state[1])
     adaptation = DualAveraging(step_size or 0.1, target_acceptance)
     kept: list[Tensor] = []
     total = torch.zeros_like(state[1])
@@ -158,6 +150,24 @@ def hmc(
             kept.append(state[0])
     used = step_size or adaptation.average
     return Chain(torch.stack(kept), total / num_steps, divergences, used)
+
+
+def check_chains(initial: Tensor) -> None:
+    """Raise `DataError` unless starting states are a float tensor ``(chains, d)``."""
+    check_floating("initial", initial)
+    check_shape("initial", initial, ("chains", "d"))
+    if not len(initial):
+        raise DataError("initial is empty: expected at least one chain")
+
+
+def check_positive_density(log_density: Tensor) -> None:
+    """Raise `DataError` unless the log density of the starting states, ``(chains,)``, is finite."""
+    bad = int((~torch.isfinite(log_density)).sum())
+    if bad:
+        raise DataError(
+            f"initial: {bad} of {len(log_density)} states have no finite log density: "
+            "expected states of positive density"
+        )
 
 
 State = tuple[Tensor, Tensor, Tensor]
@@ -181,23 +191,24 @@ def _transition(
         log_density, grad = log_density_and_grad(z)
         momentum = momentum + (eps if step < num_leapfrog - 1 else 0.5 * eps) * grad
     kinetic, kinetic0 = 0.5 * momentum.square().sum(-1), 0.5 * momentum0.square().sum(-1)
-    gain = torch.nan_to_num(
-        (log_density - kinetic) - (log_density0 - kinetic0),
-        nan=-math.inf,
-        posinf=-math.inf,
-        neginf=-math.inf,
-    )
-    acceptance = gain.clamp_max(0.0).exp()
+    gain = (log_density - kinetic) - (log_density0 - kinetic0)
+    acceptance = acceptance_probability(gain)
     accepted = torch.empty_like(acceptance).uniform_(generator=generator) < acceptance
     # A wall is a boundary of the target, not a failure of the integrator.
     wall = (log_density == -math.inf) & torch.isfinite(kinetic)
-    diverged = (gain < -1000.0) & ~wall
+    diverged = ~((gain >= -1000.0) & (gain < math.inf)) & ~wall
     new = (
         torch.where(accepted[:, None], z, z0),
         torch.where(accepted, log_density, log_density0),
         torch.where(accepted[:, None], grad, grad0),
     )
     return new, acceptance, diverged
+
+
+def acceptance_probability(gain: Tensor) -> Tensor:
+    """Return min(1, e^gain), ``(chains,)``; a gain that is NaN or infinite gives 0."""
+    finite = torch.nan_to_num(gain, nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
+    return finite.clamp_max(0.0).exp()
 
 
 def split_r_hat(samples: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The metric of any VAE with Gaussian posteriors, from their covariances (thesis chapter 3)."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Literal, Protocol, Self
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -24,10 +24,12 @@ __all__ = ["PosteriorMetric"]
 
 BLOCK = 2**20
 """Most entries of a (points, centroids) array made at once: 8 MiB in float64."""
+COLUMNS = 2**10
+"""Most centroids summed at once: float32 sums of more round too much."""
 KEPT = 2**24
 """Most weights kept for the gradients of the same points, 128 MiB; more are computed again."""
-
-SMALLEST = math.log(torch.finfo(torch.float64).tiny)
+CANCELLATION = 64.0
+"""Most by which float32's rounding may grow in a gradient: to 4e-6 of a centroid's slope."""
 
 
 class _Encoding(Protocol):
@@ -47,9 +49,12 @@ class PosteriorMetric(Metric):
         D_i(z) = \sum_k \sigma_{ik}^{-2} (z_k - \mu_{ik})^2
 
     Its volume is *large* near the data. All quantities and gradients are products of the weights
-    with ``(N, d)`` arrays (MATH.md section 5), made in blocks of points. They are computed in
-    float64 whatever the dtype, because the expanded square D cancels: with
-    :math:`\sigma = 10^{-3}` its terms reach 1e7 where their difference is 1.
+    with ``(N, d)`` arrays, made in blocks of points. The expanded square D is computed in float64
+    whatever the dtype, because it cancels: with :math:`\sigma = 10^{-3}` its terms reach 1e7 where
+    their difference is 1. What follows it is in float32 for a float32 metric, unless the spread
+    of the means in units of :math:`\rho\sigma` is such that the gradient cancels too.
+
+    With very many centroids `NeighbourMetric` skips those too far to matter.
 
     Args:
         means: the :math:`\mu_i`, ``(N, d)``.
@@ -109,9 +114,21 @@ class PosteriorMetric(Metric):
         quadratic = torch.cat([-precisions, 2.0 * scaled], 1).mT / self.rho**2
         constant = -(scaled * means).sum(1) / self.rho**2
         # No buffers: they stay in float64 whatever the metric is cast to.
-        self.centre, self.precisions = centre, precisions
-        self.moments = torch.cat([precisions, scaled], 1)
-        self.quadratic, self.constant = quadratic, constant
+        self.centre = centre
+        self.quadratic, self.constant, self.precisions = quadratic, constant, precisions
+        steepest = means.abs().amax(0) * precisions.amax(0).sqrt() / self.rho
+        mild = self.means.dtype == torch.float32 and float(steepest.detach().max()) < CANCELLATION
+        self.working = torch.float32 if mild else torch.float64
+        moments = torch.cat([precisions, scaled], 1).to(self.working)
+        self.pieces = list(
+            map(
+                _Piece,
+                quadratic.split(COLUMNS, 1),
+                constant.split(COLUMNS),
+                precisions.to(self.working).split(COLUMNS),
+                moments.split(COLUMNS),
+            )
+        )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -162,35 +179,61 @@ class PosteriorMetric(Metric):
         """The means of the posteriors, ``(N, d)``."""
         return self.means
 
+    @property
+    def landmarks(self) -> Tensor:
+        return self.means
+
     def at(self, z: Tensor) -> "PosteriorLocal":
         self.check(z)
         return PosteriorLocal(self, z)
 
 
-class PosteriorLocal(DiagonalLocal):
-    """A `PosteriorMetric` at given points; differentiable in points, means and variances."""
+class _Piece(NamedTuple):
+    """Some n of the centroids: what their weights are made of, and what is made of the weights."""
 
-    def __init__(self, metric: PosteriorMetric, z: Tensor) -> None:
-        self.metric, self.z = metric, z
-        self._offset = z.reshape(-1, metric.dim).double() - metric.centre
-        self._rows = max(1, BLOCK // len(metric.means))
-        self._kept: list[Tensor] | None = None
-        if len(self._offset) * len(metric.means) <= KEPT:
-            self._kept = [self._weights_of(x) for x in self._offset.split(self._rows)]
-        pieces = [weights @ metric.precisions for _, weights in self._blocks()]
-        total = torch.cat(pieces).reshape(z.shape) + self._floor()[..., None]
-        self._diagonal = total.to(z.dtype)
+    quadratic: Tensor  # (2d, n), of [z^2, z], and
+    constant: Tensor  # (n,), give the log of the weights
+    precisions: Tensor  # (n, d)
+    moments: Tensor  # (n, 2d): the precisions, and they times the means
 
-    def _weights_of(self, offset: Tensor) -> Tensor:
+    def weights(self, offset: Tensor) -> Tensor:
+        """Return the weights at points about the centre, ``(rows, n)`` for ``(rows, d)``."""
         powers = torch.cat([offset.square(), offset], 1)
-        exponent = torch.addmm(self.metric.constant, powers, self.metric.quadratic)
+        exponent = torch.addmm(self.constant, powers, self.quadratic).to(self.precisions.dtype)
         # Below the smallest normal number an exponential takes ten times as long.
-        return exponent.clamp(SMALLEST, 0.0).exp()
+        smallest = math.log(torch.finfo(exponent.dtype).tiny) + 1.0
+        if exponent.requires_grad:
+            return exponent.clamp(smallest, 0.0).exp()
+        return exponent.clamp_(smallest, 0.0).exp_()
 
-    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield points about the centre, ``(n, d)``, and their weights, ``(n, N)``."""
-        for index, offset in enumerate(self._offset.split(self._rows)):
-            yield offset, self._weights_of(offset) if self._kept is None else self._kept[index]
+
+class PosteriorLocal(DiagonalLocal):
+    """A `PosteriorMetric` at given points; differentiable in points, means and variances.
+
+    Args:
+        metric: the metric.
+        z: the points, ``(..., d)``.
+        keep: keep the weights for the gradients; None does if they are few.
+    """
+
+    def __init__(self, metric: PosteriorMetric, z: Tensor, keep: bool | None = None) -> None:
+        self.metric, self.z = metric, z
+        number = len(metric.means)
+        self._offset = z.reshape(-1, metric.dim).double() - metric.centre
+        self._rows = max(1, BLOCK // min(number, COLUMNS))
+        keep = len(self._offset) * number <= KEPT if keep is None else keep
+        self._kept: list[list[Tensor]] = []
+        totals = []
+        for offset in self._offset.split(self._rows):
+            total, row = torch.zeros_like(offset), []
+            for piece in metric.pieces:
+                weights = piece.weights(offset)
+                total = total + weights @ piece.precisions
+                row += [weights] if keep else []
+            totals.append(total)
+            self._kept += [row] if keep else []
+        total = torch.cat(totals).reshape(z.shape) + self._floor()[..., None]
+        self._diagonal = total.to(z.dtype)
 
     def _floor(self) -> Tensor:
         """Return lambda exp(-tau ||z||^2), ``(...)``."""
@@ -203,14 +246,21 @@ class PosteriorLocal(DiagonalLocal):
 
     def pull(self, coefficients: Tensor) -> Tensor:
         metric, d = self.metric, self.metric.dim
-        flat = coefficients.reshape(-1, d).double()
-        pieces = []
-        for (offset, weights), a in zip(self._blocks(), flat.split(self._rows), strict=True):
-            moments = (weights * (a @ metric.precisions.mT)) @ metric.moments
-            pieces.append(offset * moments[:, :d] - moments[:, d:])
-        near = -2.0 / metric.rho**2 * torch.cat(pieces).reshape(self.z.shape)
-        slope = -2.0 * metric.tau * self._floor() * coefficients.double().sum(-1)
-        return (near + slope[..., None] * self.z).to(self.z.dtype)
+        flat = coefficients.reshape(-1, d).to(metric.working)
+        slopes = []
+        for index, offset in enumerate(self._offset.split(self._rows)):
+            moments = offset.new_zeros(len(offset), 2 * d)
+            a = flat[index * self._rows :][: self._rows]
+            for number, piece in enumerate(metric.pieces):
+                weights = self._kept[index][number] if self._kept else piece.weights(offset)
+                slope = a @ piece.precisions.mT
+                # In place where autograd has no say: the array is a large one.
+                slope = slope * weights if slope.requires_grad else slope.mul_(weights)
+                moments = moments + slope @ piece.moments
+            slopes.append(offset * moments[:, :d] - moments[:, d:])
+        near = -2.0 / metric.rho**2 * torch.cat(slopes).reshape(self.z.shape)
+        floor = -2.0 * metric.tau * self._floor() * coefficients.double().sum(-1)
+        return (near + floor[..., None] * self.z).to(self.z.dtype)
 
 
 def _check(means: Tensor, variances: Tensor) -> None:

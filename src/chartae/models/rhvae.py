@@ -1,22 +1,25 @@
-"""The Riemannian Hamiltonian variational autoencoder, which learns a metric of its latent space."""
+"""The Riemannian Hamiltonian variational autoencoder, with a metric of its latent space."""
 
 import math
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import ClassVar, Unpack
+from typing import ClassVar, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_integer, check_number
+from chartae.checks import check_choice, check_integer, check_number
 from chartae.distributions import DiagonalNormal
 from chartae.errors import ConfigurationError
-from chartae.geometry import CentroidMetric, Local, Metric, squared_distances
+from chartae.geometry import CentroidMetric, Local, Metric, PosteriorMetric, squared_distances
+from chartae.geometry.selection import nearest_neighbour_distances
 from chartae.models.base import Networks
 from chartae.models.hvae import HVAE
 from chartae.nn import MetricNetwork, NetworkSpec
 
-__all__ = ["RHVAE", "scott_temperature"]
+__all__ = ["RHVAE", "posterior_reach", "scott_temperature"]
+
+Geometry = Literal["learned", "posterior"]
 
 
 class RHVAE(HVAE):
@@ -33,15 +36,24 @@ class RHVAE(HVAE):
     (MATH.md section 3). During training the centroids are the batch's; when it ends, the whole
     training set fixes them, in the buffers ``centroids`` and ``matrices``.
 
+    With ``geometry="posterior"`` the metric is that of the posteriors (`PosteriorMetric`, thesis
+    chapter 3 and its perspectives): it needs no network, and the buffers are ``centroids`` and
+    ``variances``.
+
     Args:
         input_shape: shape of one observation.
         latent_dim: size d of the latent space.
+        geometry: ``"learned"`` or ``"posterior"``.
         temperature: T, a length in the latent space (thesis: 0.8 for d = 2, 1.5 for d = 10). None
             follows the spread of the posteriors (`scott_temperature`): an isolated bump of the
             volume is a Gaussian of standard deviation :math:`T / \sqrt d`, and Scott's rule says
             how wide it should be.
-        regularization: :math:`\lambda`, the inverse metric far from all centroids.
-        metric_network: body of the metric network, an encoder specification.
+        rho: the reach of a posterior in units of its standard deviation, for the posterior metric;
+            None follows the posteriors (`posterior_reach`).
+        regularization: :math:`\lambda`, far from all centroids the inverse of the learned metric,
+            or the posterior metric itself.
+        metric_network: body of the metric network, an encoder specification; a posterior metric
+            has none.
         fixed_point_steps: iterations for each implicit line of the leapfrog.
         num_leapfrog: number K of leapfrog steps.
         step_size: their size.
@@ -49,17 +61,22 @@ class RHVAE(HVAE):
         networks: ``encoder``, ``decoder`` and ``likelihood``, as in `Autoencoder`.
     """
 
-    fitted_buffers: ClassVar[tuple[str, ...]] = ("centroids", "matrices")
+    fitted_buffers: ClassVar[tuple[str, ...]] = ("centroids", "matrices", "variances")
     centroids: Tensor
     matrices: Tensor
+    variances: Tensor
     fitted_temperature: Tensor
+    fitted_rho: Tensor
+    metric_network: MetricNetwork | None
 
     def __init__(
         self,
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
+        geometry: Geometry = "learned",
         temperature: float | None = None,
+        rho: float | None = None,
         regularization: float = 1e-3,
         metric_network: NetworkSpec = "thesis/mnist",
         fixed_point_steps: int = 3,
@@ -68,8 +85,11 @@ class RHVAE(HVAE):
         sqrt_beta_0: float = 0.3,
         **networks: Unpack[Networks],
     ) -> None:
+        check_choice("geometry", geometry, get_args(Geometry))
         if temperature is not None:
             check_number("temperature", temperature, above=0.0)
+        if rho is not None:
+            check_number("rho", rho, above=0.0)
         check_number("regularization", regularization, above=0.0)
         check_integer("fixed_point_steps", fixed_point_steps, minimum=1)
         super().__init__(
@@ -80,14 +100,16 @@ class RHVAE(HVAE):
             sqrt_beta_0=sqrt_beta_0,
             **networks,
         )
-        self.temperature, self.regularization = temperature, regularization
-        self.fixed_point_steps = fixed_point_steps
+        self.geometry, self.temperature, self.rho = geometry, temperature, rho
+        self.regularization, self.fixed_point_steps = regularization, fixed_point_steps
         self.specifications["metric_network"] = metric_network
-        self.metric_network = MetricNetwork(metric_network, self.input_shape, latent_dim)
+        self.metric_network = None
+        if geometry == "learned":
+            self.metric_network = MetricNetwork(metric_network, self.input_shape, latent_dim)
         self.on_fit_start()
 
     @property
-    def metric(self) -> CentroidMetric:
+    def metric(self) -> CentroidMetric | PosteriorMetric:
         """The metric that the training set fixed.
 
         Raises:
@@ -97,6 +119,10 @@ class RHVAE(HVAE):
             raise ConfigurationError(
                 "this RHVAE has no metric yet: train it with chartae.fit first"
             )
+        if self.geometry == "posterior":
+            return PosteriorMetric(
+                self.centroids, self.variances, float(self.fitted_rho), self.regularization
+            )
         return CentroidMetric(
             self.centroids, self.matrices, float(self.fitted_temperature), self.regularization
         )
@@ -104,14 +130,19 @@ class RHVAE(HVAE):
     def on_fit_start(self) -> None:
         """Forget the metric of an earlier training set."""
         none = torch.zeros(0, self.latent_dim, dtype=self.dtype, device=self.device)
+        unknown = torch.full_like(none.sum(), math.nan)
         self.register_buffer("centroids", none)
-        self.register_buffer("matrices", none[..., None].expand(0, -1, self.latent_dim).clone())
-        self.register_buffer("fitted_temperature", torch.full_like(none.sum(), math.nan))
+        if self.geometry == "posterior":
+            self.register_buffer("variances", none.clone())
+            self.register_buffer("fitted_rho", unknown)
+        else:
+            self.register_buffer("matrices", none[..., None].expand(0, -1, self.latent_dim).clone())
+            self.register_buffer("fitted_temperature", unknown)
 
     @torch.no_grad()
     def on_fit_end(self, batches: Iterable[Tensor]) -> None:
-        """Fix the centroids and matrices of the whole training set."""
-        pieces = [(self.posterior(x), self.metric_network(x)) for x in batches]
+        """Fix the metric of the whole training set."""
+        pieces = [(self.posterior(x), self._shapes(x)) for x in batches]
         metric = self._make_metric(
             DiagonalNormal(
                 torch.cat([posterior.mean for posterior, _ in pieces]),
@@ -119,11 +150,30 @@ class RHVAE(HVAE):
             ),
             torch.cat([shapes for _, shapes in pieces]),
         )
-        self.centroids, self.matrices = metric.centroids, metric.matrices
-        self.fitted_temperature.fill_(metric.temperature)
+        self.centroids = metric.centroids
+        if isinstance(metric, PosteriorMetric):
+            self.variances = metric.variances
+            self.fitted_rho.fill_(metric.rho)
+        else:
+            self.matrices = metric.matrices
+            self.fitted_temperature.fill_(metric.temperature)
 
-    def _make_metric(self, posterior: DiagonalNormal, shapes: Tensor) -> CentroidMetric:
-        """Return the metric around posterior means, from matrices of determinant 1."""
+    def _shapes(self, x: Tensor) -> Tensor:
+        """Return the matrices of determinant 1 of x, ``(batch, d, d)``; none, without a network."""
+        if self.metric_network is None:
+            return x.new_zeros(len(x), 0)
+        shapes: Tensor = self.metric_network(x)
+        return shapes
+
+    def _make_metric(
+        self, posterior: DiagonalNormal, shapes: Tensor
+    ) -> CentroidMetric | PosteriorMetric:
+        """Return the metric around posteriors, learned from matrices of determinant 1 or not."""
+        if self.geometry == "posterior":
+            rho = self.rho or posterior_reach(posterior)
+            return PosteriorMetric(
+                posterior.mean, posterior.variance, rho, self.regularization, validate=False
+            )
         temperature = self.temperature or scott_temperature(posterior)
         centroids = posterior.mean
         offset = centroids - centroids.detach().mean(0)
@@ -137,11 +187,11 @@ class RHVAE(HVAE):
         matrices = shapes * (len(centroids) / overlap.sum())
         return CentroidMetric(centroids, matrices, temperature, self.regularization, validate=False)
 
-    def _metric_of(self, x: Tensor, posterior: DiagonalNormal) -> CentroidMetric:
+    def _metric_of(self, x: Tensor, posterior: DiagonalNormal) -> Metric:
         """Return the fixed metric, or the batch's own while training."""
         if len(self.centroids) and not self.training:
             return self.metric
-        return self._make_metric(posterior, self.metric_network(x))
+        return self._make_metric(posterior, self._shapes(x))
 
     def flow(
         self, x: Tensor, z: Tensor, momentum: Tensor, mask: Tensor | None = None
@@ -221,3 +271,19 @@ def scott_temperature(posterior: DiagonalNormal) -> float:
     variance = posterior.mean.var(0, correction=0).mean() + posterior.variance.mean()
     scott: float = n ** (-1.0 / (d + 4))
     return 0.7 * math.sqrt(d * variance.item()) * scott
+
+
+@torch.no_grad()
+def posterior_reach(posterior: DiagonalNormal) -> float:
+    r"""Return a rho for the metric of N posteriors over d coordinates.
+
+    :math:`\rho^2 = d + m^2`, with m the median distance from a mean to its nearest neighbour, in
+    the neighbour's standard deviations. Codes are then bridged, and latents drawn from their own
+    posterior, whose squared distances are d on average, never fall into the void: before training
+    the means nearly coincide, and m is next to nothing.
+    """
+    n, d = posterior.mean.shape
+    if n == 1:
+        return math.sqrt(d)
+    distances = nearest_neighbour_distances(posterior.mean, posterior.variance)
+    return math.hypot(math.sqrt(d), distances.median().item())

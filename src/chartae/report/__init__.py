@@ -5,7 +5,11 @@ __all__ = [
     "Report",
     "Section",
     "accuracy_plot",
+    "chain_traces",
+    "distance_field",
+    "exponential_fan",
     "image_grid",
+    "interpolation_figure",
     "latent_map",
     "latent_maps",
     "one_row_per_class",
@@ -14,12 +18,16 @@ __all__ = [
 ]
 
 from chartae.report.figures import (
-    Chart,
     accuracy_plot,
     image_grid,
-    latent_map,
-    latent_maps,
     one_row_per_class,
     training_curves,
 )
+from chartae.report.geometry import (
+    chain_traces,
+    distance_field,
+    exponential_fan,
+    interpolation_figure,
+)
 from chartae.report.html import Report, Section, versions
+from chartae.report.latent import Chart, latent_map, latent_maps

@@ -1,43 +1,34 @@
-"""Figures of data, latent spaces, trainings and studies. Each function returns a new figure.
+"""Figures of data, trainings and studies. Each function returns a new figure.
 
 They use matplotlib's objects and never its global state, so that they work in any process.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from chartae.augmentation import REAL, StudyResult, TrainingSet
-from chartae.checks import check_finite, check_floating, check_integer, check_shape
+from chartae.checks import check_integer
 from chartae.errors import ConfigurationError, DataError
+from chartae.report.style import ACCENT, FAINT, INK, Array, class_colors, panels_across
 from chartae.training import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
-
-    from chartae.geometry import Metric
 
 __all__ = [
-    "Chart",
     "accuracy_plot",
+    "aspect_ratio",
+    "draw_observations",
     "image_grid",
-    "latent_map",
-    "latent_maps",
     "one_row_per_class",
     "training_curves",
 ]
-
-Array = NDArray[Any]
-
-INK, FAINT, ACCENT, SAMPLE = "#333333", "#b8b8b8", "#1f8fb5", "#f2a33a"
 
 
 # --- observations -------------------------------------------------------------------------------
@@ -85,29 +76,15 @@ def image_grid(groups: Mapping[str, ArrayLike | Tensor], *, columns: int = 10) -
     _check_groups(arrays)
     low = min(float(np.nanmin(x)) for x in arrays.values())
     high = max(float(np.nanmax(x)) for x in arrays.values())
-    across = _across(len(arrays))
+    across = panels_across(len(arrays))
     down = math.ceil(len(arrays) / across)
-    vectors = next(iter(arrays.values())).ndim == 2
-    sheets = {} if vectors else {t: _contact_sheet(x, columns) for t, x in arrays.items()}
-    aspect = 0.75 if vectors else max(s.shape[0] / s.shape[1] for s in sheets.values())
+    aspect = max(aspect_ratio(x, columns) for x in arrays.values())
     width = 3.3 if across > 1 else 5.0
     figure = Figure((width * across, (width * aspect + 0.35) * down), layout="constrained")
     for place, (title, x) in enumerate(arrays.items(), start=1):
         axes = figure.add_subplot(down, across, place, title=title)
-        if vectors:
-            axes.plot(x.T, color=ACCENT, alpha=min(0.8, 5.0 / len(x)), linewidth=0.8)
-            axes.set(ylim=(low, high) if low < high else None, xlabel="feature")
-        else:
-            sheet = sheets[title]
-            scaled = (sheet - low) / ((high - low) or 1.0) if sheet.ndim == 3 else sheet
-            axes.imshow(scaled, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-            axes.set_axis_off()
+        draw_observations(axes, x, columns, low, high)
     return figure
-
-
-def _across(panels: int) -> int:
-    """Return how many panels to put side by side."""
-    return {1: 1, 2: 2, 4: 2}.get(panels, 3 if panels <= 9 else 4)
 
 
 def _check_groups(arrays: Mapping[str, Array]) -> None:
@@ -124,14 +101,48 @@ def _check_groups(arrays: Mapping[str, Array]) -> None:
             )
 
 
+def aspect_ratio(x: Array, columns: int) -> float:
+    """Return height over width of what `draw_observations` draws."""
+    if x.ndim == 2:
+        return 0.75
+    height, width = _sheet_shape(x, columns)
+    return height / width
+
+
+def draw_observations(axes: "Axes", x: Array, columns: int, low: float, high: float) -> None:
+    """Draw observations ``(n, *input_shape)``, on a scale from ``low`` to ``high``.
+
+    Images are laid out in rows of ``columns``; vectors are curves over their index.
+    """
+    if x.ndim == 2:
+        axes.plot(x.T, color=ACCENT, alpha=min(0.8, 5.0 / len(x)), linewidth=0.8)
+        axes.set(ylim=(low, high) if low < high else None, xlabel="feature")
+        return
+    sheet = _contact_sheet(x, columns)
+    scaled = (sheet - low) / ((high - low) or 1.0) if sheet.ndim == 3 else sheet
+    axes.imshow(scaled, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    axes.set_axis_off()
+
+
+def _sheet_shape(x: Array, columns: int) -> tuple[int, int]:
+    """Return height and width of the contact sheet of images."""
+    height, width = _as_image(x[0]).shape[:2]
+    rows, columns = math.ceil(len(x) / columns), min(columns, len(x))
+    gap = _gap(height)
+    return rows * (height + gap) - gap, columns * (width + gap) - gap
+
+
+def _gap(height: int) -> int:
+    """Return the pixels between images of a height."""
+    return max(1, height // 12)
+
+
 def _contact_sheet(x: Array, columns: int) -> Array:
-    """Lay images out in rows, with a one-pixel gap of NaN, which is drawn as nothing."""
+    """Lay images out in rows, with a gap of NaN, which is drawn as nothing."""
     images = [_as_image(observation) for observation in x]
     height, width = images[0].shape[:2]
-    rows, columns = math.ceil(len(images) / columns), min(columns, len(images))
-    gap = max(1, height // 12)
-    shape = (rows * (height + gap) - gap, columns * (width + gap) - gap, *images[0].shape[2:])
-    sheet = np.full(shape, np.nan)
+    gap = _gap(height)
+    sheet = np.full((*_sheet_shape(x, columns), *images[0].shape[2:]), np.nan)
     for index, image in enumerate(images):
         top, left = (height + gap) * (index // columns), (width + gap) * (index % columns)
         sheet[top : top + height, left : left + width] = image
@@ -150,174 +161,6 @@ def _as_image(observation: Array) -> Array:
     if observation.shape[0] == 1:
         return _as_image(observation[0])
     return _as_image(observation[len(observation) // 2])
-
-
-# --- the latent space ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Chart:
-    """What a map of a latent space shows.
-
-    Args:
-        codes: ``(N, d)`` with N and d at least 2.
-        labels: class indices ``(N,)``.
-        metric: a metric of the latent space, ``model.metric``.
-        samples: latents that a sampler drew, ``(n, d)``.
-        class_names: names of the classes.
-
-    Raises:
-        DataError: for codes that are not of this form, or labels of another number.
-    """
-
-    codes: Tensor
-    labels: ArrayLike | Tensor | None = None
-    metric: "Metric | None" = None
-    samples: Tensor | None = None
-    class_names: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        check_floating("codes", self.codes)
-        check_shape("codes", self.codes, ("N", "d"))
-        check_finite("codes", self.codes)
-        n, d = self.codes.shape
-        if min(n, d) < 2:
-            raise DataError(f"codes has shape {(n, d)}: expected (N, d), both at least 2")
-        if self.samples is not None:
-            check_shape("samples", self.samples, ("n", d))
-        if self.labels is not None and np.shape(self.labels) != (n,):
-            raise DataError(f"labels has shape {np.shape(self.labels)}: expected ({n},)")
-
-
-def latent_map(
-    codes: Tensor,
-    labels: ArrayLike | Tensor | None = None,
-    metric: "Metric | None" = None,
-    *,
-    samples: Tensor | None = None,
-    class_names: Sequence[str] = (),
-    resolution: int = 120,
-) -> "Figure":
-    """Return a map of the latent space: codes in colour over the metric's log-volume in grey.
-
-    In two dimensions the map is the latent space itself. In more, it is the plane through the
-    mean of the codes along their first two principal components: codes are projected onto it, and
-    the log-volume is that of points *on* the plane, from which the codes may be far; the axes say
-    how much of the codes' variance the plane holds.
-
-    Args and errors as in `Chart`; ``resolution`` is that of the grey map, along each axis.
-
-    >>> latent_map(torch.randn(10, 5)).axes[0].get_title()
-    'principal plane of 5 dimensions'
-    """
-    chart = Chart(codes, labels, metric, samples, class_names)
-    return latent_maps({"": chart}, resolution=resolution)
-
-
-@torch.no_grad()
-def latent_maps(charts: Mapping[str, Chart], *, resolution: int = 120) -> "Figure":
-    """Return maps of several latent spaces, each as in `latent_map`, on one common grey scale.
-
-    Args:
-        charts: what to show, by title.
-        resolution: points of each grey map along each axis.
-    """
-    from matplotlib.figure import Figure
-
-    check_integer("resolution", resolution, minimum=2)
-    if not charts:
-        raise ConfigurationError("charts is empty: expected at least one")
-    across = _across(len(charts))
-    down = math.ceil(len(charts) / across)
-    side = 6.4 if len(charts) == 1 else 9.6 / across
-    figure = Figure((side * across, 0.85 * side * down), layout="constrained")
-    images: list[AxesImage] = []
-    ranges: list[float] = []
-    for place, (title, chart) in enumerate(charts.items(), start=1):
-        axes = figure.add_subplot(down, across, place)
-        plane = _Plane(chart.codes)
-        axes.set(title=title or plane.title, xlabel=plane.names[0], ylabel=plane.names[1])
-        if chart.metric is not None:
-            values, extent = _log_volume(chart.metric, plane, chart, resolution)
-            ranges += [float(values.min()), float(values.max())]
-            images.append(axes.imshow(values, extent=extent, origin="lower", cmap="gray"))
-        _draw_codes(axes, chart, plane)
-        axes.set_aspect("equal", adjustable="datalim" if chart.metric is None else "box")
-        axes.locator_params(nbins=7 if len(charts) == 1 else 3)
-    if images:
-        for image in images:
-            image.set_clim(min(ranges), max(ranges))
-        bar = figure.colorbar(images[0], ax=figure.axes, shrink=min(0.85, 1.6 / down), pad=0.02)
-        bar.set_label(r"log-volume  $\frac{1}{2}\,\log\det\,G(z)$")
-    return figure
-
-
-class _Plane:
-    """The latent space itself if it is a plane, else the principal plane of the codes."""
-
-    def __init__(self, codes: Tensor) -> None:
-        d = codes.shape[1]
-        if d == 2:
-            self.origin, self.basis = codes.new_zeros(2), torch.eye(2).to(codes)
-            self.names, self.title = ("$z_1$", "$z_2$"), ""
-            return
-        self.origin = codes.mean(0)
-        _, scales, directions = torch.linalg.svd(codes - self.origin, full_matrices=False)
-        shares = (scales.square() / scales.square().sum().clamp_min(1e-30)).tolist()
-        self.basis = directions[:2].mT
-        self.names = (f"component 1 ({shares[0]:.0%})", f"component 2 ({shares[1]:.0%})")
-        self.title = f"principal plane of {d} dimensions"
-
-    def project(self, z: Tensor) -> Tensor:
-        """Return the coordinates on the plane, ``(n, 2)``, of latents ``(n, d)``."""
-        return (z - self.origin) @ self.basis
-
-    def lift(self, flat: Tensor) -> Tensor:
-        """Return the latents ``(..., d)`` of points on the plane ``(..., 2)``."""
-        return self.origin + flat @ self.basis.mT
-
-
-def _log_volume(
-    metric: "Metric", plane: _Plane, chart: Chart, resolution: int
-) -> tuple[Array, tuple[float, float, float, float]]:
-    """Return the log-volume on a square of the plane around all latents, and its extent."""
-    shown = chart.codes if chart.samples is None else torch.cat([chart.codes, chart.samples])
-    flat = plane.project(shown)
-    low, high = flat.amin(0), flat.amax(0)
-    center, half = (low + high) / 2, 0.575 * float((high - low).max()) + 1e-6
-    steps = torch.linspace(-half, half, resolution).to(flat)
-    grid = center + torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1)
-    values = metric.log_volume(plane.lift(grid)).cpu().numpy()
-    reach = half * resolution / (resolution - 1)  # pixels are centred on the grid's points
-    x, y = center.tolist()
-    return values, (x - reach, x + reach, y - reach, y + reach)
-
-
-def _draw_codes(axes: "Axes", chart: Chart, plane: _Plane) -> None:
-    points = plane.project(chart.codes).cpu().numpy()
-    if chart.samples is not None:
-        drawn = plane.project(chart.samples).cpu().numpy()
-        axes.scatter(drawn[:, 0], drawn[:, 1], s=4, color=SAMPLE, linewidths=0, alpha=0.7)
-    style: dict[str, Any] = {"s": 26, "linewidths": 0.6, "edgecolors": "white"}
-    if chart.labels is None:
-        axes.scatter(points[:, 0], points[:, 1], color=ACCENT, **style)
-        return
-    classes = np.asarray(chart.labels)
-    present = np.unique(classes)
-    for color, label in zip(_colors(len(present)), present, strict=True):
-        name = chart.class_names[int(label)] if chart.class_names else str(label)
-        members = points[classes == label]
-        axes.scatter(members[:, 0], members[:, 1], color=color, label=name, **style)
-    if len(present) <= 12:
-        axes.legend(framealpha=0.85, fontsize="small", loc="best", ncols=2)
-
-
-def _colors(count: int) -> list[Any]:
-    from matplotlib import colormaps
-
-    if count <= 10:
-        return [colormaps["tab10"](index) for index in range(count)]
-    return [colormaps["turbo"](index / (count - 1)) for index in range(count)]
 
 
 # --- trainings and studies ----------------------------------------------------------------------
@@ -339,7 +182,9 @@ def training_curves(histories: Mapping[str, History]) -> "Figure":
     figure = Figure((3.4 * len(terms), 2.9), layout="constrained")
     for place, term in enumerate(terms, start=1):
         axes = figure.add_subplot(1, len(terms), place, title=term, xlabel="epoch")
-        for color, (name, history) in zip(_colors(len(histories)), histories.items(), strict=True):
+        for color, (name, history) in zip(
+            class_colors(len(histories)), histories.items(), strict=True
+        ):
             _draw_term(axes, history, term, color, name)
         if max(history.num_epochs for history in histories.values()) > 50:
             axes.set_xscale("log")  # the first epochs change as much as all the others

@@ -2,7 +2,7 @@
 
 import inspect
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,14 @@ class Sampler(nn.Module):
         """
         return self
 
+    def check_fitted(self) -> None:
+        """Raise `ConfigurationError` if the sampler needs `fit` first."""
+        for name in self.fitted_buffers:
+            if not self.get_buffer(name).numel():
+                raise ConfigurationError(
+                    f"this {type(self).__name__} has not been fitted: call fit(x_train) first"
+                )
+
     def draw_latents(self, n: int, seed: int) -> Tensor:
         """Return n latents; everything random in it follows from ``seed``."""
         raise NotImplementedError
@@ -68,11 +76,7 @@ class Sampler(nn.Module):
             ConfigurationError: if n is less than 1, or the sampler needs `fit` first.
         """
         check_integer("n", n, minimum=1)
-        for name in self.fitted_buffers:
-            if not self.get_buffer(name).numel():
-                raise ConfigurationError(
-                    f"this {type(self).__name__} has not been fitted: call fit(x_train) first"
-                )
+        self.check_fitted()
         with torch.no_grad():
             return self.draw_latents(n, resolve_seed(seed))
 
@@ -98,7 +102,12 @@ class Sampler(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, from which the sampler can be built again."""
-        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        names: list[str] = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:  # **options: Unpack[Options]
+                names += get_args(parameter.annotation)[0].__annotations__
+            else:
+                names.append(name)
         return {name: getattr(self, name) for name in names}
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -106,12 +115,17 @@ class Sampler(nn.Module):
         save(self, folder)
 
 
-def embeddings(sampler: Sampler, x: Tensor | None) -> Tensor:
-    """Return the embeddings of the training set, for samplers that learn from them."""
+def check_training_set(sampler: Sampler, x: Tensor | None) -> Tensor:
+    """Return the training set on the model's device; raise `DataError` unless it is a tensor."""
     if not isinstance(x, Tensor):
         raise DataError(
             f"x is {type(x).__name__}: {type(sampler).__name__}.fit expects the training set, "
             "a torch.Tensor"
         )
+    return x.to(sampler.model.device)
+
+
+def embeddings(sampler: Sampler, x: Tensor | None) -> Tensor:
+    """Return the embeddings of the training set, for samplers that learn from them."""
     with torch.no_grad(), seeded(0):
-        return sampler.model.encode(x.to(sampler.model.device), batch_size=1024)
+        return sampler.model.encode(check_training_set(sampler, x), batch_size=1024)

@@ -1,0 +1,76 @@
+"""The uniform distribution on the manifold of a metric, which its samplers share."""
+
+import torch
+from torch import Tensor
+
+from chartae.checks import check_number
+from chartae.errors import ConfigurationError
+from chartae.geometry.metric import Metric
+
+__all__ = ["ManifoldDensity"]
+
+
+class ManifoldDensity:
+    r"""The density on the manifold of a metric that is high where the data are, up to a constant.
+
+    .. math:: p(z) \propto 1_S(z) \, \det(G(z))^{\pm 1/2}, \quad S = \{\|z\| \le r\}
+
+    The volume element itself where it is large near the data: the Riemannian uniform distribution
+    of the metric of a vanilla VAE (thesis section 3.3.2). Its inverse where it is small there, as
+    the RHVAE's is (eq. 1.8, 2.2). Either is flat in the void, and has a finite integral only
+    inside S: a wall, of log density -inf, that also closes the metric's domain.
+
+    It is a `LogDensity`, as `hmc` wants.
+
+    Args:
+        metric: a metric, which says by ``volume_is_large_near_data`` where the data are.
+        radius: r > 0; None takes :math:`2 \max_i \|c_i\|` (thesis section 1.3.4) of a metric with
+            ``centroids``.
+
+    Raises:
+        ConfigurationError: if the radius is not positive, or None for a metric that has no
+            centroids, or has them all at the origin.
+
+    >>> from chartae.geometry.conformal import PoincareMetric
+    >>> density = ManifoldDensity(PoincareMetric(2), radius=0.9)
+    >>> density.log_prob(torch.tensor([[0.5, 0.0], [0.95, 0.0]]))
+    tensor([-1.9617,    -inf])
+    """
+
+    def __init__(self, metric: Metric, radius: float | None = None) -> None:
+        if radius is None:
+            radius = _radius_around_centroids(metric)
+        check_number("radius", radius, above=0.0)
+        self.metric, self.radius = metric, radius
+        self.sign = 1.0 if metric.volume_is_large_near_data else -1.0
+
+    def contains(self, z: Tensor) -> Tensor:
+        """Return which points ``(..., d)`` lie inside the walls, ``(...)`` bool."""
+        inside: Tensor = z.norm(dim=-1) <= self.radius
+        return inside & self.metric.contains(z)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return the log density of z ``(..., d)``, -inf outside the walls: ``(...)``."""
+        return torch.where(self.contains(z), self.sign * self.metric.log_volume(z), -torch.inf)
+
+    def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log density of z ``(..., d)`` and its gradient.
+
+        The gradient passes through the wall of S, so that a trajectory may cross it and come back.
+        """
+        local = self.metric.at(z)
+        log_prob = torch.where(self.contains(z), self.sign * local.log_volume, -torch.inf)
+        grad = self.sign * local.log_volume_grad()
+        return log_prob, torch.where(self.metric.contains(z)[..., None], grad, 0.0)
+
+
+def _radius_around_centroids(metric: Metric) -> float:
+    centroids = getattr(metric, "centroids", None)
+    if centroids is None:
+        raise ConfigurationError(
+            f"radius=None: {type(metric).__name__} has no centroids; expected a number"
+        )
+    radius = 2.0 * float(centroids.norm(dim=-1).max())
+    if not radius > 0.0:
+        raise ConfigurationError("radius=None: all centroids are at the origin; expected a number")
+    return radius

@@ -1,0 +1,201 @@
+"""What the samplers of a latent manifold share: which metric, where chains start, how they went."""
+
+import logging
+from typing import Any, ClassVar, Literal, Self, TypedDict, get_args
+
+import torch
+from torch import Tensor
+
+from chartae.checks import check_choice, check_integer, check_number
+from chartae.errors import ConfigurationError
+from chartae.geometry import Chain, Metric, PosteriorMetric
+from chartae.geometry.density import ManifoldDensity
+from chartae.geometry.selection import Selection
+from chartae.models import Autoencoder
+from chartae.randomness import make_generator, seeded
+from chartae.samplers.base import Sampler, check_training_set
+
+__all__ = ["Geometry", "ManifoldOptions", "ManifoldSampler"]
+
+logger = logging.getLogger(__name__)
+
+Geometry = Literal["auto", "model", "posterior"]
+Rho = float | Literal["euclidean", "mahalanobis"] | None
+
+
+class ManifoldOptions(TypedDict, total=False):
+    """The arguments that every `ManifoldSampler` shares."""
+
+    geometry: Geometry
+    num_centroids: int | None
+    selection: Selection
+    rho: Rho
+    regularization: float
+    max_chains: int
+
+
+class ManifoldSampler(Sampler):
+    r"""Base of the samplers of the uniform distribution on a latent manifold.
+
+    The target is the `ManifoldDensity` of a metric: :math:`1/\sqrt{\det G}` for the metric of an
+    RHVAE, :math:`\sqrt{\det G}` for that of a vanilla VAE's posteriors; the metric knows which.
+    One chain gives one latent, from a code drawn at random. A subclass says how a chain moves:
+    `run`.
+
+    Args:
+        model: a trained model that has a metric (`RHVAE`), or a Gaussian posterior.
+        geometry: ``"model"`` takes the model's own metric, and there is nothing to fit.
+            ``"posterior"`` takes the `PosteriorMetric` (thesis chapter 3), which `fit` makes from
+            the training set; the arguments below are its. ``"auto"`` takes the model's metric if
+            it has one.
+        num_centroids: how many posteriors the metric keeps; None keeps all.
+        selection: which: ``"k-medoids"`` or ``"random"``.
+        rho: reach of a centroid, a number or a rule, as in `PosteriorMetric`.
+        regularization: :math:`\lambda` > 0, the metric in the void.
+        max_chains: chains run at once; more latents are drawn in blocks.
+
+    Attributes:
+        diagnostics: the `Chain` of the last draw's last block, with its acceptance and divergences.
+
+    Raises:
+        ConfigurationError: if the model has no such metric, or an argument is out of range.
+    """
+
+    fitted_buffers: ClassVar[tuple[str, ...]] = ("means", "variances", "fitted_rho")
+    means: Tensor
+    variances: Tensor
+    fitted_rho: Tensor
+    diagnostics: Chain | None = None
+    least_acceptance: ClassVar[float]
+    """The share of accepted steps below which there is a warning ..."""
+    remedy: ClassVar[str]
+    """... that says what to do."""
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        *,
+        geometry: Geometry = "auto",
+        num_centroids: int | None = None,
+        selection: Selection = "k-medoids",
+        rho: Rho = None,
+        regularization: float = 1e-2,
+        max_chains: int = 1000,
+    ) -> None:
+        check_choice("geometry", geometry, get_args(Geometry))
+        if num_centroids is not None:
+            check_integer("num_centroids", num_centroids, minimum=1)
+        check_choice("selection", selection, get_args(Selection))
+        if isinstance(rho, str):
+            check_choice("rho", rho, ("euclidean", "mahalanobis"))
+        elif rho is not None:
+            check_number("rho", rho, above=0.0)
+        check_number("regularization", regularization, above=0.0)
+        check_integer("max_chains", max_chains, minimum=1)
+        super().__init__(model)
+        own = hasattr(type(model), "metric")
+        if geometry == "model" and not own:
+            raise ConfigurationError(
+                f"geometry='model': {type(model).__name__} has no metric; expected an RHVAE"
+            )
+        self.uses_model_metric = own and geometry != "posterior"
+        if not (self.uses_model_metric or callable(getattr(model, "posterior", None))):
+            raise ConfigurationError(
+                f"{type(model).__name__} has neither a metric nor a posterior: "
+                f"{type(self).__name__} expects a model with a Gaussian one, such as a VAE"
+            )
+        self.geometry, self.num_centroids, self.selection = geometry, num_centroids, selection
+        self.rho, self.regularization, self.max_chains = rho, regularization, max_chains
+        # Shapes matter to `load`, which lets only the first dimension grow.
+        self.means = self.means.reshape(0, model.latent_dim)
+        self.variances = self.variances.reshape(0, model.latent_dim)
+
+    def fit(self, x: Tensor | None = None) -> Self:
+        """Make the metric of the posteriors of the training set ``x``, ``(N, *input_shape)``.
+
+        With the model's own metric x is not needed; it is checked that the model has been trained.
+
+        Raises:
+            ConfigurationError: if the posterior is not Gaussian, or there are fewer observations
+                than centroids; if a model with a metric of its own has not been trained.
+            DataError: if x is needed, and is not a tensor that the model accepts.
+        """
+        if self.uses_model_metric:
+            self.check_fitted()
+            return self
+        model: Any = self.model
+        with seeded(0):
+            metric = PosteriorMetric.from_model(
+                model,
+                check_training_set(self, x),
+                num_centroids=self.num_centroids,
+                selection=self.selection,
+                rho=self.rho,
+                regularization=self.regularization,
+            )
+        self.means, self.variances = metric.means, metric.variances
+        self.fitted_rho = metric.means.new_tensor([metric.rho])
+        return self
+
+    def check_fitted(self) -> None:
+        if self.uses_model_metric:
+            _ = self.metric  # the model says what it lacks
+        else:
+            super().check_fitted()
+
+    @property
+    def metric(self) -> Metric:
+        """The metric whose manifold is sampled; it has ``centroids``.
+
+        Raises:
+            ConfigurationError: if the sampler, or the model, has not been fitted.
+        """
+        model: Any = self.model
+        if self.uses_model_metric:
+            metric: Metric = model.metric
+            return metric
+        self.check_fitted()
+        return PosteriorMetric(
+            self.means, self.variances, float(self.fitted_rho), self.regularization
+        )
+
+    def run(self, density: ManifoldDensity, start: Tensor, generator: torch.Generator) -> Chain:
+        """Return chains of the density from starting points, ``(chains, d)``."""
+        raise NotImplementedError
+
+    def draw_latents(self, n: int, seed: int) -> Tensor:
+        metric: Any = self.metric
+        density, centroids = ManifoldDensity(metric), metric.centroids
+        device, name = centroids.device, type(self).__name__
+        blocks = []
+        for done in range(0, n, self.max_chains):
+            chains = min(self.max_chains, n - done)
+            generator = make_generator(seed, name, done, device=device)
+            start = torch.randint(len(centroids), (chains,), generator=generator, device=device)
+            chain = self.run(density, centroids[start], generator)
+            blocks.append(chain.final)
+            self._diagnose(chain)
+        return torch.cat(blocks)
+
+    def _diagnose(self, chain: Chain) -> None:
+        self.diagnostics = chain
+        name = type(self).__name__
+        acceptance, diverged = float(chain.acceptance.mean()), int((chain.divergences > 0).sum())
+        if acceptance < self.least_acceptance:
+            logger.warning(
+                "%s accepted %.0f %% of its steps: its latents may stay near their starting "
+                "codes; %s",
+                name,
+                100.0 * acceptance,
+                self.remedy,
+            )
+        if diverged:
+            logger.warning("%d of %d chains diverged at times", diverged, len(chain.acceptance))
+        if (r_hat := float(chain.r_hat.max())) > 1.2:
+            logger.warning(
+                "%s's chains have not mixed (R-hat %.2f): its latents keep the proportions of the "
+                "codes they started from; raise num_steps, or the reach of the metric's centroids "
+                "(temperature, rho)",
+                name,
+                r_hat,
+            )

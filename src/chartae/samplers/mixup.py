@@ -1,0 +1,132 @@
+"""Latents between codes, on the shortest paths of a manifold."""
+
+import logging
+from typing import Unpack
+
+import torch
+from torch import Tensor
+from torch.distributions import Beta
+
+from chartae.checks import check_integer, check_number
+from chartae.errors import ConfigurationError
+from chartae.geometry import ConformalMetric, Metric
+from chartae.geometry.geodesics import shortest_paths
+from chartae.models import Autoencoder
+from chartae.randomness import make_generator, seeded
+from chartae.samplers.manifold import ManifoldOptions, ManifoldSampler
+
+__all__ = ["MixupSampler"]
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-2
+"""Of the paths: their lengths are then too long by its square, and nothing hangs on the rest."""
+
+
+class MixupSampler(ManifoldSampler):
+    r"""Draw latents along the geodesics between codes of the training set.
+
+    Mix-up (Zhang et al., 2018), and SMOTE (Chawla et al., 2002) where ``neighbours`` is given, with
+    shortest paths in place of straight lines, so that what lies between two codes keeps to the
+    data. Fit it to one class. A model with a metric of its own (`RHVAE`) gives the paths; for one
+    with a Gaussian posterior they avoid the void of the `PosteriorMetric` (thesis eq. 3.8). A
+    latent is :math:`\gamma(t)`, with :math:`t \sim \mathrm{Beta}(\alpha, \alpha)` the share of the
+    path's length.
+
+    Args:
+        model: a trained model with a metric (`RHVAE`), which needs no `fit`, or with a Gaussian
+            posterior, which does.
+        neighbours: from each code to one of that many nearest ones; None takes any other code.
+        alpha: :math:`\alpha` > 0; 1 is uniform, less stays near the codes.
+        strength: how much paths avoid the void of the posterior metric, as in
+            `ConformalMetric.avoiding_the_void`; None takes 1/d, the metric per coordinate.
+        num_points: points of each path.
+        options: ``geometry``, ``num_centroids``, ``selection``, ``rho``, ``regularization`` and
+            ``max_chains`` (here, paths sought at once), as in `ManifoldSampler`.
+
+    Raises:
+        ConfigurationError: if the model has no such metric, or an argument is out of range.
+
+    >>> import chartae
+    >>> model = chartae.VAE((8, 8), latent_dim=2).eval()
+    >>> sampler = MixupSampler(model).fit(torch.rand(20, 8, 8))
+    >>> sampler.sample(5, seed=0).shape
+    torch.Size([5, 8, 8])
+    """
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        neighbours: int | None = None,
+        alpha: float = 1.0,
+        strength: float | None = None,
+        num_points: int = 32,
+        **options: Unpack[ManifoldOptions],
+    ) -> None:
+        if neighbours is not None:
+            check_integer("neighbours", neighbours, minimum=1)
+        check_number("alpha", alpha, above=0.0)
+        if strength is not None:
+            check_number("strength", strength, minimum=0.0)
+        check_integer("num_points", num_points, minimum=3)
+        super().__init__(model, **options)
+        self.neighbours, self.alpha, self.strength = neighbours, alpha, strength
+        self.num_points = num_points
+
+    @property
+    def path_metric(self) -> Metric:
+        """The metric whose geodesics join the codes."""
+        if self.uses_model_metric:
+            return self.metric
+        strength = 1.0 / self.model.latent_dim if self.strength is None else self.strength
+        return ConformalMetric.avoiding_the_void(self.metric, strength)
+
+    def draw_latents(self, n: int, seed: int) -> Tensor:
+        metric = self.path_metric
+        codes = metric.landmarks
+        if len(codes) < 2:
+            raise ConfigurationError(f"{len(codes)} code is known: mix-up needs at least 2")
+        with seeded(seed, "position"):
+            times = Beta(self.alpha, self.alpha).sample((n,)).to(codes)
+        generator = make_generator(seed, "pairs")
+        start = torch.randint(len(codes), (n,), generator=generator)
+        rank = torch.rand(n, generator=generator)
+        blocks, lost = [], 0
+        for block in torch.arange(n).split(self.max_chains):
+            first, second = (
+                codes[start[block]],
+                codes[self._partners(codes, start[block], rank[block])],
+            )
+            paths = shortest_paths(
+                metric, first, second, num_points=self.num_points, tolerance=TOLERANCE
+            )
+            blocks.append(_along(paths.points, times[block]))
+            lost += int((~paths.converged).sum())
+        if lost:
+            logger.warning(
+                "%d of %d paths between codes are not geodesics to the tolerance: their latents "
+                "may leave the data; lower strength, or give neighbours",
+                lost,
+                n,
+            )
+        return torch.cat(blocks)
+
+    def _partners(self, codes: Tensor, start: Tensor, rank: Tensor) -> Tensor:
+        """Return the other end of each pair, ``(n,)``, by ranks in [0, 1) among those possible."""
+        count = min(self.neighbours or len(codes), len(codes) - 1)
+        choice = (rank * count).long()
+        if self.neighbours is None:
+            return choice + (choice >= start)
+        distances = torch.cdist(codes[start], codes)
+        distances[torch.arange(len(start)), start] = torch.inf
+        nearest = distances.topk(count, largest=False).indices.cpu()
+        return nearest.gather(1, choice[:, None])[:, 0]
+
+
+def _along(points: Tensor, times: Tensor) -> Tensor:
+    """Return the points of paths ``(n, T, d)`` at times in [0, 1] ``(n,)``: ``(n, d)``."""
+    place = times * (points.shape[1] - 1)
+    before = place.long().clamp(max=points.shape[1] - 2)
+    rows = torch.arange(len(points), device=points.device)
+    share = (place - before)[:, None]
+    return torch.lerp(points[rows, before], points[rows, before + 1], share)
