@@ -39,13 +39,13 @@ import chartae
 from chartae.data import read_data
 from chartae.geometry import PosteriorMetric
 from chartae.geometry.density import ManifoldDensity
+from chartae.geometry.selection import nearest_neighbour_distances
 from chartae.randomness import make_generator
 from chartae.report import image_grid
 from chartae.samplers import Sampler
 
 LATENT_DIM, VALIDATION, CENTROIDS = 16, 10_000, 1000
 CHAIN = {"num_steps": 100, "num_leapfrog": 10, "step_size": 0.01, "num_warmup": 0}  # thesis 3.7.2
-ISOLATED_RHO = math.sqrt(LATENT_DIM) / 2
 
 
 class Classifier(nn.Module):
@@ -88,8 +88,18 @@ def train_vae(x: Tensor, validation: Tensor, epochs: int, seed: int) -> chartae.
     """Return a VAE with the weights of its best epoch on the validation set."""
     torch.manual_seed(seed)
     model = chartae.VAE((1, 28, 28), LATENT_DIM, likelihood="bernoulli")
-    options = {"batch_size": 200, "scheduler": "cosine", "patience": 10, "accelerator": "cpu"}
-    chartae.fit(model, x, validation, epochs=epochs, seed=seed, progress=False, **options)
+    chartae.fit(
+        model,
+        x,
+        validation,
+        epochs=epochs,
+        batch_size=200,
+        scheduler="cosine",
+        patience=10,
+        seed=seed,
+        accelerator="cpu",
+        progress=False,
+    )
     return model
 
 
@@ -128,6 +138,15 @@ class Judge:
             "classes": float(Categorical(classes).entropy().exp()),
             "copying": self._distance(x) / self.unseen,
         }
+
+
+def isolated_rho(metric: PosteriorMetric) -> float:
+    """Return a reach at which few bumps overlap: a third of the way to the nearest neighbour.
+
+    The way is in the units of a posterior, and its 5 % quantile is taken.
+    """
+    distances = nearest_neighbour_distances(metric.means, metric.variances)
+    return float(distances.quantile(0.05)) / 3.0
 
 
 def exact_uniform(metric: PosteriorMetric, n: int, seed: int) -> tuple[Tensor, float]:
@@ -170,8 +189,9 @@ def draws(
         found = sampler.diagnostics
         return z, {"acceptance": float(found.acceptance.mean()), "r_hat": float(found.r_hat.max())}
 
-    def exact(rho: float | None) -> tuple[Tensor, dict[str, float]]:
-        metric = PosteriorMetric.from_model(model, x, num_centroids=CENTROIDS, rho=rho)
+    def exact(rho_of: Callable[[PosteriorMetric], float]) -> tuple[Tensor, dict[str, float]]:
+        metric = PosteriorMetric.from_model(model, x, num_centroids=CENTROIDS)
+        metric = PosteriorMetric(metric.means, metric.variances, rho_of(metric))
         z, share = exact_uniform(metric, n, seed)
         return z, {"rho": metric.rho, "ess": share}
 
@@ -185,8 +205,8 @@ def draws(
             {},
         ),
         "manifold, the thesis' chains": chains,
-        "manifold, exact": lambda: exact(None),
-        "manifold, exact, rho = sqrt(d)/2": lambda: exact(ISOLATED_RHO),
+        "manifold, exact": lambda: exact(lambda metric: metric.rho),
+        "manifold, exact, isolated bumps": lambda: exact(isolated_rho),
         "mixture of 10": lambda: fitted(chartae.MixtureSampler(model)),
         "prior": lambda: fitted(chartae.NormalSampler(model)),
     }

@@ -130,6 +130,12 @@ class TestSample:
         np.save("x.npy", np.random.default_rng(0).random((20, 4, 4), dtype=np.float32))
         assert run(words("sample ae --sampler mixture --fit-on x.npy --n 3 --out s.npz")) == 0
 
+    @pytest.mark.parametrize("sampler", ["volume", "random_walk"])
+    def test_the_manifold_of_a_vae_is_learned_from_data(self, model, data, sampler):
+        command = f"sample {model} --sampler {sampler} --fit-on {data} --n 3 --out s.npz"
+        assert run(words(command)) == 0
+        assert read_data("s.npz").x.shape == (3, 4, 4)
+
 
 class TestAugment:
     def test_writes_everything(self, data, capsys):
@@ -190,7 +196,7 @@ BAD = {
     "no such model folder": "sample nothing --out s.npz",
     "sample suffix": "sample model --out s.jpg",
     "sample count": "sample model --out s.npz --n 0",
-    "sampler without metric": "sample model --out s.npz --sampler volume",
+    "sampler of a manifold without data": "sample model --out s.npz --sampler volume",
     "sampler without data": "sample model --out s.npz --sampler mixture",
     "augment suffix": "augment data.npz --out new.csv",
     "augment folder": "augment data.npz --out folder.npz",

@@ -524,3 +524,38 @@ def test_the_pull_back_wants_a_decoder():
         PullbackMetric(nn.Identity(), 2, regularization=-1)
     with pytest.raises(ConfigurationError, match="model is Linear: expected a model of chartae"):
         PullbackMetric.from_model(nn.Linear(2, 2))
+
+
+def precisions(model, x, scale):
+    """Precisions of posteriors, and what the pull-back predicts of them, ``(N, d)`` each."""
+    with torch.no_grad():
+        posterior = model.posterior(x)
+        metric = PullbackMetric.from_model(model, regularization=0.0)
+        predicted = metric.tensor(posterior.mean).diagonal(dim1=-2, dim2=-1) / scale**2 + 1
+    active = posterior.mean.var(0) > 0.1
+    return posterior.variance.reciprocal(), predicted, active
+
+
+def log_correlation(a, b):
+    return float(torch.corrcoef(torch.stack([a.log().flatten(), b.log().flatten()]))[0, 1])
+
+
+@pytest.mark.slow
+def test_posterior_precisions_follow_the_pull_back():
+    # Thesis section 3.4.4, for the diagonal posteriors of a Gaussian likelihood of fixed scale s:
+    # the ELBO is stationary where sigma_j^-2 = (J^T J)_jj / s^2 + 1, up to the decoder's bending.
+    scale, x = 0.2, digits().x
+    network = {"name": "mlp", "hidden": [256, 256]}
+    likelihood = {"name": "gaussian", "scale": scale, "link": "sigmoid"}
+    torch.manual_seed(0)
+    model = chartae.VAE((8, 8), 10, encoder=network, decoder=network, likelihood=likelihood).eval()
+    untrained, predicted, _ = precisions(model, x[:300], scale)
+    assert log_correlation(untrained, predicted) < 0.5
+    chartae.fit(model, x, epochs=150, seed=0, progress=False)
+    found, predicted, active = precisions(model, x[:300], scale)
+    assert int(active.sum()) >= 5
+    assert log_correlation(found, predicted) > 0.95
+    assert log_correlation(found[:, active], predicted[:, active]) > 0.9
+    ratio = float((found / predicted)[:, active].median())
+    assert 0.85 < ratio < 1.2
+    assert float((found / predicted)[:, ~active].median()) == pytest.approx(1.0, abs=0.1)

@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 from scipy import stats
+from tests.geometry.quadrature import PLANAR, chi_square
 
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry import effective_sample_size, hmc, split_r_hat
 from chartae.geometry.density import ManifoldDensity
-from tests.geometry.quadrature import PLANAR, chi_square
 
 
 def generator(seed=0):

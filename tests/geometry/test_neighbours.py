@@ -11,7 +11,6 @@ from chartae.geometry import EuclideanMetric, hmc, neighbours
 from chartae.geometry.neighbours import NeighbourMetric
 from chartae.geometry.posterior import PosteriorMetric
 
-
 # Squares of 1e8 are expanded where sigma is 0.01 and a point is 100 away.
 ROUNDING = 1e-8
 

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 import chartae
 from chartae.data import digits
 from chartae.distributions import DiagonalNormal
+from chartae.errors import ConfigurationError
+from chartae.geometry import CentroidMetric, PosteriorMetric
 from chartae.models import RHVAE
-from chartae.models.rhvae import scott_temperature
+from chartae.models.rhvae import posterior_reach, scott_temperature
 from chartae.nn import MetricNetwork
 
 SMALL = {"encoder": {"name": "mlp", "hidden": [64]}, "decoder": {"name": "mlp", "hidden": [64]}}
@@ -30,14 +32,17 @@ def train(num_samples, latent_dim, seed, epochs, **options):
 
 
 def gap(model):
-    """How much larger the volume is in the void, 3 T beyond all codes, than at the codes, in nats.
+    """How much larger the volume is in the void, far beyond all codes, than at the codes, in nats.
 
     The most it can be, with matrices of determinant 1, is about -d / 2 log(regularization).
     """
     metric = model.metric
     codes = metric.centroids
     direction = torch.randn(200, metric.dim, generator=torch.Generator().manual_seed(0))
-    radius = codes.norm(dim=-1).max() + 3 * metric.temperature
+    reach = getattr(metric, "temperature", None)
+    if reach is None:
+        reach = metric.rho * float(metric.variances.sqrt().max())
+    radius = codes.norm(dim=-1).max() + 3 * reach
     void = radius * direction / direction.norm(dim=-1, keepdim=True)
     return float(metric.log_volume(void).median() - metric.log_volume(codes).median())
 
@@ -121,12 +126,13 @@ def test_a_given_temperature_is_kept():
     assert model.metric.temperature == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize("geometry", ["learned", "posterior"])
 @pytest.mark.parametrize("latent_dim", [2, 10])
-def test_untrained_weights_are_moderate(latent_dim):
+def test_untrained_weights_are_moderate(latent_dim, geometry):
     # Codes nearly coincide before training: bumps narrower than the posterior would blow the
     # momentum up (log weights of -1e7 were seen).
     torch.manual_seed(0)
-    model = RHVAE((8, 8), latent_dim, likelihood="bernoulli")
+    model = RHVAE((8, 8), latent_dim, geometry=geometry, likelihood="bernoulli")
     x = digits().x[:50]
     with torch.no_grad():
         log_weights = model.log_weights(x, 200)
@@ -141,6 +147,67 @@ def test_trains_and_keeps_an_informative_metric(num_samples, latent_dim):
     assert history.train["loss"][-1] < history.train["loss"][0]
     assert max(history.train["loss"]) < 100.0
     assert gap(model) > -0.3 * latent_dim * math.log(model.regularization)
+
+
+# --- the posterior metric in place of the learned one -------------------------------------------
+
+
+def posterior_of(n, d, seed=0, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    deviations = 0.1 + torch.rand(n, d, generator=generator)
+    return DiagonalNormal(scale * torch.randn(n, d, generator=generator), deviations)
+
+
+def test_the_reach_bridges_codes_and_covers_what_is_drawn_from_them():
+    posterior = posterior_of(30, 3)
+    gaps = ((posterior.mean[:, None] - posterior.mean) / posterior.stddev).square().sum(-1)
+    median = gaps.fill_diagonal_(math.inf).amin(1).sqrt().median()
+    assert posterior_reach(posterior) == pytest.approx(math.sqrt(3 + float(median) ** 2), rel=1e-5)
+    # Means that coincide, or a single one, still leave room for their posteriors.
+    assert posterior_reach(posterior_of(30, 3, scale=0.0)) == pytest.approx(math.sqrt(3))
+    assert posterior_reach(posterior_of(1, 3)) == pytest.approx(math.sqrt(3))
+
+
+def test_the_posterior_metric_is_the_training_sets_and_needs_no_network(tmp_path):
+    model, _ = train(20, 2, seed=0, epochs=3, geometry="posterior")
+    assert not any("metric" in name for name, _ in model.named_parameters())
+    assert isinstance(model.metric, PosteriorMetric)
+    assert model.metric.centroids.shape == (20, 2)
+    model.save_pretrained(tmp_path)
+    twin = chartae.load(tmp_path)
+    z = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(twin.metric.tensor(z), model.metric.tensor(z))
+    assert twin.metric.rho == model.metric.rho
+    given, _ = train(20, 2, seed=0, epochs=1, geometry="posterior", rho=2.5, regularization=0.3)
+    assert (given.metric.rho, given.metric.regularization) == (2.5, 0.3)
+    assert isinstance(train(20, 2, seed=0, epochs=1)[0].metric, CentroidMetric)
+
+
+@pytest.mark.parametrize(("num_samples", "latent_dim"), [(10, 2), (10, 16), (100, 2)])
+def test_trains_with_the_posterior_metric(num_samples, latent_dim):
+    model, history = train(num_samples, latent_dim, seed=0, epochs=60, geometry="posterior")
+    assert history.train["loss"][-1] < history.train["loss"][0]
+    assert max(history.train["loss"]) < 100.0
+    assert gap(model) < -0.3 * latent_dim  # large near the data, small in the void
+    # Latents in the void do not explode either: digits of other classes, drawn many times.
+    with torch.no_grad():
+        log_weights = model.log_weights(digits().x[:200], 50)
+    assert torch.isfinite(log_weights).all()
+    assert log_weights.mean(0).min() > -500.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"geometry": "pullback"}, "geometry='pullback' is not known"),
+        ({"rho": 0.0}, "rho=0.0: .* greater than 0"),
+        ({"temperature": 0.0}, "temperature=0.0: .* greater than 0"),
+        ({"regularization": 0.0}, "regularization=0.0: .* greater than 0"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ConfigurationError, match=message):
+        RHVAE((8, 8), 2, **arguments)
 
 
 @pytest.mark.slow

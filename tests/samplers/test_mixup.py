@@ -110,8 +110,8 @@ def test_geodesics_keep_to_the_data(own_metric):
     model, options = (rhvae(x), {}) if own_metric else (code_model(), {"rho": 1.0})
     z = MixupSampler(model, **options).fit(x).sample_latents(30, seed=0)
     straight = MixupSampler(code_model(), strength=0.0, num_points=3).fit(x)
-    assert float((z.norm(dim=-1) - 2).abs().mean()) < 0.2
-    assert float((straight.sample_latents(30, seed=0).norm(dim=-1) - 2).abs().mean()) > 0.5
+    assert float((z.norm(dim=-1) - 2).abs().mean()) < 0.12
+    assert float((straight.sample_latents(30, seed=0).norm(dim=-1) - 2).abs().mean()) > 0.3
 
 
 def test_neighbours_keep_pairs_close():
@@ -144,12 +144,11 @@ def test_paths_are_sought_in_blocks(monkeypatch):
         return solve(metric, start, end, **options)
 
     monkeypatch.setattr(mixup, "shortest_paths", counted)
-    sampler = MixupSampler(code_model(), num_points=5, rho=1.0, max_chains=4).fit(arc(10))
-    whole = (
-        MixupSampler(code_model(), num_points=5, rho=1.0).fit(arc(10)).sample_latents(10, seed=0)
-    )
+    x, options = arc(20), {"rho": 1.0}
+    sampler = MixupSampler(code_model(), max_chains=4, **options).fit(x)
+    whole = MixupSampler(code_model(), **options).fit(x).sample_latents(10, seed=0)
     sizes.clear()
-    torch.testing.assert_close(sampler.sample_latents(10, seed=0), whole)
+    torch.testing.assert_close(sampler.sample_latents(10, seed=0), whole, rtol=0, atol=1e-2)
     assert sizes == [4, 4, 2]
 
 
@@ -157,10 +156,10 @@ def test_paths_that_are_not_found_are_counted(caplog, monkeypatch):
     from chartae.samplers import mixup
 
     caplog.set_level(logging.WARNING)
-    sampler = MixupSampler(code_model(), num_points=16, rho=1.0).fit(arc(10))
+    sampler = MixupSampler(code_model(), rho=1.0).fit(arc(20))
     sampler.sample_latents(5, seed=0)
     assert not caplog.records
-    monkeypatch.setattr(mixup, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(mixup, "TOLERANCE", 1e-12)
     sampler.sample_latents(5, seed=0)
     assert "5 of 5 paths between codes are not geodesics to the tolerance" in caplog.text
 

@@ -9,8 +9,18 @@ from torch import nn
 
 import chartae
 from chartae.errors import CheckpointError, ConfigurationError, DataError
+from chartae.geometry import CentroidMetric, PosteriorMetric
+from chartae.geometry.density import ManifoldDensity
+from chartae.geometry.random_walk import random_walk
 from chartae.models import AE, RHVAE, VAE
-from chartae.samplers import MixtureSampler, NormalSampler, Sampler, VolumeSampler
+from chartae.randomness import make_generator
+from chartae.samplers import (
+    MixtureSampler,
+    NormalSampler,
+    RandomWalkSampler,
+    Sampler,
+    VolumeSampler,
+)
 
 SMALL = {"name": "mlp", "hidden": [16]}
 X = torch.rand(40, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -32,11 +42,25 @@ def rhvae():
 
 
 SHORT = {"num_steps": 8, "num_leapfrog": 4, "num_warmup": 8}
+POSTERIOR = {"num_centroids": 20, "rho": "mahalanobis", "regularization": 0.1}
+WALK = {"num_steps": 4, "num_integration_steps": 3, "num_warmup": 4}
 SAMPLERS = {
     "NormalSampler": (lambda: make_model(VAE), NormalSampler, {}),
     "MixtureSampler": (lambda: make_model(VAE), MixtureSampler, {"num_components": 3}),
     "MixtureSampler of an AE": (lambda: make_model(AE), MixtureSampler, {"num_components": 1}),
     "VolumeSampler": (rhvae, VolumeSampler, SHORT),
+    "VolumeSampler of a VAE": (lambda: make_model(VAE), VolumeSampler, {**SHORT, **POSTERIOR}),
+    "VolumeSampler of an RHVAE's posteriors": (
+        rhvae,
+        VolumeSampler,
+        {**SHORT, **POSTERIOR, "geometry": "posterior"},
+    ),
+    "RandomWalkSampler": (rhvae, RandomWalkSampler, WALK),
+    "RandomWalkSampler of a VAE": (
+        lambda: make_model(VAE),
+        RandomWalkSampler,
+        {**WALK, **POSTERIOR, "exact": True, "scale": 0.1},
+    ),
 }
 
 
@@ -123,7 +147,7 @@ def test_bad_counts_are_refused(sampler, n):
 
 
 def test_a_sampler_wants_a_model():
-    for sampler_class in (NormalSampler, MixtureSampler, VolumeSampler):
+    for sampler_class in (NormalSampler, MixtureSampler, VolumeSampler, RandomWalkSampler):
         with pytest.raises(ConfigurationError, match="model is Linear: expected a model of chart"):
             sampler_class(nn.Linear(2, 2))
 
@@ -235,6 +259,16 @@ def test_one_observation_is_too_few_for_any_mixture():
         (VolumeSampler, {"num_warmup": -1}, "num_warmup=-1: .* at least 0"),
         (VolumeSampler, {"step_size": -0.1}, "step_size=-0.1: .* greater than 0"),
         (VolumeSampler, {"max_chains": 0}, "max_chains=0: .* at least 1"),
+        (VolumeSampler, {"geometry": "postrior"}, "geometry='postrior' is not known"),
+        (VolumeSampler, {"num_centroids": 0}, "num_centroids=0: .* at least 1"),
+        (VolumeSampler, {"selection": "first"}, "selection='first' is not known"),
+        (VolumeSampler, {"rho": "euclid"}, "rho='euclid' is not known"),
+        (VolumeSampler, {"rho": 0.0}, "rho=0.0: .* greater than 0"),
+        (VolumeSampler, {"regularization": 0.0}, "regularization=0.0: .* greater than 0"),
+        (RandomWalkSampler, {"num_steps": 0}, "num_steps=0: .* at least 1"),
+        (RandomWalkSampler, {"scale": 0.0}, "scale=0.0: .* greater than 0"),
+        (RandomWalkSampler, {"num_integration_steps": 0}, "num_integration_steps=0: .* at least"),
+        (RandomWalkSampler, {"num_warmup": -1}, "num_warmup=-1: .* at least 0"),
     ],
 )
 def test_bad_arguments_are_refused(sampler_class, arguments, message):
@@ -242,35 +276,93 @@ def test_bad_arguments_are_refused(sampler_class, arguments, message):
         sampler_class(rhvae(), **arguments)
 
 
-def test_volume_sampler_wants_a_metric():
-    with pytest.raises(ConfigurationError, match="has neither a metric nor a posterior"):
-        VolumeSampler(make_model(VAE))
-    sampler = VolumeSampler(rhvae())
+@pytest.mark.parametrize("sampler_class", [VolumeSampler, RandomWalkSampler])
+def test_manifold_samplers_want_a_manifold(sampler_class):
+    with pytest.raises(ConfigurationError, match="AE has neither a metric nor a posterior: "):
+        sampler_class(make_model(AE))
+    with pytest.raises(ConfigurationError, match="geometry='model': VAE has no metric; expected"):
+        sampler_class(make_model(VAE), geometry="model")
+    sampler = sampler_class(rhvae())
     assert sampler.fit() is sampler
+    assert isinstance(sampler.metric, CentroidMetric)
+    sampler = sampler_class(rhvae(), geometry="posterior")
+    with pytest.raises(ConfigurationError, match=f"this {sampler_class.__name__} has not been fit"):
+        sampler.sample(2)
+    assert isinstance(sampler.fit(X).metric, PosteriorMetric)
+    with pytest.raises(DataError, match=f"x is NoneType: {sampler_class.__name__}.fit expects the"):
+        sampler.fit()
+    with pytest.raises(ConfigurationError, match="num_centroids=41: .* at most 40"):
+        sampler_class(make_model(VAE), num_centroids=41).fit(X)
 
 
-def test_volume_sampler_follows_the_volume_inside_s():
-    # Against a quadrature of sqrt(det G^-1) over S = {|z| <= 2 max |c_i|}.
+def test_the_posterior_metric_is_that_of_the_training_set():
+    model = make_model(VAE)
+    options = {"num_centroids": 15, "selection": "random", "rho": "mahalanobis"}
+    ours = VolumeSampler(model, **options, regularization=0.2).fit(X).metric
+    theirs = PosteriorMetric.from_model(model, X, **options, regularization=0.2)
+    assert (ours.means == theirs.means).all()
+    z = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours.tensor(z), theirs.tensor(z))
+
+
+def test_another_training_set_replaces_the_first():
+    sampler = VolumeSampler(make_model(VAE), rho=1.0).fit(X)
+    assert len(sampler.fit(X[:7]).metric.centroids) == 7
+
+
+FOLLOWING = {
+    "volume": (VolumeSampler, {"num_steps": 40, "num_leapfrog": 8, "num_warmup": 40}),
+    "volume of posteriors": (
+        VolumeSampler,
+        {"num_steps": 40, "num_leapfrog": 10, "num_warmup": 40, "geometry": "posterior"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+def test_manifold_samplers_follow_the_density_inside_s(name):
+    # Against a quadrature over S = {|z| <= 2 max |c_i|} of the volume, whichever way it goes.
     model = rhvae()
-    sampler = VolumeSampler(model, num_steps=40, num_leapfrog=8, num_warmup=40, max_chains=2000)
+    sampler_class, options = FOLLOWING[name]
+    sampler = sampler_class(model, **options, rho=6.0, regularization=0.1, max_chains=2000).fit(X)
     z = sampler.sample_latents(2000, seed=0).double()
-    metric = model.double().metric
-    wall = float(2 * metric.centroids.norm(dim=-1).max())
+    sampler.double()
+    density = ManifoldDensity(sampler.metric)
+    wall = density.radius
     assert float(z.norm(dim=-1).max()) <= wall
     ticks = torch.linspace(-wall, wall, 401, dtype=torch.float64)
     grid = torch.cartesian_prod(ticks, ticks)
-    grid = grid[grid.norm(dim=-1) <= wall]
-    density = -metric.log_volume(grid)
-    weights = density.softmax(0)
+    grid = grid[density.contains(grid)]
+    log_prob = density.log_prob(grid)
+    weights = log_prob.softmax(0)
     mean = weights @ grid
     spread = (weights @ (grid - mean).square()).sqrt()
     standard_error = spread / 2000**0.5
     assert ((z.mean(0) - mean).abs() < 5 * standard_error).all()
     torch.testing.assert_close(z.std(0), spread, atol=0.06 * float(spread.max()), rtol=0)
     # The log density itself, whose mean is minus the entropy.
-    expected, error = weights @ density, 5 * density.std() / 2000**0.5
-    assert abs(-metric.log_volume(z).mean() - expected) < error
-    assert float(expected) > float(density.mean()) + 0.1  # it is far from uniform
+    expected, error = weights @ log_prob, 5 * log_prob.std() / 2000**0.5
+    assert abs(density.log_prob(z).mean() - expected) < error
+    assert float(expected) > float(log_prob.mean()) + 0.1  # it is far from uniform
+
+
+def test_the_random_walk_is_that_of_the_metric():
+    model = rhvae()
+    sampler = RandomWalkSampler(model, num_steps=5, scale=0.3, num_integration_steps=4)
+    z = sampler.sample_latents(50, seed=0)
+    assert sampler.diagnostics.step_size == 1.0
+    assert ManifoldDensity(model.metric).contains(z).all()
+    generator = make_generator(0, "RandomWalkSampler", 0)
+    start = torch.randint(40, (50,), generator=generator)
+    chain = random_walk(
+        model.metric,
+        model.metric.centroids[start],
+        num_steps=5,
+        covariance=0.3**2,
+        num_integration_steps=4,
+        generator=generator,
+    )
+    assert (chain.final == z).all()
 
 
 def test_volume_sampler_works_in_blocks_and_keeps_its_diagnostics(caplog):

@@ -33,8 +33,10 @@ def sample(
         model: Folder of a trained model or sampler.
         n: Number of observations.
         out: A .npz file, or a .png contact sheet.
-        sampler: volume, normal or mixture; auto takes volume for an RHVAE, else normal.
-        fit_on: Training data, which the mixture sampler learns from.
+        sampler: volume, random_walk, normal or mixture; auto takes volume for an RHVAE, else
+            normal.
+        fit_on: Training data, which the mixture sampler learns from, and for other models than an
+            RHVAE volume and random_walk do.
         seed: Of the samples.
     """
     from chartae.checks import check_integer
@@ -80,9 +82,10 @@ def _make_sampler(
         )
     if name == "auto":
         name = "volume" if hasattr(type(loaded), "metric") else "normal"
-    if name == "mixture" and data is None:
-        raise ConfigurationError("sampler='mixture' learns from data: expected --fit-on DATA")
-    return SAMPLERS[name](loaded).fit(None if data is None else data.x)
+    chosen = SAMPLERS[name](loaded)
+    if data is None and chosen.needs_data:
+        raise ConfigurationError(f"sampler={name!r} learns from data: expected --fit-on DATA")
+    return chosen.fit(None if data is None else data.x)
 
 
 def _write(path: Path, x: "Tensor", title: str) -> None:

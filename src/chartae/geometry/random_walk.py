@@ -121,7 +121,7 @@ def random_walk(
     num_steps: int,
     covariance: Tensor | float,
     exact: bool = False,
-    num_integration_steps: int = 20,
+    num_integration_steps: int = 10,
     num_warmup: int = 0,
     target_acceptance: float = 0.4,
     radius: float | None = None,

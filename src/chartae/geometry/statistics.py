@@ -92,10 +92,16 @@ class _Solver:
     """Shortest paths with one set of options, that counts those it did not find."""
 
     def __init__(
-        self, metric: Metric, num_points: int, tolerance: float, max_iterations: int = 300
+        self,
+        metric: Metric,
+        num_points: int,
+        tolerance: float,
+        max_iterations: int = 300,
+        resolution: float = RESOLUTION,
     ) -> None:
         self.metric, self.num_points = metric, num_points
         self.tolerance, self.max_iterations = tolerance, max_iterations
+        self.resolution = resolution
         self.lost, self.total = 0, 0
 
     def distances(self, a: Tensor, rows: Tensor, b: Tensor, columns: Tensor) -> Tensor:
@@ -132,9 +138,9 @@ class _Solver:
 
     def _relax(self, curves: Tensor) -> "_Paths":
         points, lengths, residual, error = _resolve(
-            self.metric, curves, self.tolerance, RESOLUTION, self.max_iterations
+            self.metric, curves, self.tolerance, self.resolution, self.max_iterations
         )
-        self._count((residual <= self.tolerance) & (error <= RESOLUTION))
+        self._count((residual <= self.tolerance) & (error <= self.resolution))
         return _Paths.of(self.metric, lengths, points)
 
     def _solve(self, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +151,7 @@ class _Solver:
             end,
             num_points=self.num_points,
             tolerance=self.tolerance,
-            resolution=RESOLUTION,
+            resolution=self.resolution,
             max_iterations=self.max_iterations,
         )
         self._count(paths.converged)
@@ -286,7 +292,8 @@ def _first_mean(metric: Metric, points: Tensor, weights: Tensor) -> Tensor:
     some = points[select_centroids(points, min(CANDIDATES, len(points)))]
     usable = metric.contains(middle) & torch.isfinite(metric.log_volume(middle))
     candidates = torch.cat([middle[usable], some])
-    distances = _Solver(metric, COARSE, tolerance=1e-2).table(candidates, points)
+    coarse = _Solver(metric, COARSE, tolerance=1e-1, max_iterations=30, resolution=1.0)
+    distances = coarse.table(candidates, points)
     return candidates[(distances.square() @ weights).argmin()]
 
 

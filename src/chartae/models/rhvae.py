@@ -51,7 +51,8 @@ class RHVAE(HVAE):
         rho: the reach of a posterior in units of its standard deviation, for the posterior metric;
             None follows the posteriors (`posterior_reach`).
         regularization: :math:`\lambda`, far from all centroids the inverse of the learned metric,
-            or the posterior metric itself.
+            or the posterior metric itself. None takes 1e-3 of the one and 0.1 of the other, where
+            velocities grow as :math:`\lambda^{-1/2}` and soon become too large for the leapfrog.
         metric_network: body of the metric network, an encoder specification; a posterior metric
             has none.
         fixed_point_steps: iterations for each implicit line of the leapfrog.
@@ -77,7 +78,7 @@ class RHVAE(HVAE):
         geometry: Geometry = "learned",
         temperature: float | None = None,
         rho: float | None = None,
-        regularization: float = 1e-3,
+        regularization: float | None = None,
         metric_network: NetworkSpec = "thesis/mnist",
         fixed_point_steps: int = 3,
         num_leapfrog: int = 3,
@@ -90,6 +91,8 @@ class RHVAE(HVAE):
             check_number("temperature", temperature, above=0.0)
         if rho is not None:
             check_number("rho", rho, above=0.0)
+        if regularization is None:
+            regularization = 1e-3 if geometry == "learned" else 0.1
         check_number("regularization", regularization, above=0.0)
         check_integer("fixed_point_steps", fixed_point_steps, minimum=1)
         super().__init__(

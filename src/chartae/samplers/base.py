@@ -53,6 +53,11 @@ class Sampler(nn.Module):
         """
         return self
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether `fit` learns from a training set."""
+        return bool(self.fitted_buffers)
+
     def check_fitted(self) -> None:
         """Raise `ConfigurationError` if the sampler needs `fit` first."""
         for name in self.fitted_buffers:

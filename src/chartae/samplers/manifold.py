@@ -137,6 +137,10 @@ class ManifoldSampler(Sampler):
         self.fitted_rho = metric.means.new_tensor([metric.rho])
         return self
 
+    @property
+    def needs_data(self) -> bool:
+        return not self.uses_model_metric
+
     def check_fitted(self) -> None:
         if self.uses_model_metric:
             _ = self.metric  # the model says what it lacks

@@ -46,7 +46,7 @@ class RandomWalkSampler(ManifoldSampler):
         num_steps: int = 200,
         scale: float | None = None,
         exact: bool = False,
-        num_integration_steps: int = 20,
+        num_integration_steps: int = 10,
         num_warmup: int = 50,
         **options: Unpack[ManifoldOptions],
     ) -> None:
