@@ -1,8 +1,9 @@
 """1,000 distances and 1,000 exponential maps on an RHVAE's metric, N = 200, d = 10.
 
-Distances: all pairs in one call, against one call a pair (over the first hundred pairs, the time scaled
-to all). The exponential map: the closed-form gradients against autograd's, with the metric written
-in PyTorch the same way, by matrix products, and as published, by a (points, N, d, d) tensor.
+Distances: all pairs in one call, against one call a pair (over the first hundred pairs, the time
+scaled to all). The exponential map: the closed-form gradients against autograd's, with the metric
+written in PyTorch the same way, by matrix products, and as published, by a (points, N, d, d)
+tensor.
 """
 
 import torch

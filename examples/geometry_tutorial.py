@@ -153,7 +153,7 @@ def of_generation(vae, rhvae, shapes):
     return {
         "generation-latents": latent_maps(charts),
         "generation-images": image_grid(images),
-        "random-walk": chain_traces(exact, charts["RHVAE, exact random walk"]),
+        "random-walk": chain_traces(exact, charts["RHVAE, exact random walk"], max_chains=4),
     }
 
 

@@ -205,7 +205,6 @@ BAD = {
     "one of a class": "augment lonely.npz --out new.npz",
     "not a number": "augment nan.npz --out new.npz",
     "out of range": "augment wide.npz --out new.npz",
-    "sampler of another model": "augment data.npz --out new.npz --model vae",
     "no such sampler": "augment data.npz --out new.npz --sampler volum",
     "no seeds": "demo --seeds 0",
     "demo on a file": "demo --out data.npz",

@@ -27,7 +27,8 @@ class Stereographic:
     @property
     def metric(self):
         k = self.curvature
-        return ConformalMetric(lambda z: math.log(2) - torch.log(1 + k * z.square().sum(-1)), self.dim)
+        potential = lambda z: math.log(2) - torch.log(1 + k * z.square().sum(-1))  # noqa: E731
+        return ConformalMetric(potential, self.dim)
 
     def points(self, n, seed=0, dtype=torch.float64):
         # Well inside the ball, or within a quarter of the sphere: geodesics are unique.

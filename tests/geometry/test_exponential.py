@@ -123,7 +123,9 @@ def test_inner_products_are_kept(learned_metric):
     both = parallel_transport(metric, curve, torch.stack([u, v]))
     assert both.shape == (2, 5, 150, 3)
     expected = metric.inner(curve[0], u, v)
-    torch.testing.assert_close(metric.inner(curve[-1], *both[..., -1, :]), expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        metric.inner(curve[-1], *both[..., -1, :]), expected, atol=1e-3, rtol=1e-3
+    )
     # It is linear, and undone by the way back.
     total = parallel_transport(metric, curve, 2 * u - v)
     torch.testing.assert_close(total, 2 * both[0] - both[1])
@@ -135,7 +137,7 @@ def test_a_geodesic_carries_its_own_velocity(learned_metric):
     metric = learned_metric(2)
     z = metric.landmarks
     v = velocities(z)
-    *path, (_, momentum) = shoot(metric, z, metric.at(z).momentum(v), 100)
+    *_, (_, momentum) = shoot(metric, z, metric.at(z).momentum(v), 100)
     points = exponential_path(metric, z, v, num_steps=100)
     end = metric.at(points[:, -1]).velocity(momentum)
     carried = parallel_transport(metric, points, v)[:, -1]
@@ -155,7 +157,11 @@ def test_a_geodesic_carries_its_own_velocity(learned_metric):
         (torch.zeros(2).double(), torch.zeros(2), "z has dtype torch.float64: the metric has"),
         (torch.zeros(2), torch.tensor([0.0, math.nan]), "v has 1 NaN or infinite"),
         (torch.tensor([math.inf, 0.0]), torch.zeros(2), "z has 1 NaN or infinite"),
-        (torch.zeros(3, 2), torch.zeros(4, 2), r"v has shape \(4, 2\) for points of shape \(3, 2\)"),
+        (
+            torch.zeros(3, 2),
+            torch.zeros(4, 2),
+            r"v has shape \(4, 2\) for points of shape \(3, 2\)",
+        ),
         (torch.zeros(0, 2), torch.zeros(2), r"z has shape \(0, 2\): expected at least one point"),
         ([0.0, 0.0], torch.zeros(2), "z is list: expected a torch.Tensor"),
     ],

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.geometry.conftest import centroid_metric
 
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry import (
@@ -22,7 +23,6 @@ from chartae.geometry import (
     logarithmic_map,
     shortest_paths,
 )
-from tests.geometry.conftest import centroid_metric
 
 
 def line(start, end, count):

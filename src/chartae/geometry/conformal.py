@@ -37,19 +37,22 @@ class ConformalMetric(Metric):
         self._dim = dim
 
     @classmethod
-    def avoiding_the_void(cls, metric: Metric, strength: float = 1.0) -> "ConformalMetric":
+    def avoiding_the_void(cls, metric: Metric, strength: float | None = None) -> "ConformalMetric":
         r"""Return the metric whose geodesics keep to the data of another one (thesis eq. 3.8).
 
         :math:`V = \det(G)^{\mp s/2}`, small where the data are, whichever way G goes there.
 
         Args:
             metric: the metric G whose volume element says where the data are.
-            strength: s, at least 0; 1 is equation 3.8, and 0 the Euclidean metric. In many
-                dimensions the volume spans many orders of magnitude, which s = 1/d tempers.
+            strength: s, at least 0; 1 is equation 3.8, and 0 the Euclidean metric. None takes
+                2/d: equation 3.8 in two dimensions, and what it is for each two in more, where
+                the volume itself spans too many orders of magnitude for a path to be found.
 
         Raises:
             ConfigurationError: for a negative strength.
         """
+        if strength is None:
+            strength = 2.0 / metric.dim
         check_number("strength", strength, minimum=0.0)
         power = -strength if metric.volume_is_large_near_data else strength
         return cls(_VolumePotential(metric, power), metric.dim)

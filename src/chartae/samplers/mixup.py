@@ -39,7 +39,7 @@ class MixupSampler(ManifoldSampler):
         neighbours: from each code to one of that many nearest ones; None takes any other code.
         alpha: :math:`\alpha` > 0; 1 is uniform, less stays near the codes.
         strength: how much paths avoid the void of the posterior metric, as in
-            `ConformalMetric.avoiding_the_void`; None takes 1/d, the metric per coordinate.
+            `ConformalMetric.avoiding_the_void`.
         num_points: points of each path.
         options: ``geometry``, ``num_centroids``, ``selection``, ``rho``, ``regularization`` and
             ``max_chains`` (here, paths sought at once), as in `ManifoldSampler`.
@@ -78,8 +78,7 @@ class MixupSampler(ManifoldSampler):
         """The metric whose geodesics join the codes."""
         if self.uses_model_metric:
             return self.metric
-        strength = 1.0 / self.model.latent_dim if self.strength is None else self.strength
-        return ConformalMetric.avoiding_the_void(self.metric, strength)
+        return ConformalMetric.avoiding_the_void(self.metric, self.strength)
 
     def draw_latents(self, n: int, seed: int) -> Tensor:
         metric = self.path_metric
