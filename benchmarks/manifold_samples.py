@@ -26,6 +26,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from mnist_samples import coverage
@@ -39,7 +40,7 @@ import chartae
 from chartae.data import read_data
 from chartae.geometry import PosteriorMetric
 from chartae.geometry.density import ManifoldDensity
-from chartae.geometry.selection import nearest_neighbour_distances
+from chartae.geometry.posterior import Reach
 from chartae.randomness import make_generator
 from chartae.report import image_grid
 from chartae.samplers import Sampler
@@ -140,15 +141,6 @@ class Judge:
         }
 
 
-def isolated_rho(metric: PosteriorMetric) -> float:
-    """Return a reach at which few bumps overlap: a third of the way to the nearest neighbour.
-
-    The way is in the units of a posterior, and its 5 % quantile is taken.
-    """
-    distances = nearest_neighbour_distances(metric.means, metric.variances)
-    return float(distances.quantile(0.05)) / 3.0
-
-
 def exact_uniform(metric: PosteriorMetric, n: int, seed: int) -> tuple[Tensor, float]:
     r"""Draw from the uniform distribution of a metric by importance resampling.
 
@@ -183,15 +175,14 @@ def draws(
     some = torch.randperm(len(x), generator=generator)[:n]
     noise = torch.randn(n, LATENT_DIM, generator=generator)
 
-    def chains() -> tuple[Tensor, dict[str, float]]:
-        sampler = chartae.VolumeSampler(model, num_centroids=CENTROIDS, **CHAIN).fit(x)
+    def chains(**options: Any) -> tuple[Tensor, dict[str, float]]:
+        sampler = chartae.VolumeSampler(model, **options).fit(x)
         z = sampler.sample_latents(n, seed=seed)
         found = sampler.diagnostics
         return z, {"acceptance": float(found.acceptance.mean()), "r_hat": float(found.r_hat.max())}
 
-    def exact(rho_of: Callable[[PosteriorMetric], float]) -> tuple[Tensor, dict[str, float]]:
-        metric = PosteriorMetric.from_model(model, x, num_centroids=CENTROIDS)
-        metric = PosteriorMetric(metric.means, metric.variances, rho_of(metric))
+    def exact(rho: Reach) -> tuple[Tensor, dict[str, float]]:
+        metric = PosteriorMetric.from_model(model, x, num_centroids=CENTROIDS, rho=rho)
         z, share = exact_uniform(metric, n, seed)
         return z, {"rho": metric.rho, "ess": share}
 
@@ -204,9 +195,12 @@ def draws(
             posterior.mean[some] + posterior.stddev[some] * noise,
             {},
         ),
-        "manifold, the thesis' chains": chains,
-        "manifold, exact": lambda: exact(lambda metric: metric.rho),
-        "manifold, exact, isolated bumps": lambda: exact(isolated_rho),
+        "manifold, VolumeSampler": chains,
+        "manifold, the thesis' chains": lambda: chains(
+            num_centroids=CENTROIDS, rho="euclidean", **CHAIN
+        ),
+        "manifold, exact, the thesis' rho": lambda: exact("euclidean"),
+        "manifold, exact, isolated bumps": lambda: exact("isolated"),
         "mixture of 10": lambda: fitted(chartae.MixtureSampler(model)),
         "prior": lambda: fitted(chartae.NormalSampler(model)),
     }

@@ -1,6 +1,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -180,6 +181,20 @@ def test_rho_rules_by_brute_force(n):
     assert metric_by(None).rho == metric_by("euclidean").rho
     mahalanobis = sorted(nearest(i, scaled=True) for i in range(n))[(n - 1) // 2]
     assert metric_by("mahalanobis").rho == pytest.approx(mahalanobis, rel=1e-9)
+    isolated = np.quantile([nearest(i, scaled=True) for i in range(n)], 0.05) / 3
+    assert metric_by("isolated").rho == pytest.approx(isolated, rel=1e-9)
+
+
+def test_isolated_bumps_are_equal_and_normal():
+    # Near a code the volume is N(mu, rho^2 / d Sigma), of one mass for all codes.
+    metric = random_metric(30, 4, seed=1, rho="isolated", regularization=1e-6)
+    deviations = metric.rho / 2 * metric.variances.sqrt()
+    noise = torch.randn(1000, 1, 4, generator=torch.Generator().manual_seed(0)).double()
+    for scale in (0.0, 0.5, 1.0):
+        z = metric.means + scale * deviations * noise
+        height = metric.log_volume(z) + 0.5 * metric.variances.log().sum(-1)
+        expected = -0.5 * scale**2 * noise.square().sum(-1).expand(-1, 30)
+        assert float((height - expected).abs().median()) < 0.05
 
 
 def test_state_moves_and_copies_with_the_module():

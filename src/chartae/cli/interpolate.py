@@ -159,8 +159,8 @@ def _metrics(
             "the posterior metric is made of the training data: expected --data DATA"
         )
     posterior = PosteriorMetric.from_model(model, data.x)
-    # Its own geodesics would keep off the data, where it is large. The strength is equation 3.8's in
-    # two dimensions; in 8, on digits, that left 10 of 12 paths unconverged, and 2/d none.
+    # Its own geodesics would keep off the data, where it is large. In two dimensions the strength
+    # is that of equation 3.8; in 8, on digits, that left 10 of 12 paths unconverged, and 2/d none.
     strength = 2.0 / model.latent_dim
     return posterior, ConformalMetric.avoiding_the_void(posterior, strength)
 

@@ -53,8 +53,13 @@ class NeighbourMetric(Metric):
     length where its :math:`\sqrt{D} = \rho`.) In the void, where all weights are small against
     :math:`\lambda`, a single centroid is kept.
 
-    How much is gained depends on how many weights matter, and that grows with rho: the more a
-    centroid's :math:`\rho\sigma_i` is below the spread of the means, the more is skipped.
+    How much is gained depends on how many weights matter, which grows with rho and N. With 60,000
+    posteriors in 16 dimensions and rho by the thesis' rule, a third of the centroids is kept for
+    the posteriors of a VAE of MNIST, and nothing is gained; with their sigmas halved, a thirtieth,
+    and the metric costs a thirtieth where the choice stands. Rho by the Mahalanobis rule gives
+    half of all centroids a say: use fewer centroids.
+
+    It holds no state but its metric's; to use it in two places at once, make two.
 
     Args:
         metric: the metric of all centroids; with at most 5000 it is used as it is.

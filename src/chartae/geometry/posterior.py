@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self, get_args
 
 import torch
 from torch import Tensor
@@ -20,7 +20,10 @@ from chartae.errors import ConfigurationError, DataError
 from chartae.geometry.metric import DiagonalLocal, Metric
 from chartae.geometry.selection import Selection, nearest_neighbour_distances, select_centroids
 
-__all__ = ["PosteriorMetric"]
+__all__ = ["PosteriorMetric", "Reach"]
+
+Reach = Literal["euclidean", "mahalanobis", "isolated"]
+"""Rules for the reach rho of a centroid."""
 
 BLOCK = 2**20
 """Most entries of a (points, centroids) array made at once: 8 MiB in float64."""
@@ -61,7 +64,9 @@ class PosteriorMetric(Metric):
         variances: the :math:`\sigma_i^2`, positive, ``(N, d)``.
         rho: the reach of a centroid: a positive number, or a rule. ``"euclidean"`` is the thesis'
             (Alg. 4): the largest distance from a mean to its nearest neighbour. ``"mahalanobis"``
-            is the median of these distances in the units of D. None takes the thesis'.
+            is the median of these distances in the units of D. ``"isolated"`` is a third of
+            their 5 % quantile: bumps that do not overlap, of equal mass, which uniform samples
+            need (``docs/sampling.md``). None takes the thesis'.
         regularization: :math:`\lambda` > 0, the metric in the void.
         tau: :math:`\tau` at least 0; the thesis takes it below the computer's precision.
         validate: check the arguments; a training loop that makes a metric a step does not.
@@ -85,7 +90,7 @@ class PosteriorMetric(Metric):
         self,
         means: Tensor,
         variances: Tensor,
-        rho: float | Literal["euclidean", "mahalanobis"] | None = None,
+        rho: float | Reach | None = None,
         regularization: float = 1e-2,
         tau: float = 0.0,
         *,
@@ -143,7 +148,7 @@ class PosteriorMetric(Metric):
         *,
         num_centroids: int | None = None,
         selection: Selection = "k-medoids",
-        rho: float | Literal["euclidean", "mahalanobis"] | None = None,
+        rho: float | Reach | None = None,
         regularization: float = 1e-2,
         tau: float = 0.0,
         seed: int = 0,
@@ -279,21 +284,20 @@ def _check(means: Tensor, variances: Tensor) -> None:
         )
 
 
-def _resolve_rho(
-    rho: float | Literal["euclidean", "mahalanobis"] | None, means: Tensor, variances: Tensor
-) -> float:
+def _resolve_rho(rho: float | Reach | None, means: Tensor, variances: Tensor) -> float:
     """Return rho, by the rule that it names."""
     if rho is not None and not isinstance(rho, str):
         check_number("rho", rho, above=0.0)
         return float(rho)
     rule = rho or "euclidean"
-    check_choice("rho", rule, ("euclidean", "mahalanobis"))
+    check_choice("rho", rule, get_args(Reach))
     if len(means) < 2:
         raise ConfigurationError(f"rho={rho!r} needs two centroids or more: expected a number")
     if rule == "euclidean":
         found = float(nearest_neighbour_distances(means).max())
     else:
-        found = float(nearest_neighbour_distances(means, variances).median())
+        apart = nearest_neighbour_distances(means, variances)
+        found = float(apart.median() if rule == "mahalanobis" else apart.quantile(0.05) / 3.0)
     if found == 0.0:
         raise ConfigurationError(f"rho={rho!r} is 0, for means coincide: expected a number")
     return found
