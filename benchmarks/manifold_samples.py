@@ -38,9 +38,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 import chartae
 from chartae.data import read_data
-from chartae.geometry import PosteriorMetric
-from chartae.geometry.density import ManifoldDensity
-from chartae.geometry.posterior import Reach
+from chartae.geometry import ManifoldDensity, PosteriorMetric, Reach
 from chartae.randomness import make_generator
 from chartae.report import image_grid
 from chartae.samplers import Sampler

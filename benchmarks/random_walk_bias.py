@@ -16,9 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from chartae.geometry import CentroidMetric, Metric, PosteriorMetric
-from chartae.geometry.density import ManifoldDensity
-from chartae.geometry.random_walk import random_walk
+from chartae.geometry import CentroidMetric, ManifoldDensity, Metric, PosteriorMetric, random_walk
 
 CELLS, FINE = 8, 60
 LEAST_EXACT = 0.1

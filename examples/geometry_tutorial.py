@@ -15,10 +15,11 @@ from chartae.data import disks_and_rings
 from chartae.geometry import (
     ConformalMetric,
     PosteriorMetric,
+    WrappedNormal,
     length,
+    random_walk,
     shortest_paths,
 )
-from chartae.geometry.random_walk import WrappedNormal, random_walk
 from chartae.randomness import make_generator, seeded
 from chartae.report import (
     Chart,

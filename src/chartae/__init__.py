@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from chartae.augmentation import Augmenter
     from chartae.loading import load
     from chartae.models import AE, HVAE, IWAE, RHVAE, VAE, BetaVAE
-    from chartae.samplers import MixtureSampler, NormalSampler, VolumeSampler
+    from chartae.samplers import (
+        MixtureSampler,
+        MixupSampler,
+        NormalSampler,
+        RandomWalkSampler,
+        VolumeSampler,
+    )
     from chartae.training import History, fit
 
 __version__ = "0.1.0"
@@ -26,7 +32,9 @@ __all__ = [
     "BetaVAE",
     "History",
     "MixtureSampler",
+    "MixupSampler",
     "NormalSampler",
+    "RandomWalkSampler",
     "VolumeSampler",
     "fit",
     "load",
@@ -36,7 +44,13 @@ _HOMES = {
     "augmentation": ("Augmenter",),
     "loading": ("load",),
     "models": ("AE", "HVAE", "IWAE", "RHVAE", "VAE", "BetaVAE"),
-    "samplers": ("MixtureSampler", "NormalSampler", "VolumeSampler"),
+    "samplers": (
+        "MixtureSampler",
+        "MixupSampler",
+        "NormalSampler",
+        "RandomWalkSampler",
+        "VolumeSampler",
+    ),
     "training": ("History", "fit"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

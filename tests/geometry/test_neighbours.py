@@ -18,6 +18,7 @@ ROUNDING = 1e-8
 @pytest.fixture(autouse=True)
 def few_are_many(monkeypatch):
     monkeypatch.setattr(neighbours, "DENSE", 50)
+    monkeypatch.setattr(neighbours, "WORTH", 1.0)
 
 
 def clusters(n=600, d=3, *, seed=0, rho=1.0, spread=4.0, dtype=torch.float64, **options):
@@ -112,6 +113,16 @@ def test_most_centroids_are_skipped_and_the_choice_is_made_again_in_time():
     void = NeighbourMetric(metric)
     void.at(z + 1e4)
     assert kept(void) == 1 / 600
+
+
+def test_all_are_summed_where_most_matter(monkeypatch):
+    monkeypatch.setattr(neighbours, "WORTH", 0.125)
+    metric = clusters(300, rho=20.0)
+    near, z = NeighbourMetric(metric), places(metric)
+    assert torch.equal(near.log_volume(z), metric.log_volume(z))
+    chosen = near._neighbours
+    assert torch.equal(near.log_volume_grad(z + 3.0), metric.log_volume_grad(z + 3.0))
+    assert near._neighbours is chosen
 
 
 def test_other_points_and_another_state_are_noticed():

@@ -17,6 +17,7 @@ from chartae.models import HVAE, IWAE, RHVAE, VAE, Autoencoder, BetaVAE
 from chartae.randomness import derive_seed, resolve_seed, seeded
 from chartae.samplers import (
     MixtureSampler,
+    MixupSampler,
     NormalSampler,
     RandomWalkSampler,
     Sampler,
@@ -37,6 +38,7 @@ MODELS: dict[str, type[Autoencoder]] = {
 }
 SAMPLERS: dict[str, type[Sampler]] = {
     "mixture": MixtureSampler,
+    "mixup": MixupSampler,
     "normal": NormalSampler,
     "random_walk": RandomWalkSampler,
     "volume": VolumeSampler,

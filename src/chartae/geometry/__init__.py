@@ -4,6 +4,7 @@ from chartae.geometry.centroid import CentroidMetric, squared_distances
 from chartae.geometry.conformal import ConformalMetric, PoincareMetric
 from chartae.geometry.constant import ConstantMetric, EuclideanMetric
 from chartae.geometry.curves import energy, length
+from chartae.geometry.density import ManifoldDensity
 from chartae.geometry.exponential import exponential_map, exponential_path, parallel_transport
 from chartae.geometry.geodesics import (
     Paths,
@@ -15,9 +16,12 @@ from chartae.geometry.geodesics import (
 )
 from chartae.geometry.mcmc import Chain, effective_sample_size, hmc, split_r_hat
 from chartae.geometry.metric import DiagonalLocal, Local, Metric, check_points
-from chartae.geometry.posterior import PosteriorMetric
+from chartae.geometry.neighbours import NeighbourMetric
+from chartae.geometry.posterior import PosteriorMetric, Reach
 from chartae.geometry.pullback import PullbackMetric
-from chartae.geometry.selection import select_centroids
+from chartae.geometry.random_walk import WrappedNormal, random_walk
+from chartae.geometry.selection import Selection, nearest_neighbour_distances, select_centroids
+from chartae.geometry.statistics import KMeans, frechet_mean, kmeans, pairwise_distances
 
 __all__ = [
     "CentroidMetric",
@@ -26,24 +30,35 @@ __all__ = [
     "ConstantMetric",
     "DiagonalLocal",
     "EuclideanMetric",
+    "KMeans",
     "Local",
+    "ManifoldDensity",
     "Metric",
+    "NeighbourMetric",
     "Paths",
     "PoincareMetric",
     "PosteriorMetric",
     "PullbackMetric",
+    "Reach",
+    "Selection",
+    "WrappedNormal",
     "check_points",
     "distance",
     "effective_sample_size",
     "energy",
     "exponential_map",
     "exponential_path",
+    "frechet_mean",
     "geodesic",
     "hmc",
     "initial_velocity",
+    "kmeans",
     "length",
     "logarithmic_map",
+    "nearest_neighbour_distances",
+    "pairwise_distances",
     "parallel_transport",
+    "random_walk",
     "select_centroids",
     "shortest_paths",
     "split_r_hat",

@@ -113,7 +113,7 @@ def shortest_paths(
     start, end = start.reshape(-1, metric.dim), end.reshape(-1, metric.dim)
     first = _first_paths(metric, start, end, num_points, landmarks)
     pieces = [
-        _resolve(metric, piece, tolerance, resolution, max_iterations)
+        resolve(metric, piece, tolerance, resolution, max_iterations)
         for piece in first.split(max(1, BLOCK // num_points))
     ]
     points, lengths, residual, error = (torch.cat(column) for column in zip(*pieces, strict=True))
@@ -328,10 +328,18 @@ def _first_paths(
     return torch.where(shorter[:, None, None], paths, lines)
 
 
-def _resolve(
+def resolve(
     metric: Metric, first: Tensor, tolerance: float, resolution: float, max_iterations: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return points, lengths, residuals and errors of paths, with as many points as they need."""
+    """Return points, lengths, residuals and errors of paths, ``(n, ...)`` each, without checks.
+
+    Args:
+        metric: a metric.
+        first: where the descent starts, ``(n, T, d)``; T - 1 is doubled where it must be.
+        tolerance: as in `shortest_paths`.
+        resolution: likewise.
+        max_iterations: likewise.
+    """
     points, residual = _Descent(metric, first, tolerance).run(max_iterations)
     fine = refined(points)
     lengths = smooth_length(metric, fine)
@@ -343,7 +351,7 @@ def _resolve(
     if bool(coarse.any()) and fine.shape[1] <= MOST_POINTS:
         # What hid between the points has upset the speed.
         even = at_constant_speed(metric, fine[coarse], fine.shape[1])
-        better = _resolve(metric, even, tolerance, resolution, max_iterations)
+        better = resolve(metric, even, tolerance, resolution, max_iterations)
         points[coarse] = better[0][:, ::2]
         lengths[coarse], residual[coarse], error[coarse] = better[1:]
     return points, lengths, residual, error
@@ -367,7 +375,7 @@ class _Descent:
         self.curvatures = empty.new_zeros(MEMORY, len(points))  # 1 / (move . change), or 0
         self.direction = self._direction(local)
         self.slope = _dot(self.grad, self.direction)
-        self.step = torch.ones_like(self.energy)
+        self.step = self.longest = self._longest()
 
     def run(self, max_iterations: int) -> tuple[Tensor, Tensor]:
         """Return points and residuals."""
@@ -429,10 +437,22 @@ class _Descent:
         wide = lower[:, None, None]
         self.x, self.grad = torch.where(wide, x, self.x), torch.where(wide, grad, self.grad)
         self.energy = torch.where(lower, energy, self.energy)
+        # Where steps had to be shortened several times, what is remembered misleads.
+        misled = ~lower & (self.step < 0.05 * self.longest) & (self.curvatures != 0).any(0)
+        self.curvatures = torch.where(misled, 0.0, self.curvatures)
+        turned = lower | misled
         direction = self._direction(local)
-        self.direction = torch.where(wide, direction, self.direction)
+        self.direction = torch.where(turned[:, None, None], direction, self.direction)
         self.slope = _dot(self.grad, self.direction)
-        self.step = torch.where(lower, torch.ones_like(self.step), 0.3 * self.step)
+        self.longest = torch.where(turned, self._longest(), self.longest)
+        self.step = torch.where(turned, self.longest, 0.3 * self.step)
+
+    def _longest(self) -> Tensor:
+        """Return the first step to try: 1, or what moves no point by more than the path's size."""
+        size = self.x.diff(dim=1).norm(dim=-1).sum(1)
+        farthest = self.direction.norm(dim=-1).amax(1)
+        longest: Tensor = size / farthest.clamp_min(torch.finfo(size.dtype).tiny)
+        return longest.clamp_max(1.0)
 
     def _remember(self, lower: Tensor, move: Tensor, change: Tensor) -> None:
         product = _dot(move, change)
@@ -448,7 +468,7 @@ class _Descent:
         """Take out the pairs that are done, once they are worth the copying."""
         tiny = torch.finfo(self.energy.dtype).tiny
         self._relative = (-self.slope / (2.0 * self.energy).clamp_min(tiny)).clamp_min(0.0).sqrt()
-        done = (self._relative <= self.tolerance) | (self.step < 1e-6)
+        done = (self._relative <= self.tolerance) | (self.step < 1e-6 * self.longest)
         if not bool(done.any()) or (3 * int(done.sum()) < len(done) and len(done) > 8):
             return
         self._store(done)
@@ -456,6 +476,7 @@ class _Descent:
         self.pairs, self.x = self.pairs[kept], self.x[kept]
         self.energy, self.grad, self.slope = self.energy[kept], self.grad[kept], self.slope[kept]
         self.direction, self.step = self.direction[kept], self.step[kept]
+        self.longest = self.longest[kept]
         self.moves, self.changes = self.moves[:, kept], self.changes[:, kept]
         self.curvatures, self._relative = self.curvatures[:, kept], self._relative[kept]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from chartae.checks import check_finite, check_floating, check_integer, check_number, check_shape
 from chartae.errors import DataError
 from chartae.geometry.exponential import shoot
-from chartae.geometry.geodesics import _resolve, initial_velocity, shortest_paths
+from chartae.geometry.geodesics import initial_velocity, resolve, shortest_paths
 from chartae.geometry.metric import Metric, check_points
 from chartae.geometry.selection import select_centroids
 from chartae.randomness import make_generator
@@ -137,7 +137,7 @@ class _Solver:
         return _Paths.joined(pieces)
 
     def _relax(self, curves: Tensor) -> "_Paths":
-        points, lengths, residual, error = _resolve(
+        points, lengths, residual, error = resolve(
             self.metric, curves, self.tolerance, self.resolution, self.max_iterations
         )
         self._count((residual <= self.tolerance) & (error <= self.resolution))

@@ -11,8 +11,14 @@ from torch import Tensor
 from chartae.checks import check_choice, check_integer, check_number
 from chartae.distributions import DiagonalNormal
 from chartae.errors import ConfigurationError
-from chartae.geometry import CentroidMetric, Local, Metric, PosteriorMetric, squared_distances
-from chartae.geometry.selection import nearest_neighbour_distances
+from chartae.geometry import (
+    CentroidMetric,
+    Local,
+    Metric,
+    PosteriorMetric,
+    nearest_neighbour_distances,
+    squared_distances,
+)
 from chartae.models.base import Networks
 from chartae.models.hvae import HVAE
 from chartae.nn import MetricNetwork, NetworkSpec

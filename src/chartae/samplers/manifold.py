@@ -8,9 +8,14 @@ from torch import Tensor
 
 from chartae.checks import check_choice, check_integer, check_number
 from chartae.errors import ConfigurationError
-from chartae.geometry import Chain, Metric, PosteriorMetric
-from chartae.geometry.density import ManifoldDensity
-from chartae.geometry.selection import Selection
+from chartae.geometry import (
+    Chain,
+    ManifoldDensity,
+    Metric,
+    PosteriorMetric,
+    Reach,
+    Selection,
+)
 from chartae.models import Autoencoder
 from chartae.randomness import make_generator, seeded
 from chartae.samplers.base import Sampler, check_training_set
@@ -20,7 +25,6 @@ __all__ = ["Geometry", "ManifoldOptions", "ManifoldSampler"]
 logger = logging.getLogger(__name__)
 
 Geometry = Literal["auto", "model", "posterior"]
-Rho = float | Literal["euclidean", "mahalanobis"] | None
 
 
 class ManifoldOptions(TypedDict, total=False):
@@ -29,7 +33,7 @@ class ManifoldOptions(TypedDict, total=False):
     geometry: Geometry
     num_centroids: int | None
     selection: Selection
-    rho: Rho
+    rho: float | Reach
     regularization: float
     max_chains: int
 
@@ -48,9 +52,11 @@ class ManifoldSampler(Sampler):
             ``"posterior"`` takes the `PosteriorMetric` (thesis chapter 3), which `fit` makes from
             the training set; the arguments below are its. ``"auto"`` takes the model's metric if
             it has one.
-        num_centroids: how many posteriors the metric keeps; None keeps all.
+        num_centroids: how many posteriors the metric keeps, or all of fewer; None keeps all.
         selection: which: ``"k-medoids"`` or ``"random"``.
-        rho: reach of a centroid, a number or a rule, as in `PosteriorMetric`.
+        rho: reach of a centroid, a number or a rule, as in `PosteriorMetric`. The default keeps
+            the bumps of the density apart: where they overlap in many dimensions it grows so much
+            that all latents would gather where codes are densest (``docs/sampling.md``).
         regularization: :math:`\lambda` > 0, the metric in the void.
         max_chains: chains run at once; more latents are drawn in blocks.
 
@@ -76,9 +82,9 @@ class ManifoldSampler(Sampler):
         model: Autoencoder,
         *,
         geometry: Geometry = "auto",
-        num_centroids: int | None = None,
+        num_centroids: int | None = 1000,
         selection: Selection = "k-medoids",
-        rho: Rho = None,
+        rho: float | Reach = "isolated",
         regularization: float = 1e-2,
         max_chains: int = 1000,
     ) -> None:
@@ -87,8 +93,8 @@ class ManifoldSampler(Sampler):
             check_integer("num_centroids", num_centroids, minimum=1)
         check_choice("selection", selection, get_args(Selection))
         if isinstance(rho, str):
-            check_choice("rho", rho, ("euclidean", "mahalanobis"))
-        elif rho is not None:
+            check_choice("rho", rho, get_args(Reach))
+        else:
             check_number("rho", rho, above=0.0)
         check_number("regularization", regularization, above=0.0)
         check_integer("max_chains", max_chains, minimum=1)
@@ -116,19 +122,20 @@ class ManifoldSampler(Sampler):
         With the model's own metric x is not needed; it is checked that the model has been trained.
 
         Raises:
-            ConfigurationError: if the posterior is not Gaussian, or there are fewer observations
-                than centroids; if a model with a metric of its own has not been trained.
+            ConfigurationError: if the posterior is not Gaussian; if a model with a metric of its
+                own has not been trained.
             DataError: if x is needed, and is not a tensor that the model accepts.
         """
         if self.uses_model_metric:
             self.check_fitted()
             return self
         model: Any = self.model
+        x = check_training_set(self, x)
         with seeded(0):
             metric = PosteriorMetric.from_model(
                 model,
-                check_training_set(self, x),
-                num_centroids=self.num_centroids,
+                x,
+                num_centroids=min(self.num_centroids or len(x), len(x)),
                 selection=self.selection,
                 rho=self.rho,
                 regularization=self.regularization,
@@ -178,11 +185,11 @@ class ManifoldSampler(Sampler):
             start = torch.randint(len(centroids), (chains,), generator=generator, device=device)
             chain = self.run(density, centroids[start], generator)
             blocks.append(chain.final)
-            self._diagnose(chain)
+            self.diagnostics = chain
+        self._warn(chain)
         return torch.cat(blocks)
 
-    def _diagnose(self, chain: Chain) -> None:
-        self.diagnostics = chain
+    def _warn(self, chain: Chain) -> None:
         name = type(self).__name__
         acceptance, diverged = float(chain.acceptance.mean()), int((chain.divergences > 0).sum())
         if acceptance < self.least_acceptance:
@@ -195,11 +202,13 @@ class ManifoldSampler(Sampler):
             )
         if diverged:
             logger.warning("%d of %d chains diverged at times", diverged, len(chain.acceptance))
-        if (r_hat := float(chain.r_hat.max())) > 1.2:
+        # Isolated bumps have one mass, and chains start in them in equal shares: none need leave.
+        isolated = not self.uses_model_metric and self.rho == "isolated"
+        if (r_hat := float(chain.r_hat.max())) > 1.2 and not isolated:
             logger.warning(
                 "%s's chains have not mixed (R-hat %.2f): its latents keep the proportions of the "
-                "codes they started from; raise num_steps, or the reach of the metric's centroids "
-                "(temperature, rho)",
+                "codes they started from; raise num_steps, or an RHVAE's temperature, or take "
+                "rho='isolated' of posteriors",
                 name,
                 r_hat,
             )

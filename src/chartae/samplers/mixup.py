@@ -9,8 +9,7 @@ from torch.distributions import Beta
 
 from chartae.checks import check_integer, check_number
 from chartae.errors import ConfigurationError
-from chartae.geometry import ConformalMetric, Metric
-from chartae.geometry.geodesics import shortest_paths
+from chartae.geometry import ConformalMetric, Metric, shortest_paths
 from chartae.models import Autoencoder
 from chartae.randomness import make_generator, seeded
 from chartae.samplers.manifold import ManifoldOptions, ManifoldSampler
@@ -69,6 +68,8 @@ class MixupSampler(ManifoldSampler):
         if strength is not None:
             check_number("strength", strength, minimum=0.0)
         check_integer("num_points", num_points, minimum=3)
+        # Paths lead through the overlap of bumps, which other samplers must keep apart.
+        options.setdefault("rho", "euclidean")
         super().__init__(model, **options)
         self.neighbours, self.alpha, self.strength = neighbours, alpha, strength
         self.num_points = num_points

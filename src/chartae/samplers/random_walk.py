@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_integer, check_number
-from chartae.geometry import Chain
-from chartae.geometry.density import ManifoldDensity
-from chartae.geometry.random_walk import random_walk
+from chartae.geometry import Chain, ManifoldDensity, random_walk
 from chartae.models import Autoencoder
 from chartae.samplers.manifold import ManifoldOptions, ManifoldSampler
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_integer, check_number
-from chartae.geometry import Chain, hmc
-from chartae.geometry.density import ManifoldDensity
+from chartae.geometry import Chain, ManifoldDensity, hmc
 from chartae.models import Autoencoder
 from chartae.samplers.manifold import ManifoldOptions, ManifoldSampler
 
