@@ -134,7 +134,7 @@ def test_wrong_options_are_refused_at_once(options, message):
     [
         {"model_options": {"depth": 3}},
         {"sampler_options": {"steps": 3}},
-        {"sampler": "volume"},
+        {"sampler": "volume", "sampler_options": {"geometry": "model"}},
     ],
 )
 def test_wrong_options_are_refused_before_training(options, monkeypatch):
@@ -177,4 +177,4 @@ def test_sampling_needs_a_fit():
 
 def test_every_name_has_a_class():
     assert set(MODELS) >= {"vae", "betavae", "iwae", "hvae", "rhvae"}
-    assert set(SAMPLERS) >= {"normal", "mixture", "volume"}
+    assert set(SAMPLERS) >= {"normal", "mixture", "mixup", "random_walk", "volume"}

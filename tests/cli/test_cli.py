@@ -12,7 +12,7 @@ import chartae
 from chartae.cli import run
 from chartae.data import ArrayDataset, read_data, write_npz
 
-COMMANDS = ("train", "sample", "augment", "demo")
+COMMANDS = ("train", "sample", "augment", "interpolate", "demo")
 QUICK = ["--model", "vae", "--sampler", "normal", "--epochs", "2"]
 
 

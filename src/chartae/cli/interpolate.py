@@ -117,11 +117,10 @@ def _observation(name: str, text: str, model: "Autoencoder", data_options: DataO
 
 def _read(path: Path, data_options: DataOptions) -> "Tensor":
     """Return what a file holds, an image as one observation."""
-    from chartae.data import ArrayDataset
-    from chartae.data.images import _read_alike
+    from chartae.data import read_image
 
     if path.suffix.lower() in IMAGES:
-        return ArrayDataset.from_arrays(_read_alike([path])).x
+        return read_image(path).x
     return data_options.read(path).x
 
 
@@ -226,12 +225,12 @@ def _write(
 
     from chartae.atomic import atomic_path
 
+    arrays: dict[str, Any] = {f"z_{name}": z.cpu().numpy() for name, z in curves.items()}
     with torch.no_grad():
-        arrays = {f"x_{name}": model.decode(z).cpu().numpy() for name, z in curves.items()}
-    arrays |= {f"z_{name}": z.cpu().numpy() for name, z in curves.items()}
+        arrays |= {f"x_{name}": model.decode(z).cpu().numpy() for name, z in curves.items()}
     arrays |= {name: np.asarray(value) for name, value in told.items()}
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
 
 
 def _tell(told: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ __all__ = [
     "encode_labels",
     "few_per_class",
     "read_data",
+    "read_image",
     "read_images",
     "read_table",
     "stratified_split",
@@ -16,7 +17,7 @@ __all__ = [
 
 from chartae.data.dataset import ArrayDataset
 from chartae.data.files import read_data, write_npz
-from chartae.data.images import read_images, write_images
+from chartae.data.images import read_image, read_images, write_images
 from chartae.data.labels import encode_labels
 from chartae.data.splits import few_per_class, stratified_split
 from chartae.data.synthetic import digits, disks_and_rings

@@ -11,7 +11,7 @@ from chartae.atomic import check_writable
 from chartae.data.dataset import ArrayDataset
 from chartae.errors import ConfigurationError, DataError
 
-__all__ = ["read_images", "write_images"]
+__all__ = ["read_image", "read_images", "write_images"]
 
 # Pillow's names of the pixel formats taken as they are: binary, grey, colour.
 _MODES = ("1", "L", "RGB")
@@ -79,6 +79,15 @@ def write_images(folder: str | os.PathLike[str], dataset: ArrayDataset) -> None:
         class_folder = root / dataset.class_names[label]
         class_folder.mkdir(exist_ok=True)
         Image.fromarray(image).save(class_folder / f"{row:0{digits}}.png")
+
+
+def read_image(path: str | Path) -> ArrayDataset:
+    """Return the dataset of one image file: ``x`` (1, height, width) or (1, 3, height, width).
+
+    Raises:
+        DataError: if it cannot be read as a binary, grey or RGB image.
+    """
+    return ArrayDataset.from_arrays(_read_alike([Path(path)]))
 
 
 def _visible(folder: Path) -> list[Path]:

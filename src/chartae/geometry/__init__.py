@@ -14,6 +14,7 @@ from chartae.geometry.geodesics import (
     logarithmic_map,
     shortest_paths,
 )
+from chartae.geometry.integrators import generalised_leapfrog
 from chartae.geometry.mcmc import Chain, effective_sample_size, hmc, split_r_hat
 from chartae.geometry.metric import DiagonalLocal, Local, Metric, check_points
 from chartae.geometry.neighbours import NeighbourMetric
@@ -49,6 +50,7 @@ __all__ = [
     "exponential_map",
     "exponential_path",
     "frechet_mean",
+    "generalised_leapfrog",
     "geodesic",
     "hmc",
     "initial_velocity",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_integer, check_number
-from chartae.geometry import Chain, ManifoldDensity, hmc
+from chartae.geometry import Chain, ManifoldDensity, NeighbourMetric, PosteriorMetric, hmc
 from chartae.models import Autoencoder
 from chartae.samplers.manifold import ManifoldOptions, ManifoldSampler
 
@@ -63,6 +63,8 @@ class VolumeSampler(ManifoldSampler):
         self.step_size, self.num_warmup = step_size, num_warmup
 
     def run(self, density: ManifoldDensity, start: Tensor, generator: torch.Generator) -> Chain:
+        if isinstance(density.metric, PosteriorMetric):  # very many centroids are thinned out
+            density = ManifoldDensity(NeighbourMetric(density.metric), density.radius)
         return hmc(
             density,
             start,
