@@ -185,6 +185,18 @@ def test_rho_rules_by_brute_force(n):
     assert metric_by("isolated").rho == pytest.approx(isolated, rel=1e-9)
 
 
+def test_twins_do_not_decide_the_reach():
+    metric = random_metric(40, 3)
+    twins = PosteriorMetric(
+        torch.cat([metric.means, metric.means[:10]]),
+        torch.cat([metric.variances, metric.variances[:10]]),
+        "isolated",
+    )
+    assert twins.rho > 0
+    with pytest.raises(ConfigurationError, match="means coincide"):
+        PosteriorMetric(torch.zeros(5, 2), torch.ones(5, 2), "isolated")
+
+
 def test_isolated_bumps_are_equal_and_normal():
     # Near a code the volume is N(mu, rho^2 / d Sigma), of one mass for all codes.
     metric = random_metric(30, 4, seed=1, rho="isolated", regularization=1e-6)

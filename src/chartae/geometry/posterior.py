@@ -297,6 +297,7 @@ def _resolve_rho(rho: float | Reach | None, means: Tensor, variances: Tensor) ->
         found = float(nearest_neighbour_distances(means).max())
     else:
         apart = nearest_neighbour_distances(means, variances)
+        apart = apart[apart > 0] if bool((apart > 0).any()) else apart  # twins tell nothing
         found = float(apart.median() if rule == "mahalanobis" else apart.quantile(0.05) / 3.0)
     if found == 0.0:
         raise ConfigurationError(f"rho={rho!r} is 0, for means coincide: expected a number")
