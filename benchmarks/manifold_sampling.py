@@ -9,10 +9,10 @@ noise: the same, with every sigma halved. rho is by the thesis' rule, for each N
 """
 
 import math
-import resource
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import torch
 from harness import Row, interleave, main
@@ -195,9 +195,15 @@ def _peak() -> float:
 
 def _print_peak() -> None:
     metric = posteriors(MANY, 0.5, rho=3.7)  # as by the rule, whose own memory would hide the rest
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _high_water_mark()
     sample_many(metric)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(_high_water_mark() - before)
+
+
+def _high_water_mark() -> float:
+    """Return the most MiB this process has held; `resource` would count its parent's (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def test_a_geodesic_on_the_line_is_an_integral():
     # One dimension: the distance is the integral of the square root of G.
     metric = ConformalMetric(lambda z: 2 * z[:, 0], 1)
     found = distance(metric, torch.zeros(1).double(), torch.ones(1).double())
-    assert float(found) == pytest.approx((math.exp(2) - 1) / 2, rel=2e-5)
+    assert float(found) == pytest.approx((math.exp(2) - 1) / 2, rel=2e-4)
 
 
 def test_a_ridge_between_the_points_is_not_overlooked():

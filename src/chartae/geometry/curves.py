@@ -8,7 +8,7 @@ from chartae.geometry.metric import Metric
 
 __all__ = ["at_constant_speed", "energy", "length", "refined", "segment_lengths", "smooth_length"]
 
-QUADRATURE = 8
+QUADRATURE = 4
 """Points at which the metric is taken on a straight segment."""
 
 

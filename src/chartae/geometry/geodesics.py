@@ -27,7 +27,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 2**14
+BLOCK = 2**12
 """Most points of paths that are moved at once."""
 MOST_POINTS = 512
 """A path that needs more points than that is reported as not found."""
@@ -142,7 +142,7 @@ def geodesic(
 
 
 def distance(
-    metric: Metric, start: Tensor, end: Tensor, *, num_points: int = 33, **options: Any
+    metric: Metric, start: Tensor, end: Tensor, *, num_points: int = 21, **options: Any
 ) -> Tensor:
     """Return Riemannian distances, the lengths of shortest paths: ``(...)``.
 

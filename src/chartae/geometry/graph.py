@@ -11,6 +11,9 @@ from chartae.geometry.metric import Metric
 __all__ = ["graph_paths"]
 
 NEIGHBOURS = 8
+"""Nodes to which each node is joined."""
+ENTRIES = 4
+"""Nodes to which each end of a path is joined."""
 MOST_NODES = 300
 """More nodes than that are thinned out evenly."""
 
@@ -68,7 +71,7 @@ def _entries(
     metric: Metric, points: Tensor, nodes: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return lengths of the edges to the nearest nodes, and which these are: ``(pairs, k)``."""
-    count = min(NEIGHBOURS, len(nodes))
+    count = min(ENTRIES, len(nodes))
     near = torch.cdist(points, nodes).topk(count, largest=False).indices
     lengths = segment_lengths(metric, points[:, None].expand(-1, count, -1), nodes[near])
     return lengths.double().cpu().numpy(), near.cpu().numpy()

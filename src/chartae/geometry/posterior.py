@@ -205,8 +205,9 @@ class _Piece(NamedTuple):
         """Return the weights at points about the centre, ``(rows, n)`` for ``(rows, d)``."""
         powers = torch.cat([offset.square(), offset], 1)
         exponent = torch.addmm(self.constant, powers, self.quadratic).to(self.precisions.dtype)
-        # Below the smallest normal number an exponential takes ten times as long.
-        smallest = math.log(torch.finfo(exponent.dtype).tiny) + 1.0
+        # Arithmetic with numbers below the smallest normal one, be it a product of such a weight,
+        # takes many times as long.
+        smallest = math.log(torch.finfo(exponent.dtype).tiny) + 20.0
         if exponent.requires_grad:
             return exponent.clamp(smallest, 0.0).exp()
         return exponent.clamp_(smallest, 0.0).exp_()
