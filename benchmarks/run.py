@@ -23,6 +23,8 @@ BENCHMARKS = (
     "small_data",
     "rhvae_epoch",
     "volume_sampler",
+    "manifold_sampling",
+    "geodesics",
     "log_likelihood",
     "import_time",
 )

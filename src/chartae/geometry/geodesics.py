@@ -432,13 +432,15 @@ class _Descent:
         # Near the minimum the gain drowns in rounding, and the gradient alone tells.
         rounding = 10.0 * torch.finfo(energy.dtype).eps * self.energy
         lower = energy <= self.energy + 1e-4 * self.step * self.slope + rounding
-        lower &= torch.isfinite(grad).all(-1).all(-1)
+        finite = torch.isfinite(grad).all(-1).all(-1)
+        lower &= finite
         self._remember(lower, x[:, 1:-1] - self.x[:, 1:-1], grad - self.grad)
         wide = lower[:, None, None]
         self.x, self.grad = torch.where(wide, x, self.x), torch.where(wide, grad, self.grad)
         self.energy = torch.where(lower, energy, self.energy)
         # Where steps had to be shortened several times, what is remembered misleads.
         misled = ~lower & (self.step < 0.05 * self.longest) & (self.curvatures != 0).any(0)
+        misled &= finite
         self.curvatures = torch.where(misled, 0.0, self.curvatures)
         turned = lower | misled
         direction = self._direction(local)
