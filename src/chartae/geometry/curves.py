@@ -94,4 +94,5 @@ def middles(curve: Tensor) -> tuple[Tensor, Tensor]:
 def _before(curve: Tensor) -> Tensor:
     """Return the point before the first, on the polynomial through the first points."""
     binomials = {2: (2.0, -1.0), 3: (3.0, -3.0, 1.0)}.get(curve.shape[-2], (4.0, -6.0, 4.0, -1.0))
-    return sum(b * curve[..., k : k + 1, :] for k, b in enumerate(binomials))  # type: ignore[return-value]
+    weights = torch.tensor(binomials, dtype=curve.dtype, device=curve.device)
+    return (weights[:, None] * curve[..., : len(weights), :]).sum(-2, keepdim=True)
