@@ -141,7 +141,7 @@ def test_a_length_mismatch_is_refused():
 
 
 def test_names_without_labels_are_refused():
-    with pytest.raises(DataError, match=r"class_names=\('a',\) without y"):
+    with pytest.raises(DataError, match=r"class_names=\('a',\) without labels in y"):
         ArrayDataset.from_arrays(np.zeros((3, 2)), class_names=["a"])
 
 
@@ -273,7 +273,7 @@ def test_of_class_refuses_an_absent_class(dataset):
     for absent in ("d", 3, -1):
         with pytest.raises(DataError, match=f"class {absent!r} has no sample: expected one of"):
             dataset.of_class(absent)
-    with pytest.raises(DataError, match="y is missing"):
+    with pytest.raises(DataError, match="y has no labels"):
         ArrayDataset(dataset.x).of_class(0)
 
 

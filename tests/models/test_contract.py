@@ -97,7 +97,7 @@ def test_losses_are_named_and_their_terms_finite(make, digits):
 def test_loss_is_a_mean_over_the_batch(make, digits):
     # Twice the batch is the same loss, on average over the noise.
     model = make().eval()
-    model.on_fit_end([digits])
+    model.on_fit_end([{"x": digits}])
     with torch.no_grad():
         once = torch.stack([loss_of(model, digits, seed) for seed in range(40)])
         twice = torch.stack([loss_of(model, digits.repeat(2, 1, 1), s) for s in range(40)])
@@ -132,7 +132,7 @@ def test_loss_falls(make, digits):
         optimizer.step()
     after = loss_of(model, digits).item()
     assert after < before - 5.0
-    model.on_fit_end([digits])
+    model.on_fit_end([{"x": digits}])
     model.eval()
     assert math.isfinite(loss_of(model, digits).item())
     assert torch.isfinite(model.reconstruct(digits)).all()
@@ -275,7 +275,7 @@ def test_likelihoods_honour_the_mask(make_variational, digits):
 
 def test_a_copy_is_independent(make, digits):
     model = make()
-    model.on_fit_end([digits])
+    model.on_fit_end([{"x": digits}])
     twin = copy.deepcopy(model)
     assert loss_of(model.eval(), digits) == loss_of(twin.eval(), digits)
     before = loss_of(model, digits)
@@ -290,7 +290,7 @@ def test_config_rebuilds_an_equal_model(make, digits):
     model = make((8, 8), 3, likelihood={"name": "gaussian", "scale": 0.3})
     config = model.config()
     names = inspect.signature(type(model)).parameters.keys() - {"networks"}
-    assert set(config) == names | {"encoder", "decoder", "likelihood"}
+    assert set(config) == names | {"encoder", "decoder", "likelihood", "conditions"}
     twin = type(model)(**config)
     assert twin.config() == config
     twin.load_state_dict(model.state_dict())
@@ -301,7 +301,7 @@ def test_config_rebuilds_an_equal_model(make, digits):
 
 def test_saved_and_loaded(make, digits, tmp_path):
     model = make()
-    model.on_fit_end([digits])
+    model.on_fit_end([{"x": digits}])
     model.save_pretrained(tmp_path)
     twin = chartae.load(tmp_path)
     assert loss_of(twin, digits) == loss_of(model.eval(), digits)
@@ -309,7 +309,7 @@ def test_saved_and_loaded(make, digits, tmp_path):
 
 def test_it_casts_after_fitting(make, digits):
     model = make()
-    model.on_fit_end([digits])
+    model.on_fit_end([{"x": digits}])
     model.double().eval()
     loss = loss_of(model, digits.double())
     assert loss.dtype == torch.float64

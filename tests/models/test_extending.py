@@ -13,9 +13,9 @@ class Sparse(VAE):
         super().__init__(input_shape, latent_dim, **networks)
         self.weight = weight
 
-    def loss(self, x, mask=None):
-        losses = super().loss(x, mask)
-        penalty = self.embed(x).abs().mean()
+    def loss(self, x, *, y=None, mask=None):
+        losses = super().loss(x, y=y, mask=mask)
+        penalty = self.embed(x, y).abs().mean()
         total = losses.objectives["model"] + self.weight * penalty
         return Losses.of(total, **losses.terms, penalty=penalty)
 
@@ -38,7 +38,7 @@ class Passing(HVAE):
 def test_configurations_hold_what_each_constructor_takes():
     sparse = Sparse((4,), 2, weight=0.3, decoder={"name": "mlp", "hidden": [3]})
     assert set(sparse.config()) == {
-        "input_shape", "latent_dim", "weight", "encoder", "decoder", "likelihood",
+        "input_shape", "latent_dim", "weight", "encoder", "decoder", "likelihood", "conditions",
     }  # fmt: skip
     assert Sparse(**sparse.config()).config() == sparse.config()
     assert Fixed((4,), 2).config() == {"input_shape": (4,), "latent_dim": 2}
@@ -50,8 +50,8 @@ def test_configurations_hold_what_each_constructor_takes():
 def test_the_primitive_is_enough():
     # Only the prior is new: the loss, the bounds and the likelihood follow.
     class Wide(VariationalAutoencoder):
-        def prior(self):
-            prior = super().prior()
+        def prior(self, y=None):
+            prior = super().prior(y)
             return DiagonalNormal(prior.mean, 2.0 * prior.stddev)
 
     model = Wide((4,), 2)

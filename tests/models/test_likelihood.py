@@ -70,7 +70,7 @@ def test_linear_gaussian_likelihood_with_a_posterior_that_is_off(make_variationa
     )
     torch.manual_seed(1)
     x = law.sample((10,))
-    model.on_fit_end([x])
+    model.on_fit_end([{"x": x}])
     expected = law.log_prob(x)
     estimate = model.log_likelihood(x, 10000)
     torch.testing.assert_close(estimate, expected, atol=0.05, rtol=0)
@@ -101,7 +101,7 @@ def two_dimensional(make_variational, likelihood="gaussian", *, fitted=True):
     x = torch.rand(4, 5, generator=torch.Generator().manual_seed(2)).double()
     x = x.round() if likelihood == "bernoulli" else x
     if fitted:
-        model.on_fit_end([x])
+        model.on_fit_end([{"x": x}])
     return model.eval(), x
 
 

@@ -76,7 +76,7 @@ def test_no_output_of_the_network_can_collapse_the_metric(seed, scale, dim):
         for parameter in model.metric_network.parameters():
             parameter.mul_(scale)
     x = torch.rand(20, 5).double()
-    model.on_fit_end([x])
+    model.on_fit_end([{"x": x}])
     metric = model.metric
     squared = torch.cdist(metric.centroids, metric.centroids).square()
     overlap = torch.exp(-squared / metric.temperature**2).sum(-1)
@@ -89,9 +89,9 @@ def test_the_metric_does_not_grow_with_the_number_of_centroids():
     torch.manual_seed(0)
     model = RHVAE((5,), 2, temperature=1.0)
     x = torch.rand(20, 5)
-    model.on_fit_end([x])
+    model.on_fit_end([{"x": x}])
     few = model.metric.inverse(model.metric.centroids)
-    model.on_fit_end([x.repeat(50, 1)])
+    model.on_fit_end([{"x": x.repeat(50, 1)}])
     many = model.metric.inverse(model.metric.centroids[:20])
     torch.testing.assert_close(few, many, atol=1e-4, rtol=1e-4)
 
@@ -100,7 +100,7 @@ def test_the_overlap_of_many_centroids_is_summed_in_pieces():
     torch.manual_seed(0)
     model = RHVAE((5,), 2, temperature=0.7).double()
     x = torch.rand(1500, 5).double()
-    model.on_fit_end([x[:1000], x[1000:]])
+    model.on_fit_end([{"x": x[:1000]}, {"x": x[1000:]}])
     codes = model.embed(x).detach()
     overlap = torch.exp(-torch.cdist(codes, codes).square() / 0.7**2).sum(-1).mean()
     shapes = model.metric_network(x).detach()

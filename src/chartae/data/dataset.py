@@ -21,7 +21,8 @@ class ArrayDataset:
 
     Args:
         x: (N, *input_shape), float32 or float64, finite.
-        y: (N,) int64, class indices in [0, len(class_names)).
+        y: (N,) int64, class indices in [0, len(class_names)); or (N, p), the dtype of ``x``,
+            vectors that a model takes as conditions.
         mask: bool, the shape of ``x``; True where the entry was observed.
         class_names: one name per class; the indices themselves if ``y`` comes without names.
 
@@ -55,10 +56,14 @@ class ArrayDataset:
         if self.mask is not None:
             _check_dtype("mask", self.mask, torch.bool)
             check_shape("mask", self.mask, self.x.shape)
-        if self.y is not None:
+        if self.y is not None and not _are_vectors(self.y):
             self._check_labels(self.y)
         elif self.class_names:
-            raise DataError(f"class_names={self.class_names} without y: expected labels too")
+            raise DataError(f"class_names={self.class_names} without labels in y: expected both")
+        elif self.y is not None:
+            _check_dtype("y", self.y, self.x.dtype)
+            check_shape("y", self.y, (len(self), "p"))
+            check_finite("y", self.y)
 
     def _check_labels(self, y: Tensor) -> None:
         _check_dtype("y", y, torch.int64)
@@ -91,7 +96,8 @@ class ArrayDataset:
 
         Args:
             x: (N, *input_shape); uint8, bool, float32 or float64.
-            y: (N,) integers or strings; see `encode_labels` for how they become class indices.
+            y: (N,) integers or strings; see `encode_labels` for how they become class indices. Or
+                (N, p) floats: vectors that a model takes as conditions.
             mask: bool, the shape of ``x``; True where the entry was observed.
             class_names: names of the classes, in the order of their indices.
             dtype: torch.float32, torch.float64, or None to keep floats as given.
@@ -119,6 +125,11 @@ class ArrayDataset:
             values = values.masked_fill(~observed, 0.0)
         if y is None:
             return cls(values, mask=observed, class_names=tuple(class_names or ()))
+        if np.ndim(y) == 2:
+            vectors = _as_tensor("y", y)
+            if not vectors.is_floating_point():
+                raise DataError(f"y has dtype {vectors.dtype}: vectors are expected to be floats")
+            return cls(values, vectors.to(values), observed, tuple(class_names or ()))
         labels, names = encode_labels(y, class_names)
         if len(labels) != len(values):
             raise DataError(f"y has {len(labels)} labels for {len(values)} samples in x")
@@ -130,7 +141,7 @@ class ArrayDataset:
     def __repr__(self) -> str:
         dtype = str(self.x.dtype).removeprefix("torch.")
         text = f"{len(self)} samples of shape {self.input_shape}, {dtype}"
-        if self.y is not None:
+        if self.class_names and self.y is not None:
             counts = torch.bincount(self.y, minlength=self.num_classes).tolist()
             pairs = zip(self.class_names, counts, strict=True)
             text += "; " + ", ".join(f"{name}: {count}" for name, count in pairs)
@@ -151,7 +162,9 @@ class ArrayDataset:
     @property
     def classes(self) -> tuple[int, ...]:
         """The indices of the classes that have a sample here."""
-        return () if self.y is None else tuple(torch.unique(self.y).tolist())
+        return (
+            () if self.y is None or not self.class_names else tuple(torch.unique(self.y).tolist())
+        )
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """Return the rows at ``indices``: ``x``, and ``y`` and ``mask`` where there are any."""
@@ -186,8 +199,8 @@ class ArrayDataset:
         Raises:
             DataError: if there are no labels, or no sample of that class.
         """
-        if self.y is None:
-            raise DataError("y is missing: expected a dataset with labels")
+        if self.y is None or not self.class_names:
+            raise DataError("y has no labels: expected a dataset with classes")
         index = self.class_names.index(label) if label in self.class_names else label
         if index not in self.classes:
             present = tuple(self.class_names[c] for c in self.classes)
@@ -198,9 +211,10 @@ class ArrayDataset:
         self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> "ArrayDataset":
         """Return the dataset with ``x`` in another ``dtype``, all of it on another ``device``."""
+        vectors = self.y is not None and _are_vectors(self.y)
         return ArrayDataset(
             self.x.to(dtype=dtype, device=device),
-            None if self.y is None else self.y.to(device=device),
+            None if self.y is None else self.y.to(dtype=dtype if vectors else None, device=device),
             None if self.mask is None else self.mask.to(device=device),
             self.class_names,
         )
@@ -208,6 +222,11 @@ class ArrayDataset:
 
 # What each accepted dtype is divided by to come into [0, 1]; floats are taken as they are.
 _SCALES = {torch.uint8: 255.0, torch.bool: 1.0, torch.float32: None, torch.float64: None}
+
+
+def _are_vectors(y: Tensor) -> bool:
+    """Whether conditions are vectors, not labels."""
+    return isinstance(y, Tensor) and y.ndim == 2 and y.is_floating_point()
 
 
 def _scaled(x: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -28,12 +28,12 @@ class AE(Autoencoder):
         super().__init__(input_shape, latent_dim, **networks)
         self.code_head = nn.Linear(self.num_features, latent_dim)
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the code of each x, without checks."""
-        code: Tensor = self.code_head(self.features(x))
+        code: Tensor = self.code_head(self.features(x, y))
         return code
 
-    def loss(self, x: Tensor, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
         r"""Return the mean of :math:`-\log p(x|z)` at the code of x."""
-        reconstruction = -self.likelihood(self.embed(x)).log_prob(x, mask).mean()
+        reconstruction = -self.likelihood(self.embed(x, y), y).log_prob(x, mask).mean()
         return Losses.of(reconstruction, reconstruction=reconstruction)

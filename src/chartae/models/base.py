@@ -5,14 +5,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from chartae.checks import check_finite, check_floating, check_integer, check_shape
 from chartae.distributions import (
-    DiagonalNormal,
     DiagonalNormalHead,
     Likelihood,
     Observation,
@@ -23,9 +23,11 @@ from chartae.errors import ConfigurationError, DataError
 from chartae.nn import NetworkSpec, build_decoder, build_encoder, output_features
 from chartae.persistence import register, save
 
-__all__ = ["Autoencoder", "Losses", "Networks", "VariationalAutoencoder"]
+__all__ = ["Autoencoder", "Conditions", "Losses", "Networks", "VariationalAutoencoder"]
 
 Shape = tuple[int, ...]
+Batch = Mapping[str, Tensor]
+Conditions = int | tuple[int] | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Networks(TypedDict, total=False):
     encoder: NetworkSpec
     decoder: NetworkSpec
     likelihood: str | Mapping[str, Any] | Likelihood
+    conditions: Conditions
 
 
 class Autoencoder(nn.Module):
@@ -67,6 +70,15 @@ class Autoencoder(nn.Module):
             or any module from x to ``(batch, features)``; the model adds its own heads.
         decoder: likewise, from ``(batch, latent_dim)`` to the likelihood's parameters.
         likelihood: a name (`chartae.distributions.LIKELIHOODS`), a mapping, or an object.
+        conditions: what x depends on besides the latent: a number K of classes, the conditions y
+            being labels ``(batch,)`` of int64, or ``(p,)`` for vectors ``(batch, p)``; None for
+            nothing. They join the encoder's features, and the latent that the decoder gets, whose
+            input is then ``latent_dim`` + K or p wide.
+
+    Attributes:
+        epoch: the epoch of a training, infinite outside of one; for objectives that change.
+        warmup: how many epochs an objective takes to become what it is in the end; none of these
+            counts as best.
 
     Raises:
         ConfigurationError: for an unknown name or a value out of range.
@@ -78,6 +90,10 @@ class Autoencoder(nn.Module):
 
     fitted_buffers: ClassVar[tuple[str, ...]] = ()
     """Names of the buffers whose shape is known only after training."""
+    latent_space: ClassVar[Literal["euclidean", "sphere", "ball", "codes"]] = "euclidean"
+    """What latents are: vectors, points of the unit sphere or of a ball, or vectors of a codebook,
+    side by side."""
+    warmup: int = 0
 
     def __init__(
         self,
@@ -87,6 +103,7 @@ class Autoencoder(nn.Module):
         encoder: NetworkSpec = "mlp",
         decoder: NetworkSpec = "mlp",
         likelihood: str | Mapping[str, Any] | Likelihood = "gaussian",
+        conditions: Conditions = None,
     ) -> None:
         super().__init__()
         if not isinstance(input_shape, Iterable) or not input_shape:
@@ -98,86 +115,127 @@ class Autoencoder(nn.Module):
         check_integer("latent_dim", latent_dim, minimum=1)
         self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
         self.specifications = {"encoder": encoder, "decoder": decoder, "likelihood": likelihood}
+        self.conditions, self.condition_dim = _check_conditions_argument(conditions)
         self.encoder = build_encoder(encoder, self.input_shape)
         self.observation_model = make_likelihood(likelihood, self.input_shape)
-        self.decoder = build_decoder(decoder, latent_dim, self.observation_model.output_shape)
+        self.decoder = build_decoder(
+            decoder, latent_dim + self.condition_dim, self.observation_model.output_shape
+        )
         self.num_features = output_features(self.encoder, self.input_shape)
+        self.conditioning = None
+        if self.condition_dim:
+            # Features and condition interact: a linear head alone could only add them up.
+            self.conditioning = nn.Sequential(
+                nn.Linear(self.num_features + self.condition_dim, self.num_features), nn.ReLU()
+            )
+        self.epoch = math.inf
 
     # --- the contract -------------------------------------------------------------------------
 
-    def loss(self, x: Tensor) -> Losses:
+    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
         """Return what training minimises on a batch: scalars, averaged over the batch.
 
+        A model of yours names in its signature which of ``y`` and ``mask`` it takes.
+
         Args:
-            x: ``(batch, *input_shape)``. A model that uses labels or a mask of observed features
-                names them ``y`` and ``mask`` in its signature, and gets them. A mask is for the
-                likelihood: the encoder sees x as it is, so unobserved features need a neutral
-                value.
+            x: ``(batch, *input_shape)``.
+            y: conditions, for a model that has them.
+            mask: boolean, as x, True where a feature is observed. It is for the likelihood: the
+                encoder sees x as it is, so unobserved features need a neutral value.
         """
         raise NotImplementedError
 
-    def features(self, x: Tensor) -> Tensor:
-        """Return what the encoder makes of x, ``(batch, num_features)``."""
+    def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return what the encoder makes of x and its conditions, ``(batch, num_features)``."""
         features: Tensor = self.encoder(x)
-        return features.reshape(len(x), -1)
+        features = features.reshape(len(x), -1)
+        if self.conditioning is not None:
+            features = self.conditioning(torch.cat([features, self.condition(y)], -1))
+        return features
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the latent of each x, without checks: what `encode` is made of."""
         raise NotImplementedError
+
+    def condition(self, y: Tensor | None) -> Tensor:
+        """Return the conditions as numbers, ``(batch, condition_dim)``: labels one-hot.
+
+        Raises:
+            DataError: if there are none.
+        """
+        if y is None:
+            raise DataError(f"y is missing: this {type(self).__name__} has conditions")
+        if isinstance(self.conditions, int):
+            return one_hot(y, self.conditions).to(self.dtype)
+        return y
 
     def optimization_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters that each objective of `loss` trains, by the objective's name."""
         return {"model": list(self.parameters())}
 
-    def on_fit_start(self) -> None:
-        """Forget what `on_fit_end` fixed; called before the first epoch."""
+    def on_fit_start(self, size: int) -> None:
+        """Forget what `on_fit_end` fixed; called before the first epoch.
 
-    def on_fit_end(self, batches: Iterable[Tensor]) -> None:
+        Args:
+            size: number of samples of the training set.
+        """
+
+    def on_fit_end(self, batches: Iterable[Batch]) -> None:
         """Fix what depends on the whole training set; called with the final weights.
 
         Args:
-            batches: the training set in its own order, in pieces ``(batch, *input_shape)``.
+            batches: the training set in its own order, in pieces: the arguments of `loss`, by name.
         """
 
     # --- what users call ----------------------------------------------------------------------
 
-    def encode(self, x: Tensor, *, batch_size: int | None = None) -> Tensor:
+    def encode(
+        self, x: Tensor, y: Tensor | None = None, *, batch_size: int | None = None
+    ) -> Tensor:
         """Return the embedding of x, without randomness: ``(batch, latent_dim)``.
 
         Args:
             x: ``(batch, *input_shape)``.
+            y: their conditions, for a model that has them.
             batch_size: work in pieces of this size; None takes all at once.
 
         Raises:
-            DataError: if x has another shape or dtype than the model, or is not finite.
+            DataError: if x has another shape or dtype than the model, or is not finite; if the
+                conditions are missing, not asked for, or of another kind.
         """
         self.check_data("x", x)
-        return _in_pieces(self.embed, x, batch_size)
+        self.check_conditions("y", y, len(x))
+        return _in_pieces(self.embed, x, y, batch_size)
 
-    def decode(self, z: Tensor, *, batch_size: int | None = None) -> Tensor:
+    def decode(
+        self, z: Tensor, y: Tensor | None = None, *, batch_size: int | None = None
+    ) -> Tensor:
         """Return the likelihood's mean, in the range of the data: ``(batch, *input_shape)``.
 
         Args:
             z: ``(batch, latent_dim)``.
+            y: their conditions, for a model that has them.
             batch_size: work in pieces of this size; None takes all at once.
 
         Raises:
-            DataError: if z has another shape or dtype than the model, or is not finite.
+            DataError: if z has another shape or dtype than the model, or is not finite, or not a
+                point of the model's latent space; if the conditions do not fit.
         """
-        check_floating("z", z)
-        check_shape("z", z, ("batch", self.latent_dim))
-        if z.dtype != self.dtype:
-            raise DataError(f"z has dtype {z.dtype}: the model has {self.dtype}")
-        check_finite("z", z)
-        return _in_pieces(lambda piece: self.likelihood(piece).mean, z, batch_size)
+        self.check_latents("z", z)
+        self.check_conditions("y", y, len(z))
+        return _in_pieces(lambda z, y: self.likelihood(z, y).mean, z, y, batch_size)
 
-    def reconstruct(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the decoded embedding of x, ``(batch, *input_shape)``."""
-        return self.decode(self.encode(x))
+        return self.decode(self.encode(x, y), y)
 
-    def likelihood(self, z: Tensor) -> Observation:
-        """Return p(x|z) for z ``(..., latent_dim)``; its ``log_prob`` takes a mask."""
-        output = self.decoder(z.reshape(-1, self.latent_dim))
+    def likelihood(self, z: Tensor, y: Tensor | None = None) -> Observation:
+        """Return p(x|z, y) for z ``(..., batch, latent_dim)``; its ``log_prob`` takes a mask."""
+        inputs = z
+        if self.condition_dim:
+            condition = self.condition(y).expand(*z.shape[:-1], -1)
+            inputs = torch.cat([z, condition], -1)
+        output = self.decoder(inputs.reshape(-1, inputs.shape[-1]))
         shape = (*z.shape[:-1], *self.observation_model.output_shape)
         observation: Observation = self.observation_model(output.reshape(shape))
         return observation
@@ -206,6 +264,50 @@ class Autoencoder(nn.Module):
             )
         self.observation_model.check_data(name, x)
 
+    def check_latents(self, name: str, z: Tensor) -> None:
+        """Raise `DataError` unless z is ``(batch, latent_dim)``, of the model's dtype, finite."""
+        check_floating(name, z)
+        check_shape(name, z, ("batch", self.latent_dim))
+        if z.dtype != self.dtype:
+            raise DataError(f"{name} has dtype {z.dtype}: the model has {self.dtype}")
+        check_finite(name, z)
+
+    def check_conditions(self, name: str, y: Tensor | None, count: int) -> None:
+        """Raise `DataError` unless y is what the model asks for: ``count`` conditions, or None."""
+        kind = type(self).__name__
+        if self.conditions is None or y is None:
+            if (y is None) != (self.conditions is None):
+                wanted = "has none" if self.conditions is None else f"has {self.conditions}"
+                given = "missing" if y is None else "given"
+                raise DataError(f"{name} is {given}: this {kind} {wanted} (argument conditions)")
+            return
+        if isinstance(self.conditions, tuple):
+            check_floating(name, y)
+            check_shape(name, y, (count, *self.conditions))
+            if y.dtype != self.dtype:
+                raise DataError(f"{name} has dtype {y.dtype}: the model has {self.dtype}")
+            check_finite(name, y)
+            return
+        if not isinstance(y, Tensor) or y.dtype != torch.int64:
+            given = str(y.dtype) if isinstance(y, Tensor) else type(y).__name__
+            raise DataError(f"{name} is {given}: expected labels, a tensor of torch.int64")
+        check_shape(name, y, (count,))
+        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.conditions:
+            raise DataError(
+                f"{name} ranges from {int(y.min())} to {int(y.max())}: this {kind} has "
+                f"conditions={self.conditions}, labels from 0 to {self.conditions - 1}"
+            )
+
+    def batch_keys(self) -> set[str]:
+        """Return which of ``x``, ``y`` and ``mask`` training hands to `loss`.
+
+        A model without conditions gets labels only where its `loss` insists on them.
+        """
+        parameters = inspect.signature(self.loss).parameters
+        optional = {n for n, p in parameters.items() if p.default is not inspect.Parameter.empty}
+        unasked = {"y"} if self.conditions is None else set()
+        return set(parameters) - (optional & unasked)
+
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, from which the model can be built again."""
         names: dict[str, None] = {}
@@ -218,7 +320,10 @@ class Autoencoder(nn.Module):
             elif others:
                 continue  # they are those of the class above
             break
-        return {name: self.specifications.get(name, getattr(self, name)) for name in names}
+        return {
+            name: self.specifications[name] if name in self.specifications else getattr(self, name)
+            for name in names
+        }
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors``; `chartae.load` reads them back."""
@@ -243,52 +348,77 @@ class VariationalAutoencoder(Autoencoder):
         self.posterior_head = DiagonalNormalHead(self.num_features, latent_dim)
         self.kl_weight = 1.0
 
-    def posterior(self, x: Tensor) -> DiagonalNormal:
-        """Return q(z|x) for x ``(batch, *input_shape)``."""
-        posterior: DiagonalNormal = self.posterior_head(self.features(x))
-        return posterior
+    def posterior(self, x: Tensor, y: Tensor | None = None) -> Any:
+        """Return q(z|x, y) for x ``(batch, *input_shape)``.
 
-    def prior(self) -> DiagonalNormal:
-        """Return p(z), a standard normal over ``(latent_dim,)``."""
+        A distribution with ``rsample_and_log_prob``, ``rsample`` and ``mean``; here a
+        `DiagonalNormal`.
+        """
+        return self.posterior_head(self.features(x, y))
+
+    def prior(self, y: Tensor | None = None) -> Any:
+        """Return p(z|y), here a standard normal over ``(latent_dim,)``, whatever the conditions."""
         return StandardNormal(self.get_buffer("origin"))
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the posterior mean of each x, without checks."""
-        return self.posterior(x).mean
+        mean: Tensor = self.posterior(x, y).mean
+        return mean
 
     def log_weight_terms(
-        self, x: Tensor, num_samples: int = 1, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        num_samples: int = 1,
+        *,
+        y: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the two parts of `log_weights`: log p(x|z), and log p(z) - log q(z|x)."""
-        z, log_q = self.posterior(x).rsample_and_log_prob((num_samples,))
-        return self.likelihood(z).log_prob(x, mask), self.prior().log_prob(z) - log_q
+        z, log_q = self.posterior(x, y).rsample_and_log_prob((num_samples,))
+        return self.likelihood(z, y).log_prob(x, mask), self.prior(y).log_prob(z) - log_q
 
-    def log_weights(self, x: Tensor, num_samples: int = 1, *, mask: Tensor | None = None) -> Tensor:
-        """Return logs of unbiased estimates of p(x), one for each sample: ``(num_samples, batch)``.
+    def log_weights(
+        self,
+        x: Tensor,
+        num_samples: int = 1,
+        *,
+        y: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return logs of unbiased estimates of p(x|y), one a sample: ``(num_samples, batch)``.
 
         Args:
             x: ``(batch, *input_shape)``.
             num_samples: number of latents drawn for each x.
+            y: conditions of each x, for a model that has them.
             mask: boolean, as x, True where a feature is observed.
         """
-        fit, divergence = self.log_weight_terms(x, num_samples, mask=mask)
+        fit, divergence = self.log_weight_terms(x, num_samples, y=y, mask=mask)
         return fit + divergence
 
-    def loss(self, x: Tensor, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
         """Return minus the ELBO, from one latent for each x."""
-        fit, divergence = self.log_weight_terms(x, mask=mask)
+        fit, divergence = self.log_weight_terms(x, y=y, mask=mask)
         reconstruction, kl = -fit.mean(), -divergence.mean()
         return Losses.of(reconstruction + self.kl_weight * kl, reconstruction=reconstruction, kl=kl)
 
-    def elbo(self, x: Tensor, num_samples: int = 1, *, mask: Tensor | None = None) -> Tensor:
+    def elbo(
+        self,
+        x: Tensor,
+        num_samples: int = 1,
+        *,
+        y: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Return the evidence lower bound of each x, averaged over samples: ``(batch,)``.
 
         Args and errors as in `log_likelihood`.
         """
         self.check_data("x", x)
+        self.check_conditions("y", y, len(x))
         _check_mask(mask, x)
         check_integer("num_samples", num_samples, minimum=1)
-        return self.log_weights(x, num_samples, mask=mask).mean(0)
+        return self.log_weights(x, num_samples, y=y, mask=mask).mean(0)
 
     @torch.no_grad()
     def log_likelihood(
@@ -296,10 +426,11 @@ class VariationalAutoencoder(Autoencoder):
         x: Tensor,
         num_samples: int = 100,
         *,
+        y: Tensor | None = None,
         mask: Tensor | None = None,
         max_batch: int | None = None,
     ) -> Tensor:
-        """Return log p(x) by importance sampling, in nats: ``(batch,)``.
+        """Return log p(x|y) by importance sampling, in nats: ``(batch,)``.
 
         The work is split over points and samples, so that memory depends on neither.
 
@@ -307,15 +438,17 @@ class VariationalAutoencoder(Autoencoder):
             x: ``(batch, *input_shape)``.
             num_samples: importance samples for each x; the estimate is a lower bound in
                 expectation that tightens with more (Burda et al., 2016).
+            y: conditions of each x, for a model that has them.
             mask: boolean, as x, True where a feature is observed.
             max_batch: largest number of (sample, point) pairs at once; None takes what keeps the
                 decoded data near 8 MiB in float32.
 
         Raises:
             DataError: if x or the mask has another shape or dtype than the model, or x is not
-                finite or out of the likelihood's range.
+                finite or out of the likelihood's range; if the conditions do not fit.
         """
         self.check_data("x", x)
+        self.check_conditions("y", y, len(x))
         _check_mask(mask, x)
         check_integer("num_samples", num_samples, minimum=1)
         if max_batch is None:
@@ -326,10 +459,11 @@ class VariationalAutoencoder(Autoencoder):
         total = x.new_full((len(x),), -math.inf)
         for start in range(0, len(x), points):
             rows = slice(start, start + points)
-            observed = None if mask is None else mask[rows]
+            given = {"y": y, "mask": mask}
+            extras = {name: value[rows] for name, value in given.items() if value is not None}
             for done in range(0, num_samples, samples):
                 count = min(samples, num_samples - done)
-                log_weights = self.log_weights(x[rows], count, mask=observed)
+                log_weights = self.log_weights(x[rows], count, **extras)
                 total[rows] = torch.logaddexp(total[rows], log_weights.logsumexp(0))
         return total - math.log(num_samples)
 
@@ -343,10 +477,30 @@ def _check_mask(mask: Tensor | None, x: Tensor) -> None:
     check_shape("mask", mask, x.shape)
 
 
+def _check_conditions_argument(conditions: Conditions) -> tuple[Conditions, int]:
+    """Return the argument, as it is kept, and how many numbers a condition is."""
+    if conditions is None:
+        return None, 0
+    if isinstance(conditions, (tuple, list)) and len(conditions) == 1:
+        check_integer("conditions", conditions[0], minimum=1)
+        return (conditions[0],), conditions[0]
+    if isinstance(conditions, (tuple, list)):
+        raise ConfigurationError(
+            f"conditions={conditions!r}: expected a number of classes, (p,) for vectors, or None"
+        )
+    check_integer("conditions", conditions, minimum=1)
+    return conditions, conditions
+
+
 def _in_pieces(
-    function: Callable[[Tensor], Tensor], inputs: Tensor, batch_size: int | None
+    function: Callable[[Tensor, Tensor | None], Tensor],
+    inputs: Tensor,
+    y: Tensor | None,
+    batch_size: int | None,
 ) -> Tensor:
     if batch_size is None:
-        return function(inputs)
+        return function(inputs, y)
     check_integer("batch_size", batch_size, minimum=1)
-    return torch.cat([function(piece) for piece in inputs.split(batch_size)])
+    pieces = inputs.split(batch_size)
+    conditions = [None] * len(pieces) if y is None else y.split(batch_size)
+    return torch.cat([function(*pair) for pair in zip(pieces, conditions, strict=True)])

@@ -58,9 +58,9 @@ class HVAE(VariationalAutoencoder):
         return [1.0 / ((1.0 - inverse) * (k / steps) ** 2 + inverse) for k in range(steps + 1)]
 
     def fit_and_grad(
-        self, x: Tensor, z: Tensor, mask: Tensor | None = None
+        self, x: Tensor, z: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return log p(x|z), ``(..., batch)``, and grad_z log p(x, z), ``(..., batch, d)``.
+        """Return log p(x|z, y), ``(..., batch)``, and grad_z log p(x, z|y), ``(..., batch, d)``.
 
         Both are differentiable where gradients are enabled, and the decoder runs once for the two.
         """
@@ -68,13 +68,19 @@ class HVAE(VariationalAutoencoder):
         with torch.enable_grad():
             if not z.requires_grad:
                 z = z.detach().requires_grad_()
-            fit = self.likelihood(z).log_prob(x, mask)
-            log_joint = fit + self.prior().log_prob(z)
+            fit = self.likelihood(z, y).log_prob(x, mask)
+            log_joint = fit + self.prior(y).log_prob(z)
             (grad,) = torch.autograd.grad(log_joint.sum(), z, create_graph=differentiable)
         return fit if differentiable else fit.detach(), grad
 
     def flow(
-        self, x: Tensor, z: Tensor, momentum: Tensor, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        z: Tensor,
+        momentum: Tensor,
+        *,
+        y: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return z_K, v_K and log p(x|z_K), from z_0 and the untempered momentum gamma.
 
@@ -82,26 +88,32 @@ class HVAE(VariationalAutoencoder):
             x: ``(batch, *input_shape)``.
             z: ``(..., batch, d)``.
             momentum: ``(..., batch, d)``.
+            y: conditions of x, for a model that has them.
             mask: boolean, as x, True where a feature is observed.
         """
         eps, roots = self.step_size, self.tempering()
         momentum = momentum / roots[0]
-        fit, grad = self.fit_and_grad(x, z, mask)
+        fit, grad = self.fit_and_grad(x, z, y=y, mask=mask)
         for before, after in pairwise(roots):
             momentum = momentum + 0.5 * eps * grad
             z = z + eps * momentum
-            fit, grad = self.fit_and_grad(x, z, mask)
+            fit, grad = self.fit_and_grad(x, z, y=y, mask=mask)
             momentum = (momentum + 0.5 * eps * grad) * (before / after)
         return z, momentum, fit
 
     def log_weight_terms(
-        self, x: Tensor, num_samples: int = 1, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        num_samples: int = 1,
+        *,
+        y: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z_K), and the rest of the log weight."""
-        z0, log_q = self.posterior(x).rsample_and_log_prob((num_samples,))
+        z0, log_q = self.posterior(x, y).rsample_and_log_prob((num_samples,))
         gamma = torch.randn_like(z0)
-        z, momentum, fit = self.flow(x, z0, gamma, mask)
-        divergence = self.prior().log_prob(z) + _log_normal(momentum) - log_q - _log_normal(gamma)
+        z, momentum, fit = self.flow(x, z0, gamma, y=y, mask=mask)
+        divergence = self.prior(y).log_prob(z) + _log_normal(momentum) - log_q - _log_normal(gamma)
         return fit, divergence
 
 

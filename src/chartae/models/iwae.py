@@ -35,9 +35,9 @@ class IWAE(VariationalAutoencoder):
         super().__init__(input_shape, latent_dim, **networks)
         self.num_samples = num_samples
 
-    def loss(self, x: Tensor, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
         """Return minus the importance-weighted bound."""
-        fit, divergence = self.log_weight_terms(x, self.num_samples, mask=mask)
+        fit, divergence = self.log_weight_terms(x, self.num_samples, y=y, mask=mask)
         log_weights = fit + self.kl_weight * divergence
         bound = (log_weights.logsumexp(0) - math.log(self.num_samples)).mean()
         return Losses.of(-bound, reconstruction=-fit.mean(), kl=-divergence.mean())

@@ -19,7 +19,7 @@ from chartae.geometry import (
     nearest_neighbour_distances,
     squared_distances,
 )
-from chartae.models.base import Networks
+from chartae.models.base import Batch, Networks
 from chartae.models.hvae import HVAE
 from chartae.nn import MetricNetwork, NetworkSpec
 
@@ -115,7 +115,7 @@ class RHVAE(HVAE):
         self.metric_network = None
         if geometry == "learned":
             self.metric_network = MetricNetwork(metric_network, self.input_shape, latent_dim)
-        self.on_fit_start()
+        self._forget_metric()
 
     @property
     def metric(self) -> CentroidMetric | PosteriorMetric:
@@ -136,8 +136,11 @@ class RHVAE(HVAE):
             self.centroids, self.matrices, float(self.fitted_temperature), self.regularization
         )
 
-    def on_fit_start(self) -> None:
+    def on_fit_start(self, size: int) -> None:
         """Forget the metric of an earlier training set."""
+        self._forget_metric()
+
+    def _forget_metric(self) -> None:
         none = torch.zeros(0, self.latent_dim, dtype=self.dtype, device=self.device)
         unknown = torch.full_like(none.sum(), math.nan)
         self.register_buffer("centroids", none)
@@ -149,9 +152,12 @@ class RHVAE(HVAE):
             self.register_buffer("fitted_temperature", unknown)
 
     @torch.no_grad()
-    def on_fit_end(self, batches: Iterable[Tensor]) -> None:
+    def on_fit_end(self, batches: Iterable[Batch]) -> None:
         """Fix the metric of the whole training set."""
-        pieces = [(self.posterior(x), self._shapes(x)) for x in batches]
+        pieces = [
+            (self.posterior(batch["x"], batch.get("y")), self._shapes(batch["x"]))
+            for batch in batches
+        ]
         metric = self._make_metric(
             DiagonalNormal(
                 torch.cat([posterior.mean for posterior, _ in pieces]),
@@ -203,11 +209,17 @@ class RHVAE(HVAE):
         return self._make_metric(posterior, self._shapes(x))
 
     def flow(
-        self, x: Tensor, z: Tensor, momentum: Tensor, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        z: Tensor,
+        momentum: Tensor,
+        *,
+        y: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return z_K, v_K and log p(x|z_K) on the model's metric; see `HVAE.flow`."""
-        metric = self._metric_of(x, self.posterior(x))
-        end, momentum, fit = self.flow_on(metric, x, metric.at(z), momentum, mask)
+        metric = self._metric_of(x, self.posterior(x, y))
+        end, momentum, fit = self.flow_on(metric, x, metric.at(z), momentum, y=y, mask=mask)
         return end.z, momentum, fit
 
     def flow_on(
@@ -216,6 +228,8 @@ class RHVAE(HVAE):
         x: Tensor,
         start: Local,
         momentum: Tensor,
+        *,
+        y: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Local, Tensor, Tensor]:
         """Return the metric at z_K, v_K and log p(x|z_K), from z_0 and the untempered momentum.
@@ -225,12 +239,13 @@ class RHVAE(HVAE):
             x: ``(batch, *input_shape)``.
             start: the metric at z_0 ``(..., batch, d)``.
             momentum: ``(..., batch, d)``.
+            y: conditions of x, for a model that has them.
             mask: boolean, as x, True where a feature is observed.
         """
         half_step, roots = 0.5 * self.step_size, self.tempering()
         momentum = momentum / roots[0]
         local = start
-        fit, grad = self.fit_and_grad(x, local.z, mask)
+        fit, grad = self.fit_and_grad(x, local.z, y=y, mask=mask)
         for before, after in pairwise(roots):
             force = grad - local.log_volume_grad()
             half = momentum
@@ -242,22 +257,27 @@ class RHVAE(HVAE):
             for _ in range(self.fixed_point_steps):
                 z = middle + half_step * metric.at(z).velocity(half)
             local = metric.at(z)
-            fit, grad = self.fit_and_grad(x, z, mask)
+            fit, grad = self.fit_and_grad(x, z, y=y, mask=mask)
             force = grad - local.log_volume_grad() - local.kinetic_grad(half)
             momentum = (half + half_step * force) * (before / after)
         return local, momentum, fit
 
     def log_weight_terms(
-        self, x: Tensor, num_samples: int = 1, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        num_samples: int = 1,
+        *,
+        y: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z_K), and the rest of the log weight."""
-        posterior = self.posterior(x)
+        posterior = self.posterior(x, y)
         metric = self._metric_of(x, posterior)
         z0, log_q = posterior.rsample_and_log_prob((num_samples,))
         start = metric.at(z0)
         gamma = start.draw_momentum(torch.randn_like(z0))
-        end, momentum, fit = self.flow_on(metric, x, start, gamma, mask)
-        divergence = self.prior().log_prob(end.z) - log_q
+        end, momentum, fit = self.flow_on(metric, x, start, gamma, y=y, mask=mask)
+        divergence = self.prior(y).log_prob(end.z) - log_q
         return fit, divergence + _log_momentum(end, momentum) - _log_momentum(start, gamma)
 
 

@@ -29,11 +29,11 @@ class VAE(VariationalAutoencoder):
 
     beta = 1.0
 
-    def loss(self, x: Tensor, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
         """Return minus the ELBO, with the divergence weighted by ``beta``."""
-        posterior = self.posterior(x)
-        reconstruction = -self.likelihood(posterior.rsample()).log_prob(x, mask).mean()
-        kl = kl_divergence(posterior, self.prior()).mean()
+        posterior = self.posterior(x, y)
+        reconstruction = -self.likelihood(posterior.rsample(), y).log_prob(x, mask).mean()
+        kl = kl_divergence(posterior, self.prior(y)).mean()
         weight = self.kl_weight * self.beta
         return Losses.of(reconstruction + weight * kl, reconstruction=reconstruction, kl=kl)
 

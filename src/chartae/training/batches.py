@@ -156,7 +156,10 @@ class LoaderBatches(Batches):
         return batch
 
     def _checked(self, number: int, batch: Batch) -> Batch:
-        self.model.check_data(f"x in batch {number} of {self.name}", batch["x"])
+        where = f"in batch {number} of {self.name}"
+        self.model.check_data(f"x {where}", batch["x"])
+        if self.model.conditions is not None:
+            self.model.check_conditions(f"y {where}", batch.get("y"), len(batch["x"]))
         return {key: value for key, value in batch.items() if key in self.keys}
 
 
@@ -175,13 +178,15 @@ def make_batches(
         DataError: if the data do not fit the model, are not finite, or are fewer than ``minimum``.
         ConfigurationError: if they have a mask that the model's loss would ignore.
     """
-    keys = set(inspect.signature(model.loss).parameters)
+    keys = model.batch_keys()
     if isinstance(data, (np.ndarray, Tensor)):
         # An array has the dtype that NumPy gave it, a tensor the one that its owner chose.
         dtype = model.dtype if isinstance(data, np.ndarray) else None
         data = ArrayDataset.from_arrays(data, dtype=dtype)
     if isinstance(data, ArrayDataset):
         model.check_data(name, data.x)
+        if model.conditions is not None:
+            model.check_conditions(f"y of {name}", data.y, len(data))
         _check_size(name, len(data), minimum)
         given = {"y": data.y, "mask": data.mask}
         _check_extras(name, model, keys, {key for key, value in given.items() if value is not None})

@@ -72,7 +72,7 @@ def fit(
     Args:
         model: any `Autoencoder`.
         train: samples ``(N, *input_shape)``, N at least 2: a tensor, an array, an `ArrayDataset`
-            (with labels or a mask), or a map-style torch ``Dataset`` of x, (x, y) or mappings.
+            (with conditions or a mask), or a map-style torch ``Dataset`` of x, (x, y) or mappings.
         validation: the same, for the choice of the best epoch and for ``patience``.
         epochs: passes over ``train``.
         batch_size: largest number of samples in a step (on each device); batches are as even as
@@ -134,6 +134,11 @@ def fit(
         raise ConfigurationError(f"model is {type(model).__name__}: expected a model of chartae")
     if kl_warmup and not hasattr(model, "kl_weight"):
         raise ConfigurationError(f"kl_warmup={kl_warmup}: {type(model).__name__} has no KL")
+    if model.warmup >= epochs:
+        raise ConfigurationError(
+            f"epochs={epochs}: {type(model).__name__} has a warmup of {model.warmup}, none of "
+            "which counts as best; expected more"
+        )
     if resume and output_dir is None:
         raise ConfigurationError("resume=True without output_dir: expected the folder to resume")
     batches = make_batches("train", train, model, batch_size, minimum=2, num_workers=num_workers)

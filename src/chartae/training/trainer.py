@@ -75,7 +75,7 @@ class Trainer:
         self.batches, self.held_out = batches, held_out
         self.checkpoint, self.checkpoint_interval = checkpoint, checkpoint_interval
         self.kl_weight = getattr(model, "kl_weight", None)
-        model.on_fit_start()
+        model.on_fit_start(batches.size)
         self.groups = _trainable_groups(model)
         if fabric.world_size > 1 and len(self.groups) > 1:
             raise ConfigurationError(
@@ -147,7 +147,7 @@ class Trainer:
         """Train one epoch, from the step where the training stands, and record it."""
         at, plan, fabric = self.at, self.plan, self.fabric
         started = time.monotonic() - at.seconds
-        self.set_kl_weight(at.epoch)
+        self.set_epoch(at.epoch)
         if not self.model.training:
             self.model.train()
         if at.step == 0:
@@ -204,7 +204,7 @@ class Trainer:
         history.add(train, validation, learning_rate=rate, seconds=seconds)
         self.log(train, validation, rate)
         # Losses of the warm-up are another objective's: none of them is the one to beat.
-        warming_up = at.epoch < plan.kl_warmup
+        warming_up = at.epoch < max(plan.kl_warmup, self.model.warmup)
         for scheduler in self.schedulers:
             if not isinstance(scheduler, ReduceLROnPlateau):
                 if scheduler is not None:
@@ -225,7 +225,7 @@ class Trainer:
     def evaluate(self, batches: Batches) -> dict[str, float]:
         """Return the mean terms over a set, in eval mode, with the full weight of the KL."""
         self.model.eval()
-        self.set_kl_weight(self.plan.kl_warmup)
+        self.set_epoch(math.inf)
         terms, sizes = [], []
         with seeded(self.plan.seed, "evaluation", device=self.fabric.device):
             for batch in batches.in_order():
@@ -238,19 +238,19 @@ class Trainer:
         if self.history.stopped == "interrupted" and self.history.best_epoch is None:
             self.good.take(None)  # a first epoch cut short is better than none
         self.history.best_epoch = self.good.restore()
-        if self.kl_weight is not None:
-            self.model.kl_weight = self.kl_weight
+        self.set_epoch(math.inf)
         self.model.eval()
 
     @torch.no_grad()
     def fix(self) -> None:
         """Let the model fix what depends on the whole training set."""
-        self.model.on_fit_end(batch["x"] for batch in self.batches.in_order())
+        self.model.on_fit_end(self.batches.in_order())
 
     # --- details ------------------------------------------------------------------------------
 
-    def set_kl_weight(self, epoch: int) -> None:
-        """Set the weight that the KL has in ``epoch``: it rises to the model's own."""
+    def set_epoch(self, epoch: float) -> None:
+        """Tell the model the epoch, and set the weight of its KL, which rises to its own."""
+        self.model.epoch = epoch
         if self.kl_weight is not None and self.plan.kl_warmup:
             self.model.kl_weight = self.kl_weight * min(1.0, epoch / self.plan.kl_warmup)
 
