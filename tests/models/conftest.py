@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from chartae import models
 from chartae.models import AE, HVAE, IWAE, RHVAE, VAE, BetaVAE, VariationalAutoencoder
 
 SMALL = {"name": "mlp", "hidden": [16]}
@@ -14,7 +15,34 @@ MODELS = {
     "AE": (AE, {}),
     "VAE": (VAE, {}),
     "BetaVAE": (BetaVAE, {"beta": 2.5}),
+    "DisentangledBetaVAE": (models.DisentangledBetaVAE, {"beta": 2.0, "capacity": 0.5}),
+    "BetaTCVAE stratified": (models.BetaTCVAE, {"beta": 2.5}),
+    "BetaTCVAE weighted": (models.BetaTCVAE, {"beta": 2.5, "estimator": "mws"}),
+    "FactorVAE": (models.FactorVAE, {"gamma": 2.0, "discriminator": SMALL}),
     "IWAE": (IWAE, {"num_samples": 3}),
+    "MIWAE": (models.MIWAE, {"num_samples": 3, "num_groups": 2}),
+    "PIWAE": (models.PIWAE, {"num_samples": 3, "num_groups": 2}),
+    "CIWAE": (models.CIWAE, {"num_samples": 3, "beta": 0.3}),
+    "InfoVAE": (models.InfoVAE, {}),
+    "WAE imq": (models.WAE, {}),
+    "WAE rbf": (models.WAE, {"kernel": "rbf"}),
+    "WAE gan": (models.WAE, {"regularization": "gan", "discriminator": SMALL}),
+    "AAE": (models.AAE, {"discriminator": SMALL}),
+    "AAE deterministic": (models.AAE, {"discriminator": SMALL, "stochastic": False}),
+    "VAMP": (models.VAMP, {"num_pseudo_inputs": 5}),
+    "PlanarFlowVAE": (models.PlanarFlowVAE, {"flows": "PRP"}),
+    "IAFVAE": (models.IAFVAE, {"hidden": [8], "context_dim": 3}),
+    "VAEGAN": (models.VAEGAN, {"discriminator": SMALL}),
+    "MSSSIMVAE": (models.MSSSIMVAE, {"weight": 300.0}),
+    "MSSSIMVAE l1": (models.MSSSIMVAE, {"distance": "l1", "weight": 1.0}),
+    "VQVAE": (models.VQVAE, {"num_codes": 8, "grid": (1,)}),
+    "HRQVAE": (models.HRQVAE, {"num_codes": 4, "num_levels": 3, "grid": (1,)}),
+    "RAE l2": (models.RAE, {}),
+    "RAE gp": (models.RAE, {"regularization": "gp"}),
+    "RAE sn": (models.RAE, {"regularization": "sn"}),
+    "RAE none": (models.RAE, {"regularization": "none"}),
+    "CVAE": (models.CVAE, {"conditions": 3}),
+    "CVAE learned prior": (models.CVAE, {"conditions": (2,), "learned_prior": True}),
     "HVAE": (HVAE, {"num_leapfrog": 2, "step_size": 0.1, "sqrt_beta_0": 0.5}),
     "RHVAE": (
         RHVAE,
@@ -44,9 +72,32 @@ MODELS = {
 def build(name, input_shape=(8, 8), latent_dim=2, *, seed=0, dtype=torch.float32, **changes):
     model_class, options = MODELS[name]
     arguments = {"encoder": SMALL, "decoder": SMALL, **options, **changes}
+    if arguments.get("distance", "ms_ssim") == "ms_ssim" and name == "MSSSIMVAE":
+        arguments["distance"] = "l2" if input_shape == (5,) else "ms_ssim"  # for images only
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return model_class(input_shape, latent_dim, **arguments).to(dtype)
+
+
+def least_latent_dim(make):
+    """The smallest latent space of the model that ``make`` builds."""
+    return 2 if make.args[0] == "SVAE" else 1
+
+
+def conditions_of(model, count):
+    """Conditions of ``count`` observations, all different as far as can be; or None."""
+    if model.conditions is None:
+        return None
+    order = torch.arange(count)
+    if isinstance(model.conditions, int):
+        return order % model.conditions
+    return torch.sin(order[:, None] + torch.arange(model.condition_dim)).to(model.dtype)
+
+
+def batch_of(model, x):
+    """What training hands to the model: x, and conditions if it has any."""
+    y = conditions_of(model, len(x))
+    return {"x": x} if y is None else {"x": x, "y": y}
 
 
 @pytest.fixture(params=MODELS)
@@ -55,7 +106,14 @@ def make(request):
     return partial(build, request.param)
 
 
-@pytest.fixture(params=[n for n, (c, _) in MODELS.items() if issubclass(c, VariationalAutoencoder)])
+VARIATIONAL = [
+    name
+    for name, (model, options) in MODELS.items()
+    if issubclass(model, VariationalAutoencoder) and options.get("stochastic", True)
+]
+
+
+@pytest.fixture(params=VARIATIONAL)
 def make_variational(request):
     """The same, for the models that have a posterior."""
     return partial(build, request.param)

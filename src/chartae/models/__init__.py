@@ -1,20 +1,50 @@
 """Generative autoencoders, one file a family."""
 
+from chartae.models.aae import AAE
 from chartae.models.ae import AE
 from chartae.models.base import Autoencoder, Losses, VariationalAutoencoder
+from chartae.models.cvae import CVAE
+from chartae.models.distance import MSSSIMVAE, DistanceVAE
+from chartae.models.flows import IAFVAE, PlanarFlowVAE
 from chartae.models.hvae import HVAE
-from chartae.models.iwae import IWAE
+from chartae.models.infovae import InfoVAE
+from chartae.models.iwae import CIWAE, IWAE, MIWAE, PIWAE
+from chartae.models.rae import RAE
 from chartae.models.rhvae import RHVAE
-from chartae.models.vae import VAE, BetaVAE
+from chartae.models.total_correlation import BetaTCVAE, FactorVAE
+from chartae.models.vae import VAE, BetaVAE, DisentangledBetaVAE
+from chartae.models.vaegan import VAEGAN
+from chartae.models.vamp import VAMP
+from chartae.models.vqvae import HRQVAE, VQVAE
+from chartae.models.wae import WAE
 
 __all__ = [
+    "AAE",
     "AE",
+    "CIWAE",
+    "CVAE",
+    "HRQVAE",
     "HVAE",
+    "IAFVAE",
     "IWAE",
+    "MIWAE",
+    "MSSSIMVAE",
+    "PIWAE",
+    "RAE",
     "RHVAE",
     "VAE",
+    "VAEGAN",
+    "VAMP",
+    "VQVAE",
+    "WAE",
     "Autoencoder",
+    "BetaTCVAE",
     "BetaVAE",
+    "DisentangledBetaVAE",
+    "DistanceVAE",
+    "FactorVAE",
+    "InfoVAE",
     "Losses",
+    "PlanarFlowVAE",
     "VariationalAutoencoder",
 ]

@@ -93,6 +93,10 @@ class Autoencoder(nn.Module):
     latent_space: ClassVar[Literal["euclidean", "sphere", "ball", "codes"]] = "euclidean"
     """What latents are: vectors, points of the unit sphere or of a ball, or vectors of a codebook,
     side by side."""
+    opponents: tuple[str, ...] = ()
+    """Names of the submodules that `loss` gives an objective of their own, of the same name."""
+    monitored: str = "loss"
+    """The term, or ``"loss"`` for the model's objective, whose least value is the best epoch's."""
     warmup: int = 0
 
     def __init__(
@@ -114,7 +118,11 @@ class Autoencoder(nn.Module):
             check_integer("input_shape", size, minimum=1)
         check_integer("latent_dim", latent_dim, minimum=1)
         self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
-        self.specifications = {"encoder": encoder, "decoder": decoder, "likelihood": likelihood}
+        self.specifications: dict[str, Any] = {
+            "encoder": encoder,
+            "decoder": decoder,
+            "likelihood": likelihood,
+        }
         self.conditions, self.condition_dim = _check_conditions_argument(conditions)
         self.encoder = build_encoder(encoder, self.input_shape)
         self.observation_model = make_likelihood(likelihood, self.input_shape)
@@ -171,7 +179,9 @@ class Autoencoder(nn.Module):
 
     def optimization_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters that each objective of `loss` trains, by the objective's name."""
-        return {"model": list(self.parameters())}
+        groups = {name: list(getattr(self, name).parameters()) for name in self.opponents}
+        theirs = {id(parameter) for group in groups.values() for parameter in group}
+        return {"model": [p for p in self.parameters() if id(p) not in theirs], **groups}
 
     def on_fit_start(self, size: int) -> None:
         """Forget what `on_fit_end` fixed; called before the first epoch.

@@ -1,26 +1,31 @@
-"""The importance-weighted autoencoder."""
+"""Importance-weighted autoencoders: four reductions of one array of weights."""
 
 import math
 from typing import Unpack
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from chartae.checks import check_integer
+from chartae.checks import check_integer, check_number
 from chartae.models.base import Losses, Networks, VariationalAutoencoder
 
-__all__ = ["IWAE"]
+__all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 
 
 class IWAE(VariationalAutoencoder):
-    r"""Importance-weighted autoencoder (Burda et al., 2016).
+    r"""Importance-weighted autoencoder (Burda et al., 2016): a bound that tightens with S.
 
-    Minimises :math:`-\log \frac1S \sum_s w_s`, with the weights of `log_weights`.
+    .. math:: \mathcal L_S(x) = E \log \frac1S \sum_{s=1}^S w_s, \quad
+        w_s = \frac{p(x|z_s) \, p(z_s)}{q(z_s|x)}
+
+    Use it for higher likelihoods, at S times the cost of a decoder: the posterior may then be
+    broader than the true one.
 
     Args:
         input_shape: shape of one observation.
         latent_dim: size of the latent space.
         num_samples: number S of weights for each x.
-        networks: ``encoder``, ``decoder`` and ``likelihood``, as in `Autoencoder`.
+        networks: the arguments of `Autoencoder`: ``encoder``, ``decoder``, ``likelihood``, and
+            ``conditions``.
     """
 
     def __init__(
@@ -35,9 +40,128 @@ class IWAE(VariationalAutoencoder):
         super().__init__(input_shape, latent_dim, **networks)
         self.num_samples = num_samples
 
+    @property
+    def total_samples(self) -> int:
+        """How many weights a loss takes for each x."""
+        return self.num_samples
+
+    def bound(self, log_weights: Tensor) -> Tensor:
+        """Return the bound that training raises, from weights ``(total_samples, batch)``."""
+        return log_weights.logsumexp(0) - math.log(len(log_weights))
+
     def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
-        """Return minus the importance-weighted bound."""
-        fit, divergence = self.log_weight_terms(x, self.num_samples, y=y, mask=mask)
-        log_weights = fit + self.kl_weight * divergence
-        bound = (log_weights.logsumexp(0) - math.log(self.num_samples)).mean()
+        """Return minus the bound."""
+        fit, divergence = self.log_weight_terms(x, self.total_samples, y=y, mask=mask)
+        bound = self.bound(fit + self.kl_weight * divergence).mean()
         return Losses.of(-bound, reconstruction=-fit.mean(), kl=-divergence.mean())
+
+
+class MIWAE(IWAE):
+    r"""Multiply importance-weighted autoencoder (Rainforth et al., 2018): M groups of K weights.
+
+    .. math:: \frac1M \sum_{m=1}^M \log \frac1K \sum_{k=1}^K w_{mk}
+
+    Use it where the gradients of an `IWAE` are too noisy for the encoder, whose signal-to-noise
+    ratio falls with K and rises with M.
+
+    Args:
+        input_shape: shape of one observation.
+        latent_dim: size of the latent space.
+        num_samples: number K of weights in a group.
+        num_groups: number M of groups.
+        networks: the arguments of `Autoencoder`.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: int,
+        *,
+        num_samples: int = 5,
+        num_groups: int = 5,
+        **networks: Unpack[Networks],
+    ) -> None:
+        check_integer("num_groups", num_groups, minimum=1)
+        super().__init__(input_shape, latent_dim, num_samples=num_samples, **networks)
+        self.num_groups = num_groups
+
+    @property
+    def total_samples(self) -> int:
+        """How many weights a loss takes for each x."""
+        return self.num_groups * self.num_samples
+
+    def bound(self, log_weights: Tensor) -> Tensor:
+        """Return the mean of the groups' bounds, from weights ``(total_samples, batch)``."""
+        groups = log_weights.unflatten(0, (self.num_groups, self.num_samples))
+        bounds: Tensor = groups.logsumexp(1) - math.log(self.num_samples)
+        return bounds.mean(0)
+
+
+class PIWAE(MIWAE):
+    r"""Partially importance-weighted autoencoder (Rainforth et al., 2018).
+
+    The decoder climbs the bound of an `IWAE` with all M K weights, the encoder that of a `MIWAE`
+    with M groups of K:
+
+    .. math:: \nabla_\theta \mathcal L_{MK}, \quad
+        \nabla_\phi \frac1M \sum_{m=1}^M \log \frac1K \sum_{k=1}^K w_{mk}
+
+    Use it for the likelihood of the one with the encoder of the other, at the price of a second
+    backward pass.
+
+    Args:
+        input_shape: shape of one observation.
+        latent_dim: size of the latent space.
+        num_samples: number K of weights in a group.
+        num_groups: number M of groups.
+        networks: the arguments of `Autoencoder`.
+    """
+
+    def optimization_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the generative parameters, ``"model"``, and the inference ones, ``"encoder"``."""
+        generative = {*self.decoder.parameters(), *self.observation_model.parameters()}
+        inference = [p for p in self.parameters() if p not in generative]
+        return {"model": [p for p in self.parameters() if p in generative], "encoder": inference}
+
+    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+        """Return minus either bound, from the same weights."""
+        fit, divergence = self.log_weight_terms(x, self.total_samples, y=y, mask=mask)
+        log_weights = fit + self.kl_weight * divergence
+        objectives = {
+            "model": -IWAE.bound(self, log_weights).mean(),
+            "encoder": -self.bound(log_weights).mean(),
+        }
+        return Losses(objectives, {"reconstruction": -fit.mean(), "kl": -divergence.mean()})
+
+
+class CIWAE(IWAE):
+    r"""Combination of the ELBO and the bound of the IWAE (Rainforth et al., 2018).
+
+    .. math:: \beta \, \mathrm{ELBO}(x) + (1 - \beta) \, \mathcal L_S(x)
+
+    Use it between a `VAE` (:math:`\beta = 1`) and an `IWAE` (:math:`\beta = 0`).
+
+    Args:
+        input_shape: shape of one observation.
+        latent_dim: size of the latent space.
+        beta: :math:`\beta` in [0, 1].
+        num_samples: number S of weights for each x.
+        networks: the arguments of `Autoencoder`.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: int,
+        *,
+        beta: float = 0.05,
+        num_samples: int = 10,
+        **networks: Unpack[Networks],
+    ) -> None:
+        check_number("beta", beta, minimum=0.0, maximum=1.0)
+        super().__init__(input_shape, latent_dim, num_samples=num_samples, **networks)
+        self.beta = beta
+
+    def bound(self, log_weights: Tensor) -> Tensor:
+        """Return the combined bound, from weights ``(num_samples, batch)``."""
+        return self.beta * log_weights.mean(0) + (1.0 - self.beta) * super().bound(log_weights)

@@ -199,7 +199,7 @@ class Trainer:
         at, history, plan = self.at, self.history, self.plan
         train = self.mean_terms(at.terms, at.sizes)
         validation = {} if self.held_out is None else self.evaluate(self.held_out)
-        monitored = (validation or train)["loss"]
+        monitored = (validation or train)[self.model.monitored]
         rate = next(iter(self.optimizers.values())).param_groups[0]["lr"]
         history.add(train, validation, learning_rate=rate, seconds=seconds)
         self.log(train, validation, rate)

@@ -1,0 +1,91 @@
+"""The adversarial autoencoder."""
+
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from chartae.checks import check_number
+from chartae.errors import ConfigurationError
+from chartae.models.adversarial import discriminator_loss, maker_loss
+from chartae.models.base import Losses, Networks, VariationalAutoencoder
+from chartae.nn import Discriminator, NetworkSpec
+
+__all__ = ["AAE"]
+
+
+class AAE(VariationalAutoencoder):
+    r"""Adversarial autoencoder (Makhzani et al., 2016): a discriminator in place of the KL.
+
+    .. math:: -E_q \log p(x|z) - \lambda \, E_q \log D(z)
+
+    D learns to tell latents from draws of the prior N(0, I).
+
+    Use it where the aggregated posterior matters more than each posterior by itself. With a
+    Gaussian encoder it has posteriors, and so likelihoods and a geometry; with a deterministic one
+    (a `WAE` with the same discriminator) it has codes only.
+
+    Args:
+        input_shape: shape of one observation.
+        latent_dim: size of the latent space.
+        weight: :math:`\lambda`, at least 0.
+        stochastic: whether the encoder is Gaussian, or deterministic.
+        discriminator: its body, as in `FactorVAE`.
+        networks: the arguments of `Autoencoder`.
+    """
+
+    opponents = ("discriminator",)
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: int,
+        *,
+        weight: float = 10.0,
+        stochastic: bool = True,
+        discriminator: NetworkSpec | None = None,
+        **networks: Unpack[Networks],
+    ) -> None:
+        check_number("weight", weight, minimum=0.0)
+        super().__init__(input_shape, latent_dim, **networks)
+        self.weight, self.stochastic = weight, stochastic
+        self.specifications["discriminator"] = discriminator
+        self.discriminator = Discriminator(discriminator, (latent_dim,))
+        # How well latents deceive depends on the discriminator, which changes.
+        self.monitored = "reconstruction"
+        if not stochastic:
+            del self.posterior_head
+            self.code_head = nn.Linear(self.num_features, latent_dim)
+
+    def posterior(self, x: Tensor, y: Tensor | None = None) -> Any:
+        """Return q(z|x, y), a `DiagonalNormal`.
+
+        Raises:
+            ConfigurationError: if the encoder is deterministic.
+        """
+        if not self.stochastic:
+            raise ConfigurationError(
+                "stochastic=False: this AAE has codes and no posterior, nor likelihoods"
+            )
+        return super().posterior(x, y)
+
+    def embed(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the posterior mean or the code of each x, without checks."""
+        if self.stochastic:
+            return super().embed(x, y)
+        code: Tensor = self.code_head(self.features(x, y))
+        return code
+
+    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+        """Return the reconstruction with the deception of D, and D's own loss."""
+        z = self.posterior(x, y).rsample() if self.stochastic else self.embed(x, y)
+        reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()
+        real, fake = self.discriminator(torch.randn_like(z)), self.discriminator(z)
+        deception = maker_loss(fake)
+        return Losses(
+            {
+                "model": reconstruction + self.kl_weight * self.weight * deception,
+                "discriminator": discriminator_loss(real, fake),
+            },
+            {"reconstruction": reconstruction, "deception": deception},
+        )

@@ -1,0 +1,70 @@
+"""The information-maximising variational autoencoder."""
+
+from typing import Unpack
+
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from chartae.checks import check_choice, check_number
+from chartae.distributions.mmd import KERNELS, mmd
+from chartae.errors import ConfigurationError
+from chartae.models.base import Losses, Networks
+from chartae.models.vae import VAE
+
+__all__ = ["InfoVAE"]
+
+
+class InfoVAE(VAE):
+    r"""InfoVAE (Zhao et al., 2019): part of the divergence is that of the aggregated posterior.
+
+    .. math:: -E_q \log p(x|z) + (1 - \alpha) \, KL(q(z|x) \| p(z))
+        + (\alpha + \lambda - 1) \, \mathrm{MMD}^2(q(z), p(z))
+
+    Use it where a strong decoder makes a `VAE` ignore its latents: with :math:`\alpha` near 1 they
+    may hold all they can, as long as together they look like the prior.
+
+    Args:
+        input_shape: shape of one observation.
+        latent_dim: size of the latent space.
+        alpha: :math:`\alpha`, at most 1; 0 and ``weight`` 1 is a VAE.
+        weight: :math:`\lambda`, at least :math:`1 - \alpha`.
+        kernel: ``"imq"``, inverse multiquadratics of several widths, or ``"rbf"``.
+        bandwidth: standard deviation of the prior for the kernel, positive.
+        networks: the arguments of `Autoencoder`.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: int,
+        *,
+        alpha: float = 0.5,
+        weight: float = 10.0,
+        kernel: str = "imq",
+        bandwidth: float = 1.0,
+        **networks: Unpack[Networks],
+    ) -> None:
+        check_number("alpha", alpha, maximum=1.0)
+        check_number("weight", weight)
+        if alpha + weight < 1.0:
+            raise ConfigurationError(f"weight={weight}: expected at least 1 - alpha, {1 - alpha}")
+        check_choice("kernel", kernel, KERNELS)
+        check_number("bandwidth", bandwidth, above=0.0)
+        super().__init__(input_shape, latent_dim, **networks)
+        self.alpha, self.weight = alpha, weight
+        self.kernel, self.bandwidth = kernel, bandwidth
+
+    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+        """Return the reconstruction, and the two weighted divergences."""
+        posterior, prior = self.posterior(x, y), self.prior(y)
+        z = posterior.rsample()
+        reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()
+        kl = kl_divergence(posterior, prior).mean()
+        discrepancy = mmd(z, prior.sample((len(z),)), self.kernel, self.bandwidth)
+        divergence = (1 - self.alpha) * kl + (self.alpha + self.weight - 1) * discrepancy
+        return Losses.of(
+            reconstruction + self.kl_weight * divergence,
+            reconstruction=reconstruction,
+            kl=kl,
+            mmd=discrepancy,
+        )

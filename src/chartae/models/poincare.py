@@ -1,0 +1,82 @@
+"""The variational autoencoder with latents in a hyperbolic ball."""
+
+from typing import Any, ClassVar, Literal, Unpack
+
+import torch
+from torch import Tensor
+
+from chartae.checks import check_choice, check_number
+from chartae.distributions import (
+    RiemannianNormal,
+    RiemannianNormalHead,
+    WrappedNormal,
+    WrappedNormalHead,
+)
+from chartae.errors import DataError
+from chartae.models.base import Networks, VariationalAutoencoder
+
+__all__ = ["PoincareVAE"]
+
+
+class PoincareVAE(VariationalAutoencoder):
+    r"""Poincare VAE (Mathieu et al., 2019; Nagano et al., 2019): latents in a hyperbolic ball.
+
+    .. math:: q(z|x) = \mathcal N_{\mathbb B}(\mu(x), \sigma(x)), \quad
+        p(z) = \mathcal N_{\mathbb B}(0, 1), \quad \mathbb B = \{ c \|z\|^2 < 1 \}
+
+    with :math:`\mathcal N_{\mathbb B}` the wrapped normal, of diagonal scale, or the Riemannian
+    normal, of one scale for each x. Densities are with respect to the Riemannian volume. The
+    decoder gets the coordinates in the ball.
+
+    Use it for data with a hierarchy: a ball's volume grows exponentially with its radius, as the
+    number of a tree's leaves does with its depth. Float32 holds the ball up to a distance of
+    :math:`15 / \sqrt c` from the origin, and the Riemannian prior lies around
+    :math:`(d - 1) \sqrt c`: in many dimensions d, take a curvature well below 15/d, or float64.
+
+    Args:
+        input_shape: shape of one observation.
+        latent_dim: dimension of the ball.
+        curvature: c > 0, for a ball of curvature -c and radius :math:`1 / \sqrt c`.
+        posterior: ``"wrapped"`` or ``"riemannian"``, posterior and prior alike.
+        networks: the arguments of `Autoencoder`.
+
+    >>> model = PoincareVAE((8, 8), latent_dim=2, curvature=0.5)
+    >>> bool((0.5 * model.encode(torch.rand(4, 8, 8)).square().sum(-1) < 1).all())
+    True
+    """
+
+    latent_space: ClassVar[Literal["euclidean", "sphere", "ball", "codes"]] = "ball"
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: int,
+        *,
+        curvature: float = 1.0,
+        posterior: Literal["wrapped", "riemannian"] = "wrapped",
+        **networks: Unpack[Networks],
+    ) -> None:
+        check_number("curvature", curvature, above=0.0)
+        check_choice("posterior", posterior, ("wrapped", "riemannian"))
+        super().__init__(input_shape, latent_dim, **networks)
+        self.curvature, self.family = curvature, posterior
+        self.specifications["posterior"] = posterior  # the attribute's name is the method's
+        head = WrappedNormalHead if posterior == "wrapped" else RiemannianNormalHead
+        self.posterior_head = head(self.num_features, latent_dim, curvature)
+
+    def prior(self, y: Tensor | None = None) -> Any:
+        """Return the posterior's family at the origin with scale 1, whatever the conditions."""
+        origin = self.get_buffer("origin")
+        if self.family == "wrapped":
+            return WrappedNormal(origin, torch.ones_like(origin), self.curvature)
+        return RiemannianNormal(origin, origin.new_ones(()), self.curvature)
+
+    def check_latents(self, name: str, z: Tensor) -> None:
+        """Raise `DataError` unless z are points of the ball, ``(batch, latent_dim)``."""
+        super().check_latents(name, z)
+        size = self.curvature * z.double().square().sum(-1)
+        if len(z) and float(size.max()) >= 1.0:
+            raise DataError(
+                f"{name} has points of norm up to {float(z.norm(dim=-1).max()):g}: the latents of "
+                f"this {type(self).__name__} are in a ball of radius {self.curvature**-0.5:g}"
+            )

@@ -1,0 +1,59 @@
+"""The variational autoencoder with latents on a sphere."""
+
+from typing import Any, ClassVar, Literal, Unpack
+
+from torch import Tensor
+
+from chartae.checks import check_integer
+from chartae.distributions import HypersphericalUniform, VonMisesFisherHead
+from chartae.errors import DataError
+from chartae.models.base import Networks
+from chartae.models.vae import VAE
+
+__all__ = ["SVAE"]
+
+
+class SVAE(VAE):
+    r"""Hyperspherical VAE (Davidson et al., 2018): latents on the unit sphere of R^d.
+
+    .. math:: q(z|x) = \mathrm{vMF}(\mu(x), \kappa(x)), \quad p(z) = \mathcal U(S^{d-1})
+
+    with the KL in closed form. The draws and their gradients are exact, for kappa as for mu.
+
+    Use it for directional data, or where the prior should not draw latents to a centre: a uniform
+    prior leaves clusters where they are. The sphere has d - 1 dimensions; it pays while these are
+    few.
+
+    Args:
+        input_shape: shape of one observation.
+        latent_dim: dimension d of the space around the sphere, at least 2.
+        networks: the arguments of `Autoencoder`.
+
+    >>> import torch
+    >>> SVAE((8, 8), latent_dim=3).encode(torch.rand(2, 8, 8)).norm(dim=-1)
+    tensor([1.0000, 1.0000]...)
+    """
+
+    latent_space: ClassVar[Literal["euclidean", "sphere", "ball", "codes"]] = "sphere"
+
+    def __init__(
+        self, input_shape: tuple[int, ...], latent_dim: int, **networks: Unpack[Networks]
+    ) -> None:
+        check_integer("latent_dim", latent_dim, minimum=2)
+        super().__init__(input_shape, latent_dim, **networks)
+        self.posterior_head = VonMisesFisherHead(self.num_features, latent_dim)
+
+    def prior(self, y: Tensor | None = None) -> Any:
+        """Return the uniform distribution on the sphere, whatever the conditions."""
+        return HypersphericalUniform(self.get_buffer("origin"))
+
+    def check_latents(self, name: str, z: Tensor) -> None:
+        """Raise `DataError` unless z are points of the sphere, ``(batch, latent_dim)``."""
+        super().check_latents(name, z)
+        norms = z.norm(dim=-1)
+        if len(z) and bool(((norms - 1.0).abs() > 1e-3).any()):
+            low, high = (float(norm) for norm in norms.aminmax())
+            raise DataError(
+                f"{name} has points of norm {low:g} to {high:g}: the latents of this "
+                f"{type(self).__name__} are on the unit sphere"
+            )

@@ -1,0 +1,92 @@
+"""The variational autoencoder with a discriminator's features for its reconstruction."""
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from chartae.checks import check_integer, check_number
+from chartae.models.adversarial import discriminator_loss, maker_loss
+from chartae.models.base import Losses, Networks
+from chartae.models.distance import DistanceVAE, observed
+from chartae.nn import Discriminator, NetworkSpec
+
+__all__ = ["VAEGAN"]
+
+
+class VAEGAN(DistanceVAE):
+    r"""VAE/GAN (Larsen et al., 2016): reconstructions close in the features of a discriminator.
+
+    .. math:: \Delta(x, \hat x) = \tfrac12 \| D_l(x) - D_l(\hat x) \|^2
+
+    The encoder minimises :math:`\Delta + KL(q(z|x) \| p(z))`, the decoder
+    :math:`(1 - \alpha) \Delta + \alpha \mathcal L_{GAN}`, and the discriminator D learns to tell
+    data from reconstructions and from decoded draws of the prior; :math:`D_l` is its layer l.
+
+    Use it for images whose samples should be sharp, on convolutional networks and with patience:
+    it is a game. The epoch with the best reconstruction of pixels is kept.
+
+    Args:
+        input_shape: shape of one observation.
+        latent_dim: size of the latent space.
+        adversarial_weight: :math:`\alpha` in [0, 1].
+        discriminator: its body, an encoder specification for ``input_shape``, a Sequential one if
+            ``layer`` is given.
+        layer: l, from 1; None is the last before the verdict.
+        networks: the arguments of `Autoencoder`.
+    """
+
+    opponents = ("decoder", "discriminator")
+    monitored = "reconstruction"
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: int,
+        *,
+        adversarial_weight: float = 0.5,
+        discriminator: NetworkSpec = "mlp",
+        layer: int | None = None,
+        **networks: Unpack[Networks],
+    ) -> None:
+        check_number("adversarial_weight", adversarial_weight, minimum=0.0, maximum=1.0)
+        super().__init__(input_shape, latent_dim, **networks)
+        self.adversarial_weight, self.layer = adversarial_weight, layer
+        self.specifications["discriminator"] = discriminator
+        self.discriminator = Discriminator(discriminator, self.input_shape)
+        if layer is not None:
+            check_integer("layer", layer, minimum=1, maximum=max(1, self.discriminator.depth))
+
+    def distance(self, x: Tensor, mean: Tensor) -> Tensor:
+        """Return the distances in the discriminator's features, ``(batch,)``."""
+        features = self.discriminator.features
+        difference = features(x, self.layer) - features(mean, self.layer)
+        return 0.5 * difference.square().flatten(1).sum(1)
+
+    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+        """Return the objectives of encoder, decoder and discriminator."""
+        posterior = self.posterior(x, y)
+        observation = self.likelihood(posterior.rsample(), y)
+        draw = self.likelihood(torch.randn_like(posterior.mean), y).mean
+        real, reconstruction, draw = observed(mask, x, observation.mean, draw)
+        distance = self.distance(real, reconstruction).mean()
+        kl = kl_divergence(posterior, self.prior(y)).mean()
+        on_data = self.discriminator(real)
+        on_fakes = self.discriminator(torch.cat([reconstruction, draw]))
+        deception = maker_loss(on_fakes)
+        alpha = self.adversarial_weight
+        negative_log_likelihood = -observation.log_prob(x, mask).mean()
+        objectives = {
+            "model": distance + self.kl_weight * kl,
+            "decoder": (1.0 - alpha) * distance + alpha * deception,
+            "discriminator": discriminator_loss(on_data, on_fakes),
+            **self.calibration(negative_log_likelihood),
+        }
+        terms = {
+            "reconstruction": negative_log_likelihood,
+            "features": distance,
+            "kl": kl,
+            "deception": deception,
+        }
+        return Losses(objectives, terms)

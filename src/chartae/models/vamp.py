@@ -1,0 +1,70 @@
+"""The variational autoencoder with a mixture of its own posteriors as prior."""
+
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, MixtureSameFamily
+
+from chartae.checks import check_integer
+from chartae.models.base import Networks, VariationalAutoencoder
+
+__all__ = ["VAMP"]
+
+
+class VAMP(VariationalAutoencoder):
+    r"""VAE with a VampPrior (Tomczak and Welling, 2018): posteriors of learned pseudo-inputs.
+
+    .. math:: p(z) = \frac1K \sum_{k=1}^K q(z | u_k)
+
+    The pseudo-inputs :math:`u_k` are squashed into the data's range where that is bounded. In a
+    conditional model each has a learned condition of its own.
+
+    Use it where the prior is what limits a VAE: higher likelihoods, and samples from where the
+    data are (`VampSampler`), at the price of encoding K inputs more in every step.
+
+    Args:
+        input_shape: shape of one observation.
+        latent_dim: size of the latent space.
+        num_pseudo_inputs: number K of components.
+        networks: the arguments of `Autoencoder`.
+    """
+
+    origin: Tensor
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: int,
+        *,
+        num_pseudo_inputs: int = 50,
+        **networks: Unpack[Networks],
+    ) -> None:
+        check_integer("num_pseudo_inputs", num_pseudo_inputs, minimum=1)
+        super().__init__(input_shape, latent_dim, **networks)
+        self.num_pseudo_inputs = num_pseudo_inputs
+        self.raw_pseudo_inputs = nn.Parameter(torch.randn(num_pseudo_inputs, *self.input_shape))
+        self.raw_pseudo_conditions = None
+        if self.condition_dim:
+            raw = torch.randn(num_pseudo_inputs, self.condition_dim)
+            self.raw_pseudo_conditions = nn.Parameter(raw)
+
+    def pseudo_inputs(self) -> Tensor:
+        """Return the pseudo-inputs, ``(K, *input_shape)``, in the range of the data."""
+        low, high = self.observation_model.support
+        if (low, high) == (0.0, 1.0):
+            return self.raw_pseudo_inputs.sigmoid()
+        return self.raw_pseudo_inputs.clamp(low, high)
+
+    def pseudo_conditions(self) -> Tensor | None:
+        """Return their conditions, ``(K, condition_dim)``: shares of classes, or vectors."""
+        raw = self.raw_pseudo_conditions
+        if raw is None or isinstance(self.conditions, tuple):
+            return raw
+        return raw.softmax(-1)
+
+    def prior(self, y: Tensor | None = None) -> Any:
+        """Return the mixture over ``(latent_dim,)``, whatever the conditions."""
+        components = self.posterior(self.pseudo_inputs(), self.pseudo_conditions())
+        weights = Categorical(logits=self.origin.new_zeros(self.num_pseudo_inputs))
+        return MixtureSameFamily(weights, components, validate_args=False)

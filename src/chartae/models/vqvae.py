@@ -1,0 +1,214 @@
+"""Autoencoders whose codes come from a learned codebook."""
+
+import math
+from typing import ClassVar, Literal, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from chartae.checks import check_integer, check_number, check_shape
+from chartae.errors import ConfigurationError, DataError
+from chartae.models.base import Autoencoder, Losses, Networks
+
+__all__ = ["HRQVAE", "VQVAE"]
+
+
+class VQVAE(Autoencoder):
+    r"""Vector-quantised autoencoder (van den Oord et al., 2017).
+
+    .. math:: -\log p(x|z_q) + \beta \, \| z_e - \mathrm{sg}(z_q) \|^2, \quad
+        z_q = \arg\min_{e_k} \| z_e - e_k \| \text{ at each place of a grid}
+
+    with gradients passed straight through the quantisation, and a codebook that follows the mean
+    of the vectors it stands for. A latent is the codes of the grid in one vector, channels first:
+    ``(latent_dim,)`` is ``(latent_dim / places, *grid)``. An encoder that gives that very shape
+    (``"conv_map"``) is taken as it is; otherwise a linear layer leads there.
+
+    Use it for discrete codes, sharp reconstructions, and a powerful sampler of the codes
+    (`CodeSampler`).
+
+    Args:
+        input_shape: shape of one observation.
+        latent_dim: size of a latent, a multiple of the number of places in the grid.
+        num_codes: size of the codebook.
+        grid: shape of the grid of codes.
+        commitment: :math:`\beta`, at least 0.
+        decay: of the running means in the codebook, in [0, 1).
+        networks: the arguments of `Autoencoder`.
+
+    Raises:
+        ConfigurationError: if the grid does not divide the latent, or an argument is out of range.
+    """
+
+    latent_space: ClassVar[Literal["euclidean", "sphere", "ball", "codes"]] = "codes"
+    num_levels = 1
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: int,
+        *,
+        num_codes: int = 256,
+        grid: tuple[int, ...] = (4, 4),
+        commitment: float = 0.25,
+        decay: float = 0.99,
+        **networks: Unpack[Networks],
+    ) -> None:
+        from vector_quantize_pytorch import ResidualVQ
+
+        check_integer("num_codes", num_codes, minimum=2)
+        check_number("commitment", commitment, minimum=0.0)
+        check_number("decay", decay, minimum=0.0, below=1.0)
+        for size in grid:
+            check_integer("grid", size, minimum=1)
+        super().__init__(input_shape, latent_dim, **networks)
+        self.num_codes, self.grid = num_codes, tuple(grid)
+        self.commitment, self.decay = commitment, decay
+        places = math.prod(self.grid)
+        if latent_dim % places:
+            raise ConfigurationError(
+                f"latent_dim={latent_dim}: expected a multiple of the {places} places of "
+                f"grid={self.grid}"
+            )
+        self.code_size = latent_dim // places
+        self.quantizer = ResidualVQ(
+            dim=self.code_size,
+            num_quantizers=self.num_levels,
+            codebook_size=num_codes,
+            decay=decay,
+            threshold_ema_dead_code=0.05,
+            rotation_trick=False,
+        )
+        self.code_head: nn.Module = nn.Linear(self.num_features, latent_dim)
+        if self._gives_codes():
+            self.code_head = nn.Identity()
+
+    def _gives_codes(self) -> bool:
+        """Whether the encoder's own output has the shape of the codes."""
+        with torch.no_grad():
+            output = self.encoder(torch.zeros(2, *self.input_shape, dtype=self.dtype))
+        return tuple(output.shape[1:]) == (self.code_size, *self.grid)
+
+    def continuous(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the vectors before quantisation, ``(batch, places, code_size)``."""
+        vectors: Tensor = self.code_head(self.features(x, y))
+        parts: Tensor = vectors.unflatten(1, (self.code_size, -1))
+        return parts.mT
+
+    def quantize(self, vectors: Tensor, *, learn: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the codes of each level, ``(levels, batch, places, size)``, and their indices.
+
+        Args:
+            vectors: ``(batch, places, code_size)``.
+            learn: whether the codebook follows the vectors; it does so in training mode only.
+        """
+        with torch.no_grad():
+            _, indices, _, codes = self.quantizer(
+                vectors.detach(), freeze_codebook=not learn, return_all_codes=True
+            )
+        return codes, indices
+
+    def embed(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the quantised latent of each x, without checks."""
+        codes, _ = self.quantize(self.continuous(x, y))
+        return _flat(codes.sum(0))
+
+    def codes(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the indices of the codes of each x, ``(batch, *grid)`` of int64.
+
+        Raises:
+            DataError: as `encode`.
+        """
+        self.check_data("x", x)
+        self.check_conditions("y", y, len(x))
+        _, indices = self.quantize(self.continuous(x, y))
+        return indices.reshape(len(x), *self._index_shape)
+
+    @property
+    def _index_shape(self) -> tuple[int, ...]:
+        return self.grid
+
+    def embed_codes(self, codes: Tensor) -> Tensor:
+        """Return the latents of indices ``(batch, *grid)``: ``(batch, latent_dim)``.
+
+        Raises:
+            DataError: if they are not indices of the codebook, in that shape.
+        """
+        check_shape("codes", codes, ("batch", *self._index_shape))
+        if codes.dtype != torch.int64 or codes.numel() == 0:
+            raise DataError(f"codes is {codes.dtype}: expected torch.int64, at least one")
+        if int(codes.min()) < 0 or int(codes.max()) >= self.num_codes:
+            raise DataError(
+                f"codes range from {int(codes.min())} to {int(codes.max())}: expected 0 to "
+                f"{self.num_codes - 1}"
+            )
+        indices = codes.reshape(len(codes), -1, self.num_levels)
+        vectors: Tensor = self.quantizer.get_codes_from_indices(indices).sum(0)
+        return _flat(vectors)
+
+    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+        """Return the reconstruction from the codes, and the commitment of the encoder to them."""
+        vectors = self.continuous(x, y)
+        codes, _ = self.quantize(vectors, learn=self.training)
+        quantized = codes.sum(0)
+        straight = vectors + (quantized - vectors).detach()
+        reconstruction = -self.likelihood(_flat(straight), y).log_prob(x, mask).mean()
+        # What each level leaves is what the next one quantises.
+        left = (vectors - codes.cumsum(0)).square()
+        commitment = left.sum((0, 2, 3)).mean()
+        total = reconstruction + self.commitment * commitment
+        return Losses.of(total, reconstruction=reconstruction, commitment=commitment)
+
+
+class HRQVAE(VQVAE):
+    r"""Hierarchical residual-quantised autoencoder (Hosking et al., 2022).
+
+    .. math:: z_q = \sum_{l=1}^L e^{(l)}, \quad
+        e^{(l)} = \arg\min_{e_k^{(l)}} \Big\| z_e - \sum_{m<l} e^{(m)} - e_k^{(l)} \Big\|
+
+    Use it where a `VQVAE` would need a very large codebook: L levels of K codes, from coarse to
+    fine, stand for :math:`K^L`.
+
+    Args:
+        input_shape: shape of one observation.
+        latent_dim: size of a latent, a multiple of the number of places in the grid.
+        num_levels: number L of levels.
+        num_codes: size K of each codebook.
+        grid: shape of the grid of codes.
+        commitment: :math:`\beta`, at least 0.
+        decay: of the running means in the codebooks, in [0, 1).
+        networks: the arguments of `Autoencoder`.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: int,
+        *,
+        num_levels: int = 4,
+        num_codes: int = 64,
+        grid: tuple[int, ...] = (4, 4),
+        commitment: float = 0.25,
+        decay: float = 0.99,
+        **networks: Unpack[Networks],
+    ) -> None:
+        check_integer("num_levels", num_levels, minimum=1)
+        self.__dict__["num_levels"] = num_levels  # before the module exists: the base needs it
+        super().__init__(
+            input_shape,
+            latent_dim,
+            num_codes=num_codes,
+            grid=grid,
+            commitment=commitment,
+            decay=decay,
+            **networks,
+        )
+
+    @property
+    def _index_shape(self) -> tuple[int, ...]:
+        return (*self.grid, self.num_levels)
+
+
+def _flat(vectors: Tensor) -> Tensor:
+    """Return vectors ``(batch, places, size)`` as latents, channels first."""
+    return vectors.mT.flatten(1)
