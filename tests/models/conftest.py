@@ -41,6 +41,9 @@ MODELS = {
     "RAE gp": (models.RAE, {"regularization": "gp"}),
     "RAE sn": (models.RAE, {"regularization": "sn"}),
     "RAE none": (models.RAE, {"regularization": "none"}),
+    "SVAE": (models.SVAE, {}),
+    "PoincareVAE": (models.PoincareVAE, {"curvature": 0.7}),
+    "PoincareVAE riemannian": (models.PoincareVAE, {"posterior": "riemannian"}),
     "CVAE": (models.CVAE, {"conditions": 3}),
     "CVAE learned prior": (models.CVAE, {"conditions": (2,), "learned_prior": True}),
     "HVAE": (HVAE, {"num_leapfrog": 2, "step_size": 0.1, "sqrt_beta_0": 0.5}),
@@ -73,7 +76,8 @@ def build(name, input_shape=(8, 8), latent_dim=2, *, seed=0, dtype=torch.float32
     model_class, options = MODELS[name]
     arguments = {"encoder": SMALL, "decoder": SMALL, **options, **changes}
     if arguments.get("distance", "ms_ssim") == "ms_ssim" and name == "MSSSIMVAE":
-        arguments["distance"] = "l2" if input_shape == (5,) else "ms_ssim"  # for images only
+        flat = isinstance(input_shape, tuple) and len(input_shape) == 1
+        arguments["distance"] = "l2" if flat else "ms_ssim"  # which is for images only
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return model_class(input_shape, latent_dim, **arguments).to(dtype)
@@ -116,6 +120,25 @@ VARIATIONAL = [
 @pytest.fixture(params=VARIATIONAL)
 def make_variational(request):
     """The same, for the models that have a posterior."""
+    return partial(build, request.param)
+
+
+EUCLIDEAN = [name for name in VARIATIONAL if MODELS[name][0].latent_space == "euclidean"]
+# Their posterior is a Gaussian of which a linear encoder gives mean and variance, their prior the
+# standard normal.
+GAUSSIAN = [n for n in EUCLIDEAN if n not in ("VAMP", "PlanarFlowVAE", "IAFVAE")]
+GAUSSIAN = [n for n in GAUSSIAN if not n.startswith("CVAE")]
+
+
+@pytest.fixture(params=EUCLIDEAN)
+def make_euclidean(request):
+    """The same, for those whose latents are vectors."""
+    return partial(build, request.param)
+
+
+@pytest.fixture(params=GAUSSIAN)
+def make_gaussian(request):
+    """The same, for those with a Gaussian posterior, a standard normal prior and no conditions."""
     return partial(build, request.param)
 
 

@@ -8,6 +8,8 @@ from chartae.errors import ConfigurationError
 from chartae.nn import (
     DECODERS,
     ENCODERS,
+    Discriminator,
+    ResidualBlock,
     build_decoder,
     build_encoder,
     output_features,
@@ -48,30 +50,13 @@ def test_any_shape_goes_in_and_comes_out(name, shape):
 
 
 def test_presets():
-    names = {"mlp", "conv", "resnet", "thesis/mnist", "thesis/oasis"}
+    names = {"mlp", "conv", "resnet", "conv3d", "conv_map", "thesis/mnist", "thesis/oasis"}
     assert names <= set(ENCODERS)
     assert names <= set(DECODERS)
 
 
 def linear_sizes(module: nn.Module) -> list[tuple[int, int]]:
     return [(m.in_features, m.out_features) for m in module.modules() if isinstance(m, nn.Linear)]
-
-
-def test_the_networks_of_the_thesis_have_its_layers():
-    # Tables 1.10 and 2.5; the encoder's heads, (400, d), are the model's.
-    assert linear_sizes(build_encoder("thesis/mnist", (28, 28))) == [(784, 400)]
-    assert linear_sizes(build_decoder("thesis/mnist", 16, (28, 28))) == [(16, 400), (400, 784)]
-    oasis = (208, 176)
-    pixels = 208 * 176
-    with torch.device("meta"):
-        encoder = ENCODERS["thesis/oasis"](oasis)
-        decoder = DECODERS["thesis/oasis"](16, oasis)
-    assert linear_sizes(encoder) == [(pixels, 1000), (1000, 400)]
-    assert linear_sizes(decoder) == [(16, 400), (400, 1000), (1000, pixels)]
-    for module in (encoder, decoder):
-        layers = [layer for layer in module if not isinstance(layer, nn.Flatten | nn.Unflatten)]
-        expected = [nn.Linear, nn.ReLU] * 3
-        assert [type(layer) for layer in layers] == expected[: len(layers)]
 
 
 def test_options_reach_the_preset():
@@ -106,6 +91,103 @@ def test_a_mapping_given_is_left_alone():
 def test_wrong_specifications_are_refused(spec, shape, message):
     with pytest.raises(ConfigurationError, match=message):
         build_encoder(spec, shape)
+
+
+# --- volumes and maps ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 7), (1, 6, 5, 7), (2, 9, 4, 1)], ids=str)
+def test_volumes_with_and_without_a_channel(shape):
+    encoder, decoder = build_encoder("conv3d", shape), build_decoder("conv3d", 3, shape)
+    x = torch.randn(2, *shape)
+    assert encoder(x).shape == (2, 128)
+    assert decoder(torch.randn(2, 3)).shape == (2, *shape)
+    assert any(isinstance(part, nn.Conv3d) for part in encoder)
+    assert any(isinstance(part, nn.ConvTranspose3d) for part in decoder)
+    # All three dimensions are spatial: a shift along the first is not one of channels.
+    first = next(part for part in encoder if isinstance(part, nn.Conv3d))
+    assert first.in_channels == (1 if len(shape) == 3 else shape[0])
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (3, 20, 12), (30,), (2, 8, 8, 6)], ids=str)
+def test_maps_are_kept_and_come_back(shape):
+    options = {"name": "conv_map", "channels": [6, 8]}
+    encoder = build_encoder({**options, "features": 4}, shape)
+    features = encoder(torch.randn(2, *shape))
+    spatial = shape[1:] if len(shape) > 2 else shape
+    assert features.shape == (2, 4, *(-(-size // 4) for size in spatial))
+    assert not any(isinstance(part, nn.Linear) for part in encoder.modules())
+    size = features[0].numel()
+    decoder = build_decoder({**options, "channels": [8, 6]}, size, shape)
+    assert decoder(features.flatten(1)).shape == (2, *shape)
+    assert decoder[0](features.flatten(1)).equal(features)
+    # A condition behind the latent goes everywhere.
+    decoder = build_decoder({**options, "channels": [8, 6], "features": 4}, size + 3, shape)
+    condition = torch.randn(2, 3)
+    places = decoder[0](torch.cat([features.flatten(1), condition], 1))
+    assert places[:, :4].equal(features)
+    assert (places[:, 4:].flatten(2) == condition[..., None]).all()
+    assert decoder(torch.randn(2, size + 3)).shape == (2, *shape)
+
+
+def test_a_map_decoder_wants_a_latent_for_each_place():
+    with pytest.raises(
+        ConfigurationError, match=r"latent_dim=3: a map of \(2, 2\) needs 4 or more"
+    ):
+        build_decoder("conv_map", 3, (8, 8))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (3,)], ids=str)
+def test_what_is_no_volume_is_refused(shape):
+    with pytest.raises(ConfigurationError, match=r"expect \(D, H, W\) or \(C, D, H, W\)"):
+        build_encoder("conv3d", shape)
+
+
+# --- discriminators -----------------------------------------------------------------------------
+
+
+def test_a_discriminator_gives_one_logit():
+    torch.manual_seed(0)
+    discriminator = Discriminator(None, (5,))
+    z = torch.randn(7, 5)
+    assert discriminator(z).shape == (7,)
+    assert linear_sizes(discriminator) == [(5, 256), (256, 256), (256, 1)]
+    assert [m.negative_slope for m in discriminator.body if isinstance(m, nn.LeakyReLU)] == [
+        0.2
+    ] * 2
+    torch.testing.assert_close(
+        discriminator(z), discriminator.head(discriminator.features(z))[:, 0]
+    )
+    assert Discriminator("conv", (3, 8, 8))(torch.randn(2, 3, 8, 8)).shape == (2,)
+
+
+def test_features_stop_after_a_layer():
+    torch.manual_seed(0)
+    body = nn.Sequential(
+        nn.Unflatten(1, (1, 8)),
+        nn.Conv2d(1, 4, 3, 2, 1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        ResidualBlock(4, 2),
+        nn.Conv2d(4, 6, 3, 2, 1),
+        nn.Tanh(),
+        nn.Flatten(),
+    )
+    discriminator = Discriminator(body, (8, 8)).eval()
+    x = torch.randn(3, 8, 8)
+    assert discriminator.depth == 3
+    for depth, parts in ((1, 4), (2, 5), (3, 8)):
+        torch.testing.assert_close(discriminator.features(x, depth), body[:parts](x))
+    assert discriminator.features(x).shape == (3, 24)
+    assert discriminator.features(x, 1).min() >= 0
+    with torch.device("meta"):
+        thesis = Discriminator("thesis/discriminator", (1, 28, 28))
+        assert thesis.features(torch.zeros(2, 1, 28, 28), 2).shape == (2, 256, 7, 7)
+    for depth in (0, 4):
+        with pytest.raises(ConfigurationError, match=f"depth={depth}: .* at least 1 and at most 3"):
+            discriminator.features(x, depth)
+    with pytest.raises(ConfigurationError, match=r"body is Linear; expected a torch.nn.Sequential"):
+        Discriminator(nn.Linear(5, 3), (5,)).features(x, 1)
 
 
 # --- modules of one's own -----------------------------------------------------------------------

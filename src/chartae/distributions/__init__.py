@@ -1,6 +1,15 @@
 """Distributions: posteriors, priors and likelihoods, thin over `torch.distributions`."""
 
+from chartae.distributions.ball import (
+    RiemannianNormal,
+    RiemannianNormalHead,
+    WrappedNormal,
+    WrappedNormalHead,
+    ball_point,
+)
 from chartae.distributions.bounded import ContinuousBernoulli, DiscretizedLogistic
+from chartae.distributions.discrete import CategoricalLikelihood, NegativeBinomialLikelihood
+from chartae.distributions.flows import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
 from chartae.distributions.likelihoods import (
     LIKELIHOODS,
     BernoulliLikelihood,
@@ -12,23 +21,49 @@ from chartae.distributions.likelihoods import (
     Observation,
     ScaledLikelihood,
     make_likelihood,
+    register_likelihood,
 )
+from chartae.distributions.mixed import MixedLikelihood
+from chartae.distributions.mmd import KERNELS, mmd
 from chartae.distributions.normal import DiagonalNormal, DiagonalNormalHead, StandardNormal
+from chartae.distributions.sphere import (
+    HypersphericalUniform,
+    VonMisesFisher,
+    VonMisesFisherHead,
+)
 
 __all__ = [
+    "KERNELS",
     "LIKELIHOODS",
+    "AutoregressiveFlow",
     "BernoulliLikelihood",
+    "CategoricalLikelihood",
     "ContinuousBernoulli",
     "ContinuousBernoulliLikelihood",
     "DiagonalNormal",
     "DiagonalNormalHead",
     "DiscretizedLogistic",
     "DiscretizedLogisticLikelihood",
+    "FlowPosterior",
     "GaussianLikelihood",
+    "HypersphericalUniform",
     "LaplaceLikelihood",
     "Likelihood",
+    "MixedLikelihood",
+    "NegativeBinomialLikelihood",
     "Observation",
+    "PlanarFlow",
+    "RadialFlow",
+    "RiemannianNormal",
+    "RiemannianNormalHead",
     "ScaledLikelihood",
     "StandardNormal",
+    "VonMisesFisher",
+    "VonMisesFisherHead",
+    "WrappedNormal",
+    "WrappedNormalHead",
+    "ball_point",
     "make_likelihood",
+    "mmd",
+    "register_likelihood",
 ]

@@ -5,8 +5,8 @@ published figures (MATH.md section 1), and sums over the observed features only,
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ __all__ = [
     "Observation",
     "ScaledLikelihood",
     "make_likelihood",
+    "register_likelihood",
 ]
 
 ScaleKind = Literal["learned", "per_feature"]
@@ -42,14 +43,18 @@ class Observation(Independent[Distribution]):
         Args:
             value: observations, broadcastable with ``(..., *event_shape)``.
             mask: boolean, True where a feature is observed; None when all are. What ``value``
-                holds elsewhere, NaN included, changes neither the result nor its gradients.
+                holds elsewhere, NaN included, changes neither the result nor its gradients. A
+                variable of several entries is observed where all of them are.
         """
         if mask is not None:
             value = torch.where(mask, value, 0.0)
         terms: Tensor = self.base_dist.log_prob(value)
         if mask is not None:
+            for _ in self.base_dist.event_shape:
+                mask = mask.all(-1)
             terms = torch.where(mask, terms, 0.0)
-        return terms.flatten(-self.reinterpreted_batch_ndims).sum(-1)
+        dims = self.reinterpreted_batch_ndims
+        return terms.flatten(-dims).sum(-1) if dims else terms
 
 
 class Likelihood(nn.Module):
@@ -79,7 +84,8 @@ class Likelihood(nn.Module):
 
     def forward(self, output: Tensor) -> Observation:
         distribution = self.features(output)
-        return Observation(distribution, len(self.input_shape), validate_args=False)
+        dims = len(self.input_shape) - len(distribution.event_shape)
+        return Observation(distribution, dims, validate_args=False)
 
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` if ``x`` is not finite or leaves the likelihood's support."""
@@ -93,6 +99,25 @@ class Likelihood(nn.Module):
             )
 
 
+LIKELIHOODS: dict[str, type[Likelihood]] = {}
+
+AnyLikelihood = TypeVar("AnyLikelihood", bound=type[Likelihood])
+
+
+def register_likelihood(name: str) -> Callable[[AnyLikelihood], AnyLikelihood]:
+    """Register a class ``(input_shape, **options)`` as the likelihood ``name``.
+
+    A model with a registered likelihood can be saved and loaded.
+    """
+
+    def add(likelihood: AnyLikelihood) -> AnyLikelihood:
+        LIKELIHOODS[name] = likelihood
+        return likelihood
+
+    return add
+
+
+@register_likelihood("bernoulli")
 class BernoulliLikelihood(Likelihood):
     r"""Bernoulli: :math:`x \log p + (1 - x) \log(1 - p)`, the decoder giving logits.
 
@@ -106,6 +131,7 @@ class BernoulliLikelihood(Likelihood):
         return Bernoulli(logits=output, validate_args=False)
 
 
+@register_likelihood("continuous_bernoulli")
 class ContinuousBernoulliLikelihood(Likelihood):
     """Continuous Bernoulli for grey values in [0, 1], the decoder giving logits."""
 
@@ -163,6 +189,7 @@ class ScaledLikelihood(Likelihood):
         return output.sigmoid() if self.link == "sigmoid" else output
 
 
+@register_likelihood("gaussian")
 class GaussianLikelihood(ScaledLikelihood):
     r"""Gaussian, :math:`-D/2 \log 2\pi\sigma^2` included; arguments as in `ScaledLikelihood`."""
 
@@ -170,6 +197,7 @@ class GaussianLikelihood(ScaledLikelihood):
         return Normal(self.location(output), self.scale, validate_args=False)
 
 
+@register_likelihood("laplace")
 class LaplaceLikelihood(ScaledLikelihood):
     """Laplace: the absolute error, with its scale; arguments as in `ScaledLikelihood`."""
 
@@ -177,6 +205,7 @@ class LaplaceLikelihood(ScaledLikelihood):
         return Laplace(self.location(output), self.scale, validate_args=False)
 
 
+@register_likelihood("discretized_logistic")
 class DiscretizedLogisticLikelihood(ScaledLikelihood):
     """Discretized logistic: probabilities of 8-bit images, scaled to [0, 1].
 
@@ -200,15 +229,6 @@ class DiscretizedLogisticLikelihood(ScaledLikelihood):
 
     def features(self, output: Tensor) -> Distribution:
         return DiscretizedLogistic(self.location(output), self.scale, self.levels)
-
-
-LIKELIHOODS: dict[str, type[Likelihood]] = {
-    "bernoulli": BernoulliLikelihood,
-    "continuous_bernoulli": ContinuousBernoulliLikelihood,
-    "discretized_logistic": DiscretizedLogisticLikelihood,
-    "gaussian": GaussianLikelihood,
-    "laplace": LaplaceLikelihood,
-}
 
 
 def make_likelihood(

@@ -9,8 +9,10 @@ from chartae.models.flows import IAFVAE, PlanarFlowVAE
 from chartae.models.hvae import HVAE
 from chartae.models.infovae import InfoVAE
 from chartae.models.iwae import CIWAE, IWAE, MIWAE, PIWAE
+from chartae.models.poincare import PoincareVAE
 from chartae.models.rae import RAE
 from chartae.models.rhvae import RHVAE
+from chartae.models.svae import SVAE
 from chartae.models.total_correlation import BetaTCVAE, FactorVAE
 from chartae.models.vae import VAE, BetaVAE, DisentangledBetaVAE
 from chartae.models.vaegan import VAEGAN
@@ -32,6 +34,7 @@ __all__ = [
     "PIWAE",
     "RAE",
     "RHVAE",
+    "SVAE",
     "VAE",
     "VAEGAN",
     "VAMP",
@@ -46,5 +49,6 @@ __all__ = [
     "InfoVAE",
     "Losses",
     "PlanarFlowVAE",
+    "PoincareVAE",
     "VariationalAutoencoder",
 ]

@@ -168,14 +168,16 @@ class Autoencoder(nn.Module):
     def condition(self, y: Tensor | None) -> Tensor:
         """Return the conditions as numbers, ``(batch, condition_dim)``: labels one-hot.
 
+        Numbers are taken as they are: shares of classes stand between labels.
+
         Raises:
             DataError: if there are none.
         """
         if y is None:
             raise DataError(f"y is missing: this {type(self).__name__} has conditions")
-        if isinstance(self.conditions, int):
-            return one_hot(y, self.conditions).to(self.dtype)
-        return y
+        if y.is_floating_point() or not isinstance(self.conditions, int):
+            return y
+        return one_hot(y, self.conditions).to(self.dtype)
 
     def optimization_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters that each objective of `loss` trains, by the objective's name."""
@@ -355,7 +357,7 @@ class VariationalAutoencoder(Autoencoder):
     def __init__(self, input_shape: Shape, latent_dim: int, **networks: Unpack[Networks]) -> None:
         super().__init__(input_shape, latent_dim, **networks)
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
-        self.posterior_head = DiagonalNormalHead(self.num_features, latent_dim)
+        self.posterior_head: nn.Module = DiagonalNormalHead(self.num_features, latent_dim)
         self.kl_weight = 1.0
 
     def posterior(self, x: Tensor, y: Tensor | None = None) -> Any:

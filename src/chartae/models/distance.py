@@ -132,7 +132,8 @@ def ms_ssim_distance(input_shape: tuple[int, ...]) -> Distance:
     Raises:
         ConfigurationError: for vectors, and images less than 3 wide.
     """
-    width = min(input_shape[-2:], default=0) if len(input_shape) >= 2 else 0
+    spatial = input_shape if len(input_shape) == 2 else input_shape[1:]
+    width = min(spatial) if len(spatial) in (2, 3) else 0
     fitting = [(scales, window) for window in WINDOWS if (scales := _scales(width, window))]
     if not fitting:
         raise ConfigurationError(
@@ -142,7 +143,7 @@ def ms_ssim_distance(input_shape: tuple[int, ...]) -> Distance:
     scales, window = next((pair for pair in fitting if pair[0] > 1), fitting[0])
     weights = SCALE_WEIGHTS[:scales]
     betas = tuple(weight / math.fsum(weights) for weight in weights)
-    return partial(_ms_ssim, sigma=WINDOWS[window], betas=betas)
+    return partial(_ms_ssim, window=window, betas=betas)
 
 
 WINDOWS: dict[int, float] = {11: 1.5, 7: 0.9, 5: 0.6, 3: 0.3}
@@ -153,7 +154,7 @@ def _scales(width: int, window: int) -> int:
     return sum(width >> scale >= window for scale in range(5))
 
 
-def _ms_ssim(x: Tensor, mean: Tensor, *, sigma: float, betas: tuple[float, ...]) -> Tensor:
+def _ms_ssim(x: Tensor, mean: Tensor, *, window: int, betas: tuple[float, ...]) -> Tensor:
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     if x.dim() == 3:  # grey images come without a channel
@@ -161,8 +162,9 @@ def _ms_ssim(x: Tensor, mean: Tensor, *, sigma: float, betas: tuple[float, ...])
     similarity = multiscale_structural_similarity_index_measure(
         mean,
         x,
-        sigma=sigma,
-        kernel_size=1,  # follows from sigma
+        sigma=WINDOWS[window],
+        # The size follows from sigma, but for the depth of volumes.
+        kernel_size=[1, 1, window][: x.dim() - 2],
         betas=betas,
         data_range=1.0,
         reduction="none",

@@ -1,5 +1,7 @@
 """The variational autoencoder with latents in a hyperbolic ball."""
 
+import logging
+import math
 from typing import Any, ClassVar, Literal, Unpack
 
 import torch
@@ -16,6 +18,8 @@ from chartae.errors import DataError
 from chartae.models.base import Networks, VariationalAutoencoder
 
 __all__ = ["PoincareVAE"]
+
+logger = logging.getLogger(__name__)
 
 
 class PoincareVAE(VariationalAutoencoder):
@@ -63,6 +67,16 @@ class PoincareVAE(VariationalAutoencoder):
         self.specifications["posterior"] = posterior  # the attribute's name is the method's
         head = WrappedNormalHead if posterior == "wrapped" else RiemannianNormalHead
         self.posterior_head = head(self.num_features, latent_dim, curvature)
+        # Where the prior lies, in units of the ball's own length 1 / sqrt(c).
+        depth = math.sqrt(latent_dim * curvature)
+        if posterior == "riemannian":
+            depth = max(depth, (latent_dim - 1) * curvature)
+        if depth > 12.0:
+            logger.warning(
+                "curvature=%g: the prior of %d dimensions lies %.3g / sqrt(curvature) from the "
+                "origin, of which float32 holds 15; take a smaller one, or float64",
+                *(curvature, latent_dim, depth),
+            )
 
     def prior(self, y: Tensor | None = None) -> Any:
         """Return the posterior's family at the origin with scale 1, whatever the conditions."""
@@ -75,8 +89,8 @@ class PoincareVAE(VariationalAutoencoder):
         """Raise `DataError` unless z are points of the ball, ``(batch, latent_dim)``."""
         super().check_latents(name, z)
         size = self.curvature * z.double().square().sum(-1)
-        if len(z) and float(size.max()) >= 1.0:
+        if len(z) and size.max().item() >= 1.0:
             raise DataError(
-                f"{name} has points of norm up to {float(z.norm(dim=-1).max()):g}: the latents of "
+                f"{name} has points of norm up to {z.norm(dim=-1).max().item():g}: the latents of "
                 f"this {type(self).__name__} are in a ball of radius {self.curvature**-0.5:g}"
             )

@@ -52,7 +52,7 @@ class SVAE(VAE):
         super().check_latents(name, z)
         norms = z.norm(dim=-1)
         if len(z) and bool(((norms - 1.0).abs() > 1e-3).any()):
-            low, high = (float(norm) for norm in norms.aminmax())
+            low, high = (norm.item() for norm in norms.aminmax())
             raise DataError(
                 f"{name} has points of norm {low:g} to {high:g}: the latents of this "
                 f"{type(self).__name__} are on the unit sphere"

@@ -1,12 +1,18 @@
 """Encoders and decoders by name, or any module of yours; the thesis' tables as presets."""
 
+from chartae.nn import thesis  # noqa: F401  registers its presets
 from chartae.nn.conv import (
     ResidualBlock,
+    conv3d_decoder,
+    conv3d_encoder,
     conv_decoder,
     conv_encoder,
+    conv_map_decoder,
+    conv_map_encoder,
     resnet_decoder,
     resnet_encoder,
 )
+from chartae.nn.discriminator import Discriminator
 from chartae.nn.metric import MetricNetwork
 from chartae.nn.mlp import mlp_decoder, mlp_encoder
 from chartae.nn.registry import (
@@ -16,6 +22,7 @@ from chartae.nn.registry import (
     build_decoder,
     build_encoder,
     output_features,
+    probing,
     register_decoder,
     register_encoder,
 )
@@ -23,16 +30,22 @@ from chartae.nn.registry import (
 __all__ = [
     "DECODERS",
     "ENCODERS",
+    "Discriminator",
     "MetricNetwork",
     "NetworkSpec",
     "ResidualBlock",
     "build_decoder",
     "build_encoder",
+    "conv3d_decoder",
+    "conv3d_encoder",
     "conv_decoder",
     "conv_encoder",
+    "conv_map_decoder",
+    "conv_map_encoder",
     "mlp_decoder",
     "mlp_encoder",
     "output_features",
+    "probing",
     "register_decoder",
     "register_encoder",
     "resnet_decoder",

@@ -1,7 +1,8 @@
 """From a preset's name, a mapping with options, or any module, to an encoder or a decoder."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ __all__ = [
     "build_decoder",
     "build_encoder",
     "output_features",
+    "probing",
     "register_decoder",
     "register_encoder",
 ]
@@ -97,19 +99,14 @@ def output_features(module: nn.Module, input_shape: Shape) -> int:
     """
     parameter = next(module.parameters(), torch.empty(0))
     probe = torch.zeros(2, *input_shape, dtype=parameter.dtype, device=parameter.device)
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
     try:
-        with torch.no_grad():
+        with probing(module):
             output = module(probe)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ConfigurationError(
             f"{type(module).__name__} does not accept a batch of shape {tuple(probe.shape)} "
             f"and dtype {probe.dtype}: {error}"
         ) from error
-    finally:
-        for part, mode in modes:
-            part.training = mode
     if not isinstance(output, Tensor) or output.dim() == 0 or output.shape[0] != 2:
         given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ConfigurationError(
@@ -117,6 +114,27 @@ def output_features(module: nn.Module, input_shape: Shape) -> int:
             "whose first dimension is the batch"
         )
     return output[0].numel()
+
+
+@contextmanager
+def probing(module: nn.Module) -> Iterator[None]:
+    """Let ``module`` be tried: in eval mode and without gradients inside the block, then as it was.
+
+    >>> module = nn.Dropout()
+    >>> with probing(module):
+    ...     module.training, torch.is_grad_enabled()
+    (False, False)
+    >>> module.training
+    True
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def _build(

@@ -1,0 +1,132 @@
+"""Likelihoods of categories and counts."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, NegativeBinomial, OneHotCategorical
+from torch.nn.functional import softplus
+from torch.types import _size
+
+from chartae.checks import check_choice
+from chartae.distributions.likelihoods import Likelihood, register_likelihood
+from chartae.errors import DataError
+
+__all__ = ["CategoricalLikelihood", "NegativeBinomialLikelihood"]
+
+
+class _Categories(OneHotCategorical):
+    """One-hot categories, whose ``log_prob`` is also the cross-entropy of shares."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return (value * self.logits).sum(-1)  # torch keeps logits normalised
+
+
+@register_likelihood("categorical")
+class CategoricalLikelihood(Likelihood):
+    r"""Categories, one-hot along the last dimension: :math:`\sum_k x_k \log p_k`.
+
+    The decoder gives logits, and the mean are the probabilities. Shares of categories are accepted
+    in place of one-hot rows, as grey values are by `BernoulliLikelihood`; the result is a
+    probability for one-hot rows only. A category is observed if the mask has all its K entries.
+
+    Args:
+        input_shape: ``(..., K)``, any number of variables of K categories.
+
+    >>> likelihood = CategoricalLikelihood((2, 3))
+    >>> likelihood(torch.zeros(5, 2, 3)).log_prob(torch.eye(3)[:2])
+    tensor([-2.1972, -2.1972, -2.1972, -2.1972, -2.1972])
+    """
+
+    support = (0.0, 1.0)
+
+    def features(self, output: Tensor) -> Distribution:
+        return _Categories(logits=output, validate_args=False)
+
+    def check_data(self, name: str, x: Tensor) -> None:
+        """Raise `DataError` unless x is finite, and probabilities along its last dimension."""
+        super().check_data(name, x)
+        totals = x.sum(-1)
+        worst = float(totals.flatten()[(totals - 1.0).abs().argmax()])
+        if abs(worst - 1.0) > 1e-3:
+            raise DataError(
+                f"{name} has a row of sum {worst:g}: CategoricalLikelihood expects categories, "
+                "one-hot or as probabilities, along the last dimension"
+            )
+
+
+class _Counts(NegativeBinomial):
+    """Negative binomial in float64, for its log-gammas cancel, with results in another dtype."""
+
+    def __init__(self, log_mean: Tensor, dispersion: Tensor) -> None:
+        self.dtype = log_mean.dtype
+        size = 1.0 / dispersion.double()
+        super().__init__(size, logits=log_mean.double() - size.log(), validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        return super().mean.to(self.dtype)
+
+    @property
+    def variance(self) -> Tensor:
+        return super().variance.to(self.dtype)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        log_prob: Tensor = NegativeBinomial.log_prob(self, value.double())
+        return log_prob.to(self.dtype)
+
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        value: Tensor = NegativeBinomial.sample(self, torch.Size(sample_shape))
+        return value.to(self.dtype)
+
+
+@register_likelihood("negative_binomial")
+class NegativeBinomialLikelihood(Likelihood):
+    r"""Negative binomial for counts, of mean m and variance :math:`m + \alpha m^2`.
+
+    The decoder gives log m; the dispersion :math:`\alpha` is learned. (scvi-tools calls
+    :math:`\theta = 1/\alpha` the inverse dispersion.)
+
+    Args:
+        input_shape: shape of one observation: counts 0, 1, 2, ... as floats.
+        dispersion: ``"per_feature"``, or ``"learned"`` for one of all features.
+
+    Raises:
+        ConfigurationError: for another ``dispersion``.
+
+    >>> likelihood = NegativeBinomialLikelihood((3,))
+    >>> likelihood(torch.tensor([[0.0, 1.0, 2.0]])).mean
+    tensor([[1.0000, 2.7183, 7.3891]], grad_fn=...)
+    """
+
+    support = (0.0, torch.inf)
+    floor = 1e-4  # below, a Poisson for all purposes
+    ceiling = 80.0  # of log m: e^80 is still finite in float32
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        dispersion: Literal["per_feature", "learned"] = "per_feature",
+    ) -> None:
+        check_choice("dispersion", dispersion, ("per_feature", "learned"))
+        super().__init__(input_shape)
+        shape = self.input_shape if dispersion == "per_feature" else ()
+        self.raw_dispersion = nn.Parameter(torch.zeros(shape))
+
+    @property
+    def dispersion(self) -> Tensor:
+        """The dispersion alpha, a scalar or of the shape of one observation."""
+        return softplus(self.raw_dispersion) + self.floor
+
+    def features(self, output: Tensor) -> Distribution:
+        return _Counts(output.clamp(max=self.ceiling), self.dispersion)
+
+    def check_data(self, name: str, x: Tensor) -> None:
+        """Raise `DataError` unless x is finite, and whole numbers of 0 or more."""
+        super().check_data(name, x)
+        fractional = x != x.round()
+        if bool(fractional.any()):
+            raise DataError(
+                f"{name} has {int(fractional.sum())} value(s) that are not whole numbers, such as "
+                f"{float(x[fractional][0]):g}: NegativeBinomialLikelihood expects counts"
+            )

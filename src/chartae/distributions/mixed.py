@@ -1,0 +1,112 @@
+"""The likelihood of a table whose columns are of several kinds."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+from torch.types import _size
+
+from chartae.checks import check_integer
+from chartae.distributions.likelihoods import (
+    Likelihood,
+    Observation,
+    make_likelihood,
+    register_likelihood,
+)
+from chartae.errors import ConfigurationError
+
+__all__ = ["MixedLikelihood"]
+
+Columns = Sequence[Sequence[Any] | Mapping[str, Any]]
+
+
+class _Blocks(Distribution):
+    """Independent observations, side by side."""
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(self, blocks: Sequence[Observation]) -> None:
+        self.blocks = blocks
+        self.widths = [block.event_shape[0] for block in blocks]
+        event_shape = torch.Size([sum(self.widths)])
+        super().__init__(blocks[0].batch_shape, event_shape, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.cat([block.mean for block in self.blocks], -1)
+
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        return torch.cat([block.sample(torch.Size(sample_shape)) for block in self.blocks], -1)
+
+    def log_prob(self, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        values = value.split(self.widths, -1)
+        masks = [None] * len(values) if mask is None else mask.split(self.widths, -1)
+        triples = zip(self.blocks, values, masks, strict=True)
+        return torch.stack([block.log_prob(x, m) for block, x, m in triples]).sum(0)
+
+
+class _Row(Observation):
+    """The observation of blocks, which honour the mask each in its own way."""
+
+    base_dist: _Blocks
+
+    def log_prob(self, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.base_dist.log_prob(value, mask)
+
+
+@register_likelihood("mixed")
+class MixedLikelihood(Likelihood):
+    """Columns of several kinds, in blocks side by side: a table with continuous, binary,
+    categorical and count columns.
+
+    Args:
+        input_shape: ``(D,)``.
+        columns: blocks from left to right, whose widths add up to D: ``[name, width]`` or
+            ``{"name": ..., "width": ..., **options}``, each with the name of a likelihood. A
+            categorical block is one variable, one-hot over its width.
+
+    Raises:
+        ConfigurationError: for an unknown likelihood or option, or widths that do not add up.
+
+    >>> likelihood = MixedLikelihood((6,), columns=[["gaussian", 3], ["categorical", 3]])
+    >>> likelihood(torch.zeros(5, 6)).mean[0]
+    tensor([0.0000, 0.0000, 0.0000, 0.3333, 0.3333, 0.3333])
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], columns: Columns) -> None:
+        super().__init__(input_shape)
+        blocks = [_read(block) for block in columns]
+        self.widths = [width for width, _ in blocks]
+        if len(self.input_shape) != 1 or sum(self.widths) != self.input_shape[0]:
+            raise ConfigurationError(
+                f"columns has blocks of {self.widths}, {sum(self.widths)} in all: expected those "
+                f"of input_shape={self.input_shape}"
+            )
+        self.blocks = nn.ModuleList(make_likelihood(spec, (width,)) for width, spec in blocks)
+
+    def forward(self, output: Tensor) -> Observation:
+        pieces = zip(self.blocks, output.split(self.widths, -1), strict=True)
+        return _Row(_Blocks([block(piece) for block, piece in pieces]), 0, validate_args=False)
+
+    def check_data(self, name: str, x: Tensor) -> None:
+        """Raise `DataError` unless each block's data are in its own support."""
+        ends = accumulate(self.widths, initial=0)
+        blocks = cast(Iterable[Likelihood], self.blocks)
+        for block, (start, end) in zip(blocks, pairwise(ends), strict=True):
+            block.check_data(f"{name}[..., {start}:{end}]", x[..., start:end])
+
+
+def _read(block: Sequence[Any] | Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Return the width of a block, and the specification of its likelihood."""
+    if isinstance(block, Mapping):
+        spec = dict(block)
+    elif isinstance(block, (list, tuple)) and len(block) == 2:
+        spec = {"name": block[0], "width": block[1]}
+    else:
+        raise ConfigurationError(f"columns has {block!r}: expected [name, width] or a mapping")
+    width = spec.pop("width", None)
+    check_integer("width", width, minimum=1)
+    return width, spec

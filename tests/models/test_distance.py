@@ -1,0 +1,149 @@
+"""Reconstruction by a distance: structural similarity, norms, a discriminator's features."""
+
+import pytest
+import torch
+from tests.models.conftest import SMALL
+from torch import nn
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+from chartae import fit
+from chartae.errors import ConfigurationError
+from chartae.models import MSSSIMVAE, VAEGAN
+from chartae.models.distance import ms_ssim_distance
+
+
+def images(shape, seed=0):
+    return torch.rand(4, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_large_images_get_the_published_index():
+    x, other = images((1, 192, 192)), images((1, 192, 192), 1)
+    near = 0.9 * x + 0.1 * other
+    expected = multiscale_structural_similarity_index_measure(
+        near, x, data_range=1.0, reduction="none", normalize="simple"
+    )
+    torch.testing.assert_close(ms_ssim_distance((1, 192, 192))(x, near), 1 - expected)
+
+
+SHAPES = [(8, 8), (3, 6, 4), (28, 28), (3, 32, 32), (1, 64, 64), (1, 9, 10, 11)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_it_is_a_distance_of_images_of_any_size(shape):
+    distance = ms_ssim_distance(shape)
+    x, other = images(shape), images(shape, 1)
+    torch.testing.assert_close(distance(x, x), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(distance(x, other), distance(other, x))
+    near, far = distance(x, 0.9 * x + 0.1 * other), distance(x, other)
+    assert (near > 1e-4).all()
+    assert (near < far).all()
+    assert (far < 1.0).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_its_gradient_is_finite_even_for_flat_images(shape):
+    distance = ms_ssim_distance(shape)
+    for x in (torch.zeros(2, *shape), images(shape)[:2]):
+        guess = torch.full_like(x, 0.5).requires_grad_()
+        distance(x, guess).sum().backward()
+        assert torch.isfinite(guess.grad).all()
+    guess = images(shape).requires_grad_()
+    distance(guess.detach(), guess).sum().backward()
+    assert guess.grad.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 8), (3, 2, 8)])
+def test_what_is_no_image_is_refused(shape):
+    with pytest.raises(ConfigurationError, match=r"distance='ms_ssim' expects images"):
+        MSSSIMVAE(shape, 2)
+
+
+class Edges(nn.Module):
+    """A distance of one's own: between horizontal differences."""
+
+    def forward(self, x, mean):
+        return (x.diff(dim=-1) - mean.diff(dim=-1)).square().flatten(1).sum(1)
+
+
+def test_any_distance(digits):
+    edges, l2 = (
+        MSSSIMVAE((8, 8), 2, distance=d, weight=2.0, encoder=SMALL, decoder=SMALL)
+        for d in (Edges(), "l2")
+    )
+    torch.manual_seed(0)
+    flat = digits * 0 + digits.mean()
+    assert edges.distance(digits, digits + 0.3).abs().max() < 1e-9
+    assert (edges.distance(digits, flat) > 0.1).all()
+    torch.testing.assert_close(
+        l2.distance(digits, flat), 2.0 * (digits - flat).square().flatten(1).sum(1)
+    )
+    assert edges.config()["distance"] is edges.specifications["distance"]
+    with pytest.raises(ConfigurationError, match="distance='ms_sim' is not known.*mean 'ms_ssim'"):
+        MSSSIMVAE((8, 8), 2, distance="ms_sim")
+
+
+def test_the_scale_follows_by_maximum_likelihood_and_moves_nothing_else(digits):
+    model = MSSSIMVAE((8, 8), 2, distance="l2", weight=1.0, encoder=SMALL, decoder=SMALL)
+    assert [len(g) for g in model.optimization_groups().values()][-1] == 1
+    fit(model, digits, epochs=400, batch_size=64, learning_rate=1e-2, seed=0, progress=False)
+    model.eval()
+    z = model.posterior(digits).rsample()
+    residual = (model.decode(z) - digits).square().mean().sqrt()
+    assert model.observation_model.scale.item() == pytest.approx(residual.item(), rel=0.1)
+    fixed = MSSSIMVAE(
+        (8, 8), 2, distance="l2", likelihood="bernoulli", encoder=SMALL, decoder=SMALL
+    )
+    assert set(fixed.optimization_groups()) == {"model"}
+    assert set(fixed.loss(digits).objectives) == {"model"}
+
+
+# --- VAEGAN ---------------------------------------------------------------------------------------
+
+
+def vaegan(**options):
+    torch.manual_seed(0)
+    body = {"name": "mlp", "hidden": [16, 8]}
+    return VAEGAN((8, 8), 2, encoder=SMALL, decoder=SMALL, discriminator=body, **options)
+
+
+def test_the_distance_is_in_the_features_of_a_layer(digits):
+    other = digits.flip(0)
+    for layer, width in ((1, 16), (2, 8), (None, 8)):
+        model = vaegan(layer=layer)
+        features = model.discriminator.features(digits, layer)
+        assert features.shape == (64, width)
+        expected = 0.5 * (features - model.discriminator.features(other, layer)).square().sum(1)
+        torch.testing.assert_close(model.distance(digits, other), expected)
+    with pytest.raises(ConfigurationError, match="layer=3: expected an integer .* at most 2"):
+        vaegan(layer=3)
+
+
+def test_each_player_gets_its_own_objective(digits):
+    def objectives(weight):
+        model = vaegan(adversarial_weight=weight)
+        torch.manual_seed(1)
+        return model.loss(digits)
+
+    losses = objectives(0.0)
+    torch.testing.assert_close(losses.objectives["decoder"], losses.terms["features"])
+    losses = objectives(1.0)
+    torch.testing.assert_close(losses.objectives["decoder"], losses.terms["deception"])
+    half = objectives(0.5)
+    torch.testing.assert_close(
+        half.objectives["decoder"], 0.5 * (half.terms["features"] + half.terms["deception"])
+    )
+    torch.testing.assert_close(half.objectives["model"], half.terms["features"] + half.terms["kl"])
+    groups = vaegan().optimization_groups()
+    assert set(groups) == {"model", "decoder", "discriminator", "likelihood"}
+
+
+def test_a_perfect_discriminator_says_how_far_the_fakes_are(digits):
+    # One that answers "real" to all has the cross-entropy log 2 on a coin's toss.
+    model = vaegan()
+    with torch.no_grad():
+        model.discriminator.head.weight.zero_()
+        model.discriminator.head.bias.zero_()
+    losses = model.loss(digits)
+    assert losses.objectives["discriminator"].item() == pytest.approx(
+        torch.tensor(2.0).log().item()
+    )
