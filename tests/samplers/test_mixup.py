@@ -39,7 +39,7 @@ def arc(n=40, degrees=300.0):
 
 def rhvae(x):
     model = code_model(RHVAE, metric_network=SMALL, temperature=0.5, regularization=1e-2)
-    model.on_fit_end([x])
+    model.on_fit_end([{"x": x}])
     return model
 
 
@@ -183,7 +183,7 @@ def test_bad_arguments_are_refused(options, message):
 
 
 def test_it_wants_a_manifold_and_two_codes():
-    with pytest.raises(ConfigurationError, match="AE has neither a metric nor a posterior"):
+    with pytest.raises(ConfigurationError, match="MixupSampler does not serve this AE"):
         MixupSampler(AE((2,), 2, encoder=Codes(), decoder=nn.Linear(2, 2)))
     with pytest.raises(ConfigurationError, match="this MixupSampler has not been fitted"):
         MixupSampler(code_model()).sample(2)

@@ -12,13 +12,18 @@ from chartae.errors import CheckpointError, ConfigurationError, DataError
 from chartae.geometry import CentroidMetric, PosteriorMetric
 from chartae.geometry.density import ManifoldDensity
 from chartae.geometry.random_walk import random_walk
-from chartae.models import AE, RHVAE, VAE
+from chartae.models import AAE, AE, CVAE, HRQVAE, RHVAE, VAE, VAMP, VQVAE
 from chartae.randomness import make_generator
 from chartae.samplers import (
+    CodeSampler,
+    FlowSampler,
     MixtureSampler,
+    MixupSampler,
     NormalSampler,
     RandomWalkSampler,
     Sampler,
+    TwoStageSampler,
+    VampSampler,
     VolumeSampler,
 )
 
@@ -26,24 +31,42 @@ SMALL = {"name": "mlp", "hidden": [16]}
 X = torch.rand(40, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def make_model(model_class, **options):
+LABELS = torch.arange(40) % 3
+VECTORS = torch.rand(40, 2, generator=torch.Generator().manual_seed(1))
+
+
+def conditions_of(model, n):
+    """Conditions of n observations, as arguments: labels, vectors or none."""
+    if model.conditions is None:
+        return {}
+    return {"y": LABELS[:n] if isinstance(model.conditions, int) else VECTORS[:n].to(model.dtype)}
+
+
+def make_model(model_class, latent_dim=2, **options):
     torch.manual_seed(0)
-    model = model_class((8, 8), 2, encoder=SMALL, decoder=SMALL, **options)
+    model = model_class((8, 8), latent_dim, encoder=SMALL, decoder=SMALL, **options)
     with torch.no_grad():  # spread the codes
         head = getattr(model, "posterior_head", model)
-        linear = getattr(head, "linear", getattr(head, "code_head", None))
+        linear = getattr(head, "linear", getattr(model, "code_head", None))
         linear.weight.mul_(8.0)
-    model.on_fit_end([X])
+    model.on_fit_end([{"x": X, **conditions_of(model, 40)}])
     return model.eval()
 
 
-def rhvae():
-    return make_model(RHVAE, metric_network=SMALL, temperature=0.8, regularization=1e-2)
+def rhvae(**options):
+    return make_model(RHVAE, metric_network=SMALL, temperature=0.8, regularization=1e-2, **options)
+
+
+def quantized(model_class=VQVAE, **options):
+    return make_model(model_class, 8, num_codes=16, **{"grid": (2, 2), **options})
 
 
 SHORT = {"num_steps": 8, "num_leapfrog": 4, "num_warmup": 8}
 POSTERIOR = {"num_centroids": 20, "rho": "mahalanobis", "regularization": 0.1}
 WALK = {"num_steps": 4, "num_integration_steps": 3, "num_warmup": 4}
+FLOW = {"hidden": [8], "epochs": 2}
+STAGE = {"hidden": [8], "epochs": 2}
+CODES = {"channels": 4, "num_layers": 1, "kernel_size": 3, "epochs": 2}
 SAMPLERS = {
     "NormalSampler": (lambda: make_model(VAE), NormalSampler, {}),
     "MixtureSampler": (lambda: make_model(VAE), MixtureSampler, {"num_components": 3}),
@@ -61,6 +84,46 @@ SAMPLERS = {
         RandomWalkSampler,
         {**WALK, **POSTERIOR, "exact": True, "scale": 0.1},
     ),
+    "MixupSampler": (rhvae, MixupSampler, {"num_points": 5}),
+    "FlowSampler": (lambda: make_model(VAE), FlowSampler, FLOW),
+    "FlowSampler, IAF": (lambda: make_model(AE), FlowSampler, {**FLOW, "flow": "iaf"}),
+    "TwoStageSampler": (lambda: make_model(VAE), TwoStageSampler, STAGE),
+    "TwoStageSampler of an AE": (lambda: make_model(AE), TwoStageSampler, STAGE),
+    "TwoStageSampler of a deterministic AAE": (
+        lambda: make_model(AAE, stochastic=False),
+        TwoStageSampler,
+        STAGE,
+    ),
+    "VampSampler": (lambda: make_model(VAMP, num_pseudo_inputs=5), VampSampler, {}),
+    "CodeSampler": (quantized, CodeSampler, CODES),
+    "CodeSampler in levels": (lambda: quantized(HRQVAE, num_levels=3), CodeSampler, CODES),
+    "CodeSampler of one level": (lambda: quantized(HRQVAE, num_levels=1), CodeSampler, CODES),
+    "CodeSampler in a row": (lambda: quantized(grid=(4,)), CodeSampler, CODES),
+    # Of models with conditions, labels or vectors.
+    "NormalSampler, labels": (lambda: make_model(VAE, conditions=3), NormalSampler, {}),
+    "MixtureSampler, vectors": (
+        lambda: make_model(AE, conditions=(2,)),
+        MixtureSampler,
+        {"num_components": 2},
+    ),
+    "VolumeSampler, labels": (lambda: rhvae(conditions=3), VolumeSampler, SHORT),
+    "VolumeSampler of posteriors, vectors": (
+        lambda: make_model(VAE, conditions=(2,)),
+        VolumeSampler,
+        {**SHORT, **POSTERIOR},
+    ),
+    "FlowSampler, labels": (lambda: make_model(VAE, conditions=3), FlowSampler, FLOW),
+    "FlowSampler, vectors": (lambda: make_model(VAE, conditions=(2,)), FlowSampler, FLOW),
+    "TwoStageSampler, labels": (lambda: make_model(VAE, conditions=3), TwoStageSampler, STAGE),
+    "TwoStageSampler, vectors": (lambda: make_model(AE, conditions=(2,)), TwoStageSampler, STAGE),
+    "VampSampler of a CVAE": (
+        lambda: make_model(CVAE, conditions=3, learned_prior=True),
+        VampSampler,
+        {},
+    ),
+    "VampSampler, vectors": (lambda: make_model(VAMP, conditions=(2,)), VampSampler, {}),
+    "CodeSampler, labels": (lambda: quantized(conditions=3), CodeSampler, CODES),
+    "CodeSampler, vectors": (lambda: quantized(conditions=(2,)), CodeSampler, CODES),
 }
 
 
@@ -68,7 +131,8 @@ SAMPLERS = {
 def sampler(request):
     """Every sampler, fitted: a new one joins by one line of `SAMPLERS`."""
     model, sampler_class, options = SAMPLERS[request.param]
-    return sampler_class(model(), **options).fit(X)
+    model = model()
+    return sampler_class(model, **options).fit(X, **conditions_of(model, 40))
 
 
 # --- the contract -------------------------------------------------------------------------------
@@ -78,9 +142,10 @@ def sampler(request):
 def test_shapes_and_dtypes(sampler, dtype):
     sampler.to(dtype)
     for n in (1, 5):
-        z = sampler.sample_latents(n, seed=0)
-        x = sampler.sample(n, seed=0)
-        assert z.shape == (n, 2)
+        given = conditions_of(sampler.model, n)
+        z = sampler.sample_latents(n, seed=0, **given)
+        x = sampler.sample(n, seed=0, **given)
+        assert z.shape == (n, sampler.model.latent_dim)
         assert x.shape == (n, 8, 8)
         assert z.dtype == x.dtype == dtype
         assert torch.isfinite(z).all()
@@ -89,29 +154,32 @@ def test_shapes_and_dtypes(sampler, dtype):
 
 
 def test_seeds_decide_and_nothing_else(sampler):
-    first = sampler.sample_latents(6, seed=0)
+    given = conditions_of(sampler.model, 6)
+    first = sampler.sample_latents(6, seed=0, **given)
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    assert (sampler.sample_latents(6, seed=0) == first).all()
+    assert (sampler.sample_latents(6, seed=0, **given) == first).all()
     assert (torch.get_rng_state() == state).all()
-    assert (sampler.sample_latents(6, seed=1) != first).any()
+    assert (sampler.sample_latents(6, seed=1, **given) != first).any()
     torch.manual_seed(3)
-    unseeded = sampler.sample_latents(6)
-    assert (sampler.sample_latents(6) != unseeded).any()
+    unseeded = sampler.sample_latents(6, **given)
+    assert (sampler.sample_latents(6, **given) != unseeded).any()
     torch.manual_seed(3)
-    assert (sampler.sample_latents(6) == unseeded).all()
+    assert (sampler.sample_latents(6, **given) == unseeded).all()
 
 
 def test_samples_are_the_decoded_latents_in_any_pieces(sampler):
-    whole = sampler.sample(10, seed=0)
+    given = conditions_of(sampler.model, 10)
+    whole = sampler.sample(10, seed=0, **given)
     with torch.no_grad():
-        decoded = sampler.model.decode(sampler.sample_latents(10, seed=0))
+        decoded = sampler.model.decode(sampler.sample_latents(10, seed=0, **given), **given)
     torch.testing.assert_close(whole, decoded)
     rows = []
     sampler.model.decoder.register_forward_hook(lambda _, z, __: rows.append(len(z[0])))
     for batch_size in (1, 3, 10, 100):
         rows.clear()
-        torch.testing.assert_close(sampler.sample(10, seed=0, batch_size=batch_size), whole)
+        x = sampler.sample(10, seed=0, batch_size=batch_size, **given)
+        torch.testing.assert_close(x, whole)
         assert max(rows) == min(10, batch_size)
 
 
@@ -119,11 +187,13 @@ def test_saved_and_loaded(sampler, tmp_path):
     sampler.save_pretrained(tmp_path)
     twin = chartae.load(tmp_path)
     assert type(twin) is type(sampler)
-    assert (twin.sample(6, seed=0) == sampler.sample(6, seed=0)).all()
+    given = conditions_of(sampler.model, 6)
+    assert (twin.sample(6, seed=0, **given) == sampler.sample(6, seed=0, **given)).all()
     ours, theirs = sampler.config(), twin.config()
     assert ours.pop("model").config() == theirs.pop("model").config()
     assert ours == theirs
-    assert chartae.load(tmp_path, dtype=torch.float64).sample(6).dtype == torch.float64
+    double = chartae.load(tmp_path, dtype=torch.float64)
+    assert double.sample(6, **conditions_of(double.model, 6)).dtype == torch.float64
 
 
 def test_a_configuration_of_an_unknown_class_is_refused(sampler, tmp_path):
@@ -140,10 +210,54 @@ def test_a_configuration_of_an_unknown_class_is_refused(sampler, tmp_path):
 def test_bad_counts_are_refused(sampler, n):
     with pytest.raises(ConfigurationError, match=f"n={n}: expected an integer at least 1"):
         sampler.sample(n)
+    given = conditions_of(sampler.model, 2)
     with pytest.raises(ConfigurationError, match="batch_size=0: expected an integer at least 1"):
-        sampler.sample(2, batch_size=0)
+        sampler.sample(2, batch_size=0, **given)
     with pytest.raises(ConfigurationError, match="seed=-1: expected an integer at least 0"):
-        sampler.sample(2, seed=-1)
+        sampler.sample(2, seed=-1, **given)
+
+
+def test_conditions_are_asked_for_and_checked(sampler):
+    model = sampler.model
+    kind = type(model).__name__
+    given = conditions_of(model, 4)
+    if not given:
+        with pytest.raises(DataError, match=f"y is given: this {kind} has none"):
+            sampler.sample(2, y=1)
+        return
+    with pytest.raises(DataError, match=f"y is missing: this {kind} has"):
+        sampler.sample(4)
+    with pytest.raises(DataError, match=r"y has shape \(3"):
+        sampler.sample(4, y=given["y"][:3])
+    if sampler.needs_data:
+        with pytest.raises(DataError, match=f"y is missing: this {kind} has"):
+            sampler.fit(X)
+    # One condition is that of all.
+    one = given["y"][1]
+    assert (sampler.sample(4, 0, one) == sampler.sample(4, 0, one.expand(4, *one.shape))).all()
+    if isinstance(model.conditions, int):
+        assert (sampler.sample(4, 0, 1) == sampler.sample(4, 0, one)).all()
+        with pytest.raises(DataError, match="y ranges from 3 to 3"):
+            sampler.sample(2, y=3)
+    assert (sampler.sample(4, 0, given["y"][0]) != sampler.sample(4, 0, one)).any()
+
+
+def test_a_fit_can_be_repeated(sampler):
+    if not sampler.needs_data:
+        assert sampler.fit() is sampler
+        return
+    given = conditions_of(sampler.model, 40)
+    state = {name: value.clone() for name, value in sampler.state_dict().items()}
+    sampler.fit(X.flip(0), **{name: value.flip(0) for name, value in given.items()})
+    sampler.fit(X, **given)
+    assert all((value == state[name]).all() for name, value in sampler.state_dict().items())
+
+
+def test_an_unfitted_one_refuses(sampler):
+    fresh = type(sampler)(**sampler.config())
+    if fresh.needs_data:
+        with pytest.raises(ConfigurationError, match="has not been fitted: call"):
+            fresh.sample(2, **conditions_of(fresh.model, 2))
 
 
 def test_a_sampler_wants_a_model():
@@ -158,7 +272,7 @@ def test_a_sampler_of_your_own_in_a_few_lines(tmp_path):
             super().__init__(model)
             self.shift = shift
 
-        def draw_latents(self, n, seed):
+        def draw_latents(self, n, seed, y=None):
             return self.shift + self.noise((n, self.model.latent_dim), seed)
 
     sampler = Shifted(make_model(VAE), shift=3.0)
@@ -278,7 +392,10 @@ def test_bad_arguments_are_refused(sampler_class, arguments, message):
 
 @pytest.mark.parametrize("sampler_class", [VolumeSampler, RandomWalkSampler])
 def test_manifold_samplers_want_a_manifold(sampler_class):
-    with pytest.raises(ConfigurationError, match="AE has neither a metric nor a posterior: "):
+    message = (
+        f"{sampler_class.__name__} does not serve this AE, for it has neither a metric nor a post"
+    )
+    with pytest.raises(ConfigurationError, match=message):
         sampler_class(make_model(AE))
     with pytest.raises(ConfigurationError, match="geometry='model': VAE has no metric; expected"):
         sampler_class(make_model(VAE), geometry="model")
@@ -304,6 +421,17 @@ def test_the_posterior_metric_is_that_of_the_training_set():
     assert (ours.means == theirs.means).all()
     z = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(ours.tensor(z), theirs.tensor(z))
+
+
+def test_the_posterior_metric_of_a_conditional_model_is_that_of_its_conditions():
+    model = make_model(VAE, conditions=3)
+    metric = VolumeSampler(model, **POSTERIOR | {"num_centroids": None}).fit(X, LABELS).metric
+    with torch.no_grad():
+        posterior = model.posterior(X, LABELS)
+        others = model.posterior(X, (LABELS + 1) % 3)
+    torch.testing.assert_close(metric.means, posterior.mean)
+    torch.testing.assert_close(metric.variances, posterior.variance)
+    assert (metric.means != others.mean).any()
 
 
 def test_another_training_set_replaces_the_first():

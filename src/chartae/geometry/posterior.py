@@ -40,7 +40,9 @@ class _Encoding(Protocol):
 
     def check_data(self, name: str, x: Tensor) -> None: ...
 
-    def posterior(self, x: Tensor) -> torch.distributions.Distribution: ...
+    def check_conditions(self, name: str, y: Tensor | None, count: int) -> None: ...
+
+    def posterior(self, x: Tensor, y: Tensor | None = None) -> torch.distributions.Distribution: ...
 
 
 class PosteriorMetric(Metric):
@@ -145,6 +147,7 @@ class PosteriorMetric(Metric):
         cls,
         model: _Encoding,
         x: Tensor,
+        y: Tensor | None = None,
         *,
         num_centroids: int | None = None,
         selection: Selection = "k-medoids",
@@ -157,8 +160,9 @@ class PosteriorMetric(Metric):
         """Return the metric of a trained model (thesis Alg. 4).
 
         Args:
-            model: any model whose ``posterior(x)`` is a diagonal normal.
+            model: any model whose ``posterior(x, y)`` is a diagonal normal.
             x: the training set, ``(N, *input_shape)``.
+            y: its conditions, for a model that has them.
             num_centroids: how many posteriors to keep, at most N; None keeps all.
             selection: which: ``"k-medoids"`` of the means, or ``"random"``.
             rho: as in the constructor, of the posteriors kept.
@@ -169,9 +173,9 @@ class PosteriorMetric(Metric):
 
         Raises:
             ConfigurationError: if the model has no Gaussian posterior, or a number is out of range.
-            DataError: if x is not of the model's shape and dtype.
+            DataError: if x is not of the model's shape and dtype, or y not its conditions.
         """
-        means, variances = _posteriors(model, x, batch_size)
+        means, variances = _posteriors(model, x, y, batch_size)
         kept = select_centroids(means, num_centroids, selection, seed)
         return cls(means[kept], variances[kept], rho, regularization, tau)
 
@@ -306,7 +310,9 @@ def _resolve_rho(rho: float | Reach | None, means: Tensor, variances: Tensor) ->
 
 
 @torch.no_grad()
-def _posteriors(model: _Encoding, x: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+def _posteriors(
+    model: _Encoding, x: Tensor, y: Tensor | None, batch_size: int
+) -> tuple[Tensor, Tensor]:
     """Return means and variances of the posteriors of x, ``(N, d)`` each."""
     if not callable(getattr(model, "posterior", None)):
         raise ConfigurationError(
@@ -315,7 +321,9 @@ def _posteriors(model: _Encoding, x: Tensor, batch_size: int) -> tuple[Tensor, T
         )
     check_integer("batch_size", batch_size, minimum=1)
     model.check_data("x", x)
-    pieces = [model.posterior(piece) for piece in x.split(batch_size)]
+    model.check_conditions("y", y, len(x))
+    parts = [x.split(batch_size)] + ([] if y is None else [y.split(batch_size)])
+    pieces = [model.posterior(*part) for part in zip(*parts, strict=True)]
     for posterior in pieces:
         if not isinstance(posterior, DiagonalNormal):
             raise ConfigurationError(

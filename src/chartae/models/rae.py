@@ -56,8 +56,8 @@ class RAE(AE):
         self.embedding_weight, self.weight = embedding_weight, weight
         if regularization == "sn":
             for layer in self.decoder.modules():
-                weight = getattr(layer, "weight", None)
-                if isinstance(weight, Tensor) and weight.dim() > 1:
+                matrix = getattr(layer, "weight", None)
+                if isinstance(matrix, Tensor) and matrix.dim() > 1:
                     spectral_norm(layer)
 
     def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:

@@ -1,32 +1,46 @@
 """The contract of every sampler: ways to draw latents, and what they decode to."""
 
 import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from chartae.checks import check_integer
 from chartae.errors import ConfigurationError, DataError
 from chartae.models import Autoencoder
+from chartae.nn import probing
 from chartae.persistence import register, save
 from chartae.randomness import make_generator, resolve_seed, seeded
 
-__all__ = ["Sampler"]
+__all__ = ["Sampler", "serving", "serving_table"]
+
+SPACES = {
+    "sphere": "points of a sphere",
+    "ball": "points of a hyperbolic ball",
+    "codes": "codes of a codebook",
+}
 
 
-class Sampler(nn.Module):
+class Sampler(nn.Module, ABC):
     """Base of all samplers: a trained model, and a way to draw latents for its decoder.
 
     A subclass says how: `draw_latents`, and `fit` if it has something to learn; what it learns is
-    in buffers named in ``fitted_buffers``. Its constructor's arguments are attributes.
+    in buffers named in ``fitted_buffers``, or in modules. What it cannot serve it says in
+    `obstacle`. Its constructor's arguments are attributes.
+
+    For a model with conditions, `fit`, `sample_latents` and `sample` take them as ``y``: labels
+    ``(n,)`` of int64 or vectors ``(n, p)``; one label, or one vector ``(p,)``, is that of all n.
 
     Args:
         model: a trained model.
 
     Raises:
-        ConfigurationError: if the model is not of the kind the sampler needs.
+        ConfigurationError: if the sampler does not serve such a model; it names those that do.
     """
 
     fitted_buffers: ClassVar[tuple[str, ...]] = ()
@@ -42,14 +56,34 @@ class Sampler(nn.Module):
             raise ConfigurationError(
                 f"model is {type(model).__name__}: expected a model of chartae"
             )
+        if reason := self.obstacle(model):
+            names = ", ".join(sampler.__name__ for sampler in serving(model)) or "none"
+            raise ConfigurationError(
+                f"{type(self).__name__} does not serve this {type(model).__name__}, for {reason}; "
+                f"those that do: {names}"
+            )
         self.model = model
         for name in self.fitted_buffers:
             self.register_buffer(name, torch.zeros(0, dtype=model.dtype, device=model.device))
 
-    def fit(self, x: Tensor | None = None) -> Self:
+    @classmethod
+    def obstacle(cls, model: Autoencoder) -> str | None:
+        """Return why this sampler cannot serve a model, as "for" goes on; None if it can.
+
+        A sampler serves vectors, unless it says otherwise.
+        """
+        if model.latent_space != "euclidean":
+            return f"its latents are {SPACES[model.latent_space]}"
+        return None
+
+    def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
         """Learn from the training set ``x``, ``(N, *input_shape)``; return the sampler.
 
         A sampler with nothing to learn accepts None.
+
+        Args:
+            x: the training set.
+            y: its conditions, for a model that has them.
         """
         return self
 
@@ -66,39 +100,60 @@ class Sampler(nn.Module):
                     f"this {type(self).__name__} has not been fitted: call fit(x_train) first"
                 )
 
-    def draw_latents(self, n: int, seed: int) -> Tensor:
-        """Return n latents; everything random in it follows from ``seed``."""
-        raise NotImplementedError
+    @abstractmethod
+    def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
+        """Return n latents; everything random in it follows from ``seed``.
 
-    def sample_latents(self, n: int, seed: int | None = None) -> Tensor:
+        ``y`` are the conditions of each, checked, or None for a model without.
+        """
+
+    def sample_latents(
+        self, n: int, seed: int | None = None, y: Tensor | int | None = None
+    ) -> Tensor:
         """Draw ``n`` latents: ``(n, latent_dim)``.
 
         Args:
             n: number of latents, at least 1.
             seed: the same seed gives the same latents; None draws one.
+            y: conditions, one for each latent or one for all, for a model that has them.
 
         Raises:
             ConfigurationError: if n is less than 1, or the sampler needs `fit` first.
+            DataError: if the conditions are missing, not asked for, or of another kind.
         """
         check_integer("n", n, minimum=1)
+        conditions = self._conditions(y, n)
         self.check_fitted()
         with torch.no_grad():
-            return self.draw_latents(n, resolve_seed(seed))
+            return self.draw_latents(n, resolve_seed(seed), conditions)
 
-    def sample(self, n: int, seed: int | None = None, batch_size: int = 512) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        seed: int | None = None,
+        y: Tensor | int | None = None,
+        batch_size: int = 512,
+    ) -> Tensor:
         """Draw ``n`` observations, the decoded means of `sample_latents`: ``(n, *input_shape)``.
 
         Args:
             n: number of observations, at least 1.
             seed: as for `sample_latents`.
+            y: as for `sample_latents`.
             batch_size: latents decoded at once; it does not change the result.
 
         Raises:
             ConfigurationError: for a count out of range, or if the sampler needs `fit` first.
+            DataError: if the conditions are missing, not asked for, or of another kind.
+
+        >>> import chartae
+        >>> model = chartae.VAE((8, 8), latent_dim=2, conditions=10)
+        >>> chartae.NormalSampler(model).sample(3, seed=0, y=7).shape
+        torch.Size([3, 8, 8])
         """
-        z = self.sample_latents(n, seed)
+        z = self.sample_latents(n, seed, y)
         with torch.no_grad():
-            return self.model.decode(z, batch_size=batch_size)
+            return self.model.decode(z, self._conditions(y, n), batch_size=batch_size)
 
     def noise(self, shape: tuple[int, ...], seed: int) -> Tensor:
         """Return standard normal noise of the model's dtype, on its device."""
@@ -119,18 +174,115 @@ class Sampler(nn.Module):
         """Write the sampler and its model to one folder; `chartae.load` reads them back."""
         save(self, folder)
 
+    def _conditions(self, y: Tensor | int | None, n: int) -> Tensor | None:
+        """Return the conditions of n latents, on the model's device."""
+        conditions = torch.tensor(y) if isinstance(y, int) else y
+        if isinstance(conditions, Tensor):
+            conditions = conditions.to(self.model.device)
+            single = len(self.model.conditions) if isinstance(self.model.conditions, tuple) else 0
+            if conditions.dim() == single and self.model.conditions is not None:
+                conditions = conditions.expand(n, *conditions.shape)
+        self.model.check_conditions("y", conditions, n)
+        return conditions
 
-def check_training_set(sampler: Sampler, x: Tensor | None) -> Tensor:
-    """Return the training set on the model's device; raise `DataError` unless it is a tensor."""
+
+# --- which sampler serves which model -----------------------------------------------------------
+
+
+def serving(model: Autoencoder) -> list[type[Sampler]]:
+    """Return the samplers of chartae that serve a model.
+
+    >>> import chartae
+    >>> [sampler.__name__ for sampler in serving(chartae.AE((8, 8), latent_dim=2))]
+    ['FlowSampler', 'MixtureSampler', 'NormalSampler', 'TwoStageSampler']
+    """
+    return [sampler for sampler in _samplers() if sampler.obstacle(model) is None]
+
+
+def serving_table(models: Mapping[str, Autoencoder]) -> str:
+    """Return a table in Markdown of which sampler serves which of the ``models``, by name."""
+    samplers = list(_samplers())
+    rows = [
+        ["model", *(sampler.__name__ for sampler in samplers)],
+        ["---"] * (len(samplers) + 1),
+    ]
+    for name, model in models.items():
+        served = serving(model)
+        rows.append([name, *("yes" if sampler in served else "" for sampler in samplers)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _samplers() -> list[type[Sampler]]:
+    """Return the samplers of chartae that can be made, by name."""
+    found: set[type[Any]] = {Sampler}
+    while new := {below for cls in found for below in cls.__subclasses__()} - found:
+        found |= new
+    ours = [cls for cls in found if cls.__module__.startswith("chartae.")]
+    return sorted(
+        (cls for cls in ours if not inspect.isabstract(cls)), key=lambda cls: cls.__name__
+    )
+
+
+# --- what subclasses ask of models and data -----------------------------------------------------
+
+
+def prior_of(model: Autoencoder) -> Distribution | None:
+    """Return the prior of a model, for the first of its conditions; None if it has none."""
+    prior: Any = getattr(model, "prior", None)
+    if not callable(prior):
+        return None
+    with probing(model):
+        found: Distribution = prior(_some_conditions(model))
+    return found
+
+
+def posterior_of(model: Autoencoder) -> Distribution | None:
+    """Return the posterior of some x, which shows of what kind posteriors are.
+
+    None if there are none: no such method, or one that a model of this configuration refuses.
+    """
+    posterior: Any = getattr(model, "posterior", None)
+    if not callable(posterior):
+        return None
+    x = torch.zeros(2, *model.input_shape, dtype=model.dtype, device=model.device)
+    try:
+        with probing(model):
+            found: Distribution = posterior(x, _some_conditions(model))
+    except ConfigurationError:
+        return None
+    return found
+
+
+def _some_conditions(model: Autoencoder) -> Tensor | None:
+    if isinstance(model.conditions, int):
+        return torch.zeros(2, dtype=torch.int64, device=model.device)
+    if model.conditions is None:
+        return None
+    return torch.zeros(2, *model.conditions, dtype=model.dtype, device=model.device)
+
+
+def check_training_set(
+    sampler: Sampler, x: Tensor | None, y: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the training set on the model's device.
+
+    Raises:
+        DataError: unless x is a tensor that the model accepts, and y its conditions.
+    """
     if not isinstance(x, Tensor):
         raise DataError(
             f"x is {type(x).__name__}: {type(sampler).__name__}.fit expects the training set, "
             "a torch.Tensor"
         )
-    return x.to(sampler.model.device)
+    model = sampler.model
+    x = x.to(model.device)
+    y = y.to(model.device) if isinstance(y, Tensor) else y
+    model.check_data("x", x)
+    model.check_conditions("y", y, len(x))
+    return x, y
 
 
-def embeddings(sampler: Sampler, x: Tensor | None) -> Tensor:
-    """Return the embeddings of the training set, for samplers that learn from them."""
+def embeddings(sampler: Sampler, x: Tensor, y: Tensor | None) -> Tensor:
+    """Return the embeddings of a training set, for samplers that learn from them."""
     with torch.no_grad(), seeded(0):
-        return sampler.model.encode(check_training_set(sampler, x), batch_size=1024)
+        return sampler.model.encode(x, y, batch_size=1024)

@@ -1,12 +1,14 @@
 """What the samplers of a latent manifold share: which metric, where chains start, how they went."""
 
 import logging
+from abc import abstractmethod
 from typing import Any, ClassVar, Literal, Self, TypedDict, get_args
 
 import torch
 from torch import Tensor
 
 from chartae.checks import check_choice, check_integer, check_number
+from chartae.distributions import DiagonalNormal
 from chartae.errors import ConfigurationError
 from chartae.geometry import (
     Chain,
@@ -18,9 +20,9 @@ from chartae.geometry import (
 )
 from chartae.models import Autoencoder
 from chartae.randomness import make_generator, seeded
-from chartae.samplers.base import Sampler, check_training_set
+from chartae.samplers.base import Sampler, check_training_set, posterior_of
 
-__all__ = ["Geometry", "ManifoldOptions", "ManifoldSampler"]
+__all__ = ["ChainSampler", "Geometry", "ManifoldOptions", "ManifoldSampler"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +45,7 @@ class ManifoldSampler(Sampler):
 
     The target is the `ManifoldDensity` of a metric: :math:`1/\sqrt{\det G}` for the metric of an
     RHVAE, :math:`\sqrt{\det G}` for that of a vanilla VAE's posteriors; the metric knows which.
-    One chain gives one latent, from a code drawn at random. A subclass says how a chain moves:
-    `run`.
+    A subclass says how latents are drawn from it.
 
     Args:
         model: a trained model that has a metric (`RHVAE`), or a Gaussian posterior.
@@ -60,9 +61,6 @@ class ManifoldSampler(Sampler):
         regularization: :math:`\lambda` > 0, the metric in the void.
         max_chains: chains run at once; more latents are drawn in blocks.
 
-    Attributes:
-        diagnostics: the `Chain` of the last draw's last block, with its acceptance and divergences.
-
     Raises:
         ConfigurationError: if the model has no such metric, or an argument is out of range.
     """
@@ -71,11 +69,6 @@ class ManifoldSampler(Sampler):
     means: Tensor
     variances: Tensor
     fitted_rho: Tensor
-    diagnostics: Chain | None = None
-    least_acceptance: ClassVar[float]
-    """The share of accepted steps below which there is a warning ..."""
-    remedy: ClassVar[str]
-    """... that says what to do."""
 
     def __init__(
         self,
@@ -99,42 +92,53 @@ class ManifoldSampler(Sampler):
         check_number("regularization", regularization, above=0.0)
         check_integer("max_chains", max_chains, minimum=1)
         super().__init__(model)
-        own = hasattr(type(model), "metric")
+        own = _has_metric(model)
         if geometry == "model" and not own:
             raise ConfigurationError(
                 f"geometry='model': {type(model).__name__} has no metric; expected an RHVAE"
             )
         self.uses_model_metric = own and geometry != "posterior"
-        if not (self.uses_model_metric or callable(getattr(model, "posterior", None))):
-            raise ConfigurationError(
-                f"{type(model).__name__} has neither a metric nor a posterior: "
-                f"{type(self).__name__} expects a model with a Gaussian one, such as a VAE"
-            )
         self.geometry, self.num_centroids, self.selection = geometry, num_centroids, selection
         self.rho, self.regularization, self.max_chains = rho, regularization, max_chains
         # Shapes matter to `load`, which lets only the first dimension grow.
         self.means = self.means.reshape(0, model.latent_dim)
         self.variances = self.variances.reshape(0, model.latent_dim)
 
-    def fit(self, x: Tensor | None = None) -> Self:
+    @classmethod
+    def obstacle(cls, model: Autoencoder) -> str | None:
+        """Return why a model has no manifold: no metric, and no Gaussian posterior to make one."""
+        if reason := super().obstacle(model):
+            return reason
+        if _has_metric(model):
+            return None
+        posterior = posterior_of(model)
+        if isinstance(posterior, DiagonalNormal):
+            return None
+        lacks = "posterior" if posterior is None else "Gaussian posterior"
+        return f"it has neither a metric nor a {lacks}"
+
+    def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
         """Make the metric of the posteriors of the training set ``x``, ``(N, *input_shape)``.
 
         With the model's own metric x is not needed; it is checked that the model has been trained.
+        In a model with conditions ``y`` the posteriors are q(z|x, y), and their metric is one for
+        all conditions.
 
         Raises:
-            ConfigurationError: if the posterior is not Gaussian; if a model with a metric of its
-                own has not been trained.
-            DataError: if x is needed, and is not a tensor that the model accepts.
+            ConfigurationError: if a model with a metric of its own has not been trained.
+            DataError: if x is needed, and is not a tensor that the model accepts, or y not its
+                conditions.
         """
         if self.uses_model_metric:
             self.check_fitted()
             return self
         model: Any = self.model
-        x = check_training_set(self, x)
+        x, y = check_training_set(self, x, y)
         with seeded(0):
             metric = PosteriorMetric.from_model(
                 model,
                 x,
+                y,
                 num_centroids=min(self.num_centroids or len(x), len(x)),
                 selection=self.selection,
                 rho=self.rho,
@@ -170,11 +174,27 @@ class ManifoldSampler(Sampler):
             self.means, self.variances, float(self.fitted_rho), self.regularization
         )
 
+
+class ChainSampler(ManifoldSampler):
+    """Base of the manifold samplers whose latents are the ends of chains, one a latent.
+
+    Chains start from codes drawn at random. A subclass says how they move: `run`.
+
+    Attributes:
+        diagnostics: the `Chain` of the last draw's last block, with its acceptance and divergences.
+    """
+
+    diagnostics: Chain | None = None
+    least_acceptance: ClassVar[float]
+    """The share of accepted steps below which there is a warning ..."""
+    remedy: ClassVar[str]
+    """... that says what to do."""
+
+    @abstractmethod
     def run(self, density: ManifoldDensity, start: Tensor, generator: torch.Generator) -> Chain:
         """Return chains of the density from starting points, ``(chains, d)``."""
-        raise NotImplementedError
 
-    def draw_latents(self, n: int, seed: int) -> Tensor:
+    def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         metric: Any = self.metric
         density, centroids = ManifoldDensity(metric), metric.centroids
         device, name = centroids.device, type(self).__name__
@@ -212,3 +232,7 @@ class ManifoldSampler(Sampler):
                 name,
                 r_hat,
             )
+
+
+def _has_metric(model: Autoencoder) -> bool:
+    return hasattr(type(model), "metric")

@@ -9,7 +9,7 @@ from chartae.checks import check_integer, check_number
 from chartae.errors import DataError
 from chartae.models import Autoencoder
 from chartae.randomness import derive_seed, make_generator
-from chartae.samplers.base import Sampler, embeddings
+from chartae.samplers.base import Sampler, check_training_set, embeddings
 
 __all__ = ["MixtureSampler"]
 
@@ -17,11 +17,17 @@ __all__ = ["MixtureSampler"]
 class MixtureSampler(Sampler):
     """Draw latents from a Gaussian mixture fitted ex post (Ghosh et al., 2020).
 
+    A model with conditions has one mixture for all of them: what latents hold besides y is fitted,
+    and how it depends on y is not; `FlowSampler` does that.
+
     Args:
-        model: a trained model.
+        model: a trained model whose latents are vectors.
         num_components: components of the mixture.
         regularization: added to the diagonal of every covariance, positive.
         seed: of the mixture's initialisation.
+
+    Raises:
+        ConfigurationError: for a model with other latents, or an argument out of range.
     """
 
     fitted_buffers: ClassVar[tuple[str, ...]] = ("weights", "means", "factors")
@@ -47,16 +53,16 @@ class MixtureSampler(Sampler):
         self.means = self.means.reshape(0, d)
         self.factors = self.factors.reshape(0, d, d)
 
-    def fit(self, x: Tensor | None = None) -> Self:
-        """Fit the mixture to the embeddings of ``x``, ``(N, *input_shape)``.
+    def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
+        """Fit the mixture to the embeddings of ``x``, ``(N, *input_shape)``, with conditions ``y``.
 
         Raises:
-            DataError: if x is not a tensor that the model accepts, or there are fewer observations
-                than components, or than 2.
+            DataError: if x is not a tensor that the model accepts, or y not its conditions, or
+                there are fewer observations than components, or than 2.
         """
         from sklearn.mixture import GaussianMixture
 
-        codes = embeddings(self, x)
+        codes = embeddings(self, *check_training_set(self, x, y))
         needed = max(2, self.num_components)
         if len(codes) < needed:
             raise DataError(
@@ -73,7 +79,7 @@ class MixtureSampler(Sampler):
         self.factors = torch.linalg.cholesky(torch.as_tensor(mixture.covariances_)).to(codes)
         return self
 
-    def draw_latents(self, n: int, seed: int) -> Tensor:
+    def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         generator = make_generator(seed, "component")
         component = torch.multinomial(
             self.weights.cpu(), n, replacement=True, generator=generator

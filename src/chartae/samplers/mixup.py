@@ -81,7 +81,7 @@ class MixupSampler(ManifoldSampler):
             return self.metric
         return ConformalMetric.avoiding_the_void(self.metric, self.strength)
 
-    def draw_latents(self, n: int, seed: int) -> Tensor:
+    def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         metric = self.path_metric
         codes = metric.landmarks
         if len(codes) < 2:

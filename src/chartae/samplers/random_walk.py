@@ -8,12 +8,12 @@ from torch import Tensor
 from chartae.checks import check_integer, check_number
 from chartae.geometry import Chain, ManifoldDensity, random_walk
 from chartae.models import Autoencoder
-from chartae.samplers.manifold import ManifoldOptions, ManifoldSampler
+from chartae.samplers.manifold import ChainSampler, ManifoldOptions
 
 __all__ = ["RandomWalkSampler"]
 
 
-class RandomWalkSampler(ManifoldSampler):
+class RandomWalkSampler(ChainSampler):
     r"""Draw latents by a Riemannian random walk (thesis chapter 2, Algorithm 3).
 
     Each step follows a geodesic of random velocity, and is accepted or not: see `random_walk`. As

@@ -8,12 +8,12 @@ from torch import Tensor
 from chartae.checks import check_integer, check_number
 from chartae.geometry import Chain, ManifoldDensity, NeighbourMetric, PosteriorMetric, hmc
 from chartae.models import Autoencoder
-from chartae.samplers.manifold import ManifoldOptions, ManifoldSampler
+from chartae.samplers.manifold import ChainSampler, ManifoldOptions
 
 __all__ = ["VolumeSampler"]
 
 
-class VolumeSampler(ManifoldSampler):
+class VolumeSampler(ChainSampler):
     r"""Draw latents uniformly from the manifold of a model, by HMC (thesis eq. 1.8, Alg. 5).
 
     The target is that of `ManifoldSampler`, high where the data are;

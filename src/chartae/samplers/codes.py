@@ -1,0 +1,132 @@
+"""Latents from an autoregressive model of the codes of a vector-quantised model."""
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from chartae.checks import check_integer
+from chartae.errors import ConfigurationError
+from chartae.models import Autoencoder
+from chartae.models.vqvae import HRQVAE, VQVAE
+from chartae.randomness import make_generator, seeded
+from chartae.samplers.learned import LearnedSampler, LearningOptions
+from chartae.samplers.pixelcnn import PixelCNN
+
+__all__ = ["CodeSampler"]
+
+BLOCK = 1024
+"""Grids drawn at once."""
+
+
+class CodeSampler(LearnedSampler):
+    r"""Draw latents from a `PixelCNN` over the codes of a `VQVAE` or `HRQVAE`.
+
+    .. math:: c \sim \prod_i p(c_i | c_{<i}, y), \quad z = e(c)
+
+    The network is trained by cross-entropy on the codes of the training set, in the order of rows;
+    the levels of an HRQVAE's place come one after the other. Grids of one dimension are one row.
+
+    Args:
+        model: a trained model whose latents are codes, on a grid of one or two dimensions.
+        channels: width of the network.
+        num_layers: gated layers.
+        kernel_size: of its convolutions, odd, at least 3; a place sees ``num_layers`` times
+            half of it far.
+        options: ``epochs``, ``batch_size``, ``learning_rate``, ``patience``, ``held_out`` and
+            ``seed``, as in `LearnedSampler`.
+
+    Raises:
+        ConfigurationError: for a model with other latents, or an argument out of range.
+
+    >>> import chartae
+    >>> model = chartae.VQVAE((8, 8), latent_dim=8, grid=(2, 2), num_codes=16).eval()
+    >>> sampler = CodeSampler(model, channels=8, num_layers=2, epochs=2)
+    >>> sampler.fit(torch.rand(20, 8, 8)).sample(5, seed=0).shape
+    torch.Size([5, 8, 8])
+    """
+
+    model: VQVAE
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        channels: int = 64,
+        num_layers: int = 5,
+        kernel_size: int = 5,
+        **options: Unpack[LearningOptions],
+    ) -> None:
+        check_integer("channels", channels, minimum=1)
+        check_integer("num_layers", num_layers, minimum=1)
+        check_integer("kernel_size", kernel_size, minimum=3)
+        if kernel_size % 2 == 0:
+            raise ConfigurationError(f"kernel_size={kernel_size}: expected an odd number")
+        super().__init__(model, **options)
+        self.channels, self.num_layers, self.kernel_size = channels, num_layers, kernel_size
+        self.network = self._make_network()
+
+    @classmethod
+    def obstacle(cls, model: Autoencoder) -> str | None:
+        """Return why the model has no codes in rows and columns."""
+        if not isinstance(model, VQVAE):
+            return "its latents are no codes of a codebook"
+        dims = len(model.grid)
+        return None if dims <= 2 else f"its codes are on a grid of {dims} dimensions"
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the grid of codes."""
+        *rows, columns = self.model.grid
+        return (rows[0] if rows else 1), columns
+
+    def _make_network(self) -> PixelCNN:
+        """Return the network, with new weights."""
+        model = self.model
+        with seeded(self.seed, "network"):
+            network = PixelCNN(
+                model.num_codes,
+                model.num_levels,
+                model.condition_dim,
+                self.channels,
+                self.num_layers,
+                self.kernel_size,
+            )
+        return network.to(device=self.model.device, dtype=self.model.dtype)
+
+    def learn(self, x: Tensor, y: Tensor | None, train: Tensor, held_out: Tensor) -> None:
+        self.network = self._make_network()
+        codes = self._codes(x, y)
+
+        def loss(codes: Tensor, y: Tensor | None) -> Tensor:
+            return -self.log_prob(codes, y).mean() / codes[0].numel()
+
+        self.train_network(self.network, loss, codes, y, train, held_out)
+
+    @torch.no_grad()
+    def _codes(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Return the codes of the training set, ``(N, *grid)`` or ``(N, *grid, levels)``."""
+        pieces = [x.split(BLOCK)] + ([] if y is None else [y.split(BLOCK)])
+        return torch.cat([self.model.codes(*piece) for piece in zip(*pieces, strict=True)])
+
+    def log_prob(self, codes: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the log probability of codes, as the model gives them, in nats: ``(n,)``."""
+        places = codes.reshape(len(codes), *self.grid, -1)
+        return self.network.log_prob(places, self._given(y))
+
+    def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
+        levels = (self.model.num_levels,) if isinstance(self.model, HRQVAE) else ()
+        blocks = []
+        for done in range(0, n, BLOCK):
+            size, rows = min(BLOCK, n - done), slice(done, done + BLOCK)
+            codes = self.network.sample(
+                size,
+                self.grid,
+                make_generator(seed, "CodeSampler", done),
+                self._given(None if y is None else y[rows]),
+            )
+            codes = codes.reshape(size, *self.model.grid, *levels)
+            blocks.append(self.model.embed_codes(codes))
+        return torch.cat(blocks)
+
+    def _given(self, y: Tensor | None) -> Tensor | None:
+        return self.model.condition(y) if self.model.condition_dim else None
