@@ -9,7 +9,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from chartae import fit
 from chartae.errors import ConfigurationError
 from chartae.models import MSSSIMVAE, VAEGAN
-from chartae.models.distance import ms_ssim_distance
+from chartae.nn import make_distance
 
 
 def images(shape, seed=0):
@@ -22,7 +22,7 @@ def test_large_images_get_the_published_index():
     expected = multiscale_structural_similarity_index_measure(
         near, x, data_range=1.0, reduction="none", normalize="simple"
     )
-    torch.testing.assert_close(ms_ssim_distance((1, 192, 192))(x, near), 1 - expected)
+    torch.testing.assert_close(make_distance("ms_ssim", (1, 192, 192))(x, near), 1 - expected)
 
 
 SHAPES = [(8, 8), (3, 6, 4), (28, 28), (3, 32, 32), (1, 64, 64), (1, 9, 10, 11)]
@@ -30,7 +30,7 @@ SHAPES = [(8, 8), (3, 6, 4), (28, 28), (3, 32, 32), (1, 64, 64), (1, 9, 10, 11)]
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_it_is_a_distance_of_images_of_any_size(shape):
-    distance = ms_ssim_distance(shape)
+    distance = make_distance("ms_ssim", shape)
     x, other = images(shape), images(shape, 1)
     torch.testing.assert_close(distance(x, x), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(distance(x, other), distance(other, x))
@@ -42,7 +42,7 @@ def test_it_is_a_distance_of_images_of_any_size(shape):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_its_gradient_is_finite_even_for_flat_images(shape):
-    distance = ms_ssim_distance(shape)
+    distance = make_distance("ms_ssim", shape)
     for x in (torch.zeros(2, *shape), images(shape)[:2]):
         guess = torch.full_like(x, 0.5).requires_grad_()
         distance(x, guess).sum().backward()

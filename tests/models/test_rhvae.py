@@ -11,9 +11,8 @@ import chartae
 from chartae.data import digits
 from chartae.distributions import DiagonalNormal
 from chartae.errors import ConfigurationError
-from chartae.geometry import CentroidMetric, PosteriorMetric
+from chartae.geometry import CentroidMetric, PosteriorMetric, posterior_reach, scott_temperature
 from chartae.models import RHVAE
-from chartae.models.rhvae import posterior_reach, scott_temperature
 from chartae.nn import MetricNetwork
 
 SMALL = {"encoder": {"name": "mlp", "hidden": [64]}, "decoder": {"name": "mlp", "hidden": [64]}}

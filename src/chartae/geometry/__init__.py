@@ -21,6 +21,7 @@ from chartae.geometry.neighbours import NeighbourMetric
 from chartae.geometry.posterior import PosteriorMetric, Reach
 from chartae.geometry.pullback import PullbackMetric
 from chartae.geometry.random_walk import WrappedNormal, random_walk
+from chartae.geometry.reach import posterior_reach, scott_temperature
 from chartae.geometry.selection import Selection, nearest_neighbour_distances, select_centroids
 from chartae.geometry.statistics import KMeans, frechet_mean, kmeans, pairwise_distances
 
@@ -60,7 +61,9 @@ __all__ = [
     "nearest_neighbour_distances",
     "pairwise_distances",
     "parallel_transport",
+    "posterior_reach",
     "random_walk",
+    "scott_temperature",
     "select_centroids",
     "shortest_paths",
     "split_r_hat",

@@ -13,6 +13,7 @@ from chartae.nn.conv import (
     resnet_encoder,
 )
 from chartae.nn.discriminator import Discriminator
+from chartae.nn.distances import make_distance
 from chartae.nn.metric import MetricNetwork
 from chartae.nn.mlp import mlp_decoder, mlp_encoder
 from chartae.nn.registry import (
@@ -42,6 +43,7 @@ __all__ = [
     "conv_encoder",
     "conv_map_decoder",
     "conv_map_encoder",
+    "make_distance",
     "mlp_decoder",
     "mlp_encoder",
     "output_features",

@@ -1,0 +1,42 @@
+"""How far the bumps of a metric should reach, from the posteriors that they stand on."""
+
+import math
+
+import torch
+
+from chartae.distributions import DiagonalNormal
+from chartae.geometry.selection import nearest_neighbour_distances
+
+__all__ = ["posterior_reach", "scott_temperature"]
+
+
+@torch.no_grad()
+def scott_temperature(posterior: DiagonalNormal) -> float:
+    r"""Return a temperature for a metric around N posteriors over d coordinates.
+
+    :math:`T = 0.7 \sqrt d \, N^{-1/(d+4)} \sigma`, with :math:`\sigma^2` the mean variance of a
+    coordinate under the aggregated posterior: a little less than Scott's rule (1992) for a kernel
+    density, because overlapping bumps multiply in the volume. Before training the codes nearly
+    coincide, and the posteriors' own variance keeps the bumps from being narrower than the latents
+    that move on them.
+    """
+    n, d = posterior.mean.shape
+    variance = posterior.mean.var(0, correction=0).mean() + posterior.variance.mean()
+    scott: float = n ** (-1.0 / (d + 4))
+    return 0.7 * math.sqrt(d * variance.item()) * scott
+
+
+@torch.no_grad()
+def posterior_reach(posterior: DiagonalNormal) -> float:
+    r"""Return a rho for the metric of N posteriors over d coordinates.
+
+    :math:`\rho^2 = d + m^2`, with m the median distance from a mean to its nearest neighbour, in
+    the neighbour's standard deviations. Codes are then bridged, and latents drawn from their own
+    posterior, whose squared distances are d on average, never fall into the void: before training
+    the means nearly coincide, and m is next to nothing.
+    """
+    n, d = posterior.mean.shape
+    if n == 1:
+        return math.sqrt(d)
+    distances = nearest_neighbour_distances(posterior.mean, posterior.variance)
+    return math.hypot(math.sqrt(d), distances.median().item())
