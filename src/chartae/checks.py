@@ -14,6 +14,8 @@ __all__ = [
     "check_finite",
     "check_floating",
     "check_integer",
+    "check_labels",
+    "check_mask",
     "check_number",
     "check_shape",
 ]
@@ -108,3 +110,24 @@ def check_shape(name: str, value: Tensor, expected: Sequence[int | str]) -> None
     if not matches:
         wanted = ", ".join(map(str, expected))
         raise DataError(f"{name} has shape {shape}: expected ({wanted})")
+
+
+def check_labels(name: str, value: object, count: int, num_classes: int) -> None:
+    """Raise `DataError` unless ``value`` is ``(count,)`` int64, each in [0, num_classes)."""
+    if not isinstance(value, Tensor) or value.dtype != torch.int64:
+        given = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise DataError(f"{name} is {given}: expected labels, a tensor of torch.int64")
+    check_shape(name, value, (count,))
+    if count and not 0 <= int(value.min()) <= int(value.max()) < num_classes:
+        raise DataError(
+            f"{name} ranges from {int(value.min())} to {int(value.max())}: expected labels from 0 "
+            f"to {num_classes - 1}"
+        )
+
+
+def check_mask(name: str, value: object, shape: Sequence[int | str]) -> None:
+    """Raise `DataError` unless ``value`` is a boolean tensor of ``shape``."""
+    if not isinstance(value, Tensor) or value.dtype != torch.bool:
+        given = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise DataError(f"{name} is {given}: expected a tensor of torch.bool")
+    check_shape(name, value, shape)

@@ -93,12 +93,12 @@ def test_a_conditional_rhvae_has_one_metric_for_all_classes(digits):
 @pytest.mark.parametrize(
     ("given", "y", "message"),
     [
-        (10, None, r"y is missing: this VAE has 10 \(argument conditions\)"),
-        (None, LABELS, r"y is given: this VAE has none \(argument conditions\)"),
+        (10, None, r"y is missing: this VAE has 10 \(conditions\)"),
+        (None, LABELS, r"y is given: this VAE has none \(conditions\)"),
         (10, LABELS.float(), "y is torch.float32: expected labels, a tensor of torch.int64"),
         (10, LABELS.tolist(), "y is list: expected labels, a tensor of torch.int64"),
         (10, LABELS[:5], r"y has shape \(5,\): expected \(64\)"),
-        (9, LABELS, r"y ranges from 0 to 9: this VAE has conditions=9, labels from 0 to 8"),
+        (9, LABELS, "y ranges from 0 to 9: expected labels from 0 to 8"),
         (10, LABELS - 1, "y ranges from -1 to 8"),
         ((2,), LABELS, "y has dtype torch.int64: expected torch.float32 or torch.float64"),
         ((3,), VECTORS, r"y has shape \(64, 2\): expected \(64, 3\)"),

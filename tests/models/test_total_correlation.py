@@ -8,9 +8,10 @@ from torch import nn
 from torch.distributions import MultivariateNormal
 
 from chartae.distributions import DiagonalNormal
+from chartae.distributions.aggregate import log_shares
 from chartae.models import BetaTCVAE, FactorVAE
 from chartae.models.adversarial import discriminator_loss
-from chartae.models.total_correlation import _log_weights, permuted
+from chartae.models.total_correlation import permuted
 
 COVARIANCE = torch.tensor([[1.0, 0.7], [0.7, 1.5]]).double()
 NOISE = 0.3
@@ -52,7 +53,7 @@ def test_stratified_sampling_is_unbiased_for_the_density():
     # Over the choice of the others in the batch, the estimate of q(z_1) is the mixture of all N.
     size, batch = 7, 4
     density = torch.rand(size, generator=torch.Generator().manual_seed(0)).double()
-    weights = _log_weights(batch, size, "mss").exp().double()
+    weights = log_shares(batch, size, "mss").exp().double()
     torch.manual_seed(0)
     estimates = []
     for _ in range(20000):
@@ -65,14 +66,14 @@ def test_stratified_sampling_is_unbiased_for_the_density():
 
 def test_weights_are_those_of_chen_et_al():
     size, batch = 100, 5
-    weights = _log_weights(batch, size, "mss").exp()
+    weights = log_shares(batch, size, "mss").exp()
     torch.testing.assert_close(weights.diagonal(), torch.full((5,), 1 / size))
     # The whole set in one batch is exact but for the share of one sample: rows sum to 1.
-    rows = _log_weights(size, size, "mss").exp().sum(1)
+    rows = log_shares(size, size, "mss").exp().sum(1)
     torch.testing.assert_close(rows, torch.full((size,), rows[0].item()))
     assert rows[0].item() == pytest.approx(1.0, abs=1.0 / size)
     torch.testing.assert_close(
-        _log_weights(batch, size, "mws").exp(), torch.full((5, 5), 1 / (size * batch))
+        log_shares(batch, size, "mws").exp(), torch.full((5, 5), 1 / (size * batch))
     )
 
 

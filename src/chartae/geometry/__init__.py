@@ -21,7 +21,7 @@ from chartae.geometry.neighbours import NeighbourMetric
 from chartae.geometry.posterior import PosteriorMetric, Reach
 from chartae.geometry.pullback import PullbackMetric
 from chartae.geometry.random_walk import WrappedNormal, random_walk
-from chartae.geometry.reach import posterior_reach, scott_temperature
+from chartae.geometry.reach import mean_overlap, posterior_reach, scott_temperature
 from chartae.geometry.selection import Selection, nearest_neighbour_distances, select_centroids
 from chartae.geometry.statistics import KMeans, frechet_mean, kmeans, pairwise_distances
 
@@ -58,6 +58,7 @@ __all__ = [
     "kmeans",
     "length",
     "logarithmic_map",
+    "mean_overlap",
     "nearest_neighbour_distances",
     "pairwise_distances",
     "parallel_transport",

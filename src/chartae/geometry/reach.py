@@ -3,11 +3,13 @@
 import math
 
 import torch
+from torch import Tensor
 
 from chartae.distributions import DiagonalNormal
+from chartae.geometry.centroid import squared_distances
 from chartae.geometry.selection import nearest_neighbour_distances
 
-__all__ = ["posterior_reach", "scott_temperature"]
+__all__ = ["mean_overlap", "posterior_reach", "scott_temperature"]
 
 
 @torch.no_grad()
@@ -40,3 +42,19 @@ def posterior_reach(posterior: DiagonalNormal) -> float:
         return math.sqrt(d)
     distances = nearest_neighbour_distances(posterior.mean, posterior.variance)
     return math.hypot(math.sqrt(d), distances.median().item())
+
+
+def mean_overlap(centroids: Tensor, temperature: float) -> Tensor:
+    r"""Return the mean over i of :math:`\sum_j e^{-\|c_i - c_j\|^2 / T^2}`: a scalar, at least 1.
+
+    Args:
+        centroids: the :math:`c_i`, ``(N, d)``.
+        temperature: T, positive.
+    """
+    offset = centroids - centroids.detach().mean(0)
+    # In pieces: (N, N) distances of a large training set would not fit in memory.
+    sums = [
+        torch.exp(-squared_distances(piece, offset) / temperature**2).sum()
+        for piece in offset.split(1024)
+    ]
+    return torch.stack(sums).sum() / len(centroids)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from chartae.checks import check_number
 from chartae.errors import ConfigurationError
 from chartae.models.adversarial import discriminator_loss, maker_loss
-from chartae.models.base import Losses, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["AAE"]
@@ -26,12 +26,10 @@ class AAE(VariationalAutoencoder):
     (a `WAE` with the same discriminator) it has codes only.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         weight: :math:`\lambda`, at least 0.
         stochastic: whether the encoder is Gaussian, or deterministic.
         discriminator: its body, as in `FactorVAE`.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     opponents = ("discriminator",)
@@ -57,7 +55,7 @@ class AAE(VariationalAutoencoder):
             del self.posterior_head
             self.code_head = nn.Linear(self.num_features, latent_dim)
 
-    def posterior(self, x: Tensor, y: Tensor | None = None) -> Any:
+    def posterior(self, x: Tensor, y: Extra = None) -> Any:
         """Return q(z|x, y), a `DiagonalNormal`.
 
         Raises:
@@ -69,14 +67,14 @@ class AAE(VariationalAutoencoder):
             )
         return super().posterior(x, y)
 
-    def embed(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def embed(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the posterior mean or the code of each x, without checks."""
         if self.stochastic:
             return super().embed(x, y)
         code: Tensor = self.code_head(self.features(x, y))
         return code
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return the reconstruction with the deception of D, and D's own loss."""
         z = self.posterior(x, y).rsample() if self.stochastic else self.embed(x, y)
         reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()

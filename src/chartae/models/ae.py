@@ -4,7 +4,7 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from chartae.models.base import Autoencoder, Losses, Networks
+from chartae.models.base import Autoencoder, Extra, Losses, Networks
 
 __all__ = ["AE"]
 
@@ -13,9 +13,7 @@ class AE(Autoencoder):
     r"""Autoencoder: minimises :math:`-\log p(x | z = f(x))`, the squared error for a Gaussian.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
-        networks: ``encoder``, ``decoder`` and ``likelihood``, as in `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
 
     >>> import torch
     >>> AE((8, 8), latent_dim=2).reconstruct(torch.rand(5, 8, 8)).shape
@@ -28,12 +26,12 @@ class AE(Autoencoder):
         super().__init__(input_shape, latent_dim, **networks)
         self.code_head = nn.Linear(self.num_features, latent_dim)
 
-    def embed(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def embed(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the code of each x, without checks."""
         code: Tensor = self.code_head(self.features(x, y))
         return code
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         r"""Return the mean of :math:`-\log p(x|z)` at the code of x."""
         reconstruction = -self.likelihood(self.embed(x, y), y).log_prob(x, mask).mean()
         return Losses.of(reconstruction, reconstruction=reconstruction)

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from chartae.checks import check_finite, check_floating, check_integer, check_shape
+from chartae.checks import (
+    check_finite,
+    check_floating,
+    check_integer,
+    check_labels,
+    check_mask,
+    check_shape,
+)
 from chartae.distributions import (
     DiagonalNormalHead,
     Likelihood,
@@ -23,10 +30,12 @@ from chartae.errors import ConfigurationError, DataError
 from chartae.nn import NetworkSpec, build_decoder, build_encoder, output_features
 from chartae.persistence import register, save
 
-__all__ = ["Autoencoder", "Conditions", "Losses", "Networks", "VariationalAutoencoder"]
+__all__ = ["Autoencoder", "Conditions", "Extra", "Losses", "Networks", "VariationalAutoencoder"]
 
 Shape = tuple[int, ...]
 Batch = Mapping[str, Tensor]
+Extra = Tensor | None
+"""Conditions or a mask of a batch, where there are any."""
 Conditions = int | tuple[int] | None
 
 
@@ -140,7 +149,7 @@ class Autoencoder(nn.Module):
 
     # --- the contract -------------------------------------------------------------------------
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return what training minimises on a batch: scalars, averaged over the batch.
 
         A model of yours names in its signature which of ``y`` and ``mask`` it takes.
@@ -153,7 +162,7 @@ class Autoencoder(nn.Module):
         """
         raise NotImplementedError
 
-    def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def features(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return what the encoder makes of x and its conditions, ``(batch, num_features)``."""
         features: Tensor = self.encoder(x)
         features = features.reshape(len(x), -1)
@@ -161,7 +170,7 @@ class Autoencoder(nn.Module):
             features = self.conditioning(torch.cat([features, self.condition(y)], -1))
         return features
 
-    def embed(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def embed(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the latent of each x, without checks: what `encode` is made of."""
         raise NotImplementedError
 
@@ -201,9 +210,7 @@ class Autoencoder(nn.Module):
 
     # --- what users call ----------------------------------------------------------------------
 
-    def encode(
-        self, x: Tensor, y: Tensor | None = None, *, batch_size: int | None = None
-    ) -> Tensor:
+    def encode(self, x: Tensor, y: Extra = None, *, batch_size: int | None = None) -> Tensor:
         """Return the embedding of x, without randomness: ``(batch, latent_dim)``.
 
         Args:
@@ -219,9 +226,7 @@ class Autoencoder(nn.Module):
         self.check_conditions("y", y, len(x))
         return _in_pieces(self.embed, x, y, batch_size)
 
-    def decode(
-        self, z: Tensor, y: Tensor | None = None, *, batch_size: int | None = None
-    ) -> Tensor:
+    def decode(self, z: Tensor, y: Extra = None, *, batch_size: int | None = None) -> Tensor:
         """Return the likelihood's mean, in the range of the data: ``(batch, *input_shape)``.
 
         Args:
@@ -237,11 +242,11 @@ class Autoencoder(nn.Module):
         self.check_conditions("y", y, len(z))
         return _in_pieces(lambda z, y: self.likelihood(z, y).mean, z, y, batch_size)
 
-    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def reconstruct(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the decoded embedding of x, ``(batch, *input_shape)``."""
         return self.decode(self.encode(x, y), y)
 
-    def likelihood(self, z: Tensor, y: Tensor | None = None) -> Observation:
+    def likelihood(self, z: Tensor, y: Extra = None) -> Observation:
         """Return p(x|z, y) for z ``(..., batch, latent_dim)``; its ``log_prob`` takes a mask."""
         inputs = z
         if self.condition_dim:
@@ -266,48 +271,35 @@ class Autoencoder(nn.Module):
 
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` unless x has the model's shape and dtype, in the likelihood's range."""
-        check_floating(name, x)
-        check_shape(name, x, ("batch", *self.input_shape))
+        self._check_tensor(name, x, ("batch", *self.input_shape))
         if len(x) == 0:
             raise DataError(f"{name} is empty: expected at least one observation")
-        if x.dtype != self.dtype:
-            raise DataError(
-                f"{name} has dtype {x.dtype}: the model has {self.dtype}; convert one of them"
-            )
         self.observation_model.check_data(name, x)
 
     def check_latents(self, name: str, z: Tensor) -> None:
         """Raise `DataError` unless z is ``(batch, latent_dim)``, of the model's dtype, finite."""
-        check_floating(name, z)
-        check_shape(name, z, ("batch", self.latent_dim))
-        if z.dtype != self.dtype:
-            raise DataError(f"{name} has dtype {z.dtype}: the model has {self.dtype}")
+        self._check_tensor(name, z, ("batch", self.latent_dim))
         check_finite(name, z)
 
     def check_conditions(self, name: str, y: Tensor | None, count: int) -> None:
         """Raise `DataError` unless y is what the model asks for: ``count`` conditions, or None."""
-        kind = type(self).__name__
         if self.conditions is None or y is None:
             if (y is None) != (self.conditions is None):
                 wanted = "has none" if self.conditions is None else f"has {self.conditions}"
-                given = "missing" if y is None else "given"
-                raise DataError(f"{name} is {given}: this {kind} {wanted} (argument conditions)")
-            return
-        if isinstance(self.conditions, tuple):
-            check_floating(name, y)
-            check_shape(name, y, (count, *self.conditions))
-            if y.dtype != self.dtype:
-                raise DataError(f"{name} has dtype {y.dtype}: the model has {self.dtype}")
+                given = f"{name} is missing" if y is None else f"{name} is given"
+                raise DataError(f"{given}: this {type(self).__name__} {wanted} (conditions)")
+        elif isinstance(self.conditions, int):
+            check_labels(name, y, count, self.conditions)
+        else:
+            self._check_tensor(name, y, (count, *self.conditions))
             check_finite(name, y)
-            return
-        if not isinstance(y, Tensor) or y.dtype != torch.int64:
-            given = str(y.dtype) if isinstance(y, Tensor) else type(y).__name__
-            raise DataError(f"{name} is {given}: expected labels, a tensor of torch.int64")
-        check_shape(name, y, (count,))
-        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.conditions:
+
+    def _check_tensor(self, name: str, value: Tensor, shape: Sequence[int | str]) -> None:
+        check_floating(name, value)
+        check_shape(name, value, shape)
+        if value.dtype != self.dtype:
             raise DataError(
-                f"{name} ranges from {int(y.min())} to {int(y.max())}: this {kind} has "
-                f"conditions={self.conditions}, labels from 0 to {self.conditions - 1}"
+                f"{name} has dtype {value.dtype}: the model has {self.dtype}; convert one of them"
             )
 
     def batch_keys(self) -> set[str]:
@@ -360,7 +352,7 @@ class VariationalAutoencoder(Autoencoder):
         self.posterior_head: nn.Module = DiagonalNormalHead(self.num_features, latent_dim)
         self.kl_weight = 1.0
 
-    def posterior(self, x: Tensor, y: Tensor | None = None) -> Any:
+    def posterior(self, x: Tensor, y: Extra = None) -> Any:
         """Return q(z|x, y) for x ``(batch, *input_shape)``.
 
         A distribution with ``rsample_and_log_prob``, ``rsample`` and ``mean``; here a
@@ -368,34 +360,24 @@ class VariationalAutoencoder(Autoencoder):
         """
         return self.posterior_head(self.features(x, y))
 
-    def prior(self, y: Tensor | None = None) -> Any:
+    def prior(self, y: Extra = None) -> Any:
         """Return p(z|y), here a standard normal over ``(latent_dim,)``, whatever the conditions."""
         return StandardNormal(self.get_buffer("origin"))
 
-    def embed(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def embed(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the posterior mean of each x, without checks."""
         mean: Tensor = self.posterior(x, y).mean
         return mean
 
     def log_weight_terms(
-        self,
-        x: Tensor,
-        num_samples: int = 1,
-        *,
-        y: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor]:
         """Return the two parts of `log_weights`: log p(x|z), and log p(z) - log q(z|x)."""
         z, log_q = self.posterior(x, y).rsample_and_log_prob((num_samples,))
         return self.likelihood(z, y).log_prob(x, mask), self.prior(y).log_prob(z) - log_q
 
     def log_weights(
-        self,
-        x: Tensor,
-        num_samples: int = 1,
-        *,
-        y: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
     ) -> Tensor:
         """Return logs of unbiased estimates of p(x|y), one a sample: ``(num_samples, batch)``.
 
@@ -408,19 +390,14 @@ class VariationalAutoencoder(Autoencoder):
         fit, divergence = self.log_weight_terms(x, num_samples, y=y, mask=mask)
         return fit + divergence
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return minus the ELBO, from one latent for each x."""
         fit, divergence = self.log_weight_terms(x, y=y, mask=mask)
         reconstruction, kl = -fit.mean(), -divergence.mean()
         return Losses.of(reconstruction + self.kl_weight * kl, reconstruction=reconstruction, kl=kl)
 
     def elbo(
-        self,
-        x: Tensor,
-        num_samples: int = 1,
-        *,
-        y: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
     ) -> Tensor:
         """Return the evidence lower bound of each x, averaged over samples: ``(batch,)``.
 
@@ -428,7 +405,8 @@ class VariationalAutoencoder(Autoencoder):
         """
         self.check_data("x", x)
         self.check_conditions("y", y, len(x))
-        _check_mask(mask, x)
+        if mask is not None:
+            check_mask("mask", mask, x.shape)
         check_integer("num_samples", num_samples, minimum=1)
         return self.log_weights(x, num_samples, y=y, mask=mask).mean(0)
 
@@ -438,8 +416,8 @@ class VariationalAutoencoder(Autoencoder):
         x: Tensor,
         num_samples: int = 100,
         *,
-        y: Tensor | None = None,
-        mask: Tensor | None = None,
+        y: Extra = None,
+        mask: Extra = None,
         max_batch: int | None = None,
     ) -> Tensor:
         """Return log p(x|y) by importance sampling, in nats: ``(batch,)``.
@@ -461,7 +439,8 @@ class VariationalAutoencoder(Autoencoder):
         """
         self.check_data("x", x)
         self.check_conditions("y", y, len(x))
-        _check_mask(mask, x)
+        if mask is not None:
+            check_mask("mask", mask, x.shape)
         check_integer("num_samples", num_samples, minimum=1)
         if max_batch is None:
             max_batch = max(1, 2**21 // max(1024, math.prod(self.input_shape)))
@@ -478,15 +457,6 @@ class VariationalAutoencoder(Autoencoder):
                 log_weights = self.log_weights(x[rows], count, **extras)
                 total[rows] = torch.logaddexp(total[rows], log_weights.logsumexp(0))
         return total - math.log(num_samples)
-
-
-def _check_mask(mask: Tensor | None, x: Tensor) -> None:
-    if mask is None:
-        return
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        given = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise DataError(f"mask is {given}: expected a tensor of torch.bool")
-    check_shape("mask", mask, x.shape)
 
 
 def _check_conditions_argument(conditions: Conditions) -> tuple[Conditions, int]:

@@ -2,11 +2,9 @@
 
 from typing import Unpack
 
-from torch import Tensor
-
 from chartae.distributions import DiagonalNormalHead
 from chartae.errors import ConfigurationError
-from chartae.models.base import Networks
+from chartae.models.base import Extra, Networks
 from chartae.models.vae import VAE
 
 __all__ = ["CVAE"]
@@ -23,10 +21,8 @@ class CVAE(VAE):
     holds what they share, the style, so that few samples of one class profit from all others.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         learned_prior: whether p(z|y) is a learned diagonal normal, or the standard normal.
-        networks: the arguments of `Autoencoder`, ``conditions`` among them.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
 
     Raises:
         ConfigurationError: without conditions.
@@ -55,7 +51,7 @@ class CVAE(VAE):
         if learned_prior:
             self.prior_head = DiagonalNormalHead(self.condition_dim, latent_dim)
 
-    def prior(self, y: Tensor | None = None) -> object:
+    def prior(self, y: Extra = None) -> object:
         """Return p(z|y), ``(batch, latent_dim)`` if it is learned, else p(z)."""
         if self.prior_head is None:
             return super().prior(y)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from chartae.checks import check_number
-from chartae.models.base import Losses, Networks
+from chartae.models.base import Extra, Losses, Networks
 from chartae.models.vae import VAE
 from chartae.nn import make_distance
 
@@ -36,10 +36,10 @@ class DistanceVAE(VAE):
 
     def calibration(self, negative_log_likelihood: Tensor) -> dict[str, Tensor]:
         """Return the objective of the likelihood's own parameters, if it has any."""
-        learns = any(True for _ in self.observation_model.parameters())
+        learns = list(self.observation_model.parameters())
         return {"likelihood": negative_log_likelihood} if learns else {}
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return the mean distance plus the divergence."""
         posterior = self.posterior(x, y)
         observation = self.likelihood(posterior.rsample(), y)
@@ -52,9 +52,7 @@ class DistanceVAE(VAE):
 
 def observed(mask: Tensor | None, *images: Tensor) -> Iterable[Tensor]:
     """Return images that are 0 wherever the mask is False, so that no distance comes from there."""
-    if mask is None:
-        return images
-    return [torch.where(mask, image, 0.0) for image in images]
+    return [image if mask is None else torch.where(mask, image, 0.0) for image in images]
 
 
 class MSSSIMVAE(DistanceVAE):
@@ -74,7 +72,7 @@ class MSSSIMVAE(DistanceVAE):
             batches of observations to ``(batch,)`` distances.
         weight: :math:`\lambda` > 0. The similarity is at most 1, and the divergence some nats for
             each informative coordinate: a small weight makes the latents collapse.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
 
     Raises:
         ConfigurationError: for an unknown distance, or observations that are no images.

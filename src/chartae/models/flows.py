@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from chartae.checks import check_integer
 from chartae.distributions.flows import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
 from chartae.errors import ConfigurationError
-from chartae.models.base import Networks, VariationalAutoencoder
+from chartae.models.base import Extra, Networks, VariationalAutoencoder
 
 __all__ = ["IAFVAE", "PlanarFlowVAE"]
 
@@ -29,10 +29,8 @@ class PlanarFlowVAE(VariationalAutoencoder):
     take an `IAFVAE`.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         flows: the flows in order, such as ``"PPPPP"`` or ``"PRPR"``.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
 
     Raises:
         ConfigurationError: if the word is empty, or has another letter.
@@ -54,7 +52,7 @@ class PlanarFlowVAE(VariationalAutoencoder):
         self.flows = flows
         self.steps = nn.ModuleList(FLOWS[letter](latent_dim) for letter in flows)
 
-    def posterior(self, x: Tensor, y: Tensor | None = None) -> Any:
+    def posterior(self, x: Tensor, y: Extra = None) -> Any:
         """Return q(z|x, y), a `FlowPosterior`."""
         return FlowPosterior(super().posterior(x, y), self.flow)
 
@@ -78,12 +76,10 @@ class IAFVAE(VariationalAutoencoder):
     Use it for the tightest bounds with one latent for each x.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         num_flows: number of flows.
         hidden: sizes of the hidden layers of each.
         context_dim: size of the context, 0 for none.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     def __init__(
@@ -108,7 +104,7 @@ class IAFVAE(VariationalAutoencoder):
             for number in range(num_flows)
         )
 
-    def posterior(self, x: Tensor, y: Tensor | None = None) -> Any:
+    def posterior(self, x: Tensor, y: Extra = None) -> Any:
         """Return q(z|x, y), a `FlowPosterior`."""
         features = self.features(x, y)
         context = None if self.context_head is None else self.context_head(features)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_integer, check_number
-from chartae.models.base import Networks, VariationalAutoencoder
+from chartae.models.base import Extra, Networks, VariationalAutoencoder
 
 __all__ = ["HVAE"]
 
@@ -25,13 +25,11 @@ class HVAE(VariationalAutoencoder):
     whose factors cancel (MATH.md section 3).
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         num_leapfrog: number K of leapfrog steps.
         step_size: their size, positive.
         sqrt_beta_0: :math:`\sqrt{\beta_0}` in (0, 1]; the momentum starts divided by it, and is
             cooled step by step. 1 is no tempering.
-        networks: ``encoder``, ``decoder`` and ``likelihood``, as in `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     def __init__(
@@ -58,7 +56,7 @@ class HVAE(VariationalAutoencoder):
         return [1.0 / ((1.0 - inverse) * (k / steps) ** 2 + inverse) for k in range(steps + 1)]
 
     def fit_and_grad(
-        self, x: Tensor, z: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None
+        self, x: Tensor, z: Tensor, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z, y), ``(..., batch)``, and grad_z log p(x, z|y), ``(..., batch, d)``.
 
@@ -74,13 +72,7 @@ class HVAE(VariationalAutoencoder):
         return fit if differentiable else fit.detach(), grad
 
     def flow(
-        self,
-        x: Tensor,
-        z: Tensor,
-        momentum: Tensor,
-        *,
-        y: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, x: Tensor, z: Tensor, momentum: Tensor, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return z_K, v_K and log p(x|z_K), from z_0 and the untempered momentum gamma.
 
@@ -102,12 +94,7 @@ class HVAE(VariationalAutoencoder):
         return z, momentum, fit
 
     def log_weight_terms(
-        self,
-        x: Tensor,
-        num_samples: int = 1,
-        *,
-        y: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z_K), and the rest of the log weight."""
         z0, log_q = self.posterior(x, y).rsample_and_log_prob((num_samples,))

@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 from chartae.checks import check_choice, check_number
 from chartae.distributions.mmd import KERNELS, mmd
 from chartae.errors import ConfigurationError
-from chartae.models.base import Losses, Networks
+from chartae.models.base import Extra, Losses, Networks
 from chartae.models.vae import VAE
 
 __all__ = ["InfoVAE"]
@@ -24,13 +24,11 @@ class InfoVAE(VAE):
     may hold all they can, as long as together they look like the prior.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         alpha: :math:`\alpha`, at most 1; 0 and ``weight`` 1 is a VAE.
         weight: :math:`\lambda`, at least :math:`1 - \alpha`.
         kernel: ``"imq"``, inverse multiquadratics of several widths, or ``"rbf"``.
         bandwidth: standard deviation of the prior for the kernel, positive.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     def __init__(
@@ -54,7 +52,7 @@ class InfoVAE(VAE):
         self.alpha, self.weight = alpha, weight
         self.kernel, self.bandwidth = kernel, bandwidth
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return the reconstruction, and the two weighted divergences."""
         posterior, prior = self.posterior(x, y), self.prior(y)
         z = posterior.rsample()

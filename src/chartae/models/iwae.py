@@ -6,7 +6,7 @@ from typing import Unpack
 from torch import Tensor, nn
 
 from chartae.checks import check_integer, check_number
-from chartae.models.base import Losses, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
 
 __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 
@@ -21,11 +21,8 @@ class IWAE(VariationalAutoencoder):
     broader than the true one.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         num_samples: number S of weights for each x.
-        networks: the arguments of `Autoencoder`: ``encoder``, ``decoder``, ``likelihood``, and
-            ``conditions``.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     def __init__(
@@ -38,18 +35,13 @@ class IWAE(VariationalAutoencoder):
     ) -> None:
         check_integer("num_samples", num_samples, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
-        self.num_samples = num_samples
-
-    @property
-    def total_samples(self) -> int:
-        """How many weights a loss takes for each x."""
-        return self.num_samples
+        self.num_samples = self.total_samples = num_samples
 
     def bound(self, log_weights: Tensor) -> Tensor:
-        """Return the bound that training raises, from weights ``(total_samples, batch)``."""
+        """Return the bound that training raises, from weights ``(S, batch)``."""
         return log_weights.logsumexp(0) - math.log(len(log_weights))
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return minus the bound."""
         fit, divergence = self.log_weight_terms(x, self.total_samples, y=y, mask=mask)
         bound = self.bound(fit + self.kl_weight * divergence).mean()
@@ -65,11 +57,9 @@ class MIWAE(IWAE):
     ratio falls with K and rises with M.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         num_samples: number K of weights in a group.
         num_groups: number M of groups.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     def __init__(
@@ -83,15 +73,10 @@ class MIWAE(IWAE):
     ) -> None:
         check_integer("num_groups", num_groups, minimum=1)
         super().__init__(input_shape, latent_dim, num_samples=num_samples, **networks)
-        self.num_groups = num_groups
-
-    @property
-    def total_samples(self) -> int:
-        """How many weights a loss takes for each x."""
-        return self.num_groups * self.num_samples
+        self.num_groups, self.total_samples = num_groups, num_groups * num_samples
 
     def bound(self, log_weights: Tensor) -> Tensor:
-        """Return the mean of the groups' bounds, from weights ``(total_samples, batch)``."""
+        """Return the mean of the groups' bounds, from M K of them."""
         groups = log_weights.unflatten(0, (self.num_groups, self.num_samples))
         bounds: Tensor = groups.logsumexp(1) - math.log(self.num_samples)
         return bounds.mean(0)
@@ -110,11 +95,9 @@ class PIWAE(MIWAE):
     backward pass.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         num_samples: number K of weights in a group.
         num_groups: number M of groups.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     def optimization_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -123,7 +106,7 @@ class PIWAE(MIWAE):
         inference = [p for p in self.parameters() if p not in generative]
         return {"model": [p for p in self.parameters() if p in generative], "encoder": inference}
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return minus either bound, from the same weights."""
         fit, divergence = self.log_weight_terms(x, self.total_samples, y=y, mask=mask)
         log_weights = fit + self.kl_weight * divergence
@@ -142,11 +125,9 @@ class CIWAE(IWAE):
     Use it between a `VAE` (:math:`\beta = 1`) and an `IWAE` (:math:`\beta = 0`).
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         beta: :math:`\beta` in [0, 1].
         num_samples: number S of weights for each x.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from chartae.distributions import (
     WrappedNormalHead,
 )
 from chartae.errors import DataError
-from chartae.models.base import Networks, VariationalAutoencoder
+from chartae.models.base import Extra, Networks, VariationalAutoencoder
 
 __all__ = ["PoincareVAE"]
 
@@ -42,7 +42,7 @@ class PoincareVAE(VariationalAutoencoder):
         latent_dim: dimension of the ball.
         curvature: c > 0, for a ball of curvature -c and radius :math:`1 / \sqrt c`.
         posterior: ``"wrapped"`` or ``"riemannian"``, posterior and prior alike.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
 
     >>> model = PoincareVAE((8, 8), latent_dim=2, curvature=0.5)
     >>> bool((0.5 * model.encode(torch.rand(4, 8, 8)).square().sum(-1) < 1).all())
@@ -78,7 +78,7 @@ class PoincareVAE(VariationalAutoencoder):
                 *(curvature, latent_dim, depth),
             )
 
-    def prior(self, y: Tensor | None = None) -> Any:
+    def prior(self, y: Extra = None) -> Any:
         """Return the posterior's family at the origin with scale 1, whatever the conditions."""
         origin = self.get_buffer("origin")
         if self.family == "wrapped":

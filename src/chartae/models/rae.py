@@ -8,7 +8,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from chartae.checks import check_choice, check_number
 from chartae.models.ae import AE
-from chartae.models.base import Losses, Networks
+from chartae.models.base import Extra, Losses, Networks
 
 __all__ = ["RAE"]
 
@@ -30,12 +30,10 @@ class RAE(AE):
     a `VAE`'s: its latent space has no prior.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         regularization: ``"l2"``, ``"gp"``, ``"sn"`` or ``"none"``.
         embedding_weight: :math:`\beta`, at least 0.
         weight: :math:`\lambda`, at least 0; of no use to ``"sn"`` and ``"none"``.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class RAE(AE):
                 if isinstance(matrix, Tensor) and matrix.dim() > 1:
                     spectral_norm(layer)
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return the reconstruction, the size of the codes, and the decoder's penalty."""
         z = self.embed(x, y)
         reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()
@@ -72,7 +70,7 @@ class RAE(AE):
             total = total + self.weight * terms["penalty"]
         return Losses.of(total, **terms)
 
-    def penalty(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+    def penalty(self, z: Tensor, y: Extra = None) -> Tensor:
         """Return the norm that is penalised, at codes z ``(batch, d)``: a scalar."""
         if self.regularization == "l2":
             return torch.stack([p.square().sum() for p in self.decoder.parameters()]).sum()

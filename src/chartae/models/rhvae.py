@@ -16,11 +16,11 @@ from chartae.geometry import (
     Local,
     Metric,
     PosteriorMetric,
+    mean_overlap,
     posterior_reach,
     scott_temperature,
-    squared_distances,
 )
-from chartae.models.base import Batch, Networks
+from chartae.models.base import Batch, Extra, Networks
 from chartae.models.hvae import HVAE
 from chartae.nn import MetricNetwork, NetworkSpec
 
@@ -66,7 +66,7 @@ class RHVAE(HVAE):
         num_leapfrog: number K of leapfrog steps.
         step_size: their size.
         sqrt_beta_0: start of the tempering, as in `HVAE`.
-        networks: ``encoder``, ``decoder`` and ``likelihood``, as in `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     fitted_buffers: ClassVar[tuple[str, ...]] = ("centroids", "matrices", "variances")
@@ -116,7 +116,7 @@ class RHVAE(HVAE):
         self.metric_network = None
         if geometry == "learned":
             self.metric_network = MetricNetwork(metric_network, self.input_shape, latent_dim)
-        self._forget_metric()
+        self.on_fit_start(0)
 
     @property
     def metric(self) -> CentroidMetric | PosteriorMetric:
@@ -139,9 +139,6 @@ class RHVAE(HVAE):
 
     def on_fit_start(self, size: int) -> None:
         """Forget the metric of an earlier training set."""
-        self._forget_metric()
-
-    def _forget_metric(self) -> None:
         none = torch.zeros(0, self.latent_dim, dtype=self.dtype, device=self.device)
         unknown = torch.full_like(none.sum(), math.nan)
         self.register_buffer("centroids", none)
@@ -192,15 +189,7 @@ class RHVAE(HVAE):
             )
         temperature = self.temperature or scott_temperature(posterior)
         centroids = posterior.mean
-        offset = centroids - centroids.detach().mean(0)
-        # In pieces: (N, N) distances of a large training set would not fit in memory.
-        overlap = torch.stack(
-            [
-                torch.exp(-squared_distances(piece, offset) / temperature**2).sum()
-                for piece in offset.split(1024)
-            ]
-        )
-        matrices = shapes * (len(centroids) / overlap.sum())
+        matrices = shapes / mean_overlap(centroids, temperature)
         return CentroidMetric(centroids, matrices, temperature, self.regularization, validate=False)
 
     def _metric_of(self, x: Tensor, posterior: DiagonalNormal) -> Metric:
@@ -210,13 +199,7 @@ class RHVAE(HVAE):
         return self._make_metric(posterior, self._shapes(x))
 
     def flow(
-        self,
-        x: Tensor,
-        z: Tensor,
-        momentum: Tensor,
-        *,
-        y: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, x: Tensor, z: Tensor, momentum: Tensor, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return z_K, v_K and log p(x|z_K) on the model's metric; see `HVAE.flow`."""
         metric = self._metric_of(x, self.posterior(x, y))
@@ -230,8 +213,8 @@ class RHVAE(HVAE):
         start: Local,
         momentum: Tensor,
         *,
-        y: Tensor | None = None,
-        mask: Tensor | None = None,
+        y: Extra = None,
+        mask: Extra = None,
     ) -> tuple[Local, Tensor, Tensor]:
         """Return the metric at z_K, v_K and log p(x|z_K), from z_0 and the untempered momentum.
 
@@ -264,12 +247,7 @@ class RHVAE(HVAE):
         return local, momentum, fit
 
     def log_weight_terms(
-        self,
-        x: Tensor,
-        num_samples: int = 1,
-        *,
-        y: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z_K), and the rest of the log weight."""
         posterior = self.posterior(x, y)

@@ -7,7 +7,7 @@ from torch import Tensor
 from chartae.checks import check_integer
 from chartae.distributions import HypersphericalUniform, VonMisesFisherHead
 from chartae.errors import DataError
-from chartae.models.base import Networks
+from chartae.models.base import Extra, Networks
 from chartae.models.vae import VAE
 
 __all__ = ["SVAE"]
@@ -27,7 +27,7 @@ class SVAE(VAE):
     Args:
         input_shape: shape of one observation.
         latent_dim: dimension d of the space around the sphere, at least 2.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
 
     >>> import torch
     >>> SVAE((8, 8), latent_dim=3).encode(torch.rand(2, 8, 8)).norm(dim=-1)
@@ -43,7 +43,7 @@ class SVAE(VAE):
         super().__init__(input_shape, latent_dim, **networks)
         self.posterior_head = VonMisesFisherHead(self.num_features, latent_dim)
 
-    def prior(self, y: Tensor | None = None) -> Any:
+    def prior(self, y: Extra = None) -> Any:
         """Return the uniform distribution on the sphere, whatever the conditions."""
         return HypersphericalUniform(self.get_buffer("origin"))
 

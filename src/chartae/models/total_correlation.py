@@ -1,21 +1,19 @@
 """Models that penalise the dependence between latent coordinates, by estimates of it."""
 
-import math
-from typing import Literal, Unpack, get_args
+from typing import Unpack, get_args
 
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from chartae.checks import check_choice, check_number
+from chartae.distributions.aggregate import Estimator, log_aggregate
 from chartae.models.adversarial import discriminator_loss
-from chartae.models.base import Losses, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
 from chartae.models.vae import VAE
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["BetaTCVAE", "FactorVAE"]
-
-Estimator = Literal["mss", "mws"]
 
 
 class BetaTCVAE(VariationalAutoencoder):
@@ -24,21 +22,18 @@ class BetaTCVAE(VariationalAutoencoder):
     .. math:: -E_q \log p(x|z) + \alpha I(x; z) + \beta \, KL(q(z) \| \textstyle\prod_j q(z_j))
         + \gamma \sum_j KL(q(z_j) \| p(z_j))
 
-    The aggregated posterior q(z) of the N training samples is estimated on each batch, by
-    stratified or by weighted sampling. (The published code of the former puts a third of its
-    weights in the wrong column.)
+    The aggregated posterior q(z) of the N training samples is estimated on each batch
+    (`log_aggregate`).
 
     Use it for disentangled coordinates: unlike a `BetaVAE` it penalises their dependence alone.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         alpha: weight of the information that latents hold on the index of x, at least 0.
         beta: weight of the total correlation, at least 0.
         gamma: weight of the coordinates' divergences from the prior, at least 0.
         estimator: ``"mss"``, minibatch stratified sampling, unbiased for the density; or
             ``"mws"``, minibatch weighted sampling.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
 
     Attributes:
         training_size: N, a buffer that `chartae.fit` sets; 0 takes the size of each batch.
@@ -69,23 +64,18 @@ class BetaTCVAE(VariationalAutoencoder):
         """Note the size of the training set, on which the estimates depend."""
         self.training_size.fill_(size)
 
-    def divergences(
-        self, x: Tensor, y: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def divergences(self, x: Tensor, y: Extra = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return latents ``(batch, d)`` and estimates of the three parts, ``(batch,)`` each."""
         posterior = self.posterior(x, y)
         z = posterior.rsample()
-        # log q(z_i | x_k) of each coordinate: (i, k, d).
-        pairs = posterior.base_dist.log_prob(z[:, None])
-        log_weights = _log_weights(len(x), max(int(self.training_size), len(x)), self.estimator)
-        log_weights = log_weights.to(z)
-        log_joint = torch.logsumexp(pairs.sum(-1) + log_weights, 1)
-        log_product = torch.logsumexp(pairs + log_weights[..., None], 1).sum(-1)
-        log_posterior = pairs.diagonal().sum(0)
+        log_joint, log_product = log_aggregate(
+            posterior, z, int(self.training_size), self.estimator
+        )
+        log_posterior = posterior.log_prob(z)
         log_prior = self.prior(y).log_prob(z)
         return z, log_posterior - log_joint, log_joint - log_product, log_product - log_prior
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return the reconstruction and the three weighted parts."""
         z, *parts = self.divergences(x, y)
         reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()
@@ -100,22 +90,6 @@ class BetaTCVAE(VariationalAutoencoder):
         )
 
 
-def _log_weights(batch: int, size: int, estimator: Estimator) -> Tensor:
-    """Return how much sample k of a batch counts for q(z_i), ``(batch, batch)``, as logs."""
-    if estimator == "mws":
-        return torch.full((batch, batch), -math.log(batch * size))
-    if batch == 1:
-        return torch.zeros(1, 1)
-    # z_i's own posterior counts 1 / N; the others, M = batch - 1 draws from the remaining N - 1,
-    # share the rest: one of them more than the others, as Chen et al. (appendix C.2) have it.
-    others = batch - 1
-    weights = torch.full((batch, batch), 1.0 / others)
-    rows = torch.arange(batch)
-    weights[rows, (rows + 1) % batch] = (size - others) / (size * others)
-    weights[rows, rows] = 1.0 / size
-    return weights.log()
-
-
 class FactorVAE(VAE):
     r"""FactorVAE (Kim and Mnih, 2018): a `VAE` and an adversary that measures total correlation.
 
@@ -127,12 +101,10 @@ class FactorVAE(VAE):
     Use it for disentangled coordinates where batches are too small for a `BetaTCVAE`.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         gamma: weight of the total correlation, at least 0.
         discriminator: its body, an encoder specification, from ``(batch, latent_dim)``; None is a
             multilayer perceptron.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     opponents = ("discriminator",)
@@ -152,7 +124,7 @@ class FactorVAE(VAE):
         self.specifications["discriminator"] = discriminator
         self.discriminator = Discriminator(discriminator, (latent_dim,))
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return minus the ELBO with the adversary's term, and the adversary's own loss."""
         posterior = self.posterior(x, y)
         z = posterior.rsample()

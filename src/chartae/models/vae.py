@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from chartae.checks import check_integer, check_number
-from chartae.models.base import Losses, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
 
 __all__ = ["VAE", "BetaVAE", "DisentangledBetaVAE"]
 
@@ -20,10 +20,7 @@ class VAE(VariationalAutoencoder):
     sampler of a Euclidean latent space and the whole geometry work with it.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
-        networks: the arguments of `Autoencoder`: ``encoder``, ``decoder``, ``likelihood``, and
-            ``conditions``.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
 
     >>> import torch
     >>> model = VAE((8, 8), latent_dim=2, likelihood="bernoulli")
@@ -35,7 +32,7 @@ class VAE(VariationalAutoencoder):
         """Return what the mean divergence of a batch costs, before the weight of a warm-up."""
         return kl
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return minus the ELBO, with the divergence as `weighted`."""
         posterior = self.posterior(x, y)
         reconstruction = -self.likelihood(posterior.rsample(), y).log_prob(x, mask).mean()
@@ -53,10 +50,8 @@ class BetaVAE(VAE):
     reconstructions.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         beta: weight of the divergence, at least 0.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     def __init__(
@@ -87,12 +82,10 @@ class DisentangledBetaVAE(BetaVAE):
     factors of variation one after the other, as the capacity lets them.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         beta: weight of the distance to the capacity, at least 0.
         capacity: the final C, in nats.
         warmup: epochs until the capacity is reached, at least 0; none of these counts as best.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     def __init__(

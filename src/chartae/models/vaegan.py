@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 
 from chartae.checks import check_integer, check_number
 from chartae.models.adversarial import discriminator_loss, maker_loss
-from chartae.models.base import Losses, Networks
+from chartae.models.base import Extra, Losses, Networks
 from chartae.models.distance import DistanceVAE, observed
 from chartae.nn import Discriminator, NetworkSpec
 
@@ -28,13 +28,11 @@ class VAEGAN(DistanceVAE):
     it is a game. The epoch with the best reconstruction of pixels is kept.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         adversarial_weight: :math:`\alpha` in [0, 1].
         discriminator: its body, an encoder specification for ``input_shape``, a Sequential one if
             ``layer`` is given.
         layer: l, from 1; None is the last before the verdict.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     opponents = ("decoder", "discriminator")
@@ -64,7 +62,7 @@ class VAEGAN(DistanceVAE):
         difference = features(x, self.layer) - features(mean, self.layer)
         return 0.5 * difference.square().flatten(1).sum(1)
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return the objectives of encoder, decoder and discriminator."""
         posterior = self.posterior(x, y)
         observation = self.likelihood(posterior.rsample(), y)
@@ -76,17 +74,12 @@ class VAEGAN(DistanceVAE):
         on_fakes = self.discriminator(torch.cat([reconstruction, draw]))
         deception = maker_loss(on_fakes)
         alpha = self.adversarial_weight
-        negative_log_likelihood = -observation.log_prob(x, mask).mean()
+        nll = -observation.log_prob(x, mask).mean()
         objectives = {
             "model": distance + self.kl_weight * kl,
             "decoder": (1.0 - alpha) * distance + alpha * deception,
             "discriminator": discriminator_loss(on_data, on_fakes),
-            **self.calibration(negative_log_likelihood),
+            **self.calibration(nll),
         }
-        terms = {
-            "reconstruction": negative_log_likelihood,
-            "features": distance,
-            "kl": kl,
-            "deception": deception,
-        }
+        terms = {"reconstruction": nll, "features": distance, "kl": kl, "deception": deception}
         return Losses(objectives, terms)

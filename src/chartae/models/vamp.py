@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily
 
 from chartae.checks import check_integer
-from chartae.models.base import Networks, VariationalAutoencoder
+from chartae.models.base import Extra, Networks, VariationalAutoencoder
 
 __all__ = ["VAMP"]
 
@@ -24,10 +24,8 @@ class VAMP(VariationalAutoencoder):
     data are (`VampSampler`), at the price of encoding K inputs more in every step.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         num_pseudo_inputs: number K of components.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     origin: Tensor
@@ -63,7 +61,7 @@ class VAMP(VariationalAutoencoder):
             return raw
         return raw.softmax(-1)
 
-    def prior(self, y: Tensor | None = None) -> Any:
+    def prior(self, y: Extra = None) -> Any:
         """Return the mixture over ``(latent_dim,)``, whatever the conditions."""
         components = self.posterior(self.pseudo_inputs(), self.pseudo_conditions())
         weights = Categorical(logits=self.origin.new_zeros(self.num_pseudo_inputs))

@@ -8,9 +8,18 @@ from torch import Tensor, nn
 
 from chartae.checks import check_integer, check_number, check_shape
 from chartae.errors import ConfigurationError, DataError
-from chartae.models.base import Autoencoder, Losses, Networks
+from chartae.models.base import Autoencoder, Extra, Losses, Networks
 
 __all__ = ["HRQVAE", "VQVAE"]
+
+
+class CodebookOptions(Networks, total=False):
+    """The arguments that the models of this file share."""
+
+    num_codes: int
+    grid: tuple[int, ...]
+    commitment: float
+    decay: float
 
 
 class VQVAE(Autoencoder):
@@ -34,7 +43,7 @@ class VQVAE(Autoencoder):
         grid: shape of the grid of codes.
         commitment: :math:`\beta`, at least 0.
         decay: of the running means in the codebook, in [0, 1).
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
 
     Raises:
         ConfigurationError: if the grid does not divide the latent, or an argument is out of range.
@@ -63,6 +72,7 @@ class VQVAE(Autoencoder):
             check_integer("grid", size, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
         self.num_codes, self.grid = num_codes, tuple(grid)
+        self.index_shape = self.grid
         self.commitment, self.decay = commitment, decay
         places = math.prod(self.grid)
         if latent_dim % places:
@@ -89,7 +99,7 @@ class VQVAE(Autoencoder):
             output = self.encoder(torch.zeros(2, *self.input_shape, dtype=self.dtype))
         return tuple(output.shape[1:]) == (self.code_size, *self.grid)
 
-    def continuous(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def continuous(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the vectors before quantisation, ``(batch, places, code_size)``."""
         vectors: Tensor = self.code_head(self.features(x, y))
         parts: Tensor = vectors.unflatten(1, (self.code_size, -1))
@@ -108,12 +118,12 @@ class VQVAE(Autoencoder):
             )
         return codes, indices
 
-    def embed(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def embed(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the quantised latent of each x, without checks."""
         codes, _ = self.quantize(self.continuous(x, y))
         return _flat(codes.sum(0))
 
-    def codes(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def codes(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the indices of the codes of each x, ``(batch, *grid)`` of int64.
 
         Raises:
@@ -122,11 +132,7 @@ class VQVAE(Autoencoder):
         self.check_data("x", x)
         self.check_conditions("y", y, len(x))
         _, indices = self.quantize(self.continuous(x, y))
-        return indices.reshape(len(x), *self._index_shape)
-
-    @property
-    def _index_shape(self) -> tuple[int, ...]:
-        return self.grid
+        return indices.reshape(len(x), *self.index_shape)
 
     def embed_codes(self, codes: Tensor) -> Tensor:
         """Return the latents of indices ``(batch, *grid)``: ``(batch, latent_dim)``.
@@ -134,7 +140,7 @@ class VQVAE(Autoencoder):
         Raises:
             DataError: if they are not indices of the codebook, in that shape.
         """
-        check_shape("codes", codes, ("batch", *self._index_shape))
+        check_shape("codes", codes, ("batch", *self.index_shape))
         if codes.dtype != torch.int64 or codes.numel() == 0:
             raise DataError(f"codes is {codes.dtype}: expected torch.int64, at least one")
         if int(codes.min()) < 0 or int(codes.max()) >= self.num_codes:
@@ -146,7 +152,7 @@ class VQVAE(Autoencoder):
         vectors: Tensor = self.quantizer.get_codes_from_indices(indices).sum(0)
         return _flat(vectors)
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return the reconstruction from the codes, and the commitment of the encoder to them."""
         vectors = self.continuous(x, y)
         codes, _ = self.quantize(vectors, learn=self.training)
@@ -173,11 +179,7 @@ class HRQVAE(VQVAE):
         input_shape: shape of one observation.
         latent_dim: size of a latent, a multiple of the number of places in the grid.
         num_levels: number L of levels.
-        num_codes: size K of each codebook.
-        grid: shape of the grid of codes.
-        commitment: :math:`\beta`, at least 0.
-        decay: of the running means in the codebooks, in [0, 1).
-        networks: the arguments of `Autoencoder`.
+        options: the arguments of `VQVAE`; ``num_codes`` is the size K of each codebook.
     """
 
     def __init__(
@@ -186,27 +188,12 @@ class HRQVAE(VQVAE):
         latent_dim: int,
         *,
         num_levels: int = 4,
-        num_codes: int = 64,
-        grid: tuple[int, ...] = (4, 4),
-        commitment: float = 0.25,
-        decay: float = 0.99,
-        **networks: Unpack[Networks],
+        **options: Unpack[CodebookOptions],
     ) -> None:
         check_integer("num_levels", num_levels, minimum=1)
         self.__dict__["num_levels"] = num_levels  # before the module exists: the base needs it
-        super().__init__(
-            input_shape,
-            latent_dim,
-            num_codes=num_codes,
-            grid=grid,
-            commitment=commitment,
-            decay=decay,
-            **networks,
-        )
-
-    @property
-    def _index_shape(self) -> tuple[int, ...]:
-        return (*self.grid, self.num_levels)
+        super().__init__(input_shape, latent_dim, **options)
+        self.index_shape = (*self.grid, num_levels)
 
 
 def _flat(vectors: Tensor) -> Tensor:

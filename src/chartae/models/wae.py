@@ -9,7 +9,7 @@ from chartae.checks import check_choice, check_number
 from chartae.distributions.mmd import KERNELS, mmd
 from chartae.models.adversarial import discriminator_loss, maker_loss
 from chartae.models.ae import AE
-from chartae.models.base import Losses, Networks
+from chartae.models.base import Extra, Losses, Networks
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["WAE"]
@@ -29,14 +29,12 @@ class WAE(AE):
     of a whole batch are held to the prior.
 
     Args:
-        input_shape: shape of one observation.
-        latent_dim: size of the latent space.
         weight: :math:`\lambda`, at least 0.
         regularization: ``"mmd"`` or ``"gan"``.
         kernel: of the MMD: ``"imq"``, inverse multiquadratics of several widths, or ``"rbf"``.
         bandwidth: standard deviation of the prior for the kernel, positive.
         discriminator: for ``"gan"``, its body, as in `FactorVAE`.
-        networks: the arguments of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
     def __init__(
@@ -66,7 +64,7 @@ class WAE(AE):
             # How well codes deceive depends on the discriminator, which changes.
             self.monitored = "reconstruction"
 
-    def loss(self, x: Tensor, *, y: Tensor | None = None, mask: Tensor | None = None) -> Losses:
+    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return the reconstruction and the weighted divergence; the discriminator's, if any."""
         z = self.embed(x, y)
         reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()
