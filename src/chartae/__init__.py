@@ -99,7 +99,8 @@ __all__ = [
     "load",
 ]
 
-_HOMES = {
+# Which module each public name comes from.
+HOMES = {
     "augmentation": ("Augmenter",),
     "loading": ("load",),
     "models": (
@@ -145,7 +146,7 @@ _HOMES = {
     ),
     "training": ("History", "fit"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: home for home, names in HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+import chartae.models
+import chartae.samplers
 from chartae.augmentation import MODELS, SAMPLERS, Augmenter
 from chartae.errors import ConfigurationError, DataError
-from chartae.models import VAE
-from chartae.samplers import NormalSampler
+from chartae.models import VAE, Autoencoder
+from chartae.samplers import NormalSampler, Sampler
 
 QUICK = {"model": "vae", "sampler": "normal", "fit_options": {"epochs": 2}}
+CONDITIONAL = {**QUICK, "conditional": True}
 
 
 def examples(per_class=4, shape=(4, 4), classes=2):
@@ -18,17 +21,21 @@ def examples(per_class=4, shape=(4, 4), classes=2):
     return x, torch.arange(classes).repeat_interleave(per_class)
 
 
-@pytest.fixture(scope="module")
-def dark_and_light():
+VOLUME = {"sampler_options": {"num_steps": 20, "num_warmup": 20}}
+KINDS = {
+    "of each class": VOLUME,
+    "conditional": {**VOLUME, "conditional": True},
+    "cvae and flow": {"model": "cvae", "sampler": "flow", "sampler_options": {"epochs": 20}},
+}
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS.keys())
+def dark_and_light(request):
     """An augmenter of two classes that nobody could confuse: black images and white ones."""
     x, y = examples(per_class=8)
     x = 0.1 * x + 0.9 * y[:, None, None].float()
-    augmenter = Augmenter(
-        sampler_options={"num_steps": 20, "num_warmup": 20},
-        fit_options={"epochs": 50, "learning_rate": 1e-2},
-        seed=1,
-    )
-    return augmenter.fit(x, y)
+    training = {"epochs": 50, "learning_rate": 1e-2}
+    return Augmenter(**request.param, fit_options=training, seed=1).fit(x, y)
 
 
 def test_samples_are_of_the_class_of_their_label(dark_and_light):
@@ -61,6 +68,7 @@ def test_same_seed_same_models():
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("options", [QUICK, CONDITIONAL], ids=["of each class", "conditional"])
 @pytest.mark.parametrize(
     ("x_type", "y_values"),
     [
@@ -68,11 +76,13 @@ def test_same_seed_same_models():
         (np.uint8, [7, 3]),
     ],
 )
-def test_arrays_come_back_as_what_went_in(x_type, y_values):
+def test_arrays_come_back_as_what_went_in(x_type, y_values, options):
     x, y = examples()
     x = (255 * x.numpy()).astype(x_type) if x_type is np.uint8 else x.numpy()
     labels = np.array(y_values)[y]
-    x_new, y_new = Augmenter(**QUICK).fit(x, labels).sample(3)
+    augmenter = Augmenter(**options).fit(x, labels)
+    x_new, y_new = augmenter.sample(3)
+    assert augmenter.classes_.tolist() == sorted(y_values)
     assert isinstance(x_new, np.ndarray)
     assert x_new.dtype == x.dtype
     assert x_new.shape == (6, 4, 4)
@@ -90,6 +100,64 @@ def test_own_model_and_sampler():
         lambda shape: VAE(shape, latent_dim=2), NormalSampler, fit_options={"epochs": 1}
     )
     assert augmenter.fit(*examples()).sample(1)[0].shape == (2, 4, 4)
+
+
+def test_one_model_or_one_of_each_class():
+    apart = Augmenter(**QUICK).fit(*examples())
+    together = Augmenter(**CONDITIONAL).fit(*examples())
+    for kept in ("models_", "samplers_", "histories_"):
+        assert getattr(apart, kept).keys() == {"0", "1"}
+        assert getattr(together, kept).keys() == {"all"}
+    assert apart.models_["0"].conditions is None
+    assert together.models_["all"].conditions == 2
+
+
+def test_a_conditional_sampler_is_fitted_to_all_classes_with_their_labels(monkeypatch):
+    seen = {}
+
+    def fit(sampler, x=None, y=None):
+        seen.update(x=x, y=y)
+        return sampler
+
+    monkeypatch.setattr(NormalSampler, "fit", fit)
+    x, y = examples()
+    Augmenter(**CONDITIONAL).fit(x, y)
+    assert torch.equal(seen["x"], x)
+    assert torch.equal(seen["y"], y)
+
+
+def test_labels_are_asked_of_a_conditional_model_by_their_places():
+    """The label 9 is class 1 of the model, and the one of white images."""
+    x, y = examples(per_class=8)
+    x = 0.1 * x + 0.9 * y[:, None, None].float()
+    training = {"epochs": 60, "learning_rate": 1e-2}
+    augmenter = Augmenter(**{**CONDITIONAL, "fit_options": training})
+    x_new, y_new = augmenter.fit(x, torch.tensor([2, 9])[y]).sample({9: 5})
+    assert y_new.tolist() == [9] * 5
+    assert x_new.mean() > 0.7
+
+
+def test_one_example_of_a_class_is_enough_for_a_conditional_model():
+    x, y = examples()
+    assert len(Augmenter(**CONDITIONAL).fit(x[:5], y[:5]).sample({1: 2})[0]) == 2
+
+
+def test_own_conditional_model():
+    options = {"sampler": "normal", "fit_options": {"epochs": 1}, "conditional": True}
+    own = Augmenter(lambda shape, conditions: VAE(shape, 2, conditions=conditions), **options)
+    assert own.fit(*examples()).sample(1)[0].shape == (2, 4, 4)
+    with pytest.raises(ConfigurationError, match="conditions=5: expected 2"):
+        Augmenter(lambda shape, conditions: VAE(shape, 2, conditions=5), **options).fit(*examples())
+
+
+def test_an_interrupted_conditional_training_continues(tmp_path):
+    x, y = examples()
+    longer = {**CONDITIONAL, "fit_options": {"epochs": 4}}
+    Augmenter(**CONDITIONAL, output_dir=tmp_path).fit(x, y)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["all"]
+    resumed = Augmenter(**longer, output_dir=tmp_path).fit(x, y)
+    assert resumed.histories_["all"].num_epochs == 4
+    assert torch.equal(resumed.sample(3)[0], Augmenter(**longer).fit(x, y).sample(3)[0])
 
 
 def test_kept_models_are_found_again(tmp_path):
@@ -135,6 +203,11 @@ def test_wrong_options_are_refused_at_once(options, message):
         {"model_options": {"depth": 3}},
         {"sampler_options": {"steps": 3}},
         {"sampler": "volume", "sampler_options": {"geometry": "model"}},
+        {"sampler": "sphere"},
+        {"model": "cvae", "sampler": "vamp"},
+        {"model": "iafvae", "sampler": "volume", "conditional": True},
+        {"model_options": {"conditions": 2}},
+        {"model_options": {"conditions": 3}, "conditional": True},
     ],
 )
 def test_wrong_options_are_refused_before_training(options, monkeypatch):
@@ -175,6 +248,23 @@ def test_sampling_needs_a_fit():
         Augmenter().sample(1)
 
 
-def test_every_name_has_a_class():
-    assert set(MODELS) >= {"vae", "betavae", "iwae", "hvae", "rhvae"}
-    assert set(SAMPLERS) >= {"normal", "mixture", "mixup", "random_walk", "volume"}
+def usable(package, base):
+    """Return the classes of a package that say of themselves that they are no bases."""
+    classes = (getattr(package, name) for name in package.__all__)
+    return {
+        cls
+        for cls in classes
+        if inspect.isclass(cls)
+        and issubclass(cls, base)
+        and not inspect.cleandoc(cls.__doc__).startswith(("Base of", "The base of"))
+    }
+
+
+def test_every_model_and_every_sampler_has_a_name():
+    assert set(MODELS.values()) == usable(chartae.models, Autoencoder)
+    assert set(SAMPLERS.values()) == {
+        cls for cls in usable(chartae.samplers, Sampler) if not inspect.isabstract(cls)
+    }
+    assert all(name == cls.__name__.lower() for name, cls in MODELS.items())
+    assert set(MODELS) >= {"vae", "betatcvae", "iafvae", "vqvae", "rhvae", "cvae"}
+    assert set(SAMPLERS) >= {"normal", "mixture", "mixup", "random_walk", "volume", "two_stage"}

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ import torch
 from PIL import Image
 
 import chartae
+from chartae.augmentation import MODELS
 from chartae.cli import run
+from chartae.cli.sample import _natural
 from chartae.data import ArrayDataset, read_data, write_npz
 
 COMMANDS = ("train", "sample", "augment", "interpolate", "demo")
@@ -24,6 +27,15 @@ def data(tmp_path, monkeypatch):
     y = torch.arange(2).repeat_interleave(4)
     write_npz("data.npz", ArrayDataset(x, y, class_names=("cat", "dog/wolf")))
     return "data.npz"
+
+
+@pytest.fixture
+def digits(data):
+    """A file of 20 digits, two of each."""
+    source = chartae.data.digits()
+    rows, _ = chartae.data.few_per_class(source.y, 2, seed=0)
+    write_npz("digits.npz", source.subset(rows))
+    return "digits.npz"
 
 
 @pytest.fixture
@@ -59,6 +71,12 @@ class TestHelp:
         assert run(["--help"]) == 0
         out = capsys.readouterr().out
         assert all(command in out for command in COMMANDS)
+
+    @pytest.mark.parametrize("command", ["train", "augment"])
+    def test_lists_every_model(self, command, capsys):
+        assert run([command, "--help"]) == 0
+        listed = set(re.findall(r"\w+", capsys.readouterr().out))
+        assert set(MODELS) <= listed
 
     def test_version(self, capsys):
         assert run(["--version"]) == 0
@@ -104,6 +122,104 @@ class TestTrain:
         assert run(["train", data, "--config", "options.toml", "--latent-dim", "4"]) == 0
         loaded = chartae.load("m")
         assert (loaded.latent_dim, loaded.beta) == (4, 2.5)
+
+
+class TestConditions:
+    @pytest.fixture
+    def conditional(self, data):
+        command = f"train {data} --out c --epochs 2 --latent-dim 2 --conditional"
+        assert run(words(command)) == 0
+        return "c"
+
+    def test_a_model_is_given_the_classes(self, conditional):
+        assert chartae.load(conditional).conditions == 2
+        assert json.loads(Path("c/train.json").read_text())["class_names"] == ["cat", "dog/wolf"]
+        assert run(words("train --config c/train.json --out again")) == 0
+        first, again = (chartae.load(folder).state_dict() for folder in ("c", "again"))
+        assert all(torch.equal(first[name], again[name]) for name in first)
+
+    def test_a_cvae_is_conditional_by_nature(self, data):
+        assert run(words(f"train {data} --out c --epochs 1 --model cvae")) == 0
+        assert chartae.load("c").conditions == 2
+
+    def test_classes_asked_for(self, conditional):
+        assert run(words(f"sample {conditional} --label dog/wolf --n 3 --out s.npz")) == 0
+        drawn = read_data("s.npz")
+        assert drawn.y.tolist() == [1, 1, 1]
+        assert drawn.class_names == ("cat", "dog/wolf")
+        sampler = chartae.NormalSampler(chartae.load("c"))
+        assert torch.equal(drawn.x, sampler.sample(3, seed=0, y=1))
+
+    @pytest.mark.parametrize("asked", ["", "--label cat --label dog/wolf"])
+    def test_all_classes_evenly(self, conditional, asked):
+        assert run(words(f"sample {conditional} {asked} --n 5 --out s.npz")) == 0
+        assert read_data("s.npz").y.tolist() == [0, 0, 0, 1, 1]
+        assert run(words("sample --config s.json --out again.npz")) == 0
+        assert torch.equal(read_data("s.npz").x, read_data("again.npz").x)
+
+    def test_a_sampler_learns_given_the_labels_by_their_names(self, conditional, data):
+        """Classes are numbered otherwise in the file it learns from, which must not matter."""
+        source = read_data(data)
+        write_npz(
+            "turned.npz", ArrayDataset(source.x, 1 - source.y, class_names=("dog/wolf", "cat"))
+        )
+        command = f"sample {conditional} --sampler flow --n 4 --out"
+        for out, fit_on in (("a.npz", data), ("b.npz", "turned.npz")):
+            assert run(words(f"{command} {out} --fit-on {fit_on}")) == 0
+        assert torch.equal(read_data("a.npz").x, read_data("b.npz").x)
+
+    def test_without_names_labels_are_numbers(self, data):
+        chartae.VAE((4, 4), 2, conditions=3).save_pretrained("own")
+        assert run(words("sample own --label 2 --n 2 --out s.npz")) == 0
+        assert read_data("s.npz").y.tolist() == [2, 2]
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"class_names": ["cat"]}'])
+    def test_names_of_another_model(self, conditional, text, capsys):
+        Path("c/train.json").write_text(text)
+        assert run(words(f"sample {conditional} --out s.npz")) == 1
+        assert "train.json" in capsys.readouterr().err
+
+
+SLOW = ("hrqvae", "vqvae")  # the sampler of codes trains a network for long
+
+
+class TestZoo:
+    """Every model trains, and is sampled from what goes with it."""
+
+    @pytest.mark.parametrize(
+        "name",
+        [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in MODELS],
+    )
+    def test_train_and_sample(self, name, digits):
+        options = {"disentangledbetavae": "--model-options.warmup 1"}.get(name, "")
+        command = f"train {digits} --model {name} --out m --epochs 2 {options}"
+        assert run(words(command)) == 0
+        learns = name in {"ae", "rae", "wae", "vqvae", "hrqvae"}
+        assert run(words("sample m --n 3 --out s.npz")) == (2 if learns else 0)
+        assert run(words(f"sample m --n 3 --fit-on {digits} --out s.npz")) == 0
+        assert read_data("s.npz").x.shape == (3, 8, 8)
+
+    @pytest.mark.parametrize(
+        ("name", "options", "expected"),
+        [
+            ("VAE", {}, "normal"),
+            ("RHVAE", {}, "volume"),
+            ("RHVAE", {"conditions": 2}, "volume"),
+            ("CVAE", {"conditions": 2, "learned_prior": True}, "vamp"),
+            ("VAMP", {}, "vamp"),
+            ("SVAE", {}, "sphere"),
+            ("PoincareVAE", {}, "poincare"),
+            ("VQVAE", {"grid": (2, 2)}, "code"),
+            ("WAE", {}, "mixture"),
+        ],
+    )
+    def test_what_goes_with_a_model(self, name, options, expected):
+        assert _natural(getattr(chartae, name)((4, 4), 4, **options)) == expected
+
+    def test_a_model_that_nothing_serves(self, data, capsys):
+        chartae.VQVAE((4, 4), 8, grid=(2, 2, 2)).save_pretrained("own")
+        assert run(words("sample own --out s.npz")) == 2
+        assert "no sampler" in capsys.readouterr().err
 
 
 class TestSample:
@@ -158,6 +274,29 @@ class TestAugment:
         assert sorted(path.name for path in Path("new-models").iterdir()) == ["cat", "dog_wolf"]
         assert run(["sample", "new-models/dog_wolf", "--n", "2", "--out", "s.npz"]) == 0
 
+    @pytest.mark.parametrize("options", ["--model vae --conditional", "--model cvae"])
+    def test_one_conditional_model(self, data, options):
+        command = f"augment {data} --out new.npz --per-class 3 --sampler normal --epochs 2 --report"
+        assert run(words(f"{command} {options}")) == 0
+        assert read_data("new.npz").y.tolist() == [0, 0, 0, 1, 1, 1]
+        assert [path.name for path in Path("new-models").iterdir()] == ["all"]
+        assert "Latent maps" in Path("new.html").read_text()
+        assert run(words("sample new-models/all --label dog/wolf --n 2 --out s.npz")) == 0
+        drawn = read_data("s.npz")
+        assert drawn.class_names == ("cat", "dog/wolf")
+        assert drawn.y.tolist() == [1, 1]
+
+    def test_a_class_without_examples(self, data):
+        """A conditional model knows the classes that it saw, by their own names."""
+        source = read_data(data)
+        names = ("ant", "cat", "dog")
+        write_npz("some.npz", ArrayDataset(source.x, 2 * source.y, class_names=names))
+        command = "augment some.npz --out new.npz --per-class 1 --conditional"
+        assert run([*words(command), *QUICK]) == 0
+        assert read_data("new.npz").y.tolist() == [0, 2]
+        assert run(words("sample new-models/all --label dog --n 1 --out s.npz")) == 0
+        assert run(words("sample new-models/all --label cat --n 1 --out s.npz")) == 2
+
     def test_real_data_first(self, data):
         command = f"augment {data} --out new.npz --per-class 1 --include-real"
         assert run([*words(command), *QUICK]) == 0
@@ -198,6 +337,14 @@ BAD = {
     "sample count": "sample model --out s.npz --n 0",
     "sampler of a manifold without data": "sample model --out s.npz --sampler volume",
     "sampler without data": "sample model --out s.npz --sampler mixture",
+    "sampler that does not serve": "sample model --out s.npz --sampler sphere",
+    "label without conditions": "sample model --out s.npz --label cat",
+    "unknown label": "sample conditional --out s.npz --label wolf",
+    "vectors as conditions": "sample vectors --out s.npz",
+    "sampler without labels": "sample conditional --out s.npz --fit-on unlabelled.npy",
+    "sampler with other labels": "sample conditional --out s.npz --fit-on others.npz",
+    "conditional without labels": "train unlabelled.npy --out m --conditional",
+    "cvae without labels": "train unlabelled.npy --out m --model cvae",
     "augment suffix": "augment data.npz --out new.csv",
     "augment folder": "augment data.npz --out folder.npz",
     "augment count": "augment data.npz --out new.npz --per-class 0",
@@ -218,6 +365,9 @@ def bad_files(model):
     np.savez("lonely.npz", x=x, y=[0, 0, 0, 1])
     np.savez("nan.npz", x=x * np.nan, y=y)
     np.savez("wide.npz", x=x * 10, y=y)
+    np.savez("others.npz", x=x, y=y + 5)
+    chartae.VAE((4, 4), 2, conditions=2).save_pretrained("conditional")
+    chartae.VAE((4, 4), 2, conditions=(3,)).save_pretrained("vectors")
     Path("folder.npz").mkdir()
     Path("damaged.toml").write_text("x[train]")
     Path("unknown.toml").write_text("[train]\nepoch = 3\n")

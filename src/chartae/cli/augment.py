@@ -4,9 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chartae.cli.options import ConfigFile, DataOptions, ModelOptions, TrainingOptions
+from chartae.cli.options import (
+    ConfigFile,
+    DataOptions,
+    ModelName,
+    ModelOptions,
+    TrainingOptions,
+)
 from chartae.cli.output import check_output, effective, say, write_config
 from chartae.cli.results import sections, write_models
+from chartae.cli.train import keep_class_names
 
 if TYPE_CHECKING:
     from chartae.augmentation import Augmenter
@@ -22,8 +29,9 @@ def augment(
     *,
     out: Path,
     per_class: int = 1000,
-    model: str = "rhvae",
+    model: ModelName = "rhvae",
     sampler: str = "volume",
+    conditional: bool = False,
     model_options: ModelOptions = ModelOptions(),  # noqa: B008
     training: TrainingOptions = TrainingOptions(),  # noqa: B008
     include_real: bool = False,
@@ -34,21 +42,24 @@ def augment(
 ) -> None:
     """Learn each class of DATA from its few examples, and write new ones with their labels.
 
-    Beside OUT.npz are written OUT.json, the options; OUT-models, a folder for each class that
-    "chartae sample" reads; and OUT.html with --report.
+    Beside OUT.npz are written OUT.json, the options; OUT-models, a folder for each class, or "all"
+    with --conditional, that "chartae sample" reads; and OUT.html with --report.
 
     Args:
         data: Labelled data: a .npz, .csv or .pt file, or a folder of images in one subfolder per
             class.
         out: The .npz file of synthetic data: x, y and class_names.
         per_class: Number of synthetic observations of each class.
-        model: rhvae, vae, betavae, iwae or hvae.
-        sampler: volume (for rhvae), normal or mixture.
+        sampler: Name of a sampler, as two_stage for TwoStageSampler; a wrong one lists them all, or
+            those that serve the model.
+        conditional: Learn all classes with one model that is given the label, in place of a model
+            for each. A cvae does so by its nature.
         include_real: Put the real data before the synthetic ones.
         report: Write a report with images, latent maps and training curves.
         seed: Of the models, their training and the samples.
     """
     from chartae.augmentation import Augmenter
+    from chartae.augmentation.augmenter import ALL
     from chartae.checks import check_integer
     from chartae.data import write_npz
     from chartae.errors import DataError
@@ -63,6 +74,7 @@ def augment(
         sampler,
         model_options=model_options.arguments(),
         fit_options={"progress": True, **training.arguments()},
+        conditional=conditional,
         seed=seed,
     )
     augmenter.fit(source.x, source.y)
@@ -76,6 +88,7 @@ def augment(
         per_class=per_class,
         model=model,
         sampler=sampler,
+        conditional=conditional,
         include_real=include_real,
         report=report,
         seed=seed,
@@ -83,6 +96,8 @@ def augment(
     models = out.with_name(f"{out.stem}-models")
     write_npz(out, _joined(source, synthetic) if include_real else synthetic)
     write_models(models, augmenter, source.class_names)
+    if augmenter.conditional:
+        keep_class_names(models / ALL, [source.class_names[k] for k in augmenter.classes_])
     write_config(out.with_suffix(".json"), "augment", options)
     files = {str(out): f"{len(synthetic)} synthetic observations", str(models): "the models"}
     if report:

@@ -7,14 +7,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from chartae import HOMES  # names alone: the classes themselves would cost an import of torch
+
 if TYPE_CHECKING:
     from chartae.data import ArrayDataset
 
-__all__ = ["ConfigFile", "DataOptions", "ModelOptions", "TrainingOptions", "given"]
+__all__ = [
+    "ConfigFile",
+    "DataOptions",
+    "ModelName",
+    "ModelOptions",
+    "TrainingOptions",
+    "given",
+]
 
 ConfigFile = Annotated[
     Path | None,
     Parameter(help="Read options from this .toml or .json file; the command line goes before it."),
+]
+
+ModelName = Annotated[
+    str,
+    Parameter(help=f"One of {', '.join(sorted(map(str.lower, HOMES['models'])))}."),
 ]
 
 
@@ -49,8 +63,9 @@ class ModelOptions:
 
     Args:
         latent_dim: Dimension of the latent space.
-        likelihood: bernoulli, continuous_bernoulli, gaussian, laplace, discretized_logistic.
-        encoder: Preset of the encoder: mlp, conv, resnet, thesis/mnist.
+        likelihood: Of observations given a latent, such as bernoulli, gaussian or categorical; a
+            wrong name lists them all.
+        encoder: Preset of the encoder, such as mlp, conv or resnet; a wrong name lists them all.
         decoder: Preset of the decoder, as for the encoder.
         model_options: Any other argument of the model, as in --model-options.temperature 0.8.
     """

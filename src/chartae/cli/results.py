@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from chartae.augmentation import Augmenter
     from chartae.data import ArrayDataset
     from chartae.report import Section
+    from chartae.samplers import Sampler
 
 __all__ = ["sections", "write_models"]
 
@@ -94,12 +97,13 @@ def _maps(augmenter: "Augmenter", real: "ArrayDataset", most: int = 12) -> list[
         if model.latent_dim < 2:
             continue
         members = real.of_class(int(name)) if name.isdecimal() else real
+        y = None if model.conditions is None else torch.unique(members.y, return_inverse=True)[1]
         with torch.no_grad():
-            codes = model.encode(members.x)
+            codes = model.encode(members.x, y)
         charts[_class_name(name, real.class_names)] = Chart(
             codes,
             metric=getattr(model, "metric", None),
-            samples=augmenter.samplers_[name].sample_latents(100, seed=augmenter.seed)
+            samples=_latents(augmenter.samplers_[name], y, augmenter.seed)
             if name in augmenter.samplers_
             else None,
         )
@@ -114,3 +118,11 @@ def _maps(augmenter: "Augmenter", real: "ArrayDataset", most: int = 12) -> list[
     )
     alt = f"Latent maps of {', '.join(charts)}: codes, drawn latents and log-volume"
     return [Section("Latent maps", text, latent_maps(charts), alt)]
+
+
+def _latents(sampler: "Sampler", y: "Tensor | None", seed: int) -> "Tensor":
+    """Return 100 latents, of conditions as frequent as in ``y``."""
+    import torch
+
+    given = None if y is None else y.sort().values[torch.arange(100) * len(y) // 100]
+    return sampler.sample_latents(100, seed=seed, y=given)
