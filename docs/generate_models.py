@@ -64,7 +64,6 @@ class Recipe:
 
 # Eight by eight pixels hold few nats: stronger penalties than these would leave latents idle.
 RECIPES = {
-    "AAE": Recipe(options="weight=1.0"),
     "AE": Recipe(sampler="MixtureSampler"),
     "BetaVAE": Recipe(options="beta=0.5"),
     "CVAE": Recipe(options="conditions=10"),
@@ -153,7 +152,11 @@ def arguments(model: type[Autoencoder]) -> dict[str, str]:
     _, _, rest = inspect.cleandoc(model.__doc__ or "").partition("Args:\n")
     section = rest.split("\n\n")[0]
     entries = dict(re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", section, flags=re.MULTILINE))
-    inherited = arguments(Autoencoder) if entries.pop("networks", None) else {}
+    inherited: dict[str, str] = {}
+    if entries.pop("networks", None):
+        inherited = arguments(Autoencoder)
+    elif entries.pop("options", None):
+        inherited = arguments(model.__mro__[1])
     signature, own = inspect.signature(model).parameters, {}
     for name, text in entries.items():
         default = signature[name].default

@@ -39,7 +39,7 @@ class AAE(VariationalAutoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        weight: float = 10.0,
+        weight: float = 1.0,
         stochastic: bool = True,
         discriminator: NetworkSpec | None = None,
         **networks: Unpack[Networks],

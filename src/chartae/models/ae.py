@@ -10,7 +10,12 @@ __all__ = ["AE"]
 
 
 class AE(Autoencoder):
-    r"""Autoencoder: minimises :math:`-\log p(x | z = f(x))`, the squared error for a Gaussian.
+    r"""Autoencoder: the likelihood at the code of x, the squared error for a Gaussian.
+
+    .. math:: -\log p(x | z = f(x))
+
+    Use it to embed and reconstruct, or with a sampler fitted ex post (`MixtureSampler`); for
+    smooth codes take an `RAE`, for samples of good quality any of the others.
 
     Args:
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.

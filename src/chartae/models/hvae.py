@@ -24,6 +24,9 @@ class HVAE(VariationalAutoencoder):
     is the log of an unbiased estimate of p(x), for the flow preserves volume but for a tempering
     whose factors cancel (MATH.md section 3).
 
+    Use it for posteriors that the likelihood itself bends: each step costs a gradient of the
+    decoder, and pays where it is long enough to move a latent.
+
     Args:
         num_leapfrog: number K of leapfrog steps.
         step_size: their size, positive.

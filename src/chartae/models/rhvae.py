@@ -47,6 +47,9 @@ class RHVAE(HVAE):
     chapter 3 and its perspectives): it needs no network, and the buffers are ``centroids`` and
     ``variances``.
 
+    Use it for few data, and for the metric: sampled from its volume (`VolumeSampler`) it stays
+    where the data are. In likelihood alone its flow gains little.
+
     Args:
         input_shape: shape of one observation.
         latent_dim: size d of the latent space.

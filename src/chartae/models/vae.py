@@ -83,7 +83,7 @@ class DisentangledBetaVAE(BetaVAE):
 
     Args:
         beta: weight of the distance to the capacity, at least 0.
-        capacity: the final C, in nats.
+        capacity: the final C, in nats; the published 25 suits some ten coordinates.
         warmup: epochs until the capacity is reached, at least 0; none of these counts as best.
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """

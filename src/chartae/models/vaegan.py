@@ -25,7 +25,8 @@ class VAEGAN(DistanceVAE):
     data from reconstructions and from decoded draws of the prior; :math:`D_l` is its layer l.
 
     Use it for images whose samples should be sharp, on convolutional networks and with patience:
-    it is a game. The epoch with the best reconstruction of pixels is kept.
+    it is a game. Give it a discriminator with batch normalisation (``"thesis/discriminator"``):
+    without, features grow with its confidence. The epoch that best reconstructs pixels is kept.
 
     Args:
         adversarial_weight: :math:`\alpha` in [0, 1].

@@ -1,12 +1,12 @@
 """The variational autoencoder with a mixture of its own posteriors as prior."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, MixtureSameFamily
 
 from chartae.checks import check_integer
+from chartae.distributions.mixture import NormalMixture
 from chartae.models.base import Extra, Networks, VariationalAutoencoder
 
 __all__ = ["VAMP"]
@@ -27,8 +27,6 @@ class VAMP(VariationalAutoencoder):
         num_pseudo_inputs: number K of components.
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
-
-    origin: Tensor
 
     def __init__(
         self,
@@ -61,8 +59,7 @@ class VAMP(VariationalAutoencoder):
             return raw
         return raw.softmax(-1)
 
-    def prior(self, y: Extra = None) -> Any:
+    def prior(self, y: Extra = None) -> NormalMixture:
         """Return the mixture over ``(latent_dim,)``, whatever the conditions."""
         components = self.posterior(self.pseudo_inputs(), self.pseudo_conditions())
-        weights = Categorical(logits=self.origin.new_zeros(self.num_pseudo_inputs))
-        return MixtureSameFamily(weights, components, validate_args=False)
+        return NormalMixture(components.mean, components.stddev)

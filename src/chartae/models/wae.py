@@ -29,7 +29,7 @@ class WAE(AE):
     of a whole batch are held to the prior.
 
     Args:
-        weight: :math:`\lambda`, at least 0.
+        weight: :math:`\lambda`, at least 0; None is 10 for ``"mmd"`` and 1 for ``"gan"``.
         regularization: ``"mmd"`` or ``"gan"``.
         kernel: of the MMD: ``"imq"``, inverse multiquadratics of several widths, or ``"rbf"``.
         bandwidth: standard deviation of the prior for the kernel, positive.
@@ -42,15 +42,17 @@ class WAE(AE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        weight: float = 10.0,
+        weight: float | None = None,
         regularization: Regularization = "mmd",
         kernel: str = "imq",
         bandwidth: float = 1.0,
         discriminator: NetworkSpec | None = None,
         **networks: Unpack[Networks],
     ) -> None:
-        check_number("weight", weight, minimum=0.0)
         check_choice("regularization", regularization, get_args(Regularization))
+        if weight is None:
+            weight = 10.0 if regularization == "mmd" else 1.0
+        check_number("weight", weight, minimum=0.0)
         check_choice("kernel", kernel, KERNELS)
         check_number("bandwidth", bandwidth, above=0.0)
         super().__init__(input_shape, latent_dim, **networks)
