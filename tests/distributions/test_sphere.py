@@ -192,6 +192,22 @@ def test_draws_invert_the_cumulative_distribution_to_its_tails(d, kappa):
         assert share == pytest.approx(1.0 - uniform[-1 - i].item(), rel=1e-8)
 
 
+@pytest.mark.parametrize(("d", "kappa"), [(3, 1.0), (3, 1e4), (4, 1e-12)])
+def test_draws_are_exact_for_the_rarest_numbers(d, kappa, monkeypatch):
+    tail = torch.logspace(-9, -1, 33, dtype=torch.float64)
+    uniform = torch.cat([tail, 1.0 - tail])
+    monkeypatch.setattr(torch, "rand", lambda *shape, **options: uniform)
+    r = VonMisesFisher(pole(d), number(kappa)).law.rsample((66,)).detach()
+    if d == 3:  # a truncated exponential, of 1 - cos r
+        drop = 2.0 * (0.5 * r).sin().square()
+        below, above = -torch.expm1(-kappa * drop), (-kappa * drop).exp() - math.exp(-2 * kappa)
+        below, above = (share / -math.expm1(-2 * kappa) for share in (below, above))
+    else:  # uniform, and symmetric
+        below, above = ((t - t.sin() * t.cos()) / math.pi for t in (r, math.pi - r))
+    torch.testing.assert_close(below[:33], tail, rtol=2e-6, atol=0.0)
+    torch.testing.assert_close(above[33:], tail, rtol=2e-6, atol=0.0)
+
+
 def test_uniform_samples_and_density():
     torch.manual_seed(0)
     p = HypersphericalUniform(torch.zeros(3))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.models.conftest import SMALL
 from torch import nn
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+from torch.nn import functional as F
 
 from chartae import fit
 from chartae.errors import ConfigurationError
@@ -16,16 +16,74 @@ def images(shape, seed=0):
     return torch.rand(4, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_large_images_get_the_published_index():
+def test_large_images_have_almost_the_value_of_torchmetrics():
+    # Which averages the last scale's luminance over reflected margins too.
+    metrics = pytest.importorskip("torchmetrics.functional.image")
     x, other = images((1, 192, 192)), images((1, 192, 192), 1)
-    near = 0.9 * x + 0.1 * other
-    expected = multiscale_structural_similarity_index_measure(
-        near, x, data_range=1.0, reduction="none", normalize="simple"
-    )
-    torch.testing.assert_close(make_distance("ms_ssim", (1, 192, 192))(x, near), 1 - expected)
+    distance = make_distance("ms_ssim", (1, 192, 192))
+    for share in (0.3, 0.7):
+        mean = (1 - share) * x + share * other
+        expected = metrics.multiscale_structural_similarity_index_measure(
+            mean, x, data_range=1.0, reduction="none", normalize="simple"
+        )
+        torch.testing.assert_close(distance(x, mean), 1 - expected, atol=5e-3, rtol=0)
 
 
 SHAPES = [(8, 8), (3, 6, 4), (28, 28), (3, 32, 32), (1, 64, 64), (1, 9, 10, 11)]
+# By shape, the window and its deviation, and the published weights of the scales.
+SCALES = {
+    (8, 8): (3, 0.3, [0.0448, 0.2856]),
+    (3, 5, 4): (3, 0.3, [0.0448]),
+    (28, 28): (11, 1.5, [0.0448, 0.2856]),
+    (1, 50, 64): (11, 1.5, [0.0448, 0.2856, 0.3001]),
+    (2, 14, 12, 15): (5, 0.6, [0.0448, 0.2856]),
+}
+
+
+def definition(x, mean, window, deviation, weights):
+    """Wang et al. (2003), equations 1 to 7, by convolution with the whole window, per channel."""
+    dims = max(x.dim() - 2, 2)
+    convolve, pool = ((F.conv2d, F.avg_pool2d), (F.conv3d, F.avg_pool3d))[dims - 2]
+    t = torch.arange(window, dtype=x.dtype) - window // 2
+    offsets = torch.stack(torch.meshgrid(*[t] * dims, indexing="ij"))
+    kernel = (-0.5 * offsets.square().sum(0) / deviation**2).exp()
+    kernel = (kernel / kernel.sum())[None, None]
+    result = torch.ones(len(x), dtype=x.dtype)
+    for scale, weight in enumerate(weights):
+        a, b = (i.reshape(-1, 1, *i.shape[-dims:]) for i in (x, mean))
+        mu, nu = convolve(a, kernel), convolve(b, kernel)
+        variances = [convolve(i**2, kernel) - m**2 for i, m in ((a, mu), (b, nu))]
+        covariance = convolve(a * b, kernel) - mu * nu
+        value = (2 * covariance + 0.03**2) / (sum(variances) + 0.03**2)
+        if scale == len(weights) - 1:
+            value = value * (2 * mu * nu + 0.01**2) / (mu**2 + nu**2 + 0.01**2)
+        similarity = value.reshape(len(x), -1).mean(1)
+        result = result * ((similarity + 1) / 2) ** (weight / sum(weights))
+        x, mean = pool(x, 2), pool(mean, 2)
+    return 1 - result
+
+
+@pytest.mark.parametrize("shape", SCALES, ids=str)
+def test_it_is_the_published_index_and_so_is_its_gradient(shape):
+    x, other = images(shape).double(), images(shape, 1).double()
+    distance = make_distance("ms_ssim", shape)
+    for guess in (0.8 * x + 0.2 * other, 1 - x):
+        guess.requires_grad_()
+        value, expected = distance(x, guess), definition(x, guess, *SCALES[shape])
+        torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
+        slopes = [torch.autograd.grad(v.sum(), guess)[0] for v in (value, expected)]
+        torch.testing.assert_close(*slopes, rtol=1e-8, atol=1e-10)
+        single = distance(x.float(), guess.detach().float())
+        assert single.dtype == torch.float32
+        torch.testing.assert_close(single, expected.detach().float(), rtol=1e-4, atol=5e-5)
+
+
+def test_mixed_precision_leaves_it_as_it_is():
+    x, guess = images((28, 28)), images((28, 28)).bfloat16()
+    distance = make_distance("ms_ssim", (28, 28))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = distance(x, guess)
+    assert torch.equal(mixed, distance(x, guess.float()))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

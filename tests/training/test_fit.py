@@ -121,9 +121,9 @@ def test_kl_warmup(make_vae, fit, data, monkeypatch):
     seen = []
     original = chartae.VAE.loss
 
-    def loss(self, x, mask=None):
+    def loss(self, x, *, y=None, mask=None):
         seen.append((self.training, self.kl_weight))
-        return original(self, x, mask)
+        return original(self, x, y=y, mask=mask)
 
     monkeypatch.setattr(chartae.VAE, "loss", loss)
     model = make_vae()

@@ -1,5 +1,6 @@
 """Distributions: posteriors, priors and likelihoods, thin over `torch.distributions`."""
 
+from chartae.distributions.aggregate import Estimator, log_aggregate
 from chartae.distributions.ball import (
     RiemannianNormal,
     RiemannianNormalHead,
@@ -24,6 +25,7 @@ from chartae.distributions.likelihoods import (
     register_likelihood,
 )
 from chartae.distributions.mixed import MixedLikelihood
+from chartae.distributions.mixture import NormalMixture
 from chartae.distributions.mmd import KERNELS, mmd
 from chartae.distributions.normal import DiagonalNormal, DiagonalNormalHead, StandardNormal
 from chartae.distributions.sphere import (
@@ -44,6 +46,7 @@ __all__ = [
     "DiagonalNormalHead",
     "DiscretizedLogistic",
     "DiscretizedLogisticLikelihood",
+    "Estimator",
     "FlowPosterior",
     "GaussianLikelihood",
     "HypersphericalUniform",
@@ -51,6 +54,7 @@ __all__ = [
     "Likelihood",
     "MixedLikelihood",
     "NegativeBinomialLikelihood",
+    "NormalMixture",
     "Observation",
     "PlanarFlow",
     "RadialFlow",
@@ -63,6 +67,7 @@ __all__ = [
     "WrappedNormal",
     "WrappedNormalHead",
     "ball_point",
+    "log_aggregate",
     "make_likelihood",
     "mmd",
     "register_likelihood",

@@ -178,10 +178,11 @@ class VonMisesFisherHead(nn.Module):
     """Linear map from features ``(batch, features)`` to a `VonMisesFisher` in ``latent_dim``.
 
     The concentration is d times a softplus: kappa tells a direction from none once it is of the
-    order of d. Its floor of 1e-3 is, in any dimension, uniform for all purposes.
+    order of d. Its floor of 1, as in the published code, keeps posteriors from collapsing at the
+    start: near kappa = 0 the gradient of the likelihood vanishes with it.
     """
 
-    floor = 1e-3
+    floor = 1.0
 
     def __init__(self, features: int, latent_dim: int) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.checks import check_integer
-from chartae.distributions.flows import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
+from chartae.distributions import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
 from chartae.errors import ConfigurationError
 from chartae.models.base import Extra, Networks, VariationalAutoencoder
 

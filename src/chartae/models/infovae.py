@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from chartae.checks import check_choice, check_number
-from chartae.distributions.mmd import KERNELS, mmd
+from chartae.distributions import KERNELS, mmd
 from chartae.errors import ConfigurationError
 from chartae.models.base import Extra, Losses, Networks
 from chartae.models.vae import VAE

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from chartae.checks import check_choice, check_number
-from chartae.distributions.aggregate import Estimator, log_aggregate
+from chartae.distributions import Estimator, log_aggregate
 from chartae.models.adversarial import discriminator_loss
 from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
 from chartae.models.vae import VAE

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.checks import check_integer
-from chartae.distributions.mixture import NormalMixture
+from chartae.distributions import NormalMixture
 from chartae.models.base import Extra, Networks, VariationalAutoencoder
 
 __all__ = ["VAMP"]

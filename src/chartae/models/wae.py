@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_choice, check_number
-from chartae.distributions.mmd import KERNELS, mmd
+from chartae.distributions import KERNELS, mmd
 from chartae.models.adversarial import discriminator_loss, maker_loss
 from chartae.models.ae import AE
 from chartae.models.base import Extra, Losses, Networks

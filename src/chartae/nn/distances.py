@@ -1,10 +1,12 @@
 """Distances between observations, for models that reconstruct by one."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, avg_pool3d
 
 from chartae.checks import check_choice
 from chartae.errors import ConfigurationError
@@ -17,6 +19,8 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of Wang et al. (2003), from fine to coarse."""
 WINDOWS: dict[int, float] = {11: 1.5, 7: 0.9, 5: 0.6, 3: 0.3}
 """Standard deviations of Gaussian windows, by size; the first are Wang et al.'s."""
+C1, C2 = 0.01**2, 0.03**2
+"""Of the same paper, for a range of 1: what keeps luminance and structure from 0 / 0."""
 
 
 def make_distance(spec: str | nn.Module, input_shape: tuple[int, ...]) -> Distance:
@@ -68,23 +72,47 @@ def _ms_ssim_distance(input_shape: tuple[int, ...]) -> Distance:
     window = next((w for w, count in scales.items() if count > 1), next(iter(scales)))
     weights = SCALE_WEIGHTS[: scales[window]]
     betas = tuple(weight / math.fsum(weights) for weight in weights)
-    return partial(_ms_ssim, window=window, betas=betas)
+    return partial(_ms_ssim, dims=len(spatial), window=window, betas=betas)
 
 
-def _ms_ssim(x: Tensor, mean: Tensor, *, window: int, betas: tuple[float, ...]) -> Tensor:
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+def _ms_ssim(
+    x: Tensor, mean: Tensor, *, dims: int, window: int, betas: tuple[float, ...]
+) -> Tensor:
+    dtype = torch.promote_types(mean.dtype, torch.float32)
+    with torch.autocast(x.device.type, enabled=False):  # in 16 bits the variances cancel
+        x, mean = x.to(dtype), mean.to(dtype)
+        similarities = torch.stack(list(_similarities(x, mean, dims, window, len(betas))))
+        # Those of an image to its negative are negative, and have no powers: from -1..1 to 0..1.
+        shares = 0.5 * (similarities + 1.0)
+        return -torch.expm1(shares.new_tensor(betas) @ shares.log())
 
-    if x.dim() == 3:  # grey images come without a channel
-        x, mean = x[:, None], mean[:, None]
-    similarity: Tensor = multiscale_structural_similarity_index_measure(
-        mean,
-        x,
-        sigma=WINDOWS[window],
-        # The size follows from sigma, but for the depth of volumes.
-        kernel_size=[1, 1, window][: x.dim() - 2],
-        betas=betas,
-        data_range=1.0,
-        reduction="none",
-        normalize="simple",
-    )
-    return 1.0 - similarity
+
+def _similarities(
+    x: Tensor, mean: Tensor, dims: int, window: int, num_scales: int
+) -> Iterator[Tensor]:
+    """Yield the mean similarity of structure at each scale, fine to coarse: ``(batch,)`` each.
+
+    That of the coarsest scale is of luminance too (Wang et al., 2003, equation 7). Windows are
+    those that lie within the image.
+    """
+    pool = avg_pool2d if dims == 2 else avg_pool3d
+    for scale in range(num_scales):
+        if scale:
+            x, mean = pool(x, 2), pool(mean, 2)
+        moments = torch.stack([x, mean, x.square() + mean.square(), x * mean])
+        for size in x.shape[-dims:]:  # each takes its axis to the end, so that all are in place
+            moments = moments.movedim(-dims, -1) @ _sliding_window(size, window, x).mT
+        x_mean, y_mean, squares, product = moments
+        mean_product, mean_squares = x_mean * y_mean, x_mean.square() + y_mean.square()
+        similarity = (2.0 * (product - mean_product) + C2) / (squares - mean_squares + C2)
+        if scale == num_scales - 1:
+            similarity = similarity * (2.0 * mean_product + C1) / (mean_squares + C1)
+        yield similarity.flatten(1).mean(1)
+
+
+def _sliding_window(size: int, window: int, like: Tensor) -> Tensor:
+    """Return the matrix of Gaussian averages along an axis, ``(size - window + 1, size)``."""
+    t = torch.arange(window, dtype=like.dtype, device=like.device) - window // 2
+    weights = torch.softmax(-0.5 * (t / WINDOWS[window]).square(), 0)
+    identity = torch.eye(size, dtype=like.dtype, device=like.device)
+    return identity.unfold(0, window, 1) @ weights
