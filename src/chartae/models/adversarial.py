@@ -11,9 +11,7 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
     .. math:: -\frac12 E \log D(\text{real}) - \frac12 E \log(1 - D(\text{fake}))
 
-    Args:
-        real: logits of D on what is real, ``(batch,)``.
-        fake: logits on what is not, ``(batch,)``.
+    Both arguments are logits of D, ``(batch,)``.
     """
     return 0.5 * (softplus(-real).mean() + softplus(fake).mean())
 

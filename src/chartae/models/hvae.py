@@ -67,8 +67,7 @@ class HVAE(VariationalAutoencoder):
         """
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
-            if not z.requires_grad:
-                z = z.detach().requires_grad_()
+            z = z if z.requires_grad else z.detach().requires_grad_()
             fit = self.likelihood(z, y).log_prob(x, mask)
             log_joint = fit + self.prior(y).log_prob(z)
             (grad,) = torch.autograd.grad(log_joint.sum(), z, create_graph=differentiable)

@@ -76,8 +76,7 @@ class RAE(AE):
             return torch.stack([p.square().sum() for p in self.decoder.parameters()]).sum()
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
-            if not z.requires_grad:
-                z = z.detach().requires_grad_()
+            z = z if z.requires_grad else z.detach().requires_grad_()
             mean = self.likelihood(z, y).mean
             # E |J^T v|^2 over v ~ N(0, I) is the squared norm of J.
             projection = (mean * torch.randn_like(mean)).sum()

@@ -71,7 +71,6 @@ class VAEGAN(DistanceVAE):
         real, reconstruction, draw = observed(mask, x, observation.mean, draw)
         distance = self.distance(real, reconstruction).mean()
         kl = kl_divergence(posterior, self.prior(y)).mean()
-        on_data = self.discriminator(real)
         on_fakes = self.discriminator(torch.cat([reconstruction, draw]))
         deception = maker_loss(on_fakes)
         alpha = self.adversarial_weight
@@ -79,7 +78,7 @@ class VAEGAN(DistanceVAE):
         objectives = {
             "model": distance + self.kl_weight * kl,
             "decoder": (1.0 - alpha) * distance + alpha * deception,
-            "discriminator": discriminator_loss(on_data, on_fakes),
+            "discriminator": discriminator_loss(self.discriminator(real), on_fakes),
             **self.calibration(nll),
         }
         terms = {"reconstruction": nll, "features": distance, "kl": kl, "deception": deception}

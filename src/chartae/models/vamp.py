@@ -55,9 +55,7 @@ class VAMP(VariationalAutoencoder):
     def pseudo_conditions(self) -> Tensor | None:
         """Return their conditions, ``(K, condition_dim)``: shares of classes, or vectors."""
         raw = self.raw_pseudo_conditions
-        if raw is None or isinstance(self.conditions, tuple):
-            return raw
-        return raw.softmax(-1)
+        return raw if raw is None or isinstance(self.conditions, tuple) else raw.softmax(-1)
 
     def prior(self, y: Extra = None) -> NormalMixture:
         """Return the mixture over ``(latent_dim,)``, whatever the conditions."""

@@ -29,7 +29,7 @@ class WAE(AE):
     of a whole batch are held to the prior.
 
     Args:
-        weight: :math:`\lambda`, at least 0; None is 10 for ``"mmd"`` and 1 for ``"gan"``.
+        weight: :math:`\lambda` >= 0; None is 10 for ``"mmd"`` and 1 for ``"gan"``.
         regularization: ``"mmd"`` or ``"gan"``.
         kernel: of the MMD: ``"imq"``, inverse multiquadratics of several widths, or ``"rbf"``.
         bandwidth: standard deviation of the prior for the kernel, positive.
