@@ -72,8 +72,8 @@ RECIPES = {
     "PoincareVAE": Recipe(sampler="PoincareSampler"),
     "RAE": Recipe(sampler="MixtureSampler"),
     "RHVAE": Recipe(sampler="VolumeSampler"),
-    "SVAE": Recipe(3, sampler="SphereSampler", kl_warmup=20),
-    "VAEGAN": Recipe(options='discriminator="conv"'),
+    "SVAE": Recipe(3, sampler="SphereSampler"),
+    "VAEGAN": Recipe(options='discriminator="conv"', epochs=300),
     "VAMP": Recipe(sampler="VampSampler"),
     "VQVAE": Recipe(16, "grid=(2, 2), num_codes=64", "CodeSampler", "epochs=1"),
 }
