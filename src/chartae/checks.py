@@ -14,6 +14,7 @@ __all__ = [
     "check_finite",
     "check_floating",
     "check_integer",
+    "check_integers",
     "check_labels",
     "check_mask",
     "check_number",
@@ -44,6 +45,14 @@ def check_integer(
         raise ConfigurationError(f"{name}={value!r}: expected {expected}")
     if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
         raise ConfigurationError(f"{name}={value!r}: expected {expected}")
+
+
+def check_integers(name: str, values: object, *, minimum: int | None = None) -> None:
+    """Raise `ConfigurationError` unless ``values`` are integers of at least ``minimum``."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ConfigurationError(f"{name}={values!r}: expected a sequence of integers")
+    for value in values:
+        check_integer(name, value, minimum=minimum)
 
 
 def check_number(

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_integer
+from chartae.checks import check_integer, check_integers
 from chartae.distributions import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
 from chartae.errors import ConfigurationError
 from chartae.models.base import Extra, Networks, VariationalAutoencoder
@@ -94,8 +94,7 @@ class IAFVAE(VariationalAutoencoder):
     ) -> None:
         check_integer("num_flows", num_flows, minimum=1)
         check_integer("context_dim", context_dim, minimum=0)
-        for size in hidden:
-            check_integer("hidden", size, minimum=1)
+        check_integers("hidden", hidden, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
         self.num_flows, self.hidden, self.context_dim = num_flows, list(hidden), context_dim
         self.context_head = nn.Linear(self.num_features, context_dim) if context_dim else None

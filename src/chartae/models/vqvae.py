@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_integer, check_number, check_shape
+from chartae.checks import check_integer, check_integers, check_number, check_shape
 from chartae.errors import ConfigurationError, DataError
 from chartae.models.base import Autoencoder, Extra, Losses, Networks
 
@@ -68,8 +68,7 @@ class VQVAE(Autoencoder):
         check_integer("num_codes", num_codes, minimum=2)
         check_number("commitment", commitment, minimum=0.0)
         check_number("decay", decay, minimum=0.0, below=1.0)
-        for size in grid:
-            check_integer("grid", size, minimum=1)
+        check_integers("grid", grid, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
         self.num_codes, self.grid = num_codes, tuple(grid)
         self.index_shape = self.grid

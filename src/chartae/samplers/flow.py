@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, Unpack, get_args
 
 from torch import Tensor, nn
 
-from chartae.checks import check_choice, check_integer
+from chartae.checks import check_choice, check_integer, check_integers
 from chartae.models import Autoencoder
 from chartae.randomness import seeded
 from chartae.samplers.base import embeddings
@@ -62,8 +62,7 @@ class FlowSampler(LearnedSampler):
     ) -> None:
         check_choice("flow", flow, get_args(FlowKind))
         check_integer("num_transforms", num_transforms, minimum=1)
-        for size in hidden:
-            check_integer("hidden", size, minimum=1)
+        check_integers("hidden", hidden, minimum=1)
         super().__init__(model, **options)
         self.flow, self.num_transforms, self.hidden = flow, num_transforms, tuple(hidden)
         self.shift = self.shift.reshape(0, model.latent_dim)

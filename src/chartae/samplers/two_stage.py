@@ -6,7 +6,7 @@ from typing import ClassVar, Unpack, cast
 import torch
 from torch import Tensor
 
-from chartae.checks import check_integer
+from chartae.checks import check_integers
 from chartae.data import ArrayDataset
 from chartae.models import VAE, Autoencoder, VariationalAutoencoder
 from chartae.randomness import derive_seed, seeded
@@ -57,8 +57,7 @@ class TwoStageSampler(LearnedSampler):
         hidden: Sequence[int] = (1024, 1024),
         **options: Unpack[LearningOptions],
     ) -> None:
-        for size in hidden:
-            check_integer("hidden", size, minimum=1)
+        check_integers("hidden", hidden, minimum=1)
         super().__init__(model, **options)
         self.hidden = tuple(hidden)
         self.shift = self.shift.reshape(0, model.latent_dim)
