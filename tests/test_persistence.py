@@ -154,8 +154,11 @@ def test_precision_is_kept_or_as_asked(name, tmp_path):
 
 
 def test_a_loaded_model_trains_on(tmp_path):
-    train(build("RHVAE")).save_pretrained(tmp_path)
-    train(chartae.load(tmp_path))
+    first = train(build("RHVAE"))
+    first.save_pretrained(tmp_path)
+    second = train(chartae.load(tmp_path))
+    assert not torch.equal(second.encode(X), first.encode(X))
+    assert len(second.metric.centroids) == len(X)
 
 
 def test_a_model_on_a_device_is_loaded_elsewhere(tmp_path):

@@ -30,13 +30,14 @@ from chartae.errors import ConfigurationError, DataError
 from chartae.nn import NetworkSpec, build_decoder, build_encoder, output_features
 from chartae.persistence import register, save
 
-__all__ = ["Autoencoder", "Conditions", "Extra", "Losses", "Networks", "VariationalAutoencoder"]
+__all__ = ["Autoencoder", "Extra", "Losses", "Networks", "VariationalAutoencoder"]
 
 Shape = tuple[int, ...]
 Batch = Mapping[str, Tensor]
 Extra = Tensor | None
 """Conditions or a mask of a batch, where there are any."""
 Conditions = int | tuple[int] | None
+LatentSpace = Literal["euclidean", "sphere", "ball", "codes"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Autoencoder(nn.Module):
     arguments are its configuration: each is kept as an attribute of the same name.
 
     Args:
-        input_shape: shape of one observation: ``(D,)``, ``(H, W)`` or ``(C, H, W)``.
+        input_shape: shape of one observation: ``(D,)``, ``(H, W)``, ``(C, H, W)`` or
+            ``(C, D, H, W)``.
         latent_dim: size of the latent space.
         encoder: a preset's name (`chartae.nn.ENCODERS`), a mapping ``{"name": ..., **options}``,
             or any module from x to ``(batch, features)``; the model adds its own heads.
@@ -99,7 +101,7 @@ class Autoencoder(nn.Module):
 
     fitted_buffers: ClassVar[tuple[str, ...]] = ()
     """Names of the buffers whose shape is known only after training."""
-    latent_space: ClassVar[Literal["euclidean", "sphere", "ball", "codes"]] = "euclidean"
+    latent_space: ClassVar[LatentSpace] = "euclidean"
     """What latents are: vectors, points of the unit sphere or of a ball, or vectors of a codebook,
     side by side."""
     opponents: tuple[str, ...] = ()

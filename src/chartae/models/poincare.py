@@ -15,7 +15,7 @@ from chartae.distributions import (
     WrappedNormalHead,
 )
 from chartae.errors import DataError
-from chartae.models.base import Extra, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, LatentSpace, Networks, VariationalAutoencoder
 
 __all__ = ["PoincareVAE"]
 
@@ -49,7 +49,7 @@ class PoincareVAE(VariationalAutoencoder):
     True
     """
 
-    latent_space: ClassVar[Literal["euclidean", "sphere", "ball", "codes"]] = "ball"
+    latent_space: ClassVar[LatentSpace] = "ball"
 
     def __init__(
         self,

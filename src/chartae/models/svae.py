@@ -1,13 +1,13 @@
 """The variational autoencoder with latents on a sphere."""
 
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Unpack
 
 from torch import Tensor
 
 from chartae.checks import check_integer
 from chartae.distributions import HypersphericalUniform, VonMisesFisherHead
 from chartae.errors import DataError
-from chartae.models.base import Extra, Networks
+from chartae.models.base import Extra, LatentSpace, Networks
 from chartae.models.vae import VAE
 
 __all__ = ["SVAE"]
@@ -35,7 +35,7 @@ class SVAE(VAE):
     True
     """
 
-    latent_space: ClassVar[Literal["euclidean", "sphere", "ball", "codes"]] = "sphere"
+    latent_space: ClassVar[LatentSpace] = "sphere"
 
     def __init__(
         self, input_shape: tuple[int, ...], latent_dim: int, **networks: Unpack[Networks]

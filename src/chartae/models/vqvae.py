@@ -1,14 +1,14 @@
 """Autoencoders whose codes come from a learned codebook."""
 
 import math
-from typing import ClassVar, Literal, Unpack
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from chartae.checks import check_integer, check_integers, check_number, check_shape
 from chartae.errors import ConfigurationError, DataError
-from chartae.models.base import Autoencoder, Extra, Losses, Networks
+from chartae.models.base import Autoencoder, Extra, LatentSpace, Losses, Networks
 
 __all__ = ["HRQVAE", "VQVAE"]
 
@@ -49,7 +49,7 @@ class VQVAE(Autoencoder):
         ConfigurationError: if the grid does not divide the latent, or an argument is out of range.
     """
 
-    latent_space: ClassVar[Literal["euclidean", "sphere", "ball", "codes"]] = "codes"
+    latent_space: ClassVar[LatentSpace] = "codes"
     num_levels = 1
 
     def __init__(
