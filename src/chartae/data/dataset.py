@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from chartae.checks import check_finite, check_floating, check_shape
+from chartae.data.arrays import as_tensor, scaled
 from chartae.data.labels import encode_labels
 from chartae.errors import ConfigurationError, DataError
 
@@ -117,8 +118,8 @@ class ArrayDataset:
             raise ConfigurationError(
                 f"dtype={dtype!r}: expected torch.float32, torch.float64 or None"
             )
-        values = _scaled(_as_tensor("x", x), dtype)
-        observed = None if mask is None else _as_tensor("mask", mask)
+        values = scaled(as_tensor("x", x), dtype)
+        observed = None if mask is None else as_tensor("mask", mask)
         if observed is not None:
             _check_dtype("mask", observed, torch.bool)
             check_shape("mask", observed, values.shape)
@@ -126,7 +127,7 @@ class ArrayDataset:
         if y is None:
             return cls(values, mask=observed, class_names=tuple(class_names or ()))
         if np.ndim(y) == 2:
-            vectors = _as_tensor("y", y)
+            vectors = as_tensor("y", y)
             if not vectors.is_floating_point():
                 raise DataError(f"y has dtype {vectors.dtype}: vectors are expected to be floats")
             return cls(values, vectors.to(values), observed, tuple(class_names or ()))
@@ -220,54 +221,9 @@ class ArrayDataset:
         )
 
 
-# What each accepted dtype is divided by to come into [0, 1]; floats are taken as they are.
-_SCALES = {torch.uint8: 255.0, torch.bool: 1.0, torch.float32: None, torch.float64: None}
-
-
 def _are_vectors(y: Tensor) -> bool:
     """Whether conditions are vectors, not labels."""
     return isinstance(y, Tensor) and y.ndim == 2 and y.is_floating_point()
-
-
-def _scaled(x: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """``x`` as floats of ``dtype``: uint8 and bool in [0, 1], floats unchanged."""
-    if x.dtype not in _SCALES:
-        raise DataError(
-            f"x has dtype {x.dtype}: expected uint8 (divided by 255), bool, float32 or float64; "
-            "convert and scale it explicitly, for example with x.astype('float32') / maximum"
-        )
-    scale = _SCALES[x.dtype]
-    if scale is None:
-        return x.to(dtype or x.dtype)
-    return x.to(dtype or torch.float32) / scale
-
-
-def _as_tensor(name: str, value: ArrayLike | Tensor | Sequence[Tensor]) -> Tensor:
-    """Tensor of the dtype that ``value`` came in; a list is stacked."""
-    if isinstance(value, Tensor):
-        return value.detach()
-    try:
-        if isinstance(value, (list, tuple)):
-            _check_one_shape(name, value)
-            if all(isinstance(item, Tensor) for item in value):
-                return torch.stack(value).detach() if value else torch.empty(0)
-        array = np.asarray(value)
-        # torch cannot hold foreign byte order or negative strides, and warns of read-only memory.
-        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-    except (TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{name} cannot be used: expected one array of numbers ({error})") from None
-
-
-def _check_one_shape(name: str, items: Sequence[object]) -> None:
-    shapes = [tuple(getattr(item, "shape", None) or np.asarray(item).shape) for item in items]
-    for index, shape in enumerate(shapes):
-        if shape != shapes[0]:
-            raise DataError(
-                f"{name}[{index}] has shape {shape} and {name}[0] {shapes[0]}: "
-                "expected one shape for all samples"
-            )
 
 
 def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:

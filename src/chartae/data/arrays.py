@@ -1,0 +1,183 @@
+"""Arrays as people have them, to tensors and back: what goes in comes out."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from chartae.errors import DataError
+
+__all__ = ["as_tensor", "restored", "scaled", "takes_arrays"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# What each accepted dtype is divided by to come into [0, 1]; floats are taken as they are.
+_SCALES = {torch.uint8: 255.0, torch.bool: 1.0, torch.float32: None, torch.float64: None}
+
+
+def as_tensor(name: str, value: ArrayLike | Tensor | Sequence[Tensor]) -> Tensor:
+    """Return a tensor of the dtype that ``value`` came in; a list is stacked.
+
+    Raises:
+        DataError: for what is not one array of numbers.
+    """
+    if isinstance(value, Tensor):
+        return value.detach()
+    try:
+        if isinstance(value, (list, tuple)):
+            _check_one_shape(name, value)
+            if all(isinstance(item, Tensor) for item in value):
+                return torch.stack(value).detach() if value else torch.empty(0)
+        array = np.asarray(value)
+        # torch cannot hold foreign byte order or negative strides, and warns of read-only memory.
+        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{name} cannot be used: expected one array of numbers ({error})") from None
+
+
+def scaled(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return data as floats of ``dtype``: uint8 and bool in [0, 1], floats unchanged.
+
+    Raises:
+        DataError: for another dtype.
+    """
+    if x.dtype not in _SCALES:
+        raise DataError(
+            f"x has dtype {x.dtype}: expected uint8 (divided by 255), bool, float32 or float64; "
+            "convert and scale it explicitly, for example with x.astype('float32') / maximum"
+        )
+    scale = _SCALES[x.dtype]
+    if scale is None:
+        return x.to(dtype or x.dtype)
+    return x.to(dtype or torch.get_default_dtype()) / scale
+
+
+def restored(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return data in the dtype that `scaled` found them in.
+
+    >>> restored(torch.tensor([0.0, 0.2, 1.1]), torch.uint8)
+    tensor([  0,  51, 255], dtype=torch.uint8)
+    >>> restored(torch.tensor([0.2, 0.8]), torch.bool)
+    tensor([False,  True])
+    """
+    if dtype == torch.bool:
+        return x >= 0.5
+    if dtype == torch.uint8:
+        return (x.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+    return x.to(dtype)
+
+
+def takes_arrays(
+    *names: str, restores: str | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function of tensors take NumPy arrays too; it then returns arrays, without gradients.
+
+    Arrays of floats become tensors of the dtype and on the device of the function's first argument
+    (a model, a metric) where it has them; data, the argument ``x``, are scaled as everywhere
+    (`scaled`). Results have the dtype of the first array given, where that is a float.
+
+    Args:
+        names: arguments that may be arrays.
+        restores: the argument among them that the result is like: uint8 data give uint8.
+
+    >>> @takes_arrays("z")
+    ... def double(metric, z):
+    ...     return 2 * z
+    >>> double(None, np.ones(2))
+    array([2., 2.])
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            if not any(isinstance(value, np.ndarray) for value in (*args, *kwargs.values())):
+                return function(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
+            given = bound.arguments
+            arrays = {n: given[n] for n in names if isinstance(given.get(n), np.ndarray)}
+            owner = next(iter(given.values()))
+            for name, array in arrays.items():
+                given[name] = _like_owner(name, array, owner)
+            if isinstance(masked := arrays.get("x"), np.ma.MaskedArray):
+                _hand_over_mask(function.__name__, masked, given, signature)
+            with torch.no_grad():
+                result = function(*bound.args, **bound.kwargs)
+            kind = None
+            if restores in arrays:
+                kind = as_tensor(restores, arrays[restores][:0]).dtype
+            elif arrays and (first := next(iter(arrays.values()))).dtype.kind == "f":
+                kind = as_tensor("", first[:0] if first.ndim else first).dtype
+            converted: R = _to_arrays(result, kind)
+            return converted
+
+        return wrapper
+
+    return decorate
+
+
+def _like_owner(name: str, array: np.ndarray[Any, Any], owner: object) -> Tensor:
+    dtype, device = getattr(owner, "dtype", None), getattr(owner, "device", None)
+    if isinstance(array, np.ma.MaskedArray):
+        array = array.filled(0)
+    tensor = as_tensor(name, array)
+    if name == "x":
+        tensor = scaled(tensor, dtype if isinstance(dtype, torch.dtype) else None)
+    elif tensor.is_floating_point() and isinstance(dtype, torch.dtype):
+        tensor = tensor.to(dtype)
+    return tensor.to(device) if isinstance(device, torch.device) else tensor
+
+
+def _hand_over_mask(
+    function: str,
+    x: np.ma.MaskedArray[Any, Any],
+    given: dict[str, Any],
+    signature: inspect.Signature,
+) -> None:
+    """Pass the mask of a masked array on as ``mask``, True where a feature is observed."""
+    hidden = np.ma.getmaskarray(x)
+    if not hidden.any():
+        return
+    if "mask" not in signature.parameters or given.get("mask") is not None:
+        raise DataError(
+            f"x is a masked array: {function} expects a plain array"
+            + (", with its mask given once" if "mask" in signature.parameters else "")
+        )
+    given["mask"] = torch.from_numpy(~hidden).to(given["x"].device)
+
+
+def _to_arrays(result: Any, dtype: torch.dtype | None) -> Any:
+    """Return a result with arrays in place of its tensors; those of floats in ``dtype``."""
+    if isinstance(result, Tensor):
+        result = result.detach()
+        if dtype is not None and result.is_floating_point():
+            result = restored(result, dtype)
+        return result.cpu().numpy()
+    if isinstance(result, tuple) and not hasattr(result, "_fields"):
+        return tuple(_to_arrays(item, dtype) for item in result)
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
+        return dataclasses.replace(
+            result, **{name: _to_arrays(value, dtype) for name, value in fields.items()}
+        )
+    return result
+
+
+def _check_one_shape(name: str, items: Sequence[object]) -> None:
+    shapes = [tuple(getattr(item, "shape", None) or np.asarray(item).shape) for item in items]
+    for index, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise DataError(
+                f"{name}[{index}] has shape {shape} and {name}[0] {shapes[0]}: "
+                "expected one shape for all samples"
+            )
