@@ -2,6 +2,7 @@
 
 __all__ = [
     "ArrayDataset",
+    "Form",
     "digits",
     "disks_and_rings",
     "encode_labels",
@@ -9,16 +10,19 @@ __all__ = [
     "read_data",
     "read_image",
     "read_images",
+    "read_labels",
     "read_table",
     "stratified_split",
     "write_images",
     "write_npz",
+    "write_table",
 ]
 
 from chartae.data.dataset import ArrayDataset
 from chartae.data.files import read_data, write_npz
+from chartae.data.form import Form
 from chartae.data.images import read_image, read_images, write_images
 from chartae.data.labels import encode_labels
 from chartae.data.splits import few_per_class, stratified_split
 from chartae.data.synthetic import digits, disks_and_rings
-from chartae.data.tables import read_table
+from chartae.data.tables import read_labels, read_table, write_table

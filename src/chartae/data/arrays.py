@@ -4,16 +4,19 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from chartae.errors import DataError
+from chartae.errors import ConfigurationError, DataError
 
-__all__ = ["as_tensor", "restored", "scaled", "takes_arrays"]
+__all__ = ["DType", "as_tensor", "resolve_dtype", "restored", "scaled", "takes_arrays"]
+
+DType = torch.dtype | Literal["default"] | None
+"""float32, float64, torch's default dtype, or None for floats as they were given."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,7 +32,11 @@ def as_tensor(name: str, value: ArrayLike | Tensor | Sequence[Tensor]) -> Tensor
         DataError: for what is not one array of numbers.
     """
     if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise DataError(f"{name} is a sparse tensor: expected a dense one, {name}.to_dense()")
         return value.detach()
+    if hasattr(value, "toarray"):  # SciPy's sparse arrays
+        raise DataError(f"{name} is a sparse array: expected a dense one, {name}.toarray()")
     try:
         if isinstance(value, (list, tuple)):
             _check_one_shape(name, value)
@@ -42,6 +49,21 @@ def as_tensor(name: str, value: ArrayLike | Tensor | Sequence[Tensor]) -> Tensor
         if isinstance(error, DataError):
             raise
         raise DataError(f"{name} cannot be used: expected one array of numbers ({error})") from None
+
+
+def resolve_dtype(dtype: DType) -> torch.dtype | None:
+    """Return the dtype that is meant.
+
+    Raises:
+        ConfigurationError: for one that is neither float32 nor float64.
+    """
+    if dtype == "default":
+        return torch.get_default_dtype()
+    if dtype not in (torch.float32, torch.float64, None):
+        raise ConfigurationError(
+            f"dtype={dtype!r}: expected torch.float32, torch.float64, 'default' or None"
+        )
+    return dtype
 
 
 def scaled(x: Tensor, dtype: torch.dtype | None) -> Tensor:

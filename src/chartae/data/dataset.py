@@ -9,11 +9,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from chartae.checks import check_finite, check_floating, check_shape
-from chartae.data.arrays import as_tensor, scaled
+from chartae.data.arrays import DType, as_tensor, resolve_dtype, scaled
+from chartae.data.form import Form, check_precision, read_samples, warn_of_scale
 from chartae.data.labels import encode_labels
-from chartae.errors import ConfigurationError, DataError
+from chartae.errors import DataError
 
 __all__ = ["ArrayDataset"]
+
+AS_STORED = Form(torch.float32)
+"""Stands for a form that is not given: that of the samples themselves."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -26,6 +30,7 @@ class ArrayDataset:
             vectors that a model takes as conditions.
         mask: bool, the shape of ``x``; True where the entry was observed.
         class_names: one name per class; the indices themselves if ``y`` comes without names.
+        form: the form in which the samples were given; by default that of ``x``.
 
     `from_arrays` is the door for arrays of other types: it scales, names the classes and fills what
     was not observed.
@@ -45,9 +50,12 @@ class ArrayDataset:
     y: Tensor | None = None
     mask: Tensor | None = None
     class_names: tuple[str, ...] = ()
+    form: Form = AS_STORED
 
     def __post_init__(self) -> None:
         check_floating("x", self.x)
+        if self.form is AS_STORED:
+            object.__setattr__(self, "form", Form(self.x.dtype))
         if self.x.ndim < 2 or self.x.numel() == 0:
             raise DataError(
                 f"x has shape {tuple(self.x.shape)}: expected (N, *input_shape), "
@@ -86,22 +94,27 @@ class ArrayDataset:
         mask: ArrayLike | Tensor | Sequence[Tensor] | None = None,
         *,
         class_names: Sequence[str] | None = None,
-        dtype: torch.dtype | None = torch.float32,
+        channels_last: bool = False,
+        dtype: DType = "default",
     ) -> "ArrayDataset":
-        """Return a dataset from NumPy arrays, tensors or lists of equally shaped arrays.
+        """Return a dataset from arrays, tensors, a DataFrame or lists of equally shaped arrays.
 
         Scaling is by type, never by looking at the values: uint8 is divided by 255, booleans become
         0 and 1, float32 and float64 are taken as they are. Entries where ``mask`` is False are set
         to 0 and may be NaN before. A float array that already has the wanted ``dtype`` is not
-        copied.
+        copied. The dataset knows the `form` in which samples were given.
 
         Args:
-            x: (N, *input_shape); uint8, bool, float32 or float64.
+            x: (N, *input_shape); uint8, bool, float32 or float64. Of a masked array, what is not
+                masked was observed. A DataFrame has columns of numbers or booleans; its missing
+                cells were not observed.
             y: (N,) integers or strings; see `encode_labels` for how they become class indices. Or
                 (N, p) floats: vectors that a model takes as conditions.
             mask: bool, the shape of ``x``; True where the entry was observed.
             class_names: names of the classes, in the order of their indices.
-            dtype: torch.float32, torch.float64, or None to keep floats as given.
+            channels_last: ``x`` is (N, *sizes, channels), and becomes (N, channels, *sizes).
+            dtype: torch.float32, torch.float64, ``"default"`` for torch's default dtype, or None to
+                keep floats as given.
 
         Raises:
             DataError: for an array that is empty, not finite, of another dtype or of a shape that
@@ -114,27 +127,22 @@ class ArrayDataset:
         >>> data.x[0, 0, 0].item(), data.y.tolist(), data.class_names
         (0.20000000298023224, [1, 0], ('disk', 'ring'))
         """
-        if dtype not in (torch.float32, torch.float64, None):
-            raise ConfigurationError(
-                f"dtype={dtype!r}: expected torch.float32, torch.float64 or None"
-            )
-        values = scaled(as_tensor("x", x), dtype)
-        observed = None if mask is None else as_tensor("mask", mask)
+        dtype = resolve_dtype(dtype)
+        samples = read_samples(x, mask, channels_last=channels_last)
+        values, observed = scaled(samples.values, dtype), samples.mask
         if observed is not None:
-            _check_dtype("mask", observed, torch.bool)
-            check_shape("mask", observed, values.shape)
             values = values.masked_fill(~observed, 0.0)
+        warn_of_scale(samples, values)
+        check_precision(samples, values)
         if y is None:
-            return cls(values, mask=observed, class_names=tuple(class_names or ()))
-        if np.ndim(y) == 2:
+            return cls(values, None, observed, tuple(class_names or ()), samples.form)
+        if _are_vectors(y):
             vectors = as_tensor("y", y)
-            if not vectors.is_floating_point():
-                raise DataError(f"y has dtype {vectors.dtype}: vectors are expected to be floats")
-            return cls(values, vectors.to(values), observed, tuple(class_names or ()))
+            return cls(values, vectors.to(values), observed, tuple(class_names or ()), samples.form)
         labels, names = encode_labels(y, class_names)
         if len(labels) != len(values):
             raise DataError(f"y has {len(labels)} labels for {len(values)} samples in x")
-        return cls(values, labels.to(values.device), observed, names)
+        return cls(values, labels.to(values.device), observed, names, samples.form)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -192,21 +200,23 @@ class ArrayDataset:
         low, high = int(rows.min()), int(rows.max())
         if low < 0 or high >= len(self):
             raise DataError(f"indices ranges from {low} to {high}: expected 0 to {len(self) - 1}")
-        return ArrayDataset(class_names=self.class_names, **self.batch(rows.long()))
+        return ArrayDataset(class_names=self.class_names, form=self.form, **self.batch(rows.long()))
 
     def of_class(self, label: int | str) -> "ArrayDataset":
-        """Return the dataset of the samples of one class, given by its index or its name.
+        """Return the dataset of the samples of one class.
+
+        Args:
+            label: the class's name; a number is the name that is written so, never an index.
 
         Raises:
             DataError: if there are no labels, or no sample of that class.
         """
         if self.y is None or not self.class_names:
             raise DataError("y has no labels: expected a dataset with classes")
-        index = self.class_names.index(label) if label in self.class_names else label
-        if index not in self.classes:
-            present = tuple(self.class_names[c] for c in self.classes)
+        present = tuple(self.class_names[c] for c in self.classes)
+        if str(label) not in present:
             raise DataError(f"class {label!r} has no sample: expected one of {present}")
-        return self.subset(self.y == index)
+        return self.subset(self.y == self.class_names.index(str(label)))
 
     def to(
         self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
@@ -218,12 +228,17 @@ class ArrayDataset:
             None if self.y is None else self.y.to(dtype=dtype if vectors else None, device=device),
             None if self.mask is None else self.mask.to(device=device),
             self.class_names,
+            self.form,
         )
 
 
-def _are_vectors(y: Tensor) -> bool:
+def _are_vectors(y: object) -> bool:
     """Whether conditions are vectors, not labels."""
-    return isinstance(y, Tensor) and y.ndim == 2 and y.is_floating_point()
+    values = y if isinstance(y, Tensor) else np.asarray(y)
+    floating = (
+        values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
+    )
+    return values.ndim == 2 and floating
 
 
 def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:

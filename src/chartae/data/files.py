@@ -1,40 +1,66 @@
 """Samples from files and to files; nothing is ever unpickled."""
 
-import logging
 import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from chartae.atomic import atomic_path, check_writable
+from chartae.data.arrays import DType
 from chartae.data.dataset import ArrayDataset
-from chartae.data.images import read_images
-from chartae.data.tables import read_table
+from chartae.data.images import Color, read_images
+from chartae.data.labels import LABEL_NAMES
+from chartae.data.tables import read_labels, read_table
 from chartae.errors import ConfigurationError, DataError
 
 __all__ = ["read_data", "write_npz"]
 
-logger = logging.getLogger(__name__)
-
 Arrays = Mapping[str, Any]
 
-# Names under which samples and labels are found; those of Keras' and the thesis' files among them.
-_X_KEYS = ("x", "X", "x_train", "X_train", "data", "images")
-_Y_KEYS = ("y", "labels", "label", "targets", "target")
+# Whatever a damaged archive makes NumPy and zipfile raise.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
+
+class ImageOptions(TypedDict):
+    """The options of `read_images`."""
+
+    resize: tuple[int, int] | None
+    color: Color | None
+    skip_unreadable: bool
+
+
+# Names under which samples are found; those of Keras' and the thesis' files among them.
+_X_KEYS = ("x", "X", "x_train", "X_train", "data", "images")
+# What np.savez calls arrays that are given without names: samples, then labels.
+_UNNAMED = ("arr_0", "arr_1")
+
+_TABLE = {"label_column", "header"}
+_ARRAYS = {"x_key", "y_key", "channels_last"}
 # What can be said about each kind of source.
 _OPTIONS: dict[str, set[str]] = {
-    "folder": set(),
-    ".csv": {"label_column"},
-    ".npy": {"channels_last"},
-    ".npz": {"x_key", "y_key", "channels_last"},
-    ".pt": {"x_key", "y_key", "channels_last"},
+    "folder": {"resize", "color", "skip_unreadable"},
+    ".csv": _TABLE,
+    ".tsv": _TABLE,
+    ".npy": {"labels", "channels_last"},
+    ".npz": _ARRAYS,
+    ".pt": _ARRAYS,
 }
 
 
@@ -44,20 +70,26 @@ def read_data(
     x_key: str | None = None,
     y_key: str | None = None,
     label_column: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    header: bool = True,
     channels_last: bool = False,
-    dtype: torch.dtype | None = torch.float32,
+    resize: tuple[int, int] | None = None,
+    color: Color | None = None,
+    skip_unreadable: bool = False,
+    dtype: DType = "default",
 ) -> ArrayDataset:
     """Return the samples, and the labels if there are any, of a file or a folder of images.
 
     What is read, by the suffix of ``path``:
 
     * ``.npz`` and ``.pt`` (a tensor, or a dictionary of tensors): samples under ``x``, ``X``,
-      ``x_train``, ``X_train``, ``data`` or ``images``, or the only array; labels under ``y``,
-      ``labels``, ``label``, ``targets`` or ``target``, but under ``y_train`` for ``x_train``;
-      ``mask`` (``mask_train``) and ``class_names`` if there.
-    * ``.npy``: samples without labels.
-    * ``.csv``: a header and numeric columns, see `read_table`.
-    * a folder: one subfolder of images per class, see `read_images`.
+      ``x_train``, ``X_train``, ``data`` or ``images``, or the only array; labels under one of
+      `LABEL_NAMES`, but under ``y_train`` for ``x_train``; ``mask`` (``mask_train``) and
+      ``class_names`` if there. Arrays that ``np.savez`` was given without names are samples and
+      labels, in this order.
+    * ``.npy``: samples, with labels from another file if it is given.
+    * ``.csv`` and ``.tsv``: numeric columns, see `read_table`.
+    * a folder: images in one subfolder per class, or without labels, see `read_images`.
 
     uint8 is divided by 255, floats are taken as they are (see `ArrayDataset.from_arrays`).
 
@@ -65,10 +97,15 @@ def read_data(
         path: the file or folder.
         x_key: the name of the samples among the arrays of an ``.npz`` or ``.pt`` file.
         y_key: the name of the labels there.
-        label_column: the column of a ``.csv`` file that holds the labels.
-        channels_last: move the last axis of arrays (N, height, width, channels) to where models
-            expect it, (N, channels, height, width). No array is transposed without it.
-        dtype: torch.float32, torch.float64, or None to keep floats as given.
+        label_column: the column of a table that holds the labels.
+        labels: for an ``.npy`` file, the file of its labels, see `read_labels`.
+        header: for a table, whether its first line names the columns.
+        channels_last: arrays are (N, *sizes, channels), and become (N, channels, *sizes), which
+            models expect. No array is transposed without it.
+        resize: for images, as in `read_images`.
+        color: for images, as in `read_images`.
+        skip_unreadable: for images, as in `read_images`.
+        dtype: as in `ArrayDataset.from_arrays`.
 
     Raises:
         DataError: for a file that is missing, unreadable, pickled or not of this form.
@@ -78,31 +115,47 @@ def read_data(
     if not path.exists():
         raise DataError(f"path={str(path)!r} does not exist: expected a file or a folder of images")
     kind = "folder" if path.is_dir() else path.suffix.lower()
+    images: ImageOptions = {"resize": resize, "color": color, "skip_unreadable": skip_unreadable}
     _check_options(
         path,
         kind,
         x_key=x_key,
         y_key=y_key,
         label_column=label_column,
+        labels=labels,
+        header=None if header else False,
         channels_last=channels_last or None,
+        resize=resize,
+        color=color,
+        skip_unreadable=skip_unreadable or None,
     )
     if kind == "folder":
-        return read_images(path, dtype=dtype)
-    if kind == ".csv":
-        return read_table(path, label_column=label_column, dtype=dtype)
-    arrays = _read_torch(path) if kind == ".pt" else _read_numpy(path)
+        return read_images(path, **images, dtype=dtype)
+    if kind in (".csv", ".tsv"):
+        return read_table(path, label_column=label_column, header=header, dtype=dtype)
+    arrays = dict(_read_torch(path) if kind == ".pt" else _read_numpy(path))
+    if labels is not None:
+        arrays["y"] = read_labels(labels)
     return _from_named_arrays(path, arrays, x_key, y_key, channels_last, dtype)
 
 
-def write_npz(path: str | os.PathLike[str], dataset: ArrayDataset) -> None:
+def write_npz(
+    path: str | os.PathLike[str], dataset: ArrayDataset, *, overwrite: bool = False
+) -> None:
     """Write ``dataset`` as a compressed ``.npz``, whole or not at all.
 
     Its arrays are ``x`` and, where there are any, ``y`` (class indices), ``class_names`` and
-    ``mask``. The folder is made if needed.
+    ``mask``. Samples have the dtype and the layout in which the dataset was given (its `Form`).
+    The folder is made if needed.
+
+    Args:
+        path: the file.
+        dataset: what to write.
+        overwrite: replace the file if it exists.
 
     Raises:
-        ConfigurationError: before any work, if ``path`` does not end in ``.npz``, is a folder, or
-            is in a folder that cannot be written to.
+        ConfigurationError: before any work, if ``path`` does not end in ``.npz``, exists and is
+            not to be replaced, is a folder, or is in a folder that cannot be written to.
 
     >>> import tempfile
     >>> from chartae.data import disks_and_rings
@@ -114,11 +167,15 @@ def write_npz(path: str | os.PathLike[str], dataset: ArrayDataset) -> None:
     path = Path(path)
     if path.suffix != ".npz" or path.is_dir():
         raise ConfigurationError(f"path={str(path)!r}: expected a file whose name ends in .npz")
+    if path.exists() and not overwrite:
+        raise ConfigurationError(f"path={str(path)!r} exists: overwrite=True replaces it")
     check_writable("the folder of path", path.parent)
-    fields = {"x": dataset.x, "y": dataset.y, "mask": dataset.mask}
-    arrays: dict[str, Any] = {
-        name: field.cpu().numpy() for name, field in fields.items() if field is not None
-    }
+    form = replace(dataset.form, container="array")
+    arrays: dict[str, Any] = {"x": form.restore(dataset.x)}
+    if dataset.y is not None:
+        arrays["y"] = dataset.y.cpu().numpy()
+    if dataset.mask is not None:
+        arrays["mask"] = replace(form, dtype=torch.bool).restore(dataset.mask.float())
     if dataset.class_names:
         arrays["class_names"] = np.array(dataset.class_names)
     with atomic_path(path) as temporary:
@@ -146,11 +203,14 @@ def _from_named_arrays(
     x_key: str | None,
     y_key: str | None,
     channels_last: bool,
-    dtype: torch.dtype | None,
+    dtype: DType,
 ) -> ArrayDataset:
     x_key = _find_key(path, arrays, "x_key", x_key, _X_KEYS)
     if x_key is None:
-        others = [name for name in arrays if name not in (y_key, *_Y_KEYS, "class_names", "mask")]
+        not_samples = (y_key, *LABEL_NAMES, "class_names", "mask")
+        others = [name for name in arrays if name not in not_samples]
+        if set(others) == set(_UNNAMED):
+            others, y_key = [_UNNAMED[0]], y_key or _UNNAMED[1]
         if len(others) != 1:
             raise DataError(
                 f"{path} has arrays {sorted(arrays)}: expected samples under one of "
@@ -159,15 +219,12 @@ def _from_named_arrays(
         x_key = others[0]
     # x_test goes with y_test and mask_test, never with the labels of another part.
     part = x_key[1:] if x_key.startswith(("x_", "X_")) else ""
-    y_key = _find_key(path, arrays, "y_key", y_key, (f"y{part}",) if part else _Y_KEYS)
+    y_key = _find_key(path, arrays, "y_key", y_key, (f"y{part}",) if part else LABEL_NAMES)
     x, mask = arrays[x_key], arrays.get(f"mask{part}")
-    if channels_last:
-        x, mask = (_channels_first(x_key, value) for value in (x, mask))
-    elif _looks_channels_last(x):
-        shape = tuple(x.shape)
-        logger.warning("%s: %s is read as %s; is it channels_last?", path, x_key, shape)
     y, names = (arrays[y_key], arrays.get("class_names")) if y_key else (None, None)
-    return ArrayDataset.from_arrays(x, y, mask, class_names=names, dtype=dtype)
+    return ArrayDataset.from_arrays(
+        x, y, mask, class_names=names, channels_last=channels_last, dtype=dtype
+    )
 
 
 def _find_key(
@@ -180,28 +237,15 @@ def _find_key(
     return wanted
 
 
-def _looks_channels_last(x: Any) -> bool:
-    return x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3)
-
-
-def _channels_first(key: str, value: Any) -> Any:
-    if value is None:
-        return None
-    if value.ndim < 4:
-        raise DataError(
-            f"{key} has shape {tuple(value.shape)}: expected (N, height, width, channels) "
-            "with channels_last"
-        )
-    return torch.moveaxis(value, -1, 1) if isinstance(value, Tensor) else np.moveaxis(value, -1, 1)
-
-
 def _read_numpy(path: Path) -> Arrays:
     try:
         # Opened here, as np.load leaves the file of a damaged archive open.
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             return {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except MemoryError as error:  # the header of a small file may ask for any amount
+        raise DataError(f"{path} does not fit into memory: {error}") from None
+    except _UNREADABLE as error:
         raise DataError(f"{path} cannot be read as NumPy arrays without pickle: {error}") from None
 
 

@@ -1,135 +1,284 @@
-"""Folders of images with one subfolder per class, as dataset and from a dataset."""
+"""Folders of images, one subfolder for each class, as dataset and from a dataset."""
 
+import csv
+import logging
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from chartae.atomic import check_writable
+from chartae.atomic import atomic_path, check_writable
+from chartae.checks import check_choice, check_integer
+from chartae.data.arrays import DType
 from chartae.data.dataset import ArrayDataset
 from chartae.errors import ConfigurationError, DataError
+from chartae.naming import folder_name
 
-__all__ = ["read_image", "read_images", "write_images"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-# Pillow's names of the pixel formats taken as they are: binary, grey, colour.
-_MODES = ("1", "L", "RGB")
+__all__ = ["MANIFEST", "Color", "read_image", "read_images", "write_images"]
+
+logger = logging.getLogger(__name__)
+
+Color = Literal["grey", "rgb"]
+MANIFEST = "manifest.csv"
+"""What `write_images` says about its files, beside them."""
+
+# What file managers leave in folders, and what `write_images` does.
+_NO_NEWS = frozenset(["thumbs.db", "desktop.ini", MANIFEST])
+# Pillow's modes of one channel that are wider than a byte.
+_WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 
 
 def read_images(
-    folder: str | os.PathLike[str], *, dtype: torch.dtype | None = torch.float32
+    folder: str | os.PathLike[str],
+    *,
+    resize: tuple[int, int] | None = None,
+    color: Color | None = None,
+    skip_unreadable: bool = False,
+    dtype: DType = "default",
 ) -> ArrayDataset:
     """Return the images of ``folder/<class>/``, all of one size; classes in order of their names.
 
-    Grey and binary images become (height, width), colour images (3, height, width), in [0, 1].
-    Files and folders whose name starts with a dot are left out; every other file has to be an
-    image.
+    Images may lie deeper below their class. A folder of images without subfolders has no labels.
+    Grey and binary images become (height, width), colour images (3, height, width), in [0, 1]:
+    bytes are divided by 255 and 16-bit values by 65535; floating-point pixels are taken as they
+    are. Palettes and other colour spaces become RGB; what is transparent is laid on white. Images
+    are turned as their EXIF orientation says. Files that are no images by their suffix are left
+    out, and counted in a warning; hidden ones without.
+
+    Args:
+        folder: the folder.
+        resize: (height, width) to which every image is resampled, with antialiasing.
+        color: ``"grey"`` or ``"rgb"`` to convert every image; None keeps what they are, which has
+            to be the same for all.
+        skip_unreadable: leave out, with a warning, files that cannot be read as one image.
+        dtype: as in `ArrayDataset.from_arrays`.
 
     Raises:
-        DataError: naming the file, for one that is not a readable image or has another size or mode
-            than the first; for a class without images; for a folder without subfolders.
+        DataError: naming the files, for those that are not readable as one image, or have another
+            size or other colours than the first; for a class without images, or images beside the
+            class folders.
+        ConfigurationError: for an option out of range.
     """
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"folder={str(root)!r}: expected an existing folder of images")
     class_folders = [entry for entry in _visible(root) if entry.is_dir()]
-    stray = next((entry for entry in _visible(root) if not entry.is_dir()), None)
-    if not class_folders:
-        raise DataError(f"{root} has no subfolders: expected one subfolder of images per class")
-    if stray:
-        raise DataError(f"{stray} is in no class: expected images in one subfolder per class only")
-    files: list[Path] = []
-    labels: list[str] = []
+    stray = _only_images(entry for entry in _visible(root) if not entry.is_dir())
+    if not class_folders and not stray:
+        raise DataError(
+            f"{root} has no images: expected images in one subfolder per class, or without "
+            "subfolders where there are no labels"
+        )
+    if class_folders and stray:
+        raise DataError(f"{stray[0]} is in no class: expected images in one subfolder per class")
+    files, labels = stray, [""] * len(stray)
     for class_folder in class_folders:
-        members = _visible(class_folder)
+        members = _only_images(_below(class_folder))
         if not members:
-            raise DataError(f"{class_folder} is empty: expected at least one image of its class")
+            raise DataError(f"{class_folder} has no images: expected at least one of its class")
         files += members
         labels += [class_folder.name] * len(members)
-    pixels = _read_alike(files)
+    pixels, kept = _read_alike(files, resize, color, skip_unreadable)
+    if not class_folders:
+        return ArrayDataset.from_arrays(pixels, dtype=dtype)
+    labels = [labels[index] for index in kept]
     names = [class_folder.name for class_folder in class_folders]
+    if missing := sorted(set(names) - set(labels)):
+        raise DataError(f"{root / missing[0]} has no readable image: expected at least one")
     return ArrayDataset.from_arrays(pixels, labels, class_names=names, dtype=dtype)
 
 
-def write_images(folder: str | os.PathLike[str], dataset: ArrayDataset) -> None:
-    """Write ``dataset`` as 8-bit PNG files ``folder/<class>/<row>.png``.
+def write_images(folder: str | os.PathLike[str], dataset: ArrayDataset) -> list[Path]:
+    """Write ``dataset`` as 8-bit PNG files, and a table of them, ``manifest.csv``.
 
+    The files are ``folder/<class>/<row>.png``, with `folder_name` of the class, or
+    ``folder/<row>.png`` without labels; the table has the columns ``file`` and ``label``.
     ``x`` has to be (N, height, width), (N, 1, height, width) or (N, 3, height, width) in [0, 1],
-    with labels and without a mask.
+    without a mask.
+
+    Returns:
+        What was written, the table last.
 
     Raises:
-        DataError: before the first file is written, for a dataset of another form or a class whose
-            name cannot be that of a folder.
+        DataError: before the first file is written, for a dataset of another form.
         ConfigurationError: if ``folder`` cannot be written to or is not empty.
     """
     from PIL import Image
 
     root = Path(folder)
     pixels = _to_pixels(dataset)
-    if dataset.y is None:
-        raise DataError("y is missing: expected labels, as each class gets a subfolder")
-    for name in dataset.class_names:
-        if not name or name != Path(name).name or name.startswith("."):
-            raise DataError(f"class name {name!r} cannot be the name of a folder")
     if any(check_writable("folder", root).iterdir()):
         raise ConfigurationError(f"folder={str(root)!r} is not empty: expected a new folder")
+    labels = [""] * len(dataset)
+    if dataset.y is not None and dataset.class_names:
+        labels = [dataset.class_names[index] for index in dataset.y.tolist()]
+    places = dict.fromkeys(labels, root)
+    if dataset.class_names:
+        places = {label: root / folder_name(label) for label in places}
+    for place in places.values():
+        place.mkdir(exist_ok=True)
     digits = len(str(len(dataset) - 1))
-    for row, (image, label) in enumerate(zip(pixels, dataset.y.tolist(), strict=True)):
-        class_folder = root / dataset.class_names[label]
-        class_folder.mkdir(exist_ok=True)
-        Image.fromarray(image).save(class_folder / f"{row:0{digits}}.png")
+    files = [places[label] / f"{row:0{digits}}.png" for row, label in enumerate(labels)]
+    for file, image in zip(files, pixels, strict=True):
+        with atomic_path(file) as temporary:
+            Image.fromarray(image).save(temporary)
+    with (
+        atomic_path(root / MANIFEST) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as table,
+    ):
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["file", "label"])
+        rows = zip(files, labels, strict=True)
+        writer.writerows([file.relative_to(root).as_posix(), label] for file, label in rows)
+    return [*files, root / MANIFEST]
 
 
-def read_image(path: str | Path) -> ArrayDataset:
+def read_image(
+    path: str | Path, *, resize: tuple[int, int] | None = None, color: Color | None = None
+) -> ArrayDataset:
     """Return the dataset of one image file: ``x`` (1, height, width) or (1, 3, height, width).
 
+    Args:
+        path: the file.
+        resize: as in `read_images`.
+        color: as in `read_images`.
+
     Raises:
-        DataError: if it cannot be read as a binary, grey or RGB image.
+        DataError: if it cannot be read as one image.
     """
-    return ArrayDataset.from_arrays(_read_alike([Path(path)]))
+    return ArrayDataset.from_arrays(_read_alike([Path(path)], resize, color, False)[0])
 
 
 def _visible(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
-def _read_alike(files: list[Path]) -> NDArray[np.generic]:
-    """Pixels (N, height, width) or (N, 3, height, width): uint8, or bool for binary images."""
-    first, mode = _read_image(files[0])
-    images = [first]
-    for file in files[1:]:
-        image, other_mode = _read_image(file)
-        if other_mode != mode:
-            raise DataError(
-                f"{file} has mode {other_mode} and {files[0]} {mode}: expected one mode"
-            )
-        if image.shape != first.shape:
-            raise DataError(
-                f"{file} is {_size(image)} and {files[0]} is {_size(first)}: expected one size"
-            )
-        images.append(image)
-    pixels = np.stack(images)
-    return np.moveaxis(pixels, -1, 1) if mode == "RGB" else pixels
+def _below(folder: Path) -> list[Path]:
+    """Return the files of a folder and of those in it, without hidden ones."""
+    entries = _visible(folder)
+    files = [entry for entry in entries if not entry.is_dir()]
+    return files + [file for entry in entries if entry.is_dir() for file in _below(entry)]
 
 
-def _read_image(file: Path) -> tuple[NDArray[np.generic], str]:
+def _only_images(files: Iterable[Path]) -> list[Path]:
+    """Leave out what is no image by its suffix, and say so."""
     from PIL import Image
 
-    try:
-        with Image.open(file) as image:
-            pixels, mode = np.asarray(image), image.mode
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} cannot be read as an image: {error}") from None
-    if mode not in _MODES:
-        raise DataError(
-            f"{file} has mode {mode}: expected 1 (binary), L (8-bit grey) or RGB; convert it first"
-        )
-    return pixels, mode
+    suffixes = Image.registered_extensions()
+    files = list(files)
+    images = [file for file in files if file.suffix.lower() in suffixes]
+    others = [
+        f for f in files if f.suffix.lower() not in suffixes and f.name.lower() not in _NO_NEWS
+    ]
+    if others:
+        logger.warning("left out %d file(s) that are no images, such as %s", len(others), others[0])
+    return images
 
 
-def _size(image: NDArray[np.generic]) -> str:
+def _read_alike(
+    files: Sequence[Path],
+    resize: tuple[int, int] | None,
+    color: Color | None,
+    skip_unreadable: bool,
+) -> tuple[NDArray[Any], list[int]]:
+    """Return the pixels of files of one size and mode, with channels first, and which they are."""
+    if color is not None:
+        check_choice("color", color, get_args(Color))
+    if resize is not None:
+        if not isinstance(resize, Sequence) or len(resize) != 2:
+            raise ConfigurationError(f"resize={resize!r}: expected (height, width)")
+        for size in resize:
+            check_integer("resize", size, minimum=1)
+    images, kept, unreadable = [], [], []
+    for index, file in enumerate(files):
+        try:
+            images.append(_read_pixels(file, resize, color))
+            kept.append(index)
+        except DataError as error:
+            if not skip_unreadable:
+                raise
+            unreadable.append(error)
+    if unreadable:
+        logger.warning("left out %d unreadable file(s): %s", len(unreadable), unreadable[0])
+    if not images:
+        raise DataError(f"none of {len(files)} file(s) can be read as an image: {unreadable[0]}")
+    _check_alike([files[index] for index in kept], images)
+    if any(image.dtype != np.uint8 for image in images):
+        images = [image / 255.0 if image.dtype == np.uint8 else image for image in images]
+        images = [image.astype(np.float32) for image in images]
+    pixels = np.stack(images)
+    return (np.moveaxis(pixels, -1, 1) if pixels.ndim == 4 else pixels), kept
+
+
+def _check_alike(files: Sequence[Path], images: Sequence[NDArray[Any]]) -> None:
+    """Raise `DataError` naming images of another size or kind than the first."""
+    for what, option, describe in (("size", "resize", _size), ("kind", "color", _kind)):
+        wanted = describe(images[0])
+        named = [(file, describe(image)) for file, image in zip(files, images, strict=True)]
+        odd = [f"{file} is {given}" for file, given in named if given != wanted]
+        if odd:
+            more = f" and {len(odd) - 3} more are not alike" if len(odd) > 3 else ""
+            raise DataError(
+                f"{', '.join(odd[:3])}{more}, but {files[0]} is {wanted}: expected one {what}, "
+                f"which the option {option} makes of them"
+            )
+
+
+def _size(image: NDArray[Any]) -> str:
     return f"{image.shape[1]}x{image.shape[0]} pixels"
+
+
+def _kind(image: NDArray[Any]) -> str:
+    return "RGB" if image.ndim == 3 else "grey"
+
+
+def _read_pixels(file: Path, resize: tuple[int, int] | None, color: Color | None) -> NDArray[Any]:
+    """Return (height, width) or (height, width, 3): bytes, or floats for wider pixels."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as opened:
+            if (pages := getattr(opened, "n_frames", 1)) > 1:
+                raise DataError(
+                    f"{file} has {pages} pages or frames: expected a file for each image"
+                )
+            image: Image.Image = ImageOps.exif_transpose(opened)
+            image = _plain(image, color)
+            if resize is not None:
+                image = image.resize((resize[1], resize[0]), Image.Resampling.BILINEAR)
+            return np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{file} cannot be read as an image: {error}") from None
+
+
+def _plain(image: "Image", color: Color | None) -> "Image":
+    """Return an image of mode L, RGB or F, without transparency."""
+    from PIL import Image
+
+    if image.mode in _WIDE:
+        if color == "rgb":
+            raise ValueError("it has one wide channel, which does not become RGB")
+        wide = np.asarray(image)
+        if image.mode == "F":
+            return image
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ValueError(f"its values from {wide.min()} to {wide.max()} are not of 16 bits")
+        return Image.fromarray((wide / 65535.0).astype(np.float32))
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    wanted = {"grey": "L", "rgb": "RGB", None: "L" if grey else "RGB"}[color]
+    return image.convert(wanted)
 
 
 def _to_pixels(dataset: ArrayDataset) -> NDArray[np.uint8]:

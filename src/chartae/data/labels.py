@@ -9,7 +9,10 @@ from torch import Tensor
 
 from chartae.errors import DataError
 
-__all__ = ["encode_labels"]
+__all__ = ["LABEL_NAMES", "encode_labels"]
+
+LABEL_NAMES = ("y", "labels", "label", "targets", "target", "class")
+"""What columns and arrays of labels are called, in small letters."""
 
 
 def encode_labels(
@@ -46,12 +49,18 @@ def encode_labels(
 
 
 def _label_array(y: ArrayLike | Tensor) -> NDArray[np.generic]:
+    if y is None:
+        raise DataError("y is None: expected (N,), one label per sample")
     labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     if labels.ndim != 1:
-        raise DataError(f"y has shape {labels.shape}: expected (N,), one label per sample")
+        raise DataError(
+            f"y has shape {labels.shape}: expected (N,), one label per sample{_way_out(labels)}"
+        )
     if labels.size == 0:
         raise DataError("y is empty: expected at least one label")
-    if labels.dtype == object and all(isinstance(label, str) for label in labels):
+    if labels.dtype.kind == "T" or (
+        labels.dtype == object and all(isinstance(label, str) for label in labels)
+    ):
         labels = labels.astype(np.str_)
     if labels.dtype.kind not in "iubU":
         raise DataError(
@@ -59,6 +68,15 @@ def _label_array(y: ArrayLike | Tensor) -> NDArray[np.generic]:
             "convert them explicitly, for example with y.astype(int)"
         )
     return labels
+
+
+def _way_out(labels: NDArray[np.generic]) -> str:
+    """Return how labels of another shape become what is expected, where that is clear."""
+    if labels.ndim != 2:
+        return ""
+    if labels.shape[1] == 1:
+        return "; these become so by y.ravel()"
+    return "; labels that are one-hot become so by y.argmax(1)"
 
 
 def _look_up(labels: NDArray[np.generic], names: tuple[str, ...]) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 import torch
 
 from chartae.checks import check_integer
+from chartae.data.arrays import DType, resolve_dtype
 from chartae.data.dataset import ArrayDataset
 from chartae.errors import ConfigurationError
 from chartae.randomness import make_generator
@@ -48,10 +49,10 @@ def disks_and_rings(
     columns = torch.arange(width) - (width - 1) / 2
     distance = torch.hypot(rows[:, None], columns[None, :])
     x = (distance >= inner[:, None, None]) & (distance <= outer[:, None, None])
-    return ArrayDataset(x.float(), y, class_names=("disk", "ring"))
+    return ArrayDataset(x.to(torch.get_default_dtype()), y, class_names=("disk", "ring"))
 
 
-def digits(dtype: torch.dtype | None = torch.float32) -> ArrayDataset:
+def digits(dtype: DType = "default") -> ArrayDataset:
     """Return the 1797 handwritten digits that scikit-learn ships: ``x`` (1797, 8, 8) in [0, 1].
 
     The pixels, 0 to 16 in the original, are divided by 16.
@@ -63,4 +64,5 @@ def digits(dtype: torch.dtype | None = torch.float32) -> ArrayDataset:
     from sklearn.datasets import load_digits
 
     source = load_digits()
-    return ArrayDataset.from_arrays(source.images / 16.0, source.target, dtype=dtype)
+    images = torch.from_numpy(source.images / 16.0)
+    return ArrayDataset.from_arrays(images.to(resolve_dtype(dtype)), source.target, dtype=dtype)

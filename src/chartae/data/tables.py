@@ -1,82 +1,198 @@
-"""Tables of numbers with a column of labels, from comma-separated text."""
+"""Tables of numbers with a column of labels, from text and to text."""
 
 import csv
+import logging
+import math
 import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from chartae.atomic import atomic_path, check_writable
+from chartae.data.arrays import DType
 from chartae.data.dataset import ArrayDataset
-from chartae.errors import DataError
+from chartae.data.labels import LABEL_NAMES
+from chartae.errors import ConfigurationError, DataError
 
-__all__ = ["read_table"]
+__all__ = ["read_labels", "read_table", "write_table"]
 
-# Columns taken for the labels, in any case of letters, when none is named.
-_LABEL_COLUMNS = ("y", "label", "class")
+logger = logging.getLogger(__name__)
+
+_SEPARATORS = (",", ";", "\t")
+# What stands for a cell that was not observed, in small letters.
+_MISSING = frozenset(["", "na", "n/a", "nan", "null", "none"])
+# Python's own notation also has underscores, infinities and NaN.
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+
+Line = tuple[int, list[str]]
 
 
 def read_table(
     path: str | os.PathLike[str],
     *,
     label_column: str | None = None,
-    dtype: torch.dtype | None = torch.float32,
+    header: bool = True,
+    dtype: DType = "default",
 ) -> ArrayDataset:
-    """Return the samples (N, columns) of a ``.csv`` file with a header line and numeric columns.
+    """Return the samples (N, columns) of a text file with numeric columns.
+
+    Cells are separated by commas, semicolons or tabs, as the first line shows. An empty cell, NA,
+    NaN or null was not observed, and the dataset has a mask. A first column without a name, which
+    DataFrames write, numbers or names the rows and is left out.
 
     Args:
         path: the file, in UTF-8.
-        label_column: the column of the labels; without it, the one called ``y``, ``label`` or
-            ``class`` if there is one. Labels that are all integers are ordered as numbers.
-        dtype: torch.float32 or torch.float64.
+        label_column: the column of the labels; without it, the one called as in `LABEL_NAMES` if
+            there is one. Labels that are all integers are ordered as numbers.
+        header: whether the first line names the columns; otherwise they are called 0, 1, 2, ...
+        dtype: as in `ArrayDataset.from_arrays`.
 
     Raises:
         DataError: naming line and column, for a cell that is not a number; for a file without a
             header or samples, or in which the labels cannot be found.
     """
     path = Path(path)
-    header, lines = _read_lines(path)
-    label = _label_index(path, header, label_column)
-    rows, labels = [], []
-    for number, cells in lines:
-        if len(cells) != len(header):
-            raise DataError(
-                f"{path}, line {number} has {len(cells)} cells: expected {len(header)}, "
-                "as in the header"
-            )
-        if label is not None:
-            labels.append(cells.pop(label).strip())
-        rows.append(cells)
+    names, lines = _read_lines(path, header)
+    label = _label_index(path, names, label_column)
+    labels = [] if label is None else [cells.pop(label).strip() for _, cells in lines]
     if "" in labels:
         number, _ = lines[labels.index("")]
         raise DataError(f"{path}, line {number} has no label: expected one in every line")
-    columns = [name for index, name in enumerate(header) if index != label]
+    columns = [name for index, name in enumerate(names) if index != label]
+    if not columns:
+        raise DataError(f"{path} has labels alone: expected columns of numbers beside them")
     x = np.array(
         [
             [_number(path, number, column, cell) for column, cell in zip(columns, row, strict=True)]
-            for (number, _), row in zip(lines, rows, strict=True)
+            for number, row in lines
         ]
     )
+    hidden = np.isnan(x)
+    if hidden.all(0).any():
+        empty = columns[int(hidden.all(0).argmax())]
+        raise DataError(f"{path} has no value in column {empty!r}: expected at least one")
     y = None if label is None else _integers_if_all(labels)
-    return ArrayDataset.from_arrays(x, y, dtype=dtype)
+    mask = ~hidden if hidden.any() else None
+    dataset = ArrayDataset.from_arrays(np.where(hidden, 0.0, x), y, mask, dtype=dtype)
+    return replace(dataset, form=replace(dataset.form, columns=tuple(columns)))
 
 
-def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header, and the other non-empty lines as (line number, cells)."""
+def write_table(path: str | os.PathLike[str], dataset: ArrayDataset, label: str = "label") -> None:
+    """Write ``dataset`` (N, columns) as a ``.csv`` file that `read_table` reads back.
+
+    Columns are called as in the dataset's `Form`, or 0, 1, 2, ...; what was not observed is an
+    empty cell.
+
+    Args:
+        path: the file.
+        dataset: samples that are vectors.
+        label: the name of the column of labels, where there are any.
+
+    Raises:
+        ConfigurationError: if ``path`` does not end in ``.csv`` or exists.
+        DataError: if samples are not vectors.
+    """
+    path = Path(path)
+    if path.suffix != ".csv":
+        raise ConfigurationError(f"path={str(path)!r}: expected a file whose name ends in .csv")
+    if path.exists():
+        raise ConfigurationError(f"path={str(path)!r} exists: expected a new file")
+    if len(dataset.input_shape) != 1:
+        raise DataError(f"x has shape {tuple(dataset.x.shape)}: expected (N, columns)")
+    check_writable("the folder of path", path.parent)
+    columns = dataset.form.columns or tuple(map(str, range(dataset.input_shape[0])))
+    # As many digits as bring the same floats back.
+    rows = [
+        [f"{v:.9g}" if dataset.x.element_size() == 4 else repr(v) for v in row]
+        for row in dataset.x.tolist()
+    ]
+    if dataset.mask is not None:
+        seen = dataset.mask.tolist()
+        pairs = zip(rows, seen, strict=True)
+        rows = [[c if s else "" for c, s in zip(r, m, strict=True)] for r, m in pairs]
+    header = list(map(str, columns))
+    if dataset.y is not None and dataset.class_names:
+        header.append(label)
+        for row, index in zip(rows, dataset.y.tolist(), strict=True):
+            row.append(dataset.class_names[index])
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the labels (N,) of a ``.npy`` file, or of text with one label a line.
+
+    A first line called as in `LABEL_NAMES` is a header.
+
+    Raises:
+        DataError: for a file that is missing or of another form.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".npy":
+            with path.open("rb") as file:
+                return np.asarray(np.load(file, allow_pickle=False))
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as labels: {error}") from None
+    labels = [line.strip().strip('"') for line in lines]
+    labels = labels[1:] if labels and labels[0].lower() in LABEL_NAMES else labels
+    if "" in labels or not labels:
+        raise DataError(f"{path} has lines without a label: expected one label a line")
+    return np.asarray(_integers_if_all(labels))
+
+
+def _read_lines(path: Path, header: bool) -> tuple[list[str], list[Line]]:
+    """Names of the columns, and the non-empty lines below them as (line number, cells)."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            lines = [(reader.line_num, cells) for cells in reader if cells]
+            first = next((line for line in file if line.strip()), "")
+            separator = max(_SEPARATORS, key=first.count)
+            file.seek(0)
+            reader = csv.reader(file, delimiter=separator)
+            lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as comma-separated text: {error}") from None
-    if len(lines) < 2:
+        raise DataError(f"{path} cannot be read as a table of text: {error}") from None
+    if len(lines) < 1 + header:
         raise DataError(
-            f"{path} has {len(lines)} line(s): expected a header and at least one sample"
+            f"{path} has {len(lines)} line(s): expected {'a header and ' * header}at least one "
+            "sample"
         )
-    header = [name.strip() for name in lines[0][1]]
-    if all(_is_number(name) for name in header):
-        raise DataError(f"{path} starts with numbers: expected a header with the columns' names")
-    return header, lines[1:]
+    names = [name.strip() for name in lines[0][1]]
+    if not header:
+        names = [str(index) for index in range(len(names))]
+    elif all(_NUMBER.fullmatch(name) for name in names):
+        raise DataError(
+            f"{path} starts with numbers: expected a header with the columns' names; header=False "
+            "reads a file without"
+        )
+    lines = lines[header:]
+    for number, cells in lines:
+        if len(cells) != len(names):
+            raise DataError(
+                f"{path}, line {number} has {len(cells)} cells: expected {len(names)}, "
+                "as in the first line"
+            )
+    return _without_index(path, names, lines)
+
+
+def _without_index(path: Path, names: list[str], lines: list[Line]) -> tuple[list[str], list[Line]]:
+    """Leave out a first column that has no name, if it tells the rows apart."""
+    if len(names) < 2 or (names[0] and not re.fullmatch(r"Unnamed: \d+", names[0])):
+        return names, lines
+    cells = [row[0].strip() for _, row in lines]
+    if len(set(cells)) < len(cells) or any(
+        _NUMBER.fullmatch(c) and not c.isdecimal() for c in cells
+    ):
+        raise DataError(f"{path} has a first column without a name: expected a name in the header")
+    logger.info("%s: the first column has no name; it is taken for the rows' index", path)
+    return names[1:], [(number, row[1:]) for number, row in lines]
 
 
 def _label_index(path: Path, header: list[str], label_column: str | None) -> int | None:
@@ -88,7 +204,7 @@ def _label_index(path: Path, header: list[str], label_column: str | None) -> int
                 f"expected one of {header}"
             )
         return found[0]
-    found = [index for index, name in enumerate(header) if name.lower() in _LABEL_COLUMNS]
+    found = [index for index, name in enumerate(header) if name.lower() in LABEL_NAMES]
     if len(found) > 1:
         raise DataError(
             f"{path} has columns {[header[index] for index in found]}: expected label_column to "
@@ -98,24 +214,19 @@ def _label_index(path: Path, header: list[str], label_column: str | None) -> int
 
 
 def _number(path: Path, line: int, column: str, cell: str) -> float:
-    if _is_number(cell):
-        return float(cell)
-    given = repr(cell) if cell.strip() else "empty"
-    raise DataError(f"{path}, line {line}: column {column!r} is {given}, expected a number")
+    """Return the number in a cell, or NaN where there is none."""
+    if _NUMBER.fullmatch(cell) and math.isfinite(value := float(cell)):
+        return value
+    if cell.strip().lower() in _MISSING:
+        return math.nan
+    hint = ", with a point for the decimals" if _NUMBER.fullmatch(cell.replace(",", ".")) else ""
+    raise DataError(f"{path}, line {line}: column {column!r} is {cell!r}, expected a number{hint}")
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _integers_if_all(labels: list[str]) -> list[int] | list[str]:
+def _integers_if_all(labels: Sequence[str]) -> list[int] | list[str]:
     """Integers, so that class 10 comes after class 9; strings if one is written otherwise."""
     try:
         numbers = [int(label) for label in labels]
     except ValueError:
-        return labels
-    return numbers if [str(number) for number in numbers] == labels else labels
+        return list(labels)
+    return numbers if [str(number) for number in numbers] == list(labels) else list(labels)

@@ -1,0 +1,210 @@
+"""How samples were given, so that what goes in comes out."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from chartae.checks import check_shape
+from chartae.data.arrays import as_tensor, restored
+from chartae.errors import DataError
+
+__all__ = ["Container", "Form", "Samples", "check_precision", "read_samples", "warn_of_scale"]
+
+logger = logging.getLogger(__name__)
+
+Container = Literal["tensor", "array", "frame"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """The dtype, layout and container in which samples were given.
+
+    Args:
+        dtype: torch.uint8, torch.bool, torch.float32 or torch.float64.
+        container: a tensor, a NumPy array, or a pandas DataFrame.
+        channels_last: whether the channels, the first axis of a sample in a dataset, were its last.
+        columns: the names of a table's columns, or none.
+        column_dtypes: for a DataFrame, the names of their dtypes.
+
+    >>> Form(torch.uint8, "array").restore(torch.tensor([[0.2, 1.0]]))
+    array([[ 51, 255]], dtype=uint8)
+    """
+
+    dtype: torch.dtype
+    container: Container = "tensor"
+    channels_last: bool = False
+    columns: tuple[str, ...] = ()
+    column_dtypes: tuple[str, ...] = ()
+
+    def restore(self, x: Tensor) -> Any:
+        """Return samples ``(N, *input_shape)`` of a dataset or a model in this form.
+
+        Bytes are rounded and clipped to [0, 255], booleans are True from 0.5 on, and columns of
+        integers are rounded.
+        """
+        x = restored(x.detach(), self.dtype)
+        if self.channels_last:
+            x = x.movedim(1, -1).contiguous()
+        if self.container == "tensor":
+            return x
+        array = x.cpu().numpy()
+        return array if self.container == "array" else self._frame(array)
+
+    def _frame(self, values: Any) -> Any:
+        from pandas import DataFrame
+        from pandas.api.types import is_bool_dtype, is_integer_dtype
+
+        frame = DataFrame(values, columns=list(self.columns))
+        for name, dtype in zip(self.columns, self.column_dtypes, strict=True):
+            if is_bool_dtype(dtype):
+                frame[name] = frame[name] >= 0.5
+            elif is_integer_dtype(dtype):
+                frame[name] = frame[name].round()
+            frame[name] = frame[name].astype(dtype)
+        return frame
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form as JSON values."""
+        return {**vars(self), "dtype": str(self.dtype).removeprefix("torch.")}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Self:
+        """Return the form that `to_json` described.
+
+        Raises:
+            TypeError, AttributeError: for another record.
+        """
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+        return cls(**{**fields, "dtype": getattr(torch, record["dtype"])})
+
+
+class Samples(NamedTuple):
+    """Samples as tensors, not yet scaled, with the form in which they were given."""
+
+    values: Tensor
+    mask: Tensor | None
+    form: Form
+
+
+def read_samples(
+    x: Any,
+    mask: ArrayLike | Tensor | Sequence[Tensor] | None = None,
+    *,
+    channels_last: bool = False,
+) -> Samples:
+    """Return samples, with their channels first, and what of them was observed.
+
+    Args:
+        x: an array, a tensor, a list of these or a DataFrame, as in `ArrayDataset.from_arrays`.
+        mask: bool, the shape of ``x``.
+        channels_last: whether the last axis of ``x`` holds the channels.
+
+    Raises:
+        DataError: for what is not one array of numbers, a mask that does not fit, or two masks.
+    """
+    container: Container = "tensor" if _is_tensors(x) else "array"
+    columns: tuple[str, ...] = ()
+    column_dtypes: tuple[str, ...] = ()
+    if _is_frame(x):
+        container, columns = "frame", tuple(x.columns)
+        column_dtypes = tuple(map(str, x.dtypes))
+        x = _from_frame(x)
+    if isinstance(x, np.ma.MaskedArray):
+        hidden = np.ma.getmaskarray(x)
+        if hidden.any():
+            if mask is not None:
+                raise DataError("x has a mask of its own, and mask is given: expected one of them")
+            mask = ~hidden
+        x = x.filled(0)
+    values = as_tensor("x", x)
+    observed = None if mask is None else as_tensor("mask", mask)
+    if observed is not None:
+        if observed.dtype != torch.bool:
+            raise DataError(f"mask has dtype {observed.dtype}: expected booleans")
+        check_shape("mask", observed, values.shape)
+    form = Form(values.dtype, container, channels_last, columns, column_dtypes)
+    if channels_last:
+        if values.ndim < 3:
+            raise DataError(
+                f"x has shape {tuple(values.shape)}: expected (N, *sizes, channels) with "
+                "channels_last"
+            )
+        values = values.movedim(-1, 1)
+        observed = None if observed is None else observed.movedim(-1, 1)
+    elif values.ndim == 4 and values.shape[-1] in (1, 3) and values.shape[1] not in (1, 3):
+        logger.warning(
+            "x has shape %s, which is read as %d channels of %d x %d; if the channels are its last "
+            "axis, give channels_last",
+            tuple(values.shape),
+            *values.shape[1:],
+        )
+    return Samples(values, observed, form)
+
+
+def warn_of_scale(samples: Samples, values: Tensor) -> None:
+    """Warn of floats that look like images of bytes, which are expected in [0, 1]."""
+    if samples.values.is_floating_point() and values.ndim > 2 and values.numel():
+        low, high = (float(v) for v in values.aminmax())
+        if low >= 0.0 and 1.0 < high <= 255.0 and bool((values == values.round()).all()):
+            logger.warning(
+                "x has whole numbers from %g to %g: floats are taken as they are; if these are "
+                "images of 8 bits, divide them by 255 or give them as uint8",
+                low,
+                high,
+            )
+
+
+def check_precision(samples: Samples, values: Tensor) -> None:
+    """Raise `DataError` where float32 has not the precision of float64 samples.
+
+    That is where rounding moves a feature by more than a hundredth of its standard deviation, as
+    it does with times in seconds since 1970.
+    """
+    if samples.values.dtype != torch.float64 or values.dtype != torch.float32 or len(values) < 2:
+        return
+    exact = samples.values if samples.mask is None else samples.values.where(samples.mask, 0.0)
+    moved = (exact - values.double()).abs().amax(0)
+    if not bool(moved.any()):
+        return
+    lost = moved > 0.01 * exact.std(0, correction=0)
+    # What is constant but for rounding has lost nothing.
+    lost &= exact.amax(0) > exact.amin(0)
+    if bool(lost.any()):
+        place = tuple(lost.nonzero()[0].tolist())
+        columns = samples.form.columns
+        name = repr(columns[place[0]]) if columns and len(place) == 1 else f"{place}"
+        raise DataError(
+            f"x has values in its feature {name} that differ by less than float32 can tell: "
+            "subtract an offset from them, or ask for dtype=torch.float64"
+        )
+
+
+def _is_tensors(x: object) -> bool:
+    if isinstance(x, (list, tuple)):
+        return bool(x) and all(isinstance(item, Tensor) for item in x)
+    return isinstance(x, Tensor)
+
+
+def _is_frame(x: object) -> bool:
+    """Whether x is a DataFrame of pandas, on which nothing here depends."""
+    return hasattr(x, "columns") and hasattr(x, "dtypes") and hasattr(x, "to_numpy")
+
+
+def _from_frame(frame: Any) -> Any:
+    """Return the numbers of a DataFrame, masked where a cell is missing."""
+    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        if getattr(dtype, "kind", "O") not in "iufb":
+            raise DataError(
+                f"x has a column {name!r} of dtype {dtype}: expected columns of numbers or "
+                "booleans; code categories as numbers first"
+            )
+    if len(set(frame.columns)) < frame.shape[1]:
+        raise DataError(f"x has columns {list(frame.columns)}: expected names that differ")
+    values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.ma.masked_array(values, frame.isna().to_numpy())
