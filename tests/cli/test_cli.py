@@ -364,7 +364,7 @@ def bad_files(model):
     np.save("unlabelled.npy", x)
     np.savez("lonely.npz", x=x, y=[0, 0, 0, 1])
     np.savez("nan.npz", x=x * np.nan, y=y)
-    np.savez("wide.npz", x=x * 10, y=y)
+    np.savez("wide.npz", x=x * 11, y=y)
     np.savez("others.npz", x=x, y=y + 5)
     chartae.VAE((4, 4), 2, conditions=2).save_pretrained("conditional")
     chartae.VAE((4, 4), 2, conditions=(3,)).save_pretrained("vectors")

@@ -68,7 +68,7 @@ def test_a_class_without_samples_survives_the_round_trip(tmp_path):
 def test_writing_replaces_the_file_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "new" / "d.npz"
     for value in (1.0, 2.0):
-        write_npz(path, ArrayDataset(torch.full((1, 1), value)))
+        write_npz(path, ArrayDataset(torch.full((1, 1), value)), overwrite=True)
     assert read_data(path).x.item() == 2.0
     assert list(path.parent.iterdir()) == [path]
 
@@ -83,7 +83,7 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez_compressed", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        write_npz(path, ArrayDataset(torch.zeros(1, 1)))
+        write_npz(path, ArrayDataset(torch.zeros(1, 1)), overwrite=True)
     assert read_data(path).x.item() == 1.0
     assert list(tmp_path.iterdir()) == [path]
 
@@ -194,7 +194,7 @@ def test_channels_last_is_explicit(save, caplog):
     path = save(".npz", x=x)
     with caplog.at_level(logging.WARNING):
         assert read_data(path).input_shape == (5, 4, 3)
-    assert "is it channels_last?" in caplog.text
+    assert "which is read as 5 channels of 4 x 3; if the channels are its last" in caplog.text
     caplog.clear()
     data = read_data(path, channels_last=True)
     assert data.input_shape == (3, 5, 4)
@@ -210,9 +210,7 @@ def test_channels_last_of_tensors_and_of_masks(save):
 
 
 def test_channels_last_needs_images(save):
-    with pytest.raises(
-        DataError, match=r"x has shape \(3, 2\): expected \(N, height, width, chann"
-    ):
+    with pytest.raises(DataError, match=r"x has shape \(3, 2\): expected \(N, \*sizes, channels\)"):
         read_data(save(".npz", x=X), channels_last=True)
 
 
@@ -289,7 +287,7 @@ def test_missing_and_unknown_files_are_refused(tmp_path):
         ("d.npy", {"x_key": "x"}, "x_key='x' means nothing for a .npy source, .* channels_last"),
         ("d.csv", {"y_key": "y"}, "y_key='y' means nothing for a .csv source"),
         ("d.csv", {"channels_last": True}, "channels_last=True means nothing for a .csv source"),
-        ("folder", {"x_key": "x"}, "x_key='x' means nothing for a folder source, .*no such option"),
+        ("folder", {"x_key": "x"}, "x_key='x' means nothing for a folder source, "),
     ],
 )
 def test_options_without_effect_are_refused(tmp_path, name, options, message):

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chartae.data import few_per_class, stratified_split
+from chartae.data import ArrayDataset, few_per_class, held_out_split, stratified_split
 from chartae.errors import ConfigurationError, DataError
 
 CLASS_SIZES = st.lists(st.integers(10, 40), min_size=1, max_size=5)
@@ -123,3 +123,57 @@ def test_few_per_class_refuses_a_bad_number(n):
 def test_bad_seeds_are_refused(select, seed):
     with pytest.raises(ConfigurationError, match=f"seed={seed}: expected an integer at least 0"):
         select([0, 1], seed)
+
+
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=1, max_size=4).filter(lambda c: max(c) > 1),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 3),
+)
+def test_every_class_keeps_a_sample_for_training(counts, fraction, seed):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    data = ArrayDataset.from_arrays(np.arange(len(labels))[:, None].astype(float), labels)
+    train, held_out = held_out_split(data, fraction, seed=seed)
+    assert sorted([*train.x.flatten().tolist(), *held_out.x.flatten().tolist()]) == list(
+        range(len(labels))
+    )
+    assert train.classes == data.classes
+    assert train.class_names == held_out.class_names == data.class_names
+    kept = torch.bincount(held_out.y, minlength=len(counts))
+    quotas = fraction * torch.tensor(counts)
+    # One more or less for rounding, and what classes of one sample leave to the others.
+    assert bool((kept <= quotas + 1 + counts.count(1)).all())
+
+
+def test_large_classes_are_held_out_in_proportion():
+    data = ArrayDataset.from_arrays(np.zeros((90, 1)), ["a"] * 60 + ["b"] * 30)
+    assert torch.bincount(held_out_split(data, 0.2, seed=0)[1].y).tolist() == [12, 6]
+
+
+@pytest.mark.parametrize("y", [None, np.arange(20.0).reshape(10, 2)])
+def test_without_labels_any_samples_are_held_out(y):
+    data = ArrayDataset.from_arrays(np.arange(10.0)[:, None], y)
+    drawn = set()
+    for seed in range(20):
+        train, held_out = held_out_split(data, 0.3, seed=seed)
+        assert (len(train), len(held_out)) == (7, 3)
+        if y is not None:
+            np.testing.assert_array_equal(held_out.y[:, 0], 2 * held_out.x[:, 0])
+        drawn |= set(held_out.x.flatten().tolist())
+    assert drawn == set(range(10))
+
+
+def test_where_nothing_can_be_held_out_it_is_said():
+    data = ArrayDataset.from_arrays(np.zeros((2, 1)), ["a", "b"])
+    with pytest.raises(DataError, match=r"dataset has 2 sample\(s\), none of which shares"):
+        held_out_split(data, 0.5, seed=0)
+    with pytest.raises(ConfigurationError, match="fraction=1.0: expected a finite number greater"):
+        held_out_split(data, 1.0, seed=0)
+
+
+def test_sizes_are_numbers_of_numpy_too():
+    y = np.repeat([0, 1], 10)
+    parts = stratified_split(y, np.array([10, 4]), seed=0)
+    assert [len(part) for part in parts] == [10, 4]
+    parts = stratified_split(y, np.array([0.5, 0.2], dtype=np.float32), seed=0)
+    assert [len(part) for part in parts] == [10, 4]

@@ -1,8 +1,18 @@
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from chartae.data import read_data, read_table
-from chartae.errors import DataError
+from chartae.data import ArrayDataset, read_data, read_labels, read_table, write_table
+from chartae.data.labels import LABEL_NAMES
+from chartae.errors import ConfigurationError, DataError
 
 
 @pytest.fixture
@@ -61,11 +71,15 @@ def test_byte_order_marks_quotes_spaces_and_empty_lines_are_accepted(csv):
         ("1,2\n3,4\n", "starts with numbers: expected a header"),
         ("a,b\n1,2\n3\n", "line 3 has 1 cells: expected 2"),
         ("a,b\n1,2\n\n3,abc\n", "line 4: column 'b' is 'abc', expected a number"),
-        ("a,b\n1,\n", "line 2: column 'b' is empty, expected a number"),
+        ("a,b\n1,\n2,NA\n", "has no value in column 'b'"),
+        ("a,b\n1,1_000\n", "line 2: column 'b' is '1_000', expected a number"),
+        ("a,b\n1,inf\n", "line 2: column 'b' is 'inf', expected a number"),
+        ("a;b\n1;2,5\n", "line 2: column 'b' is '2,5', expected a number, with a point for"),
+        (",a\n0.5,1\n", "first column without a name: expected a name"),
+        (",a\n7,1\n7,2\n", "first column without a name: expected a name"),
         ("a,y\n1,u\n2,\n", "line 3 has no label"),
         ("a,y,label\n1,0,0\n", r"has columns \['y', 'label'\]: expected label_column to name"),
-        ("a,b\n1,nan\n", r"x has 1 NaN or infinite value.* index \(0, 1\)"),
-        ("y\n1\n", r"x has shape \(1, 0\): expected"),
+        ("y\n1\n", "has labels alone: expected columns of numbers"),
     ],
 )
 def test_bad_tables_are_refused(csv, text, message):
@@ -82,5 +96,122 @@ def test_a_label_column_that_is_not_one_is_refused(csv, column, times):
 
 def test_what_is_no_text_is_refused(tmp_path):
     (tmp_path / "d.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
-    with pytest.raises(DataError, match=r"d.csv cannot be read as comma-separated text"):
+    with pytest.raises(DataError, match=r"d.csv cannot be read as a table of text"):
         read_data(tmp_path / "d.csv")
+
+
+@pytest.mark.parametrize("missing", ["", " ", "NA", "nan", "NaN", "null", "N/A"])
+def test_missing_cells_become_the_mask(csv, missing):
+    data = read_table(csv(f"a,b,label\n1,{missing},u\n2,3,v\n"))
+    assert data.x.tolist() == [[1.0, 0.0], [2.0, 3.0]]
+    assert data.mask.tolist() == [[True, False], [True, True]]
+
+
+def test_a_table_without_missing_cells_has_no_mask(csv):
+    assert read_table(csv("a,b\n1,2\n")).mask is None
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_separators_are_recognised(tmp_path, separator, suffix):
+    path = tmp_path / f"d.{suffix}"
+    path.write_text("a,b,label\n1,2,u\n3,4,v\n".replace(",", separator))
+    data = read_data(path)
+    assert data.x.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert data.class_names == ("u", "v")
+
+
+def test_a_file_without_a_header(csv):
+    path = csv("1,2,u\n3,4,v\n")
+    data = read_data(path, header=False, label_column="2")
+    assert (data.x.tolist(), data.class_names) == ([[1.0, 2.0], [3.0, 4.0]], ("u", "v"))
+    assert data.form.columns == ()
+
+
+@pytest.mark.parametrize("name", LABEL_NAMES)
+def test_the_label_is_called_as_in_archives(csv, tmp_path, name):
+    assert read_table(csv(f"a,{name}\n1,u\n2,v\n")).class_names == ("u", "v")
+    np.savez(tmp_path / "d.npz", **{"x": np.zeros((2, 1)), name: np.array(["u", "v"])})
+    assert read_data(tmp_path / "d.npz").class_names == ("u", "v")
+
+
+@pytest.mark.parametrize(
+    ("index", "reset"), [(["p", "q"], False), ([0, 1], False), ([17, 3], False), ([0, 1], True)]
+)
+def test_the_index_that_data_frames_write_is_no_feature(tmp_path, index, reset):
+    frame = pd.DataFrame({"a": [1.5, 2.5]}, index=index)
+    frame.to_csv(tmp_path / "d.csv")
+    if reset:  # what comes of reading an index as a column, and writing it again
+        pd.read_csv(tmp_path / "d.csv").to_csv(tmp_path / "d.csv", index=False)
+    data = read_table(tmp_path / "d.csv")
+    assert data.x.tolist() == [[1.5], [2.5]]
+    assert data.form.columns == ("a",)
+
+
+@given(
+    x=hnp.arrays(
+        st.sampled_from([np.float32, np.float64]),
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=4),
+        elements=st.floats(-1e6, 1e6, width=32),
+    ),
+    labelled=st.booleans(),
+    masked=st.booleans(),
+    names=st.lists(st.text(min_size=1, max_size=5), min_size=4, max_size=4, unique=True),
+)
+def test_what_is_written_is_read_back(x, labelled, masked, names):
+    y = np.arange(len(x)) % 2 if labelled else None
+    classes = ["one", "two"] if labelled else None
+    mask = None
+    if masked:
+        mask = np.arange(x.size).reshape(x.shape) % 3 > 0
+        mask[0] = True
+    dtype = torch.float32 if x.dtype == np.float32 else torch.float64
+    columns = tuple(f"c{name}".strip() for name in names)[: x.shape[1]]
+    columns = columns if len(set(columns)) == x.shape[1] else ()
+    data = ArrayDataset.from_arrays(x, y, mask, class_names=classes, dtype=dtype)
+    data = replace(data, form=replace(data.form, columns=columns))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "d.csv"
+        write_table(path, data)
+        again = read_table(path, dtype=dtype)
+    assert torch.equal(again.x, data.x)
+    assert again.form.columns == (columns or tuple(f"x{index}" for index in range(x.shape[1])))
+    assert (again.y is None) == (y is None)
+    if y is not None:
+        assert [again.class_names[i] for i in again.y] == [classes[i] for i in y]
+    if data.mask is not None and not data.mask.all():
+        assert torch.equal(again.mask, data.mask)
+
+
+def test_writing_replaces_nothing(tmp_path):
+    write_table(tmp_path / "d.csv", ArrayDataset(torch.zeros(2, 2)))
+    with pytest.raises(ConfigurationError, match="d.csv' exists: expected a new file"):
+        write_table(tmp_path / "d.csv", ArrayDataset(torch.ones(2, 2)))
+    with pytest.raises(DataError, match=r"x has shape \(2, 3, 3\): expected \(N, columns\)"):
+        write_table(tmp_path / "e.csv", ArrayDataset(torch.zeros(2, 3, 3)))
+    with pytest.raises(ConfigurationError, match="expected a file whose name ends in .csv"):
+        write_table(tmp_path / "e.txt", ArrayDataset(torch.zeros(2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("y.csv", "label\nu\nv\n", ["u", "v"]),
+        ("y.txt", "10\n9\n", [10, 9]),
+        ("y.txt", '"a b"\nc\n', ["a b", "c"]),
+    ],
+)
+def test_labels_from_text(tmp_path, name, content, expected):
+    (tmp_path / name).write_text(content)
+    assert read_labels(tmp_path / name).tolist() == expected
+
+
+def test_an_array_file_takes_its_labels_from_another(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((2, 3)))
+    np.save(tmp_path / "y.npy", np.array(["u", "v"]))
+    assert read_data(tmp_path / "x.npy", labels=tmp_path / "y.npy").class_names == ("u", "v")
+    (tmp_path / "y.txt").write_text("u\n\nv\n")
+    with pytest.raises(DataError, match=r"y.txt has lines without a label"):
+        read_data(tmp_path / "x.npy", labels=tmp_path / "y.txt")
+    with pytest.raises(DataError, match=r"absent.txt cannot be read as labels"):
+        read_data(tmp_path / "x.npy", labels=tmp_path / "absent.txt")

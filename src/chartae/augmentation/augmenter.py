@@ -259,7 +259,7 @@ class Augmenter:
 
 def _each_class(data: ArrayDataset) -> dict[str, ArrayDataset]:
     """Return the examples of each class, by its name."""
-    parts = {data.class_names[index]: data.of_class(index) for index in data.classes}
+    parts = {name: data.of_class(name) for name in (data.class_names[c] for c in data.classes)}
     for name, members in parts.items():
         if len(members) < 2:
             raise DataError(f"y has one example of class {name!r}: expected at least 2")

@@ -94,7 +94,7 @@ def augment(
         seed=seed,
     )
     models = out.with_name(f"{out.stem}-models")
-    write_npz(out, _joined(source, synthetic) if include_real else synthetic)
+    write_npz(out, _joined(source, synthetic) if include_real else synthetic, overwrite=True)
     write_models(models, augmenter, source.class_names)
     if augmenter.conditional:
         keep_class_names(models / ALL, [source.class_names[k] for k in augmenter.classes_])

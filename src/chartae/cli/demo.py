@@ -105,7 +105,7 @@ def demo(
         real, groups, augmenter = _first_draw(recipe, learned, pool, seed)
 
     write_models(out / "models", augmenter, pool.class_names)
-    write_npz(out / "synthetic.npz", groups["RHVAE"])
+    write_npz(out / "synthetic.npz", groups["RHVAE"], overwrite=True)
     write_text(out / f"{STUDY}.csv", study.to_csv())
     write_text(out / f"{STUDY}.json", study.to_json())
     _write_report(out, recipe, study, real, groups, augmenter, options)

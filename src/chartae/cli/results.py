@@ -96,7 +96,7 @@ def _maps(augmenter: "Augmenter", real: "ArrayDataset", most: int = 12) -> list[
     for name, model in list(augmenter.models_.items())[:most]:
         if model.latent_dim < 2:
             continue
-        members = real.of_class(int(name)) if name.isdecimal() else real
+        members = real.of_class(real.class_names[int(name)]) if name.isdecimal() else real
         y = None if model.conditions is None else torch.unique(members.y, return_inverse=True)[1]
         with torch.no_grad():
             codes = model.encode(members.x, y)

@@ -7,6 +7,7 @@ __all__ = [
     "disks_and_rings",
     "encode_labels",
     "few_per_class",
+    "held_out_split",
     "read_data",
     "read_image",
     "read_images",
@@ -23,6 +24,6 @@ from chartae.data.files import read_data, write_npz
 from chartae.data.form import Form
 from chartae.data.images import read_image, read_images, write_images
 from chartae.data.labels import encode_labels
-from chartae.data.splits import few_per_class, stratified_split
+from chartae.data.splits import few_per_class, held_out_split, stratified_split
 from chartae.data.synthetic import digits, disks_and_rings
 from chartae.data.tables import read_labels, read_table, write_table

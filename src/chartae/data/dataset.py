@@ -95,6 +95,7 @@ class ArrayDataset:
         *,
         class_names: Sequence[str] | None = None,
         channels_last: bool = False,
+        columns: Sequence[str] = (),
         dtype: DType = "default",
     ) -> "ArrayDataset":
         """Return a dataset from arrays, tensors, a DataFrame or lists of equally shaped arrays.
@@ -113,6 +114,7 @@ class ArrayDataset:
             mask: bool, the shape of ``x``; True where the entry was observed.
             class_names: names of the classes, in the order of their indices.
             channels_last: ``x`` is (N, *sizes, channels), and becomes (N, channels, *sizes).
+            columns: names of the features of vectors; a DataFrame brings its own.
             dtype: torch.float32, torch.float64, ``"default"`` for torch's default dtype, or None to
                 keep floats as given.
 
@@ -128,7 +130,7 @@ class ArrayDataset:
         (0.20000000298023224, [1, 0], ('disk', 'ring'))
         """
         dtype = resolve_dtype(dtype)
-        samples = read_samples(x, mask, channels_last=channels_last)
+        samples = read_samples(x, mask, channels_last=channels_last, columns=columns)
         values, observed = scaled(samples.values, dtype), samples.mask
         if observed is not None:
             values = values.masked_fill(~observed, 0.0)
@@ -234,11 +236,13 @@ class ArrayDataset:
 
 def _are_vectors(y: object) -> bool:
     """Whether conditions are vectors, not labels."""
-    values = y if isinstance(y, Tensor) else np.asarray(y)
-    floating = (
-        values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
-    )
-    return values.ndim == 2 and floating
+    if isinstance(y, Tensor):
+        return y.ndim == 2 and y.is_floating_point()
+    try:
+        values = np.asarray(y)
+    except ValueError:  # uneven lengths, which are no labels either
+        return False
+    return values.ndim == 2 and values.dtype.kind == "f"
 
 
 def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:

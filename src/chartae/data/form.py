@@ -20,6 +20,11 @@ logger = logging.getLogger(__name__)
 
 Container = Literal["tensor", "array", "frame"]
 
+# Rounding that is no more than this share of a feature's standard deviation takes nothing from it.
+_HARMLESS = 0.05
+# Floats of 64 bits that differ by less than this share of their size differ by rounding.
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Form:
@@ -39,14 +44,14 @@ class Form:
     dtype: torch.dtype
     container: Container = "tensor"
     channels_last: bool = False
-    columns: tuple[str, ...] = ()
+    columns: tuple[str | int, ...] = ()
     column_dtypes: tuple[str, ...] = ()
 
     def restore(self, x: Tensor) -> Any:
         """Return samples ``(N, *input_shape)`` of a dataset or a model in this form.
 
-        Bytes are rounded and clipped to [0, 255], booleans are True from 0.5 on, and columns of
-        integers are rounded.
+        Bytes are rounded and clipped to [0, 255], booleans are True from 0.5 on. Columns of
+        integers are rounded, and clipped to the range of their dtype.
         """
         x = restored(x.detach(), self.dtype)
         if self.channels_last:
@@ -57,16 +62,12 @@ class Form:
         return array if self.container == "array" else self._frame(array)
 
     def _frame(self, values: Any) -> Any:
-        from pandas import DataFrame
-        from pandas.api.types import is_bool_dtype, is_integer_dtype
+        from pandas import DataFrame, Series
 
-        frame = DataFrame(values, columns=list(self.columns))
-        for name, dtype in zip(self.columns, self.column_dtypes, strict=True):
-            if is_bool_dtype(dtype):
-                frame[name] = frame[name] >= 0.5
-            elif is_integer_dtype(dtype):
-                frame[name] = frame[name].round()
-            frame[name] = frame[name].astype(dtype)
+        columns = zip(values.T, self.column_dtypes, strict=True)
+        series = [Series(_rounded(column, dtype)).astype(dtype) for column, dtype in columns]
+        frame = DataFrame(dict(enumerate(series)))
+        frame.columns = list(self.columns)
         return frame
 
     def to_json(self) -> dict[str, Any]:
@@ -97,6 +98,7 @@ def read_samples(
     mask: ArrayLike | Tensor | Sequence[Tensor] | None = None,
     *,
     channels_last: bool = False,
+    columns: Sequence[str] = (),
 ) -> Samples:
     """Return samples, with their channels first, and what of them was observed.
 
@@ -104,12 +106,13 @@ def read_samples(
         x: an array, a tensor, a list of these or a DataFrame, as in `ArrayDataset.from_arrays`.
         mask: bool, the shape of ``x``.
         channels_last: whether the last axis of ``x`` holds the channels.
+        columns: names of the features of samples that are vectors.
 
     Raises:
-        DataError: for what is not one array of numbers, a mask that does not fit, or two masks.
+        DataError: for what is not one array of numbers, a mask or names that do not fit, or two
+            masks.
     """
     container: Container = "tensor" if _is_tensors(x) else "array"
-    columns: tuple[str, ...] = ()
     column_dtypes: tuple[str, ...] = ()
     if _is_frame(x):
         container, columns = "frame", tuple(x.columns)
@@ -128,7 +131,12 @@ def read_samples(
         if observed.dtype != torch.bool:
             raise DataError(f"mask has dtype {observed.dtype}: expected booleans")
         check_shape("mask", observed, values.shape)
-    form = Form(values.dtype, container, channels_last, columns, column_dtypes)
+    if columns and values.shape[1:] != (len(columns),):
+        raise DataError(
+            f"columns={tuple(columns)}: expected a name for each feature of x, which has shape "
+            f"{tuple(values.shape)}"
+        )
+    form = Form(values.dtype, container, channels_last, tuple(columns), column_dtypes)
     if channels_last:
         if values.ndim < 3:
             raise DataError(
@@ -148,13 +156,16 @@ def read_samples(
 
 
 def warn_of_scale(samples: Samples, values: Tensor) -> None:
-    """Warn of floats that look like images of bytes, which are expected in [0, 1]."""
+    """Warn of floats that look like images of bytes, which are expected in [0, 1].
+
+    That is of whole numbers up to 255, or of values that reach the upper half of these.
+    """
     if samples.values.is_floating_point() and values.ndim > 2 and values.numel():
         low, high = (float(v) for v in values.aminmax())
-        if low >= 0.0 and 1.0 < high <= 255.0 and bool((values == values.round()).all()):
+        if low >= 0.0 and 1.0 < high <= 255.0 and (high > 127.0 or _are_whole(values)):
             logger.warning(
-                "x has whole numbers from %g to %g: floats are taken as they are; if these are "
-                "images of 8 bits, divide them by 255 or give them as uint8",
+                "x ranges from %g to %g: floats are taken as they are; if these are images of "
+                "8 bits, divide them by 255 or give them as uint8",
                 low,
                 high,
             )
@@ -163,19 +174,24 @@ def warn_of_scale(samples: Samples, values: Tensor) -> None:
 def check_precision(samples: Samples, values: Tensor) -> None:
     """Raise `DataError` where float32 has not the precision of float64 samples.
 
-    That is where rounding moves a feature by more than a hundredth of its standard deviation, as
-    it does with times in seconds since 1970.
+    That is where rounding moves a feature by more than a twentieth of its standard deviation, as
+    it does with times of a few minutes in seconds since 1970. Nothing is lost where a feature is
+    constant but for the rounding of float64.
     """
-    if samples.values.dtype != torch.float64 or values.dtype != torch.float32 or len(values) < 2:
+    exact = samples.values
+    if exact.dtype != torch.float64 or values.dtype != torch.float32 or not values.numel():
         return
-    exact = samples.values if samples.mask is None else samples.values.where(samples.mask, 0.0)
-    moved = (exact - values.double()).abs().amax(0)
-    if not bool(moved.any()):
-        return
-    lost = moved > 0.01 * exact.std(0, correction=0)
-    # What is constant but for rounding has lost nothing.
-    lost &= exact.amax(0) > exact.amin(0)
-    if bool(lost.any()):
+    moved = (exact - values).abs()
+    if samples.mask is not None:
+        moved = moved.where(samples.mask, 0.0)
+        count = samples.mask.sum(0).clamp(min=1)
+        mean = exact.where(samples.mask, 0.0).sum(0) / count
+        exact = exact.where(samples.mask, mean)
+    size, spread = exact.abs().amax(0), exact.amax(0) - exact.amin(0)
+    lost = moved.amax(0) > _HARMLESS * exact.std(0, correction=0)
+    # Underflow to zero and overflow are no merging of values.
+    lost &= (spread > _ROUNDING * size) & (size > 1e-30) & values.isfinite().all(0)
+    if values.ndim > 1 and bool(lost.any()):
         place = tuple(lost.nonzero()[0].tolist())
         columns = samples.form.columns
         name = repr(columns[place[0]]) if columns and len(place) == 1 else f"{place}"
@@ -183,6 +199,23 @@ def check_precision(samples: Samples, values: Tensor) -> None:
             f"x has values in its feature {name} that differ by less than float32 can tell: "
             "subtract an offset from them, or ask for dtype=torch.float64"
         )
+
+
+def _are_whole(values: Tensor) -> bool:
+    return bool((values == values.round()).all())
+
+
+def _rounded(column: Any, dtype: str) -> Any:
+    """Return numbers that a column of a DataFrame can hold, by its dtype."""
+    from pandas.api.types import is_bool_dtype, is_integer_dtype, pandas_dtype
+
+    if is_bool_dtype(dtype):
+        return column >= 0.5
+    if not is_integer_dtype(dtype):
+        return column
+    kind = pandas_dtype(dtype)
+    limits = np.iinfo(getattr(kind, "numpy_dtype", kind))
+    return column.round().clip(limits.min, limits.max)
 
 
 def _is_tensors(x: object) -> bool:
@@ -204,6 +237,8 @@ def _from_frame(frame: Any) -> Any:
                 f"x has a column {name!r} of dtype {dtype}: expected columns of numbers or "
                 "booleans; code categories as numbers first"
             )
+        if not isinstance(name, (str, int)):
+            raise DataError(f"x has a column {name!r}: expected names that are text or integers")
     if len(set(frame.columns)) < frame.shape[1]:
         raise DataError(f"x has columns {list(frame.columns)}: expected names that differ")
     values = frame.to_numpy(dtype=np.float64, na_value=np.nan)

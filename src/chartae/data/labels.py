@@ -51,7 +51,12 @@ def encode_labels(
 def _label_array(y: ArrayLike | Tensor) -> NDArray[np.generic]:
     if y is None:
         raise DataError("y is None: expected (N,), one label per sample")
-    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    try:
+        labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    except (TypeError, ValueError) as error:  # a sparse tensor, a list of lists of uneven lengths
+        raise DataError(
+            f"y cannot be used: expected (N,), one label per sample ({error})"
+        ) from None
     if labels.ndim != 1:
         raise DataError(
             f"y has shape {labels.shape}: expected (N,), one label per sample{_way_out(labels)}"

@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral, Real
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from chartae.checks import check_integer
+from chartae.checks import check_integer, check_number
+from chartae.data.dataset import ArrayDataset
 from chartae.data.labels import encode_labels
 from chartae.errors import ConfigurationError, DataError
 from chartae.randomness import make_generator
 
-__all__ = ["few_per_class", "stratified_split"]
+__all__ = ["few_per_class", "held_out_split", "stratified_split"]
 
 
 def stratified_split(
@@ -62,6 +64,50 @@ def stratified_split(
     return tuple(parts)
 
 
+def held_out_split(
+    dataset: ArrayDataset, fraction: float, *, seed: int
+) -> tuple[ArrayDataset, ArrayDataset]:
+    """Return a training set and a held-out set of ``fraction`` of the samples, at least one.
+
+    Both have the classes' proportions, as far as that is possible: a class keeps at least one
+    sample for training, so that one of a single sample is not held out. Where there are no labels,
+    or vectors in their place, the held-out samples are any.
+
+    Args:
+        dataset: at least two samples, and two of one class if there are classes.
+        fraction: in (0, 1).
+        seed: the same seed gives the same sets.
+
+    Raises:
+        ConfigurationError: for a ``fraction`` that is not possible.
+        DataError: if no sample can be held out.
+
+    >>> data = ArrayDataset.from_arrays(torch.rand(13, 2), [0] * 8 + [1] * 4 + [2])
+    >>> held_out_split(data, 0.25, seed=0)[1]
+    ArrayDataset(3 samples of shape (2,), float32; 0: 2, 1: 1, 2: 0)
+    """
+    check_number("fraction", fraction, above=0.0, below=1.0)
+    check_integer("seed", seed, minimum=0)
+    generator = make_generator(seed, "held_out_split")
+    labels = dataset.y.cpu() if dataset.y is not None and dataset.class_names else None
+    if labels is None:
+        labels = torch.zeros(len(dataset), dtype=torch.int64)
+    pools = [_shuffled(members, generator) for members in _members(labels, int(labels.max()) + 1)]
+    pools = [pool for pool in pools if len(pool) > 1]
+    if not pools:
+        raise DataError(
+            f"dataset has {len(dataset)} sample(s), none of which shares its class: expected two "
+            "of one class at least, to hold one out"
+        )
+    sizes = torch.tensor([len(pool) for pool in pools])
+    count = min(max(round(fraction * len(dataset)), 1), int(sizes.sum()))
+    shares = _shares(sizes, count, generator)
+    held_out = torch.zeros(len(dataset), dtype=torch.bool)
+    for pool, share in zip(pools, shares, strict=True):
+        held_out[pool[: min(share, len(pool) - 1)]] = True
+    return dataset.subset(~held_out), dataset.subset(held_out)
+
+
 def few_per_class(y: ArrayLike | Tensor, n: int, *, seed: int) -> tuple[Tensor, Tensor]:
     """Return ``n`` random samples of each class, and the rest: two ascending int64 index tensors.
 
@@ -102,20 +148,25 @@ def _shuffled(indices: Tensor, generator: torch.Generator) -> Tensor:
 def _part_sizes(sizes: Sequence[float] | Sequence[int], total: int) -> list[int]:
     """Numbers of samples, from fractions or numbers."""
     given = f"sizes={tuple(sizes)!r}"
-    if sizes and all(isinstance(size, int) for size in sizes):
+    if len(sizes) and all(isinstance(size, Integral) for size in sizes):
         if min(sizes) < 1 or sum(sizes) > total:
             raise ConfigurationError(
                 f"{given}: expected numbers of at least 1, together at most {total}, "
                 "the number of samples in y"
             )
         return [int(size) for size in sizes]
-    if not sizes or not all(isinstance(size, float) for size in sizes):
+    # An integer is a number of samples, never a fraction.
+    if not len(sizes) or not all(_is_fraction(size) for size in sizes):
         raise ConfigurationError(f"{given}: expected all integers or all fractions (floats)")
     # The tolerance lets (0.7, 0.2, 0.1) add up to 1.
     if not (all(0 < size <= 1 for size in sizes) and sum(sizes) <= 1 + 1e-9):
         raise ConfigurationError(f"{given}: expected fractions above 0, together at most 1")
     ends = [round(sum(sizes[: k + 1]) * total) for k in range(len(sizes))]
     return [end - start for start, end in pairwise([0, *ends])]
+
+
+def _is_fraction(size: object) -> bool:
+    return isinstance(size, Real) and not isinstance(size, Integral)
 
 
 def _shares(available: Tensor, count: int, generator: torch.Generator) -> list[int]:

@@ -1,6 +1,7 @@
 """Tables of numbers with a column of labels, from text and to text."""
 
 import csv
+import io
 import logging
 import math
 import os
@@ -41,13 +42,15 @@ def read_table(
 
     Cells are separated by commas, semicolons or tabs, as the first line shows. An empty cell, NA,
     NaN or null was not observed, and the dataset has a mask. A first column without a name, which
-    DataFrames write, numbers or names the rows and is left out.
+    DataFrames write, numbers or names the rows and is left out. (A first line of 0, 1, 2, ..., as
+    DataFrames without names write it, is a header, too.)
 
     Args:
         path: the file, in UTF-8.
         label_column: the column of the labels; without it, the one called as in `LABEL_NAMES` if
             there is one. Labels that are all integers are ordered as numbers.
-        header: whether the first line names the columns; otherwise they are called 0, 1, 2, ...
+        header: whether the first line names the columns; otherwise ``label_column`` is a number
+            from 0.
         dtype: as in `ArrayDataset.from_arrays`.
 
     Raises:
@@ -76,15 +79,17 @@ def read_table(
         raise DataError(f"{path} has no value in column {empty!r}: expected at least one")
     y = None if label is None else _integers_if_all(labels)
     mask = ~hidden if hidden.any() else None
-    dataset = ArrayDataset.from_arrays(np.where(hidden, 0.0, x), y, mask, dtype=dtype)
-    return replace(dataset, form=replace(dataset.form, columns=tuple(columns)))
+    return ArrayDataset.from_arrays(
+        np.where(hidden, 0.0, x), y, mask, columns=columns if header else (), dtype=dtype
+    )
 
 
 def write_table(path: str | os.PathLike[str], dataset: ArrayDataset, label: str = "label") -> None:
     """Write ``dataset`` (N, columns) as a ``.csv`` file that `read_table` reads back.
 
-    Columns are called as in the dataset's `Form`, or 0, 1, 2, ...; what was not observed is an
-    empty cell.
+    Numbers are written in the dataset's `Form`, with as many digits as bring the same ones back,
+    and booleans as 0 and 1. Columns are called as there; without names, or with numbers for names,
+    an ``x`` and the number. What was not observed is an empty cell.
 
     Args:
         path: the file.
@@ -92,8 +97,9 @@ def write_table(path: str | os.PathLike[str], dataset: ArrayDataset, label: str 
         label: the name of the column of labels, where there are any.
 
     Raises:
-        ConfigurationError: if ``path`` does not end in ``.csv`` or exists.
-        DataError: if samples are not vectors.
+        ConfigurationError: before any work, if ``path`` does not end in ``.csv`` or exists, or
+            ``label`` is the name of a feature.
+        DataError: if samples are not vectors, or conditions are.
     """
     path = Path(path)
     if path.suffix != ".csv":
@@ -102,27 +108,47 @@ def write_table(path: str | os.PathLike[str], dataset: ArrayDataset, label: str 
         raise ConfigurationError(f"path={str(path)!r} exists: expected a new file")
     if len(dataset.input_shape) != 1:
         raise DataError(f"x has shape {tuple(dataset.x.shape)}: expected (N, columns)")
+    if dataset.y is not None and not dataset.class_names:
+        raise DataError("y holds vectors: expected labels, which fill one column")
+    names = [str(name) for name in dataset.form.columns or range(dataset.input_shape[0])]
+    # read_table takes a first line of numbers for a sample.
+    names = [f"x{name}" if _NUMBER.fullmatch(name) else name for name in names]
+    if label in names:
+        raise ConfigurationError(f"label={label!r} is a column of x: expected another name")
     check_writable("the folder of path", path.parent)
-    columns = dataset.form.columns or tuple(map(str, range(dataset.input_shape[0])))
-    # As many digits as bring the same floats back.
-    rows = [
-        [f"{v:.9g}" if dataset.x.element_size() == 4 else repr(v) for v in row]
-        for row in dataset.x.tolist()
-    ]
-    if dataset.mask is not None:
-        seen = dataset.mask.tolist()
-        pairs = zip(rows, seen, strict=True)
-        rows = [[c if s else "" for c, s in zip(r, m, strict=True)] for r, m in pairs]
-    header = list(map(str, columns))
-    if dataset.y is not None and dataset.class_names:
-        header.append(label)
-        for row, index in zip(rows, dataset.y.tolist(), strict=True):
-            row.append(dataset.class_names[index])
+    columns = _columns(dataset)
+    if dataset.y is not None:
+        names.append(label)
+        columns.append([dataset.class_names[index] for index in dataset.y.tolist()])
     with (
         atomic_path(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+        # Quotes keep the separators in names from being taken for the file's.
+        csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(names)
+        csv.writer(file, lineterminator="\n").writerows(zip(*columns, strict=True))
+
+
+def _columns(dataset: ArrayDataset) -> list[list[str]]:
+    """Return the cells of each feature."""
+    form, x = dataset.form, dataset.x.cpu()
+    if form.container == "frame":
+        frame = form.restore(x)
+        columns = [np.asarray(frame[name]) for name in form.columns]
+    else:
+        columns = list(replace(form, container="array").restore(x).T)
+    precision = x.numpy().dtype
+    columns = [c.astype(precision) if c.dtype.kind == "f" else c for c in columns]
+    cells = [[_cell(value) for value in column] for column in columns]
+    if dataset.mask is not None:
+        seen = dataset.mask.T.tolist()
+        pairs = zip(cells, seen, strict=True)
+        cells = [[v if s else "" for v, s in zip(c, m, strict=True)] for c, m in pairs]
+    return cells
+
+
+def _cell(value: object) -> str:
+    return str(int(value)) if isinstance(value, (bool, np.bool_)) else str(value)
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
@@ -142,6 +168,8 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read as labels: {error}") from None
     labels = [line.strip().strip('"') for line in lines]
+    if path.suffix in (".csv", ".tsv") and len(_parted("\n".join(lines))[0][1]) > 1:
+        raise DataError(f"{path} has several cells in its first line: expected one label a line")
     labels = labels[1:] if labels and labels[0].lower() in LABEL_NAMES else labels
     if "" in labels or not labels:
         raise DataError(f"{path} has lines without a label: expected one label a line")
@@ -152,11 +180,8 @@ def _read_lines(path: Path, header: bool) -> tuple[list[str], list[Line]]:
     """Names of the columns, and the non-empty lines below them as (line number, cells)."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            first = next((line for line in file if line.strip()), "")
-            separator = max(_SEPARATORS, key=first.count)
-            file.seek(0)
-            reader = csv.reader(file, delimiter=separator)
-            lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+            text = file.read()
+        lines = _parted(text)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a table of text: {error}") from None
     if len(lines) < 1 + header:
@@ -167,7 +192,7 @@ def _read_lines(path: Path, header: bool) -> tuple[list[str], list[Line]]:
     names = [name.strip() for name in lines[0][1]]
     if not header:
         names = [str(index) for index in range(len(names))]
-    elif all(_NUMBER.fullmatch(name) for name in names):
+    elif all(_NUMBER.fullmatch(name) for name in names) and not _are_numbered(names):
         raise DataError(
             f"{path} starts with numbers: expected a header with the columns' names; header=False "
             "reads a file without"
@@ -180,6 +205,22 @@ def _read_lines(path: Path, header: bool) -> tuple[list[str], list[Line]]:
                 "as in the first line"
             )
     return _without_index(path, names, lines)
+
+
+def _parted(text: str) -> list[Line]:
+    """Return the lines of a text, parted by what makes the most cells of the first."""
+    tables = []
+    for separator in _SEPARATORS:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        # An empty line is no sample, but may be a missing cell in quotes where it is the only one.
+        lines = [(reader.line_num, cells) for cells in reader if cells]
+        tables.append([line for line in lines if len(lines[0][1]) == 1 or line[1] != [""]])
+    return max(tables, key=lambda lines: len(lines[0][1]) if lines else 0)
+
+
+def _are_numbered(names: Sequence[str]) -> bool:
+    """Whether numbers in the first line are the names that DataFrames give to columns."""
+    return len(names) > 2 and list(names) == [str(index) for index in range(len(names))]
 
 
 def _without_index(path: Path, names: list[str], lines: list[Line]) -> tuple[list[str], list[Line]]:
