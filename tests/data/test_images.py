@@ -1,6 +1,8 @@
 import csv
 import logging
 import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -65,7 +67,7 @@ def test_mixed_sizes_are_refused(folder):
     write_image(folder / "dog" / "9.png", np.zeros((6, 7), dtype=np.uint8))
     with pytest.raises(
         DataError,
-        match=r"dog/9.png is 7x6 pixels, but .*cat/0.png is 5x6 pixels.*the option resize",
+        match=r"dog/9.png is 7x6 pixels, but .*cat/0.png is 5x6 pixels.*; resize makes",
     ):
         read_images(folder)
 
@@ -73,7 +75,7 @@ def test_mixed_sizes_are_refused(folder):
 def test_mixed_modes_are_refused(folder):
     write_image(folder / "dog" / "9.png", np.zeros((6, 5, 3), dtype=np.uint8))
     with pytest.raises(
-        DataError, match=r"dog/9.png is RGB, but .*cat/0.png is grey.* the option color"
+        DataError, match=r"dog/9.png is RGB, but .*cat/0.png is grey.*; color makes"
     ):
         read_images(folder)
 
@@ -149,6 +151,30 @@ def test_pages_are_never_lost(tmp_path, suffix):
         read_images(tmp_path)
 
 
+def test_photographs_with_previews_are_one_image(tmp_path):
+    pages = [Image.fromarray(np.full((8, 8, 3), v, dtype=np.uint8)) for v in (51, 255)]
+    (tmp_path / "a").mkdir()
+    pages[0].save(tmp_path / "a" / "0.jpg", "MPO", save_all=True, append_images=pages[1:])
+    torch.testing.assert_close(read_images(tmp_path).x, torch.full((1, 3, 8, 8), 0.2))
+
+
+def test_colours_of_16_bits_are_not_cut_to_8(tmp_path):
+    def chunk(kind, content):
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    (tmp_path / "a").mkdir()
+    for bits in (8, 16):  # 16 pixels on a side, which is no number of bits
+        row = b"\0" + bytes(16 * 3 * bits // 8)
+        header = struct.pack(">IIBBBBB", 16, 16, bits, 2, 0, 0, 0)
+        content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 16))
+        png = b"\x89PNG\r\n\x1a\n" + content + chunk(b"IEND", b"")
+        (tmp_path / "a" / f"{bits}.png").write_bytes(png)
+    with pytest.raises(DataError, match="16.png cannot be read .*: its colours have 16 bits"):
+        read_images(tmp_path)
+    assert len(read_images(tmp_path, skip_unreadable=True)) == 1
+
+
 def test_resizing_makes_sizes_alike_and_antialiases(folder):
     checks = (np.indices((12, 10)).sum(0) % 2 * 255).astype(np.uint8)
     write_image(folder / "dog" / "9.png", checks)
@@ -176,12 +202,14 @@ def test_an_unknown_color_is_refused(folder):
 def test_files_that_are_no_images_are_left_out_and_counted(folder, caplog):
     for name in ("README.txt", "cat/notes.md", "cat/scan.dcm"):
         (folder / name).write_text("x")
-    for silent in ("Thumbs.db", "cat/desktop.ini", ".DS_Store", "manifest.csv"):
+    (folder / "__MACOSX").mkdir()
+    for silent in ("Thumbs.db", "cat/desktop.ini", ".DS_Store", "manifest.csv", "__MACOSX/0.png"):
         (folder / silent).write_text("x")
     with caplog.at_level(logging.WARNING):
         assert len(read_images(folder)) == 4
-    assert "left out 1 file(s) that are no images, such as" in caplog.text
-    assert "left out 2 file(s) that are no images" in caplog.text
+    assert len(caplog.records) == 1
+    assert "left out 3 file(s) that are no images: " in caplog.text
+    assert all(name in caplog.text for name in ("README.txt", "notes.md", "scan.dcm"))
     assert "Thumbs" not in caplog.text
 
 
@@ -304,6 +332,34 @@ def test_any_name_of_a_class_gets_a_folder_of_its_own_below(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["label"] for row in rows] == list(names)
     assert [tmp_path / "out" / row["file"] for row in rows] == written[:-1]
+    again = read_images(tmp_path / "out")
+    assert again.class_names == tuple(sorted(names))
+    assert len(again) == len(names)
+
+
+def test_a_table_of_someone_else_names_no_class(folder):
+    (folder / "manifest.csv").write_text("id,age\ncat/0.png,3\n")
+    assert read_images(folder).class_names == ("cat", "dog")
+    (folder / "manifest.csv").write_text("file,label\ncat/0.png,Felis\n")
+    assert read_images(folder).class_names == ("Felis", "dog")
+    (folder / "manifest.csv").write_text("file,label\ncat/0.png,dog\n")
+    with pytest.raises(DataError, match="manifest.csv gives one label to several folders"):
+        read_images(folder)
+
+
+def test_values_outside_the_range_are_clipped_only_if_asked(tmp_path, caplog):
+    data = ArrayDataset(torch.tensor([[[-0.1, 0.4], [1.0, 1.2]]]))
+    with caplog.at_level(logging.WARNING):
+        write_images(tmp_path, data, clip=True)
+    assert "2 of 4 values are outside [0, 1], and clipped" in caplog.text
+    assert read_images(tmp_path).x.flatten().tolist() == pytest.approx([0.0, 0.4, 1.0, 1.0])
+
+
+def test_vectors_are_no_labels_of_images(tmp_path):
+    data = ArrayDataset(torch.zeros(2, 4, 4), torch.zeros(2, 3))
+    with pytest.raises(DataError, match="y holds vectors: expected labels"):
+        write_images(tmp_path / "out", data)
+    assert not (tmp_path / "out").exists()
 
 
 def test_images_without_labels_are_written_side_by_side(tmp_path):

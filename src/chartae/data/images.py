@@ -3,7 +3,7 @@
 import csv
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from chartae.atomic import atomic_path, check_writable
 from chartae.checks import check_choice, check_integer
-from chartae.data.arrays import DType
+from chartae.data.arrays import DType, restored
 from chartae.data.dataset import ArrayDataset
 from chartae.errors import ConfigurationError, DataError
 from chartae.naming import folder_name
@@ -28,9 +28,10 @@ logger = logging.getLogger(__name__)
 Color = Literal["grey", "rgb"]
 MANIFEST = "manifest.csv"
 """What `write_images` says about its files, beside them."""
+_COLUMNS = ["file", "label"]
 
-# What file managers leave in folders, and what `write_images` does.
-_NO_NEWS = frozenset(["thumbs.db", "desktop.ini", MANIFEST])
+# What file managers and archives leave in folders beside hidden files, in small letters.
+_CLUTTER = frozenset(["thumbs.db", "desktop.ini", "__macosx", "@eadir"])
 # Pillow's modes of one channel that are wider than a byte.
 _WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 
@@ -46,11 +47,12 @@ def read_images(
     """Return the images of ``folder/<class>/``, all of one size; classes in order of their names.
 
     Images may lie deeper below their class. A folder of images without subfolders has no labels.
-    Grey and binary images become (height, width), colour images (3, height, width), in [0, 1]:
-    bytes are divided by 255 and 16-bit values by 65535; floating-point pixels are taken as they
-    are. Palettes and other colour spaces become RGB; what is transparent is laid on white. Images
-    are turned as their EXIF orientation says. Files that are no images by their suffix are left
-    out, and counted in a warning; hidden ones without.
+    Classes are called as their folders, or as the table of `write_images` says. Grey and binary
+    images become (height, width), colour images (3, height, width), in [0, 1]: bytes are divided by
+    255 and 16-bit values by 65535; floating-point pixels are taken as they are. Palettes and other
+    colour spaces become RGB; what is transparent is laid on white. Images are turned as their EXIF
+    orientation says. Files that are no images by their suffix are left out, and counted in a
+    warning; hidden ones and those of file managers without.
 
     Args:
         folder: the folder.
@@ -61,16 +63,18 @@ def read_images(
         dtype: as in `ArrayDataset.from_arrays`.
 
     Raises:
-        DataError: naming the files, for those that are not readable as one image, or have another
-            size or other colours than the first; for a class without images, or images beside the
-            class folders.
+        DataError: naming the files, for those that are not readable as one image (of several
+            pages, or with colours of 16 bits), or have another size or other colours than the
+            first; for a class without images, or images beside the class folders.
         ConfigurationError: for an option out of range.
     """
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"folder={str(root)!r}: expected an existing folder of images")
     class_folders = [entry for entry in _visible(root) if entry.is_dir()]
-    stray = _only_images(entry for entry in _visible(root) if not entry.is_dir())
+    names = _class_names(root, class_folders)
+    found = _only_images(_below(root))
+    stray = [file for file in found if file.parent == root]
     if not class_folders and not stray:
         raise DataError(
             f"{root} has no images: expected images in one subfolder per class, or without "
@@ -78,30 +82,29 @@ def read_images(
         )
     if class_folders and stray:
         raise DataError(f"{stray[0]} is in no class: expected images in one subfolder per class")
-    files, labels = stray, [""] * len(stray)
-    for class_folder in class_folders:
-        members = _only_images(_below(class_folder))
-        if not members:
-            raise DataError(f"{class_folder} has no images: expected at least one of its class")
-        files += members
-        labels += [class_folder.name] * len(members)
-    pixels, kept = _read_alike(files, resize, color, skip_unreadable)
+    _check_none_is_empty(class_folders, found, "images")
+    pixels, files = _read_alike(found, resize, color, skip_unreadable)
     if not class_folders:
         return ArrayDataset.from_arrays(pixels, dtype=dtype)
-    labels = [labels[index] for index in kept]
-    names = [class_folder.name for class_folder in class_folders]
-    if missing := sorted(set(names) - set(labels)):
-        raise DataError(f"{root / missing[0]} has no readable image: expected at least one")
-    return ArrayDataset.from_arrays(pixels, labels, class_names=names, dtype=dtype)
+    _check_none_is_empty(class_folders, files, "readable image")
+    labels = [names[file.relative_to(root).parts[0]] for file in files]
+    return ArrayDataset.from_arrays(pixels, labels, class_names=sorted(names.values()), dtype=dtype)
 
 
-def write_images(folder: str | os.PathLike[str], dataset: ArrayDataset) -> list[Path]:
+def write_images(
+    folder: str | os.PathLike[str], dataset: ArrayDataset, *, clip: bool = False
+) -> list[Path]:
     """Write ``dataset`` as 8-bit PNG files, and a table of them, ``manifest.csv``.
 
     The files are ``folder/<class>/<row>.png``, with `folder_name` of the class, or
     ``folder/<row>.png`` without labels; the table has the columns ``file`` and ``label``.
-    ``x`` has to be (N, height, width), (N, 1, height, width) or (N, 3, height, width) in [0, 1],
-    without a mask.
+    `read_images` reads the folder back, with the classes' names. ``x`` has to be (N, height,
+    width), (N, 1, height, width) or (N, 3, height, width) in [0, 1], without a mask.
+
+    Args:
+        folder: a new or an empty folder.
+        dataset: images, with labels or without.
+        clip: write values outside [0, 1] as 0 and 1, with a warning of how many these are.
 
     Returns:
         What was written, the table last.
@@ -113,11 +116,13 @@ def write_images(folder: str | os.PathLike[str], dataset: ArrayDataset) -> list[
     from PIL import Image
 
     root = Path(folder)
-    pixels = _to_pixels(dataset)
+    if dataset.y is not None and not dataset.class_names:
+        raise DataError("y holds vectors: expected labels, which name the folders")
+    pixels = _to_pixels(dataset, clip)
     if any(check_writable("folder", root).iterdir()):
         raise ConfigurationError(f"folder={str(root)!r} is not empty: expected a new folder")
     labels = [""] * len(dataset)
-    if dataset.y is not None and dataset.class_names:
+    if dataset.y is not None:
         labels = [dataset.class_names[index] for index in dataset.y.tolist()]
     places = dict.fromkeys(labels, root)
     if dataset.class_names:
@@ -134,7 +139,7 @@ def write_images(folder: str | os.PathLike[str], dataset: ArrayDataset) -> list[
         temporary.open("w", newline="", encoding="utf-8") as table,
     ):
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["file", "label"])
+        writer.writerow(_COLUMNS)
         rows = zip(files, labels, strict=True)
         writer.writerows([file.relative_to(root).as_posix(), label] for file, label in rows)
     return [*files, root / MANIFEST]
@@ -157,7 +162,11 @@ def read_image(
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".") and entry.name.lower() not in _CLUTTER
+    )
 
 
 def _below(folder: Path) -> list[Path]:
@@ -167,19 +176,48 @@ def _below(folder: Path) -> list[Path]:
     return files + [file for entry in entries if entry.is_dir() for file in _below(entry)]
 
 
-def _only_images(files: Iterable[Path]) -> list[Path]:
+def _class_names(root: Path, folders: Sequence[Path]) -> dict[str, str]:
+    """Return the names of classes by the names of their folders."""
+    names = {folder.name: folder.name for folder in folders}
+    try:
+        with (root / MANIFEST).open(newline="", encoding="utf-8") as table:
+            rows = list(csv.reader(table))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return names
+    if not rows or rows[0] != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
+        return names  # a table of someone else
+    given = {Path(file).parts[0]: label for file, label in rows[1:] if len(Path(file).parts) > 1}
+    names |= {folder: label for folder, label in given.items() if folder in names}
+    if len(set(names.values())) < len(names):
+        raise DataError(f"{root / MANIFEST} gives one label to several folders: expected one each")
+    return names
+
+
+def _check_none_is_empty(folders: Sequence[Path], files: Sequence[Path], what: str) -> None:
+    for folder in folders:
+        if not any(file.is_relative_to(folder) for file in files):
+            raise DataError(f"{folder} has no {what}: expected at least one of its class")
+
+
+def _only_images(files: Sequence[Path]) -> list[Path]:
     """Leave out what is no image by its suffix, and say so."""
     from PIL import Image
 
-    suffixes = Image.registered_extensions()
-    files = list(files)
+    # What Pillow can write but not read is no image here. MPO, photographs with previews, are JPEG.
+    readable = {*Image.OPEN, "MPO"}
+    suffixes = {s for s, kind in Image.registered_extensions().items() if kind in readable}
     images = [file for file in files if file.suffix.lower() in suffixes]
-    others = [
-        f for f in files if f.suffix.lower() not in suffixes and f.name.lower() not in _NO_NEWS
-    ]
+    others = sorted({*files} - {*images})
+    others = [file for file in others if file.name != MANIFEST]
     if others:
-        logger.warning("left out %d file(s) that are no images, such as %s", len(others), others[0])
+        logger.warning("left out %d file(s) that are no images: %s", len(others), _some(others))
     return images
+
+
+def _some(things: Sequence[object]) -> str:
+    """Return the first few of a list, and how many more there are."""
+    more = f" and {len(things) - 3} more" if len(things) > 3 else ""
+    return ", ".join(map(str, things[:3])) + more
 
 
 def _read_alike(
@@ -187,8 +225,8 @@ def _read_alike(
     resize: tuple[int, int] | None,
     color: Color | None,
     skip_unreadable: bool,
-) -> tuple[NDArray[Any], list[int]]:
-    """Return the pixels of files of one size and mode, with channels first, and which they are."""
+) -> tuple[NDArray[Any], list[Path]]:
+    """Return the pixels of images of one size and kind, channels first, and which could be read."""
     if color is not None:
         check_choice("color", color, get_args(Color))
     if resize is not None:
@@ -197,19 +235,19 @@ def _read_alike(
         for size in resize:
             check_integer("resize", size, minimum=1)
     images, kept, unreadable = [], [], []
-    for index, file in enumerate(files):
+    for file in files:
         try:
             images.append(_read_pixels(file, resize, color))
-            kept.append(index)
+            kept.append(file)
         except DataError as error:
             if not skip_unreadable:
                 raise
             unreadable.append(error)
     if unreadable:
-        logger.warning("left out %d unreadable file(s): %s", len(unreadable), unreadable[0])
+        logger.warning("left out %d unreadable file(s): %s", len(unreadable), _some(unreadable))
     if not images:
         raise DataError(f"none of {len(files)} file(s) can be read as an image: {unreadable[0]}")
-    _check_alike([files[index] for index in kept], images)
+    _check_alike(kept, images)
     if any(image.dtype != np.uint8 for image in images):
         images = [image / 255.0 if image.dtype == np.uint8 else image for image in images]
         images = [image.astype(np.float32) for image in images]
@@ -224,10 +262,9 @@ def _check_alike(files: Sequence[Path], images: Sequence[NDArray[Any]]) -> None:
         named = [(file, describe(image)) for file, image in zip(files, images, strict=True)]
         odd = [f"{file} is {given}" for file, given in named if given != wanted]
         if odd:
-            more = f" and {len(odd) - 3} more are not alike" if len(odd) > 3 else ""
             raise DataError(
-                f"{', '.join(odd[:3])}{more}, but {files[0]} is {wanted}: expected one {what}, "
-                f"which the option {option} makes of them"
+                f"{_some(odd)}, but {files[0]} is {wanted}: expected images of one {what}; "
+                f"{option} makes them alike"
             )
 
 
@@ -245,10 +282,15 @@ def _read_pixels(file: Path, resize: tuple[int, int] | None, color: Color | None
 
     try:
         with Image.open(file) as opened:
-            if (pages := getattr(opened, "n_frames", 1)) > 1:
+            # The further pictures of an MPO, which cameras write as .jpg, are previews.
+            pages = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
+            if pages > 1:
                 raise DataError(
                     f"{file} has {pages} pages or frames: expected a file for each image"
                 )
+            # Pillow would drop half of them; how the file stores them is only in its raw mode.
+            if opened.mode in ("RGB", "RGBA") and ";16" in str(opened.tile):
+                raise ValueError("its colours have 16 bits; convert it to 8 bits first")
             image: Image.Image = ImageOps.exif_transpose(opened)
             image = _plain(image, color)
             if resize is not None:
@@ -281,7 +323,7 @@ def _plain(image: "Image", color: Color | None) -> "Image":
     return image.convert(wanted)
 
 
-def _to_pixels(dataset: ArrayDataset) -> NDArray[np.uint8]:
+def _to_pixels(dataset: ArrayDataset, clip: bool) -> NDArray[np.uint8]:
     """Images (N, height, width) or (N, height, width, 3) from values in [0, 1]."""
     x, shape = dataset.x, dataset.input_shape
     if not (len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))):
@@ -291,10 +333,15 @@ def _to_pixels(dataset: ArrayDataset) -> NDArray[np.uint8]:
         )
     if dataset.mask is not None:
         raise DataError("mask is given: expected fully observed images, as PNG cannot hold a mask")
-    low, high = float(x.min()), float(x.max())
-    if low < 0 or high > 1:
-        raise DataError(f"x ranges from {low:g} to {high:g}: expected values in [0, 1]")
-    pixels = (x * 255).round().to(torch.uint8).cpu()
+    outside = int(((x < 0) | (x > 1)).sum())
+    if outside and not clip:
+        raise DataError(
+            f"x ranges from {x.min():g} to {x.max():g}: expected values in [0, 1]; clip=True "
+            "writes the nearest"
+        )
+    if outside:
+        logger.warning("%d of %d values are outside [0, 1], and clipped", outside, x.numel())
+    pixels = restored(x, torch.uint8).cpu()
     if len(shape) == 3:
         pixels = pixels.movedim(1, -1).squeeze(-1) if shape[0] == 1 else pixels.movedim(1, -1)
     return np.asarray(pixels.contiguous().numpy())
