@@ -205,6 +205,37 @@ def test_samples_are_data_and_have_the_mean(spec, shape):
 
 
 @every_spec
+@pytest.mark.parametrize("size", [1.0, 20.0, 100.0])
+def test_draws_are_data_and_their_means_are_not(spec, shape, size):
+    torch.manual_seed(0)
+    likelihood = make_likelihood(spec, shape)
+    output = size * torch.randn(200, *shape)
+    drawn = likelihood.draw(output)
+    likelihood.check_data("drawn", drawn)
+    assert drawn.shape == output.shape
+    assert likelihood.discrete
+    if spec != "categorical":
+        with pytest.raises(DataError):
+            likelihood.check_data("mean", likelihood(torch.randn(200, *shape)).mean.detach())
+
+
+def test_a_table_is_discrete_if_a_column_is():
+    assert not make_likelihood(
+        {"name": "mixed", "columns": [["gaussian", 2], ["bernoulli", 1]]}, (3,)
+    ).discrete
+    assert make_likelihood(MIXED, (10,)).discrete
+
+
+@pytest.mark.parametrize("log_mean", [30.0, 45.0, 70.0])
+def test_draws_of_very_large_counts(log_mean):
+    torch.manual_seed(0)
+    drawn = NegativeBinomialLikelihood((1,)).draw(torch.full((4000, 1), log_mean)).double()
+    alpha = math.log(2.0) + 1e-4
+    assert drawn.mean().item() / math.exp(log_mean) == pytest.approx(1.0, abs=0.05)
+    assert (drawn.std() / drawn.mean()).item() == pytest.approx(alpha**0.5, abs=0.05)
+
+
+@every_spec
 @pytest.mark.parametrize("size", [100.0, -100.0])
 def test_extreme_outputs_give_finite_values_and_gradients(spec, shape, size):
     torch.manual_seed(0)

@@ -255,6 +255,31 @@ def test_samples_have_the_mean_and_stay_in_the_support(spec):
     assert (error <= tolerance).all()
 
 
+@every_likelihood
+@pytest.mark.parametrize("size", [1.0, 100.0])
+def test_draws_are_data(spec, size):
+    torch.manual_seed(0)
+    likelihood = make_likelihood(spec, (6,))
+    drawn = likelihood.draw(size * torch.randn(500, 6))
+    likelihood.check_data("drawn", drawn)
+    assert drawn.shape == (500, 6)
+    assert not drawn.requires_grad
+    assert not likelihood.discrete
+
+
+def test_a_draw_varies_as_the_likelihood_says():
+    torch.manual_seed(0)
+    drawn = make_likelihood({"name": "gaussian", "scale": 0.3}, (1,)).draw(
+        torch.full((9000, 1), 2.0)
+    )
+    assert drawn.mean().item() == pytest.approx(2.0, abs=0.02)
+    assert drawn.std().item() == pytest.approx(0.3, abs=0.02)
+    squashed = make_likelihood({"name": "gaussian", "scale": 0.3, "link": "sigmoid"}, (1,))
+    # Half of the density around a mean of 1 is beyond it.
+    share = (squashed.draw(torch.full((9000, 1), 50.0)) == 1.0).double().mean().item()
+    assert share == pytest.approx(0.5, abs=0.03)
+
+
 def test_continuous_bernoulli_samples_follow_its_density():
     for logit in (-6.0, 0.05, 3.0):
         likelihood = make_likelihood("continuous_bernoulli", (1,))

@@ -8,6 +8,7 @@ from scipy import stats
 from torch import nn
 
 import chartae
+from chartae.distributions import LIKELIHOODS
 from chartae.errors import CheckpointError, ConfigurationError, DataError
 from chartae.geometry import CentroidMetric, PosteriorMetric
 from chartae.geometry.density import ManifoldDensity
@@ -181,6 +182,34 @@ def test_samples_are_the_decoded_latents_in_any_pieces(sampler):
         x = sampler.sample(10, seed=0, batch_size=batch_size, **given)
         torch.testing.assert_close(x, whole)
         assert max(rows) == min(10, batch_size)
+
+
+def test_draws_come_from_the_likelihood_whatever_the_pieces(sampler):
+    given = conditions_of(sampler.model, 10)
+    drawn = sampler.sample(10, seed=0, draw=True, **given)
+    for batch_size in (1, 3, 100):
+        again = sampler.sample(10, seed=0, batch_size=batch_size, draw=True, **given)
+        torch.testing.assert_close(again, drawn)
+    # Around the means, with the likelihood's own scale.
+    noise = (drawn - sampler.sample(10, seed=0, **given)) / sampler.model.observation_model.scale
+    assert stats.kstest(noise.detach().flatten().numpy(), "norm").pvalue > 1e-3
+    assert (sampler.sample(10, seed=1, draw=True, **given) != drawn).any()
+
+
+@pytest.mark.parametrize(
+    "likelihood", [*LIKELIHOODS, {"name": "laplace", "link": "sigmoid"}], ids=str
+)
+def test_what_is_drawn_is_data_of_the_model(likelihood):
+    if likelihood == "mixed":
+        columns = [["gaussian", 2], ["categorical", 3], ["negative_binomial", 3]]
+        likelihood = {"name": "mixed", "columns": columns}
+    torch.manual_seed(0)
+    model = VAE((8,), 2, encoder=SMALL, decoder=SMALL, likelihood=likelihood).eval()
+    state = torch.get_rng_state()
+    drawn = NormalSampler(model).sample(50, seed=0, draw=True)
+    assert (torch.get_rng_state() == state).all()
+    assert torch.isfinite(model.encode(drawn)).all()
+    assert not drawn.requires_grad
 
 
 def test_saved_and_loaded(sampler, tmp_path):

@@ -39,6 +39,7 @@ class CategoricalLikelihood(Likelihood):
     """
 
     support = (0.0, 1.0)
+    discrete = True
 
     def features(self, output: Tensor) -> Distribution:
         return _Categories(logits=output, validate_args=False)
@@ -76,8 +77,12 @@ class _Counts(NegativeBinomial):
         return log_prob.to(self.dtype)
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
-        value: Tensor = NegativeBinomial.sample(self, torch.Size(sample_shape))
-        return value.to(self.dtype)
+        with torch.no_grad():
+            rate = self._gamma.sample(torch.Size(sample_shape))
+            # Torch's Poisson overflows from 2^63 on, and its noise is below rounding long before.
+            large = rate > 2.0**53
+            counts = torch.where(large, rate, torch.poisson(rate.masked_fill(large, 0.0)))
+            return counts.clamp(max=torch.finfo(self.dtype).max).to(self.dtype)
 
 
 @register_likelihood("negative_binomial")
@@ -100,6 +105,7 @@ class NegativeBinomialLikelihood(Likelihood):
     """
 
     support = (0.0, torch.inf)
+    discrete = True
     floor = 1e-4  # below, a Poisson for all purposes
     ceiling = 80.0  # of log m: e^80 is still finite in float32
 

@@ -68,6 +68,8 @@ class Likelihood(nn.Module):
     """
 
     support: tuple[float, float] = (-math.inf, math.inf)
+    discrete: bool = False
+    """Whether a mean is no possible observation: counts, categories."""
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -86,6 +88,15 @@ class Likelihood(nn.Module):
         distribution = self.features(output)
         dims = len(self.input_shape) - len(distribution.event_shape)
         return Observation(distribution, dims, validate_args=False)
+
+    def draw(self, output: Tensor) -> Tensor:
+        """Return a draw of x given the decoder's output, from torch's global generators.
+
+        Draws are data: `check_data` accepts them. Where the density reaches beyond the support (a
+        Gaussian with a sigmoid link), draws beyond are put at its ends.
+        """
+        drawn: Tensor = self(output).sample()
+        return drawn.clamp(*self.support)
 
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` if ``x`` is not finite or leaves the likelihood's support."""

@@ -1,6 +1,6 @@
 """The likelihood of a table whose columns are of several kinds."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar, cast
 
@@ -85,18 +85,28 @@ class MixedLikelihood(Likelihood):
                 f"columns has blocks of {self.widths}, {sum(self.widths)} in all: expected those "
                 f"of input_shape={self.input_shape}"
             )
-        self.blocks = nn.ModuleList(make_likelihood(spec, (width,)) for width, spec in blocks)
+        made = [make_likelihood(spec, (width,)) for width, spec in blocks]
+        self.blocks = nn.ModuleList(made)
+        self.discrete = any(block.discrete for block in made)
+
+    def _pieces(self, values: Tensor) -> Iterator[tuple[Likelihood, Tensor]]:
+        """Return each block with its columns."""
+        blocks = cast(Iterable[Likelihood], self.blocks)
+        return zip(blocks, values.split(self.widths, -1), strict=True)
 
     def forward(self, output: Tensor) -> Observation:
-        pieces = zip(self.blocks, output.split(self.widths, -1), strict=True)
-        return _Row(_Blocks([block(piece) for block, piece in pieces]), 0, validate_args=False)
+        blocks = [block(piece) for block, piece in self._pieces(output)]
+        return _Row(_Blocks(blocks), 0, validate_args=False)
+
+    def draw(self, output: Tensor) -> Tensor:
+        """Return a draw of x, each block as its own likelihood draws it."""
+        return torch.cat([block.draw(piece) for block, piece in self._pieces(output)], -1)
 
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` unless each block's data are in its own support."""
-        ends = accumulate(self.widths, initial=0)
-        blocks = cast(Iterable[Likelihood], self.blocks)
-        for block, (start, end) in zip(blocks, pairwise(ends), strict=True):
-            block.check_data(f"{name}[..., {start}:{end}]", x[..., start:end])
+        ends = pairwise(accumulate(self.widths, initial=0))
+        for (block, piece), (start, end) in zip(self._pieces(x), ends, strict=True):
+            block.check_data(f"{name}[..., {start}:{end}]", piece)
 
 
 def _read(block: Sequence[Any] | Mapping[str, Any]) -> tuple[int, dict[str, Any]]:

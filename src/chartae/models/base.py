@@ -29,6 +29,7 @@ from chartae.distributions import (
 from chartae.errors import ConfigurationError, DataError
 from chartae.nn import NetworkSpec, build_decoder, build_encoder, output_features
 from chartae.persistence import register, save
+from chartae.randomness import seeded
 
 __all__ = ["Autoencoder", "Extra", "Losses", "Networks", "VariationalAutoencoder"]
 
@@ -244,20 +245,44 @@ class Autoencoder(nn.Module):
         self.check_conditions("y", y, len(z))
         return _in_pieces(lambda z, y: self.likelihood(z, y).mean, z, y, batch_size)
 
+    @torch.no_grad()
+    def draw(
+        self, z: Tensor, y: Extra = None, *, seed: int, batch_size: int | None = None
+    ) -> Tensor:
+        """Return a draw from p(x|z, y) for each latent, ``(batch, *input_shape)``: data again.
+
+        Args:
+            z: ``(batch, latent_dim)``.
+            y: their conditions, for a model that has them.
+            seed: the same seed gives the same draws on one kind of device.
+            batch_size: latents decoded at once; it does not change the result.
+
+        Raises:
+            DataError: as `decode`.
+        """
+        self.check_latents("z", z)
+        self.check_conditions("y", y, len(z))
+        output = _in_pieces(self.decoder_output, z, y, batch_size)
+        with seeded(seed, "observations", device=output.device):
+            return self.observation_model.draw(output)
+
     def reconstruct(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the decoded embedding of x, ``(batch, *input_shape)``."""
         return self.decode(self.encode(x, y), y)
 
     def likelihood(self, z: Tensor, y: Extra = None) -> Observation:
         """Return p(x|z, y) for z ``(..., batch, latent_dim)``; its ``log_prob`` takes a mask."""
+        observation: Observation = self.observation_model(self.decoder_output(z, y))
+        return observation
+
+    def decoder_output(self, z: Tensor, y: Extra = None) -> Tensor:
+        """Return the likelihood's parameters for z ``(..., batch, latent_dim)``."""
         inputs = z
         if self.condition_dim:
             condition = self.condition(y).expand(*z.shape[:-1], -1)
             inputs = torch.cat([z, condition], -1)
-        output = self.decoder(inputs.reshape(-1, inputs.shape[-1]))
-        shape = (*z.shape[:-1], *self.observation_model.output_shape)
-        observation: Observation = self.observation_model(output.reshape(shape))
-        return observation
+        output: Tensor = self.decoder(inputs.reshape(-1, inputs.shape[-1]))
+        return output.reshape(*z.shape[:-1], *self.observation_model.output_shape)
 
     # --- data and configuration ---------------------------------------------------------------
 
@@ -276,7 +301,7 @@ class Autoencoder(nn.Module):
         self._check_tensor(name, x, ("batch", *self.input_shape))
         if len(x) == 0:
             raise DataError(f"{name} is empty: expected at least one observation")
-        self.observation_model.check_data(name, x)
+        self.observation_model.check_data(name, x.detach())
 
     def check_latents(self, name: str, z: Tensor) -> None:
         """Raise `DataError` unless z is ``(batch, latent_dim)``, of the model's dtype, finite."""

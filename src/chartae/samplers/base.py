@@ -133,14 +133,21 @@ class Sampler(nn.Module, ABC):
         seed: int | None = None,
         y: Tensor | int | None = None,
         batch_size: int = 512,
+        *,
+        draw: bool = False,
     ) -> Tensor:
         """Draw ``n`` observations, the decoded means of `sample_latents`: ``(n, *input_shape)``.
+
+        A mean is not always data: one of counts is no count, and one of categories no category.
+        With ``draw`` each observation is drawn from the likelihood p(x|z) of its latent instead.
 
         Args:
             n: number of observations, at least 1.
             seed: as for `sample_latents`.
             y: as for `sample_latents`.
             batch_size: latents decoded at once; it does not change the result.
+            draw: whether to draw from p(x|z), whose noise follows from the seed too, or to take
+                its mean.
 
         Raises:
             ConfigurationError: for a count out of range, or if the sampler needs `fit` first.
@@ -151,9 +158,13 @@ class Sampler(nn.Module, ABC):
         >>> chartae.NormalSampler(model).sample(3, seed=0, y=7).shape
         torch.Size([3, 8, 8])
         """
-        z = self.sample_latents(n, seed, y)
+        check_integer("n", n, minimum=1)
+        seed = resolve_seed(seed)
+        z, conditions = self.sample_latents(n, seed, y), self._conditions(y, n)
+        if draw:
+            return self.model.draw(z, conditions, seed=seed, batch_size=batch_size)
         with torch.no_grad():
-            return self.model.decode(z, self._conditions(y, n), batch_size=batch_size)
+            return self.model.decode(z, conditions, batch_size=batch_size)
 
     def noise(self, shape: tuple[int, ...], seed: int) -> Tensor:
         """Return standard normal noise of the model's dtype, on its device."""
