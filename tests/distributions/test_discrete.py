@@ -8,6 +8,7 @@ from scipy import stats
 import chartae
 from chartae.distributions import (
     CategoricalLikelihood,
+    GaussianLikelihood,
     NegativeBinomialLikelihood,
     make_likelihood,
 )
@@ -262,6 +263,75 @@ def test_a_model_of_it_trains_and_is_saved(spec, shape, tmp_path):
     twin = chartae.load(tmp_path)
     assert (twin.reconstruct(x) == model.reconstruct(x)).all()
     assert json.loads(json.dumps(model.config()["likelihood"])) == twin.config()["likelihood"]
+
+
+# --- large counts in models ---------------------------------------------------------------------
+
+
+class Recorded(torch.nn.Module):
+    """An encoder that keeps what it has seen."""
+
+    def forward(self, x):
+        self.seen = x.detach()
+        return x.flatten(1)
+
+
+def test_encoders_see_counts_as_logs_and_other_columns_as_they_are():
+    x = torch.tensor([[-0.5, 2.0, 0.3, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1e5]])
+    encoder = Recorded()
+    chartae.AE((10,), 2, encoder=encoder, likelihood=MIXED).encode(x)
+    torch.testing.assert_close(encoder.seen[:, :9], x[:, :9])
+    assert encoder.seen[0, 9].item() == pytest.approx(math.log1p(1e5))
+    chartae.AE((10,), 2, encoder=encoder, likelihood="negative_binomial").encode(x.abs().round())
+    torch.testing.assert_close(encoder.seen, x.abs().round().log1p())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["negative_binomial", {"name": "mixed", "columns": [["negative_binomial", 20]]}],
+    ids=str,
+)
+@pytest.mark.parametrize("model_class", [chartae.AE, chartae.VAE, chartae.VAMP])
+def test_counts_up_to_a_hundred_thousand_are_reconstructed(model_class, spec):
+    torch.manual_seed(0)
+    weights, z = torch.randn(2, 20), torch.randn(300, 2)
+    x = torch.poisson((4.0 + 2.5 * z @ weights).clamp(max=11.5).exp())
+    model = model_class((20,), 2, likelihood=spec)
+    chartae.fit(model, x[:200], epochs=100, seed=0, progress=False)
+    assert x.max() > 9e4
+    means = model.reconstruct(x[200:]).detach()
+    assert means.max() < 1e7
+    assert (means.log1p() - x[200:].log1p()).abs().median() < 1.0
+
+
+@pytest.mark.parametrize(
+    "spec", ["negative_binomial", "categorical", "bernoulli", "gaussian", MIXED], ids=str
+)
+def test_every_pseudo_input_is_in_the_support_and_learns(spec):
+    torch.manual_seed(0)
+    model = chartae.VAMP((10,), 2, num_pseudo_inputs=30, likelihood=spec)
+    inputs = model.pseudo_inputs()
+    likelihood = model.observation_model
+    for block, piece in likelihood._pieces(inputs) if spec == MIXED else [(likelihood, inputs)]:
+        low, high = block.support
+        assert ((piece >= low) & (piece <= high)).all()
+    (gradient,) = torch.autograd.grad(inputs.square().sum(), model.raw_pseudo_inputs)
+    assert (gradient != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, math.inf), (-math.inf, 2.0), (-1.0, 3.0), (-math.inf, math.inf)]
+)
+def test_a_likelihood_of_your_own_has_its_pseudo_inputs_in_its_support(low, high):
+    class Own(GaussianLikelihood):
+        support = (low, high)
+
+    raw = torch.linspace(-20.0, 20.0, 50).requires_grad_()
+    values = Own((50,)).squashed(raw)
+    assert (values >= low).all()
+    assert (values <= high).all()
+    (slope,) = torch.autograd.grad(values[10:40].sum(), raw)
+    assert (slope[10:40] != 0).all()
 
 
 # --- data and arguments -------------------------------------------------------------------------

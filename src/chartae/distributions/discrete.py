@@ -41,6 +41,10 @@ class CategoricalLikelihood(Likelihood):
     support = (0.0, 1.0)
     discrete = True
 
+    def squashed(self, raw: Tensor) -> Tensor:
+        """Return numbers of any size as probabilities along the last dimension."""
+        return raw.softmax(-1)
+
     def features(self, output: Tensor) -> Distribution:
         return _Categories(logits=output, validate_args=False)
 
@@ -89,8 +93,8 @@ class _Counts(NegativeBinomial):
 class NegativeBinomialLikelihood(Likelihood):
     r"""Negative binomial for counts, of mean m and variance :math:`m + \alpha m^2`.
 
-    The decoder gives log m; the dispersion :math:`\alpha` is learned. (scvi-tools calls
-    :math:`\theta = 1/\alpha` the inverse dispersion.)
+    The decoder gives log m, and the encoder sees log(1 + x). The dispersion :math:`\alpha` is
+    learned (scvi-tools calls :math:`\theta = 1/\alpha` the inverse dispersion).
 
     Args:
         input_shape: shape of one observation: counts 0, 1, 2, ... as floats.
@@ -123,6 +127,14 @@ class NegativeBinomialLikelihood(Likelihood):
     def dispersion(self) -> Tensor:
         """The dispersion alpha, a scalar or of the shape of one observation."""
         return softplus(self.raw_dispersion) + self.floor
+
+    def encoder_input(self, x: Tensor) -> Tensor:
+        """Return log(1 + x): counts span orders of magnitude, and so does the mean to be read."""
+        return x.log1p()
+
+    def squashed(self, raw: Tensor) -> Tensor:
+        """Return numbers of any size as positive ones, whose log(1 + x) is a softplus."""
+        return softplus(raw).expm1()
 
     def features(self, output: Tensor) -> Distribution:
         return _Counts(output.clamp(max=self.ceiling), self.dispersion)

@@ -61,7 +61,8 @@ class Likelihood(nn.Module):
     """Base of all likelihoods: calling one with a decoder's output gives an `Observation`.
 
     A subclass defines `features`, the distribution of each feature by itself. It owns the size of
-    the decoder's output (`output_shape`) and the range of the data it can explain (`support`).
+    the decoder's output (`output_shape`), the range of the data it can explain (`support`) and the
+    scale on which the encoder sees them (`encoder_input`).
 
     Args:
         input_shape: shape of one observation.
@@ -88,6 +89,21 @@ class Likelihood(nn.Module):
         distribution = self.features(output)
         dims = len(self.input_shape) - len(distribution.event_shape)
         return Observation(distribution, dims, validate_args=False)
+
+    def encoder_input(self, x: Tensor) -> Tensor:
+        """Return x on the scale on which networks see it; as it is, unless said otherwise."""
+        return x
+
+    def squashed(self, raw: Tensor) -> Tensor:
+        """Return numbers of any size as values in the support, smoothly: pseudo-inputs, say."""
+        low, high = self.support
+        if math.isinf(low) and math.isinf(high):
+            return raw
+        if math.isinf(high):
+            return low + softplus(raw)
+        if math.isinf(low):
+            return high - softplus(raw)
+        return low + (high - low) * raw.sigmoid()
 
     def draw(self, output: Tensor) -> Tensor:
         """Return a draw of x given the decoder's output, from torch's global generators.

@@ -98,6 +98,14 @@ class MixedLikelihood(Likelihood):
         blocks = [block(piece) for block, piece in self._pieces(output)]
         return _Row(_Blocks(blocks), 0, validate_args=False)
 
+    def encoder_input(self, x: Tensor) -> Tensor:
+        """Return x with each block on the scale of its own likelihood."""
+        return torch.cat([block.encoder_input(piece) for block, piece in self._pieces(x)], -1)
+
+    def squashed(self, raw: Tensor) -> Tensor:
+        """Return numbers of any size with each block in its own support."""
+        return torch.cat([block.squashed(piece) for block, piece in self._pieces(raw)], -1)
+
     def draw(self, output: Tensor) -> Tensor:
         """Return a draw of x, each block as its own likelihood draws it."""
         return torch.cat([block.draw(piece) for block, piece in self._pieces(output)], -1)

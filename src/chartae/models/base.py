@@ -167,7 +167,7 @@ class Autoencoder(nn.Module):
 
     def features(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return what the encoder makes of x and its conditions, ``(batch, num_features)``."""
-        features: Tensor = self.encoder(x)
+        features: Tensor = self.encoder(self.observation_model.encoder_input(x))
         features = features.reshape(len(x), -1)
         if self.conditioning is not None:
             features = self.conditioning(torch.cat([features, self.condition(y)], -1))

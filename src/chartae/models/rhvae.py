@@ -178,7 +178,7 @@ class RHVAE(HVAE):
         """Return the matrices of determinant 1 of x, ``(batch, d, d)``; none, without a network."""
         if self.metric_network is None:
             return x.new_zeros(len(x), 0)
-        shapes: Tensor = self.metric_network(x)
+        shapes: Tensor = self.metric_network(self.observation_model.encoder_input(x))
         return shapes
 
     def _make_metric(
