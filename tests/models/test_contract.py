@@ -245,7 +245,7 @@ def test_masked_pixels_matter_only_to_the_encoder(make, digits):
     # Exactly: with the encoder's features given, what masked pixels hold changes neither the loss
     # nor its gradients; and the loss counts the observed pixels alone.
     networks = {"encoder": Blind(5)}
-    if "metric_network" in make().specifications:
+    if "metric_network" in make().config():
         networks["metric_network"] = Blind(5)
     model = make(**networks).eval()
     mask = torch.ones_like(digits, dtype=torch.bool)

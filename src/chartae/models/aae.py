@@ -47,7 +47,6 @@ class AAE(VariationalAutoencoder):
         check_number("weight", weight, minimum=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.weight, self.stochastic = weight, stochastic
-        self.specifications["discriminator"] = discriminator
         self.discriminator = Discriminator(discriminator, (latent_dim,))
         # How well latents deceive depends on the discriminator, which changes.
         self.monitored = "reconstruction"

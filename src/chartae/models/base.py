@@ -4,7 +4,6 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import torch
@@ -27,8 +26,8 @@ from chartae.distributions import (
     make_likelihood,
 )
 from chartae.errors import ConfigurationError, DataError
+from chartae.models.configured import Configured
 from chartae.nn import NetworkSpec, build_decoder, build_encoder, output_features
-from chartae.persistence import register, save
 from chartae.randomness import seeded
 
 __all__ = ["Autoencoder", "Extra", "Losses", "Networks", "VariationalAutoencoder"]
@@ -68,11 +67,11 @@ class Networks(TypedDict, total=False):
     conditions: Conditions
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Configured):
     """Base of all models: an encoder, a decoder, a likelihood, and an objective.
 
     A subclass says what is new in it: `loss`, and what it needs for it. Its constructor's
-    arguments are its configuration: each is kept as an attribute of the same name.
+    arguments are its configuration (`Configured`).
 
     Args:
         input_shape: shape of one observation: ``(D,)``, ``(H, W)``, ``(C, H, W)`` or
@@ -96,12 +95,6 @@ class Autoencoder(nn.Module):
         ConfigurationError: for an unknown name or a value out of range.
     """
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        register(cls)
-
-    fitted_buffers: ClassVar[tuple[str, ...]] = ()
-    """Names of the buffers whose shape is known only after training."""
     latent_space: ClassVar[LatentSpace] = "euclidean"
     """What latents are: vectors, points of the unit sphere or of a ball, or vectors of a codebook,
     side by side."""
@@ -130,11 +123,6 @@ class Autoencoder(nn.Module):
             check_integer("input_shape", size, minimum=1)
         check_integer("latent_dim", latent_dim, minimum=1)
         self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
-        self.specifications: dict[str, Any] = {
-            "encoder": encoder,
-            "decoder": decoder,
-            "likelihood": likelihood,
-        }
         self.conditions, self.condition_dim = _check_conditions_argument(conditions)
         self.encoder = build_encoder(encoder, self.input_shape)
         self.observation_model = make_likelihood(likelihood, self.input_shape)
@@ -338,27 +326,6 @@ class Autoencoder(nn.Module):
         optional = {n for n, p in parameters.items() if p.default is not inspect.Parameter.empty}
         unasked = {"y"} if self.conditions is None else set()
         return set(parameters) - (optional & unasked)
-
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, from which the model can be built again."""
-        names: dict[str, None] = {}
-        for cls in type(self).__mro__:
-            parameters = inspect.signature(cls).parameters
-            others = [p for p in parameters.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-            names |= {n: None for n, p in parameters.items() if p not in others}
-            if others and others[-1].annotation == Unpack[Networks]:
-                names |= dict.fromkeys(Networks.__annotations__)
-            elif others:
-                continue  # they are those of the class above
-            break
-        return {
-            name: self.specifications[name] if name in self.specifications else getattr(self, name)
-            for name in names
-        }
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors``; `chartae.load` reads them back."""
-        save(self, folder)
 
 
 class VariationalAutoencoder(Autoencoder):

@@ -64,7 +64,6 @@ class PoincareVAE(VariationalAutoencoder):
         check_choice("posterior", posterior, ("wrapped", "riemannian"))
         super().__init__(input_shape, latent_dim, **networks)
         self.curvature, self.family = curvature, posterior
-        self.specifications["posterior"] = posterior  # the attribute's name is the method's
         head = WrappedNormalHead if posterior == "wrapped" else RiemannianNormalHead
         self.posterior_head = head(self.num_features, latent_dim, curvature)
         # Where the prior lies, in units of the ball's own length 1 / sqrt(c).

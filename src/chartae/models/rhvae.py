@@ -115,7 +115,6 @@ class RHVAE(HVAE):
         )
         self.geometry, self.temperature, self.rho = geometry, temperature, rho
         self.regularization, self.fixed_point_steps = regularization, fixed_point_steps
-        self.specifications["metric_network"] = metric_network
         self.metric_network = None
         if geometry == "learned":
             self.metric_network = MetricNetwork(metric_network, self.input_shape, latent_dim)

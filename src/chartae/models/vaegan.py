@@ -52,7 +52,6 @@ class VAEGAN(DistanceVAE):
         check_number("adversarial_weight", adversarial_weight, minimum=0.0, maximum=1.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.adversarial_weight, self.layer = adversarial_weight, layer
-        self.specifications["discriminator"] = discriminator
         self.discriminator = Discriminator(discriminator, self.input_shape)
         if layer is not None:
             check_integer("layer", layer, minimum=1, maximum=max(1, self.discriminator.depth))

@@ -3,18 +3,17 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from chartae.checks import check_integer
 from chartae.errors import ConfigurationError, DataError
 from chartae.models import Autoencoder
+from chartae.models.configured import Configured
 from chartae.nn import probing
-from chartae.persistence import register, save
 from chartae.randomness import make_generator, resolve_seed, seeded
 
 __all__ = ["Sampler", "serving", "serving_table"]
@@ -26,12 +25,12 @@ SPACES = {
 }
 
 
-class Sampler(nn.Module, ABC):
+class Sampler(Configured, ABC):
     """Base of all samplers: a trained model, and a way to draw latents for its decoder.
 
     A subclass says how: `draw_latents`, and `fit` if it has something to learn; what it learns is
     in buffers named in ``fitted_buffers``, or in modules. What it cannot serve it says in
-    `obstacle`. Its constructor's arguments are attributes.
+    `obstacle`. Its constructor's arguments are its configuration (`Configured`).
 
     For a model with conditions, `fit`, `sample_latents` and `sample` take them as ``y``: labels
     ``(n,)`` of int64 or vectors ``(n, p)``; one label, or one vector ``(p,)``, is that of all n.
@@ -43,12 +42,7 @@ class Sampler(nn.Module, ABC):
         ConfigurationError: if the sampler does not serve such a model; it names those that do.
     """
 
-    fitted_buffers: ClassVar[tuple[str, ...]] = ()
     model: Autoencoder
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        register(cls)
 
     def __init__(self, model: Autoencoder) -> None:
         super().__init__()
@@ -170,20 +164,6 @@ class Sampler(nn.Module, ABC):
         """Return standard normal noise of the model's dtype, on its device."""
         generator = make_generator(seed, type(self).__name__)
         return torch.randn(shape, generator=generator, dtype=self.model.dtype).to(self.model.device)
-
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, from which the sampler can be built again."""
-        names: list[str] = []
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:  # **options: Unpack[Options]
-                names += get_args(parameter.annotation)[0].__annotations__
-            else:
-                names.append(name)
-        return {name: getattr(self, name) for name in names}
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the sampler and its model to one folder; `chartae.load` reads them back."""
-        save(self, folder)
 
     def _conditions(self, y: Tensor | int | None, n: int) -> Tensor | None:
         """Return the conditions of n latents, on the model's device."""
