@@ -272,6 +272,15 @@ class Autoencoder(Configured):
         output: Tensor = self.decoder(inputs.reshape(-1, inputs.shape[-1]))
         return output.reshape(*z.shape[:-1], *self.observation_model.output_shape)
 
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        if name == "metric":
+            raise AttributeError(
+                f"this {type(self).__name__} has no metric of its own, as an RHVAE has: "
+                "chartae.geometry.PosteriorMetric.from_model(model, x) makes one of Gaussian "
+                "posteriors, and PullbackMetric(decoder) one of a decoder"
+            )
+        return super().__getattr__(name)
+
     # --- data and configuration ---------------------------------------------------------------
 
     @property
