@@ -18,6 +18,7 @@ from chartae.checks import (
     check_mask,
     check_shape,
 )
+from chartae.data.arrays import takes_arrays
 from chartae.distributions import (
     DiagonalNormalHead,
     Likelihood,
@@ -72,6 +73,9 @@ class Autoencoder(Configured):
 
     A subclass says what is new in it: `loss`, and what it needs for it. Its constructor's
     arguments are its configuration (`Configured`).
+
+    What users call takes tensors, or NumPy arrays: arrays give arrays of their dtype, without
+    gradients. Arrays of uint8 and bool are brought to [0, 1].
 
     Args:
         input_shape: shape of one observation: ``(D,)``, ``(H, W)``, ``(C, H, W)`` or
@@ -201,6 +205,7 @@ class Autoencoder(Configured):
 
     # --- what users call ----------------------------------------------------------------------
 
+    @takes_arrays("x", "y")
     def encode(self, x: Tensor, y: Extra = None, *, batch_size: int | None = None) -> Tensor:
         """Return the embedding of x, without randomness: ``(batch, latent_dim)``.
 
@@ -217,6 +222,7 @@ class Autoencoder(Configured):
         self.check_conditions("y", y, len(x))
         return _in_pieces(self.embed, x, y, batch_size)
 
+    @takes_arrays("z", "y")
     def decode(self, z: Tensor, y: Extra = None, *, batch_size: int | None = None) -> Tensor:
         """Return the likelihood's mean, in the range of the data: ``(batch, *input_shape)``.
 
@@ -233,6 +239,7 @@ class Autoencoder(Configured):
         self.check_conditions("y", y, len(z))
         return _in_pieces(lambda z, y: self.likelihood(z, y).mean, z, y, batch_size)
 
+    @takes_arrays("z", "y")
     @torch.no_grad()
     def draw(
         self, z: Tensor, y: Extra = None, *, seed: int, batch_size: int | None = None
@@ -254,8 +261,12 @@ class Autoencoder(Configured):
         with seeded(seed, "observations", device=output.device):
             return self.observation_model.draw(output)
 
+    @takes_arrays("x", "y", restores="x")
     def reconstruct(self, x: Tensor, y: Extra = None) -> Tensor:
-        """Return the decoded embedding of x, ``(batch, *input_shape)``."""
+        """Return the decoded embedding of x, ``(batch, *input_shape)``.
+
+        An array of uint8 or bool gives one of its own dtype.
+        """
         return self.decode(self.encode(x, y), y)
 
     def likelihood(self, z: Tensor, y: Extra = None) -> Observation:
@@ -313,12 +324,21 @@ class Autoencoder(Configured):
                 given = f"{name} is missing" if y is None else f"{name} is given"
                 raise DataError(f"{given}: this {type(self).__name__} {wanted} (conditions)")
         elif isinstance(self.conditions, int):
+            if isinstance(y, Tensor) and y.shape == (count, self.conditions):
+                raise DataError(
+                    f"{name} has shape {tuple(y.shape)}: expected labels, ({count},); of one-hot "
+                    f"rows take {name}.argmax(1)"
+                )
             check_labels(name, y, count, self.conditions)
         else:
             self._check_tensor(name, y, (count, *self.conditions))
             check_finite(name, y)
 
     def _check_tensor(self, name: str, value: Tensor, shape: Sequence[int | str]) -> None:
+        if not isinstance(value, Tensor):
+            raise DataError(
+                f"{name} is {type(value).__name__}: expected a torch.Tensor or a NumPy array"
+            )
         check_floating(name, value)
         check_shape(name, value, shape)
         if value.dtype != self.dtype:
@@ -399,6 +419,7 @@ class VariationalAutoencoder(Autoencoder):
         reconstruction, kl = -fit.mean(), -divergence.mean()
         return Losses.of(reconstruction + self.kl_weight * kl, reconstruction=reconstruction, kl=kl)
 
+    @takes_arrays("x", "y", "mask")
     def elbo(
         self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
     ) -> Tensor:
@@ -413,6 +434,7 @@ class VariationalAutoencoder(Autoencoder):
         check_integer("num_samples", num_samples, minimum=1)
         return self.log_weights(x, num_samples, y=y, mask=mask).mean(0)
 
+    @takes_arrays("x", "y", "mask")
     @torch.no_grad()
     def log_likelihood(
         self,

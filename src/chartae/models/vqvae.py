@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.checks import check_integer, check_integers, check_number, check_shape
+from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError, DataError
 from chartae.models.base import Autoencoder, Extra, LatentSpace, Losses, Networks
 
@@ -122,6 +123,7 @@ class VQVAE(Autoencoder):
         codes, _ = self.quantize(self.continuous(x, y))
         return _flat(codes.sum(0))
 
+    @takes_arrays("x", "y")
     def codes(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the indices of the codes of each x, ``(batch, *grid)`` of int64.
 
@@ -133,6 +135,7 @@ class VQVAE(Autoencoder):
         _, indices = self.quantize(self.continuous(x, y))
         return indices.reshape(len(x), *self.index_shape)
 
+    @takes_arrays("codes")
     def embed_codes(self, codes: Tensor) -> Tensor:
         """Return the latents of indices ``(batch, *grid)``: ``(batch, latent_dim)``.
 

@@ -5,11 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from chartae.checks import check_integer
+from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError, DataError
 from chartae.models import Autoencoder
 from chartae.models.configured import Configured
@@ -34,6 +36,7 @@ class Sampler(Configured, ABC):
 
     For a model with conditions, `fit`, `sample_latents` and `sample` take them as ``y``: labels
     ``(n,)`` of int64 or vectors ``(n, p)``; one label, or one vector ``(p,)``, is that of all n.
+    Data and conditions may be NumPy arrays; conditions given as an array give arrays.
 
     Args:
         model: a trained model.
@@ -70,6 +73,7 @@ class Sampler(Configured, ABC):
             return f"its latents are {SPACES[model.latent_space]}"
         return None
 
+    @takes_arrays("x", "y")
     def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
         """Learn from the training set ``x``, ``(N, *input_shape)``; return the sampler.
 
@@ -101,6 +105,7 @@ class Sampler(Configured, ABC):
         ``y`` are the conditions of each, checked, or None for a model without.
         """
 
+    @takes_arrays("y")
     def sample_latents(
         self, n: int, seed: int | None = None, y: Tensor | int | None = None
     ) -> Tensor:
@@ -121,6 +126,7 @@ class Sampler(Configured, ABC):
         with torch.no_grad():
             return self.draw_latents(n, resolve_seed(seed), conditions)
 
+    @takes_arrays("y")
     def sample(
         self,
         n: int,
@@ -160,16 +166,26 @@ class Sampler(Configured, ABC):
         with torch.no_grad():
             return self.model.decode(z, conditions, batch_size=batch_size)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the model, float32 or float64."""
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self.model.device
+
     def noise(self, shape: tuple[int, ...], seed: int) -> Tensor:
         """Return standard normal noise of the model's dtype, on its device."""
         generator = make_generator(seed, type(self).__name__)
-        return torch.randn(shape, generator=generator, dtype=self.model.dtype).to(self.model.device)
+        return torch.randn(shape, generator=generator, dtype=self.dtype).to(self.device)
 
     def _conditions(self, y: Tensor | int | None, n: int) -> Tensor | None:
         """Return the conditions of n latents, on the model's device."""
-        conditions = torch.tensor(y) if isinstance(y, int) else y
+        conditions = torch.tensor(int(y)) if isinstance(y, (int, np.integer)) else y
         if isinstance(conditions, Tensor):
-            conditions = conditions.to(self.model.device)
+            conditions = conditions.to(self.device)
             single = len(self.model.conditions) if isinstance(self.model.conditions, tuple) else 0
             if conditions.dim() == single and self.model.conditions is not None:
                 conditions = conditions.expand(n, *conditions.shape)
@@ -263,7 +279,7 @@ def check_training_set(
     if not isinstance(x, Tensor):
         raise DataError(
             f"x is {type(x).__name__}: {type(sampler).__name__}.fit expects the training set, "
-            "a torch.Tensor"
+            "a torch.Tensor or a NumPy array"
         )
     model = sampler.model
     x = x.to(model.device)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_integer, check_number
+from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError
 from chartae.models import Autoencoder
 from chartae.randomness import derive_seed, make_generator
@@ -53,6 +54,7 @@ class MixtureSampler(Sampler):
         self.means = self.means.reshape(0, d)
         self.factors = self.factors.reshape(0, d, d)
 
+    @takes_arrays("x", "y")
     def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
         """Fit the mixture to the embeddings of ``x``, ``(N, *input_shape)``, with conditions ``y``.
 
