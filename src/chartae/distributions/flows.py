@@ -10,6 +10,7 @@ from torch.nn.functional import softplus
 from torch.types import _size
 
 from chartae.distributions.normal import DiagonalNormal
+from chartae.errors import ConfigurationError
 
 __all__ = ["AutoregressiveFlow", "FlowPosterior", "PlanarFlow", "RadialFlow"]
 
@@ -125,7 +126,7 @@ class FlowPosterior(Distribution):
     .. math:: \log q(f(z_0)) = \log q_0(z_0) - \log |\det \partial f / \partial z_0|
 
     The density is known at its own samples, which remember where they came from: no flow is ever
-    inverted.
+    inverted, and `log_prob` refuses other points.
 
     Args:
         base: the law of :math:`z_0`, over ``(..., d)``.
@@ -143,6 +144,13 @@ class FlowPosterior(Distribution):
     def mean(self) -> Tensor:
         """The image of the base's mean, ``(..., d)``: a typical latent, not the expectation."""
         return self.flow(self.base.mean)[0]
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Raise `ConfigurationError`: the density at other points would need the flow's inverse."""
+        raise ConfigurationError(
+            "the density of a FlowPosterior is known at its own samples only, not at points of "
+            "yours: take rsample_and_log_prob"
+        )
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
         """Return reparametrised samples, ``(*sample_shape, ..., d)``."""

@@ -159,7 +159,7 @@ class Autoencoder(Configured):
 
     def features(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return what the encoder makes of x and its conditions, ``(batch, num_features)``."""
-        features: Tensor = self.encoder(self.observation_model.encoder_input(x))
+        features = self._output(self.encoder, self.observation_model.encoder_input(x))
         features = features.reshape(len(x), -1)
         if self.conditioning is not None:
             features = self.conditioning(torch.cat([features, self.condition(y)], -1))
@@ -182,6 +182,20 @@ class Autoencoder(Configured):
         if y.is_floating_point() or not isinstance(self.conditions, int):
             return y
         return one_hot(y, self.conditions).to(self.dtype)
+
+    @staticmethod
+    def _output(network: nn.Module, inputs: Tensor) -> Tensor:
+        try:
+            output: Tensor = network(inputs)
+        except ValueError as error:
+            if len(inputs) != 1 or "more than 1 value per channel" not in str(error):
+                raise
+            raise DataError(
+                "a batch of one observation: the batch normalisation of your networks expects at "
+                "least 2 in training; call model.eval() first, or train with a batch_size that "
+                "leaves no batch of one"
+            ) from None
+        return output
 
     def optimization_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters that each objective of `loss` trains, by the objective's name."""
@@ -280,7 +294,7 @@ class Autoencoder(Configured):
         if self.condition_dim:
             condition = self.condition(y).expand(*z.shape[:-1], -1)
             inputs = torch.cat([z, condition], -1)
-        output: Tensor = self.decoder(inputs.reshape(-1, inputs.shape[-1]))
+        output = self._output(self.decoder, inputs.reshape(-1, inputs.shape[-1]))
         return output.reshape(*z.shape[:-1], *self.observation_model.output_shape)
 
     def __getattr__(self, name: str) -> Tensor | nn.Module:

@@ -14,6 +14,7 @@ from chartae.checks import check_integer, check_number
 from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError, DivergenceError
 from chartae.models import Autoencoder
+from chartae.models.gradients import gradients
 from chartae.randomness import make_generator, seeded
 from chartae.samplers.base import Sampler, check_training_set
 
@@ -91,8 +92,8 @@ class LearnedSampler(Sampler):
             DivergenceError: if the loss is not finite; the sampler is then not fitted.
         """
         x, y = check_training_set(self, x, y)
-        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller works under
-            return self._fit(x.clone(), None if y is None else y.clone())
+        with gradients(x, y) as (x, y):
+            return self._fit(x, y)
 
     def _fit(self, x: Tensor, y: Tensor | None) -> Self:
         if len(x) < 3:
