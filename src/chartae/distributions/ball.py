@@ -17,11 +17,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Normal, constraints
+from torch.distributions import Normal
 from torch.nn.functional import softplus
 from torch.types import _size
 
 from chartae.checks import check_number
+from chartae.distributions.base import BatchDistribution
 from chartae.distributions.radial import RadialLaw, log_area, random_directions
 from chartae.errors import ConfigurationError
 
@@ -86,7 +87,7 @@ def _log_sinhc(square: Tensor) -> Tensor:
     return torch.where(near, series, x + torch.log(-torch.expm1(-2.0 * x) / (2.0 * x)))
 
 
-class BallDistribution(Distribution):
+class BallDistribution(BatchDistribution):
     """A law of the vector v in the tangent space at a centre, carried to the ball.
 
     The tangent space at the centre has the frame that the isometry from the origin brings there,
@@ -103,7 +104,8 @@ class BallDistribution(Distribution):
         ConfigurationError: for a curvature that is not above 0, or shapes that do not fit.
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    parameters: ClassVar[tuple[str, ...]] = ("loc", "scale")
+    settings: ClassVar[tuple[str, ...]] = ("curvature",)
     has_rsample = True
 
     def __init__(self, loc: Tensor, scale: Tensor, curvature: float, scale_dims: int) -> None:

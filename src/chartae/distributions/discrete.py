@@ -1,6 +1,6 @@
 """Likelihoods of categories and counts."""
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ class _Categories(OneHotCategorical):
 
     def log_prob(self, value: Tensor) -> Tensor:
         return (value * self.logits).sum(-1)  # torch keeps logits normalised
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(logits: {self.logits.size()})"  # torch shows nothing
 
 
 @register_likelihood("categorical")
@@ -67,6 +70,12 @@ class _Counts(NegativeBinomial):
         self.dtype = log_mean.dtype
         size = 1.0 / dispersion.double()
         super().__init__(size, logits=log_mean.double() - size.log(), validate_args=False)
+
+    def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self:
+        new = type(self).__new__(type(self)) if _instance is None else _instance
+        NegativeBinomial.expand(self, batch_shape, new)
+        new.dtype = self.dtype
+        return new
 
     @property
     def mean(self) -> Tensor:

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
 from torch.nn.functional import softplus
 from torch.types import _size
 
+from chartae.distributions.base import BatchDistribution
 from chartae.distributions.normal import DiagonalNormal
 from chartae.errors import ConfigurationError
 
@@ -120,7 +120,7 @@ class AutoregressiveFlow(nn.Module):
         return source
 
 
-class FlowPosterior(Distribution):
+class FlowPosterior(BatchDistribution):
     r"""The law of :math:`f(z_0)`, :math:`z_0 \sim N(\mu, \sigma^2)`, f a flow.
 
     .. math:: \log q(f(z_0)) = \log q_0(z_0) - \log |\det \partial f / \partial z_0|
@@ -133,7 +133,7 @@ class FlowPosterior(Distribution):
         flow: from z_0 to f(z_0) and the log-determinant.
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    parameters: ClassVar[tuple[str, ...]] = ("base",)
     has_rsample = True
 
     def __init__(self, base: DiagonalNormal, flow: Flow) -> None:

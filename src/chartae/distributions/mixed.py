@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from chartae.checks import check_integer
+from chartae.distributions.base import BatchDistribution
 from chartae.distributions.likelihoods import (
     Likelihood,
     Observation,
@@ -23,16 +23,22 @@ __all__ = ["MixedLikelihood"]
 Columns = Sequence[Sequence[Any] | Mapping[str, Any]]
 
 
-class _Blocks(Distribution):
+class _Blocks(BatchDistribution):
     """Independent observations, side by side."""
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    settings: ClassVar[tuple[str, ...]] = ("blocks",)
 
     def __init__(self, blocks: Sequence[Observation]) -> None:
         self.blocks = blocks
         self.widths = [block.event_shape[0] for block in blocks]
         event_shape = torch.Size([sum(self.widths)])
         super().__init__(blocks[0].batch_shape, event_shape, validate_args=False)
+
+    def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self:
+        new = super().expand(batch_shape, _instance)
+        blocks: Sequence[Any] = self.blocks
+        new.blocks = [block.expand(batch_shape) for block in blocks]
+        return new
 
     @property
     def mean(self) -> Tensor:
