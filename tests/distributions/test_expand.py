@@ -12,10 +12,10 @@ from chartae.distributions import (
     FlowPosterior,
     HypersphericalUniform,
     NormalMixture,
+    PoincareNormal,
     RiemannianNormal,
     StandardNormal,
     VonMisesFisher,
-    WrappedNormal,
     make_likelihood,
 )
 
@@ -40,7 +40,7 @@ DISTRIBUTIONS = {
     "NormalMixture": lambda: NormalMixture(LOC, SCALE),
     "HypersphericalUniform": lambda: HypersphericalUniform(torch.zeros(2)),
     "VonMisesFisher": lambda: VonMisesFisher(torch.eye(2), torch.tensor([2.0, 3.0])),
-    "WrappedNormal": lambda: WrappedNormal(0.3 * LOC.tanh(), SCALE, 0.7),
+    "PoincareNormal": lambda: PoincareNormal(0.3 * LOC.tanh(), SCALE, 0.7),
     "RiemannianNormal": lambda: RiemannianNormal(0.3 * LOC.tanh(), SCALE[:, 0]),
     "Observation": lambda: observation("gaussian", 2, 2),
     "_Counts": lambda: observation("negative_binomial", 2).base_dist,
@@ -116,9 +116,9 @@ def test_the_name_and_the_parameters_are_shown(make):
 
 
 def test_settings_are_shown():
-    text = repr(WrappedNormal(torch.zeros(5, 2), torch.ones(()), 0.5))
+    text = repr(PoincareNormal(torch.zeros(5, 2), torch.ones(()), 0.5))
     assert (
-        text == "WrappedNormal(loc: torch.Size([5, 2]), scale: torch.Size([5, 2]), curvature: 0.5)"
+        text == "PoincareNormal(loc: torch.Size([5, 2]), scale: torch.Size([5, 2]), curvature: 0.5)"
     )
     text = repr(DiscretizedLogistic(torch.zeros(5), torch.tensor(0.5), 16))
     assert text == "DiscretizedLogistic(loc: torch.Size([5]), scale: 0.5, levels: 16)"
