@@ -1,3 +1,4 @@
+import inspect
 import json
 import logging
 import math
@@ -13,7 +14,7 @@ from chartae.errors import CheckpointError, ConfigurationError, DataError
 from chartae.geometry import CentroidMetric, PosteriorMetric
 from chartae.geometry.density import ManifoldDensity
 from chartae.geometry.random_walk import random_walk
-from chartae.models import AAE, AE, CVAE, HRQVAE, RHVAE, VAE, VAMP, VQVAE
+from chartae.models import AAE, AE, CVAE, HRQVAE, RHVAE, SVAE, VAE, VAMP, VQVAE, PoincareVAE
 from chartae.randomness import make_generator
 from chartae.samplers import (
     CodeSampler,
@@ -26,7 +27,9 @@ from chartae.samplers import (
     TwoStageSampler,
     VampSampler,
     VolumeSampler,
+    serving,
 )
+from chartae.samplers.learned import LearnedSampler
 
 SMALL = {"name": "mlp", "hidden": [16]}
 X = torch.rand(40, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -43,14 +46,14 @@ def conditions_of(model, n):
     return {"y": LABELS[:n] if isinstance(model.conditions, int) else VECTORS[:n].to(model.dtype)}
 
 
-def make_model(model_class, latent_dim=2, **options):
+def make_model(model_class, latent_dim=2, on=X, **options):
     torch.manual_seed(0)
     model = model_class((8, 8), latent_dim, encoder=SMALL, decoder=SMALL, **options)
     with torch.no_grad():  # spread the codes
         head = getattr(model, "posterior_head", model)
         linear = getattr(head, "linear", getattr(model, "code_head", None))
         linear.weight.mul_(8.0)
-    model.on_fit_end([{"x": X, **conditions_of(model, 40)}])
+    model.on_fit_end([{"x": on, **conditions_of(model, len(on))}])
     return model.eval()
 
 
@@ -374,8 +377,7 @@ def test_an_unfitted_sampler_says_so():
     ("x", "message"),
     [
         (None, "x is NoneType: MixtureSampler.fit expects the training set"),
-        (X.numpy(), "x is ndarray: MixtureSampler.fit expects the training set"),
-        (X[:2], r"x has 2 observation\(s\): .* num_components=10 needs at least 10"),
+        (X.tolist(), "x is list: MixtureSampler.fit expects the training set"),
         (X[:, :4], r"x has shape \(40, 4, 8\): expected \(batch, 8, 8\)"),
         (X * math.nan, "x has 2560 NaN or infinite"),
         (X.double(), "x has dtype torch.float64"),
@@ -384,6 +386,30 @@ def test_an_unfitted_sampler_says_so():
 def test_mixture_sampler_refuses_bad_data(x, message):
     with pytest.raises(DataError, match=message):
         MixtureSampler(make_model(VAE)).fit(x)
+
+
+@pytest.mark.parametrize(("n", "expected"), [(2, 1), (5, 1), (12, 2), (40, 8), (200, 10)])
+def test_the_default_mixture_suits_the_number_of_observations(n, expected):
+    x = torch.rand(n, 8, 8, generator=torch.Generator().manual_seed(0))
+    sampler = MixtureSampler(make_model(VAE)).fit(x)
+    assert len(sampler.weights) == expected
+    assert torch.isfinite(sampler.sample(20, seed=0)).all()
+    if n < 10:
+        with pytest.raises(DataError, match=rf"x has {n} .* mixture of 10 .* needs at least 10"):
+            MixtureSampler(make_model(VAE), num_components=10).fit(x)
+
+
+@pytest.mark.parametrize("model_class", [VAE, AE, RHVAE, VQVAE, HRQVAE, SVAE, PoincareVAE])
+def test_every_sampler_works_on_five_observations(model_class):
+    x = torch.rand(5, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = make_model(model_class, 8, on=x)
+    quick = {**FLOW, **SHORT, **WALK, **CODES, "num_points": 4}
+    for cls in serving(model):
+        named = inspect.signature(cls).parameters.keys() | {"epochs"}
+        learns = issubclass(cls, LearnedSampler)
+        options = {n: v for n, v in quick.items() if n in named and (n != "epochs" or learns)}
+        drawn = cls(model, **options).fit(x).sample(4, seed=0)
+        assert torch.isfinite(drawn).all(), cls
 
 
 def test_one_observation_is_too_few_for_any_mixture():
