@@ -370,7 +370,7 @@ def test_a_table_names_the_block_that_is_wrong():
     likelihood.check_data("x", x)
     for column, value, message in [
         (0, math.nan, r"x\[..., 0:3\] has 5 NaN"),
-        (4, 2.0, r"x\[..., 3:5\] has values in .*Bernoulli"),
+        (4, 2.0, r"x\[..., 3:5\] has values in .*'bernoulli'"),
         (6, 0.5, r"x\[..., 5:9\] has a row of sum"),
         (9, 0.5, r"x\[..., 9:10\] has 5 value\(s\) that are not whole"),
     ]:

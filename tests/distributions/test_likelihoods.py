@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -350,6 +351,36 @@ def test_a_learned_scale_finds_the_maximum_of_the_likelihood():
 
         optimizer.step(closure)
         assert likelihood.scale.item() == pytest.approx(float(best), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "chosen"),
+    [
+        ("bernoulli", "likelihood='bernoulli'"),
+        ({"name": "gaussian", "link": "sigmoid"}, "likelihood='gaussian' with link='sigmoid'"),
+        ("discretized_logistic", "likelihood='discretized_logistic'"),
+        ("negative_binomial", "likelihood='negative_binomial'"),
+    ],
+)
+def test_data_out_of_range_are_told_which_option_changes_it(spec, chosen):
+    low, high = make_likelihood(spec, (2,)).support
+    expected = re.escape(
+        f"x has values in [-2, 3]: {chosen} expects values in [{low:g}, {high:g}]; "
+        "likelihood='gaussian' with link='identity' takes any values"
+    )
+    with pytest.raises(DataError, match=f"^{expected}$"):
+        make_likelihood(spec, (2,)).check_data("x", torch.tensor([[-2.0, 3.0]]))
+    make_likelihood({"name": "gaussian", "link": "identity"}, (2,)).check_data(
+        "x", torch.tensor([[-2.0, 3.0]])
+    )
+
+
+def test_a_likelihood_of_your_own_is_named_by_its_class():
+    class Halves(Likelihood):
+        support = (0.0, 0.5)
+
+    with pytest.raises(DataError, match=r"the likelihood Halves expects values in \[0, 0.5\]"):
+        Halves((2,)).check_data("x", torch.ones(3, 2))
 
 
 @pytest.mark.parametrize(

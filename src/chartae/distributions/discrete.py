@@ -58,7 +58,7 @@ class CategoricalLikelihood(Likelihood):
         worst = float(totals.flatten()[(totals - 1.0).abs().argmax()])
         if abs(worst - 1.0) > 1e-3:
             raise DataError(
-                f"{name} has a row of sum {worst:g}: CategoricalLikelihood expects categories, "
+                f"{name} has a row of sum {worst:g}: {self.label} expects categories, "
                 "one-hot or as probabilities, along the last dimension"
             )
 
@@ -155,5 +155,5 @@ class NegativeBinomialLikelihood(Likelihood):
         if bool(fractional.any()):
             raise DataError(
                 f"{name} has {int(fractional.sum())} value(s) that are not whole numbers, such as "
-                f"{float(x[fractional][0]):g}: NegativeBinomialLikelihood expects counts"
+                f"{float(x[fractional][0]):g}: {self.label} expects counts"
             )

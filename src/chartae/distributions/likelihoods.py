@@ -71,10 +71,19 @@ class Likelihood(nn.Module):
     support: tuple[float, float] = (-math.inf, math.inf)
     discrete: bool = False
     """Whether a mean is no possible observation: counts, categories."""
+    details: str = ""
+    """What messages add to the likelihood's name."""
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.input_shape = tuple(input_shape)
+
+    @property
+    def label(self) -> str:
+        """What one writes to choose this likelihood, for messages."""
+        names = [name for name, kind in LIKELIHOODS.items() if kind is type(self)]
+        chosen = f"likelihood={names[0]!r}" if names else f"the likelihood {type(self).__name__}"
+        return chosen + self.details
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -121,8 +130,8 @@ class Likelihood(nn.Module):
         least, most = x.aminmax()
         if least < low or most > high:
             raise DataError(
-                f"{name} has values in [{least:g}, {most:g}]: the likelihood "
-                f"{type(self).__name__} expects values in [{low:g}, {high:g}]"
+                f"{name} has values in [{least:g}, {most:g}]: {self.label} expects values in "
+                f"[{low:g}, {high:g}]; likelihood='gaussian' with link='identity' takes any values"
             )
 
 
@@ -194,6 +203,7 @@ class ScaledLikelihood(Likelihood):
         self.link = link
         if link == "sigmoid":
             self.support = (0.0, 1.0)
+            self.details = " with link='sigmoid'"
         if isinstance(scale, str):
             check_choice("scale", scale, ("learned", "per_feature"))
             shape = self.input_shape if scale == "per_feature" else ()
@@ -253,6 +263,7 @@ class DiscretizedLogisticLikelihood(ScaledLikelihood):
         check_integer("levels", levels, minimum=2)
         super().__init__(input_shape, scale, link="sigmoid")
         self.levels = levels
+        self.details = ""  # its link is no choice
 
     def features(self, output: Tensor) -> Distribution:
         return DiscretizedLogistic(self.location(output), self.scale, self.levels)
