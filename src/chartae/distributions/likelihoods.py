@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Laplace, Normal
 from torch.nn.functional import softplus
 
-from chartae.checks import check_choice, check_finite, check_integer, check_number
+from chartae.checks import check_choice, check_finite, check_integer, check_number, named_options
 from chartae.distributions.bounded import ContinuousBernoulli, DiscretizedLogistic
 from chartae.errors import ConfigurationError, DataError
 
@@ -286,10 +286,8 @@ def make_likelihood(
                 f"likelihood is for data of shape {spec.input_shape}: expected {input_shape}"
             )
         return spec
-    options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = options.pop("name", None)
-    check_choice("likelihood", name, LIKELIHOODS)
+    name, options = named_options("likelihood", spec, LIKELIHOODS, ", or a Likelihood")
     try:
-        return LIKELIHOODS[str(name)](tuple(input_shape), **options)
+        return LIKELIHOODS[name](tuple(input_shape), **options)
     except TypeError as error:
         raise ConfigurationError(f"likelihood={spec!r}: {error}") from error

@@ -119,7 +119,7 @@ class Autoencoder(Configured):
         conditions: Conditions = None,
     ) -> None:
         super().__init__()
-        if not isinstance(input_shape, Iterable) or not input_shape:
+        if not isinstance(input_shape, Sequence) or not input_shape:
             raise ConfigurationError(
                 f"input_shape={input_shape!r}: expected a tuple of one dimension or more"
             )

@@ -63,9 +63,9 @@ class PoincareVAE(VariationalAutoencoder):
         check_number("curvature", curvature, above=0.0)
         check_choice("posterior", posterior, ("wrapped", "riemannian"))
         super().__init__(input_shape, latent_dim, **networks)
-        self.curvature, self.family = curvature, posterior
+        self.curvature, self.family = float(curvature), posterior
         head = PoincareNormalHead if posterior == "wrapped" else RiemannianNormalHead
-        self.posterior_head = head(self.num_features, latent_dim, curvature)
+        self.posterior_head = head(self.num_features, latent_dim, self.curvature)
         # Where the prior lies, in units of the ball's own length 1 / sqrt(c).
         depth = math.sqrt(latent_dim * curvature)
         if posterior == "riemannian":
