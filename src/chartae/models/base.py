@@ -232,8 +232,7 @@ class Autoencoder(Configured):
             DataError: if x has another shape or dtype than the model, or is not finite; if the
                 conditions are missing, not asked for, or of another kind.
         """
-        self.check_data("x", x)
-        self.check_conditions("y", y, len(x))
+        self.check_call("x", x, y)
         return _in_pieces(self.embed, x, y, batch_size)
 
     @takes_arrays("z", "y")
@@ -249,8 +248,7 @@ class Autoencoder(Configured):
             DataError: if z has another shape or dtype than the model, or is not finite, or not a
                 point of the model's latent space; if the conditions do not fit.
         """
-        self.check_latents("z", z)
-        self.check_conditions("y", y, len(z))
+        self.check_call("z", z, y)
         return _in_pieces(lambda z, y: self.likelihood(z, y).mean, z, y, batch_size)
 
     @takes_arrays("z", "y")
@@ -269,8 +267,7 @@ class Autoencoder(Configured):
         Raises:
             DataError: as `decode`.
         """
-        self.check_latents("z", z)
-        self.check_conditions("y", y, len(z))
+        self.check_call("z", z, y)
         output = _in_pieces(self.decoder_output, z, y, batch_size)
         with seeded(seed, "observations", device=output.device):
             return self.observation_model.draw(output)
@@ -348,11 +345,31 @@ class Autoencoder(Configured):
             self._check_tensor(name, y, (count, *self.conditions))
             check_finite(name, y)
 
+    def check_call(
+        self, name: Literal["x", "z"], value: Tensor, y: Extra = None, mask: Extra = None
+    ) -> None:
+        """Raise `DataError` unless data or latents, their conditions and mask are as they should.
+
+        They are on the model's device, too, where the checks of each alone do not ask for that.
+        """
+        for what, given in ((name, value), ("y", y), ("mask", mask)):
+            _check_dense(what, given)
+            if isinstance(given, Tensor) and given.device != self.device:
+                raise DataError(
+                    f"{what} is on {given.device}: the model is on {self.device}; move one of them"
+                )
+        check = self.check_data if name == "x" else self.check_latents
+        check(name, value)
+        self.check_conditions("y", y, len(value))
+        if mask is not None:
+            check_mask("mask", mask, value.shape)
+
     def _check_tensor(self, name: str, value: Tensor, shape: Sequence[int | str]) -> None:
         if not isinstance(value, Tensor):
             raise DataError(
                 f"{name} is {type(value).__name__}: expected a torch.Tensor or a NumPy array"
             )
+        _check_dense(name, value)
         check_floating(name, value)
         check_shape(name, value, shape)
         if value.dtype != self.dtype:
@@ -441,10 +458,7 @@ class VariationalAutoencoder(Autoencoder):
 
         Args and errors as in `log_likelihood`.
         """
-        self.check_data("x", x)
-        self.check_conditions("y", y, len(x))
-        if mask is not None:
-            check_mask("mask", mask, x.shape)
+        self.check_call("x", x, y, mask)
         check_integer("num_samples", num_samples, minimum=1)
         return self.log_weights(x, num_samples, y=y, mask=mask).mean(0)
 
@@ -476,10 +490,7 @@ class VariationalAutoencoder(Autoencoder):
             DataError: if x or the mask has another shape or dtype than the model, or x is not
                 finite or out of the likelihood's range; if the conditions do not fit.
         """
-        self.check_data("x", x)
-        self.check_conditions("y", y, len(x))
-        if mask is not None:
-            check_mask("mask", mask, x.shape)
+        self.check_call("x", x, y, mask)
         check_integer("num_samples", num_samples, minimum=1)
         if max_batch is None:
             max_batch = max(1, 2**21 // max(1024, math.prod(self.input_shape)))
@@ -496,6 +507,11 @@ class VariationalAutoencoder(Autoencoder):
                 log_weights = self.log_weights(x[rows], count, **extras)
                 total[rows] = torch.logaddexp(total[rows], log_weights.logsumexp(0))
         return total - math.log(num_samples)
+
+
+def _check_dense(name: str, value: object) -> None:
+    if isinstance(value, Tensor) and value.layout is not torch.strided:
+        raise DataError(f"{name} is a sparse tensor: expected a dense one, {name}.to_dense()")
 
 
 def _check_conditions_argument(conditions: Conditions) -> tuple[Conditions, int]:

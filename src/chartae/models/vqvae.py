@@ -134,8 +134,7 @@ class VQVAE(Autoencoder):
         Raises:
             DataError: as `encode`.
         """
-        self.check_data("x", x)
-        self.check_conditions("y", y, len(x))
+        self.check_call("x", x, y)
         _, indices = self.quantize(self.continuous(x, y))
         return indices.reshape(len(x), *self.index_shape)
 

@@ -143,6 +143,8 @@ def _build(
     name, options = named_options(kind, spec, presets, ", or a torch module")
     try:
         module: nn.Module = presets[name](*shapes, **options)
-    except (TypeError, RuntimeError, IndexError) as error:
+    except ConfigurationError:
+        raise
+    except (TypeError, ValueError, RuntimeError, LookupError) as error:
         raise ConfigurationError(f"{kind}={spec!r}: {error}") from error
     return module

@@ -24,7 +24,7 @@ class MixtureSampler(Sampler):
     Args:
         model: a trained model whose latents are vectors.
         num_components: components of the mixture; None takes 10, or fewer so that each has some 5
-            observations.
+            distinct codes.
         regularization: added to the diagonal of every covariance, positive.
         seed: of the mixture's initialisation.
 
@@ -67,7 +67,7 @@ class MixtureSampler(Sampler):
         from sklearn.mixture import GaussianMixture
 
         codes = embeddings(self, *check_training_set(self, x, y))
-        count = self.num_components or min(10, max(1, len(codes) // 5))
+        count = self.num_components or min(10, max(1, len(codes.unique(dim=0)) // 5))
         if len(codes) < max(2, count):
             raise DataError(
                 f"x has {len(codes)} observation(s): a mixture of {count} component(s) "
@@ -77,7 +77,14 @@ class MixtureSampler(Sampler):
             count,
             reg_covar=self.regularization,
             random_state=derive_seed(self.seed, "mixture") % 2**32,
-        ).fit(codes.double().cpu().numpy())
+        )
+        try:
+            mixture.fit(codes.double().cpu().numpy())
+        except ValueError as error:
+            raise DataError(
+                f"no mixture fits the codes of x, of size up to {codes.abs().max():.3g}: expected "
+                f"more than regularization={self.regularization:g} for such"
+            ) from error
         self.weights = torch.as_tensor(mixture.weights_).to(codes)
         self.means = torch.as_tensor(mixture.means_).to(codes)
         self.factors = torch.linalg.cholesky(torch.as_tensor(mixture.covariances_)).to(codes)
