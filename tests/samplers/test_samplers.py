@@ -294,8 +294,10 @@ def test_an_unfitted_one_refuses(sampler):
 
 def test_a_sampler_wants_a_model():
     for sampler_class in (NormalSampler, MixtureSampler, VolumeSampler, RandomWalkSampler):
-        with pytest.raises(ConfigurationError, match="model is Linear: expected a model of chart"):
+        with pytest.raises(ConfigurationError, match="model is Linear: expected a trained model"):
             sampler_class(nn.Linear(2, 2))
+        with pytest.raises(ConfigurationError, match="model is the class VAE: expected a trained"):
+            sampler_class(VAE)
 
 
 def test_a_sampler_of_your_own_in_a_few_lines(tmp_path):

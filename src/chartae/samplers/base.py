@@ -50,9 +50,10 @@ class Sampler(Configured, ABC):
     def __init__(self, model: Autoencoder) -> None:
         super().__init__()
         if not isinstance(model, Autoencoder):
-            raise ConfigurationError(
-                f"model is {type(model).__name__}: expected a model of chartae"
+            given = (
+                f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
             )
+            raise ConfigurationError(f"model is {given}: expected a trained model of chartae")
         if reason := self.obstacle(model):
             names = ", ".join(sampler.__name__ for sampler in serving(model)) or "none"
             raise ConfigurationError(
