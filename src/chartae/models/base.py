@@ -460,7 +460,7 @@ class VariationalAutoencoder(Autoencoder):
         """
         self.check_call("x", x, y, mask)
         check_integer("num_samples", num_samples, minimum=1)
-        return self.log_weights(x, num_samples, y=y, mask=mask).mean(0)
+        return self.log_weights(x, int(num_samples), y=y, mask=mask).mean(0)
 
     @takes_arrays("x", "y", "mask")
     @torch.no_grad()
@@ -495,6 +495,7 @@ class VariationalAutoencoder(Autoencoder):
         if max_batch is None:
             max_batch = max(1, 2**21 // max(1024, math.prod(self.input_shape)))
         check_integer("max_batch", max_batch, minimum=1)
+        num_samples, max_batch = int(num_samples), int(max_batch)
         samples = min(num_samples, max_batch)
         points = max_batch // samples
         total = x.new_full((len(x),), -math.inf)
@@ -538,6 +539,6 @@ def _in_pieces(
     if batch_size is None:
         return function(inputs, y)
     check_integer("batch_size", batch_size, minimum=1)
-    pieces = inputs.split(batch_size)
-    conditions = [None] * len(pieces) if y is None else y.split(batch_size)
+    pieces = inputs.split(int(batch_size))
+    conditions = [None] * len(pieces) if y is None else y.split(int(batch_size))
     return torch.cat([function(*pair) for pair in zip(pieces, conditions, strict=True)])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from chartae.checks import check_integer
+from chartae.checks import check_boolean, check_integer
 from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError, DataError
 from chartae.models import Autoencoder
@@ -122,6 +122,7 @@ class Sampler(Configured, ABC):
             DataError: if the conditions are missing, not asked for, or of another kind.
         """
         check_integer("n", n, minimum=1)
+        n = int(n)
         conditions = self._conditions(y, n)
         self.check_fitted()
         with torch.no_grad():
@@ -160,7 +161,8 @@ class Sampler(Configured, ABC):
         torch.Size([3, 8, 8])
         """
         check_integer("n", n, minimum=1)
-        seed = resolve_seed(seed)
+        check_boolean("draw", draw)
+        n, seed = int(n), resolve_seed(seed)
         z, conditions = self.sample_latents(n, seed, y), self._conditions(y, n)
         if draw:
             return self.model.draw(z, conditions, seed=seed, batch_size=batch_size)
