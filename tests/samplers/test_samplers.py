@@ -196,7 +196,10 @@ def test_draws_come_from_the_likelihood_whatever_the_pieces(sampler):
     # Around the means, with the likelihood's own scale.
     noise = (drawn - sampler.sample(10, seed=0, **given)) / sampler.model.observation_model.scale
     assert stats.kstest(noise.detach().flatten().numpy(), "norm").pvalue > 1e-3
-    assert (sampler.sample(10, seed=1, draw=True, **given) != drawn).any()
+    other = sampler.sample(10, seed=1, draw=True, **given) - sampler.sample(10, seed=1, **given)
+    assert (other / sampler.model.observation_model.scale - noise).abs().mean() > 0.5
+    with pytest.raises(ConfigurationError, match="draw=1: expected True or False"):
+        sampler.sample(10, draw=1, **given)
 
 
 @pytest.mark.parametrize(
