@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -77,9 +78,12 @@ def check_integer(
     bounds = [f"at least {minimum}"] if minimum is not None else []
     bounds += [f"at most {maximum}"] if maximum is not None else []
     expected = " ".join(["an integer", " and ".join(bounds)]).strip()
-    if isinstance(value, bool) or not isinstance(value, int):
+    # NumPy's integers are integral, its booleans are not.
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigurationError(f"{name}={value!r}: expected {expected}")
-    if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
+    if (minimum is not None and int(value) < minimum) or (
+        maximum is not None and int(value) > maximum
+    ):
         raise ConfigurationError(f"{name}={value!r}: expected {expected}")
 
 
@@ -115,9 +119,9 @@ def check_number(
         if math.isfinite(bound)
     ]
     expected = " ".join(["a finite number", " and ".join(bounds)]).strip()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise ConfigurationError(f"{name}={value!r}: expected {expected}")
-    if not (above < value < below and minimum <= value <= maximum):
+    if not (above < float(value) < below and minimum <= float(value) <= maximum):
         raise ConfigurationError(f"{name}={value!r}: expected {expected}")
 
 

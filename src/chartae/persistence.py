@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from chartae.randomness import seeded
 __all__ = [
     "CONFIG_FILE",
     "WEIGHTS_FILE",
+    "check_replaceable",
     "load",
     "read_state",
     "register",
@@ -67,19 +69,41 @@ def _is_ours(cls: type[Any]) -> bool:
 def save(module: Any, folder: str | Path) -> None:
     """Write ``module`` to ``folder``, each file atomically.
 
+    What was saved there before is replaced, other files never.
+
     Raises:
-        ConfigurationError: if the folder cannot be written to, or an argument of the module is
-            neither JSON nor a module of its own, or its class has another's name.
+        ConfigurationError: if the folder cannot be written to or has files of these names that
+            chartae did not write, or an argument of the module is neither JSON nor a module of its
+            own, or its class has another's name.
         CheckpointError: if writing fails (a full disk); what was there before is left, or, where
             one of the two files was replaced, refused by `load`.
     """
     text = json.dumps(describe(module), indent=2)
     folder = check_writable("folder", folder)
+    check_replaceable("folder", folder)
     # The weights name the configuration they belong to, so that no mixture of two savings loads.
     metadata = {"config": _fingerprint(text)}
     _write_tensors(folder / WEIGHTS_FILE, module.state_dict(), metadata)
     with writing(folder / CONFIG_FILE):
         write_text(folder / CONFIG_FILE, text)
+
+
+def check_replaceable(name: str, folder: Path) -> None:
+    """Raise `ConfigurationError` if `save` would replace what it did not write in ``folder``."""
+    config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    try:
+        if config.exists():
+            ours = {"chartae", "class"} <= set(_read_json(config)[1])
+        else:
+            ours = not weights.exists() or "config" in _read_tensors(weights)[1]
+    except CheckpointError:
+        ours = False
+    if not ours:
+        strange = CONFIG_FILE if config.exists() else WEIGHTS_FILE
+        raise ConfigurationError(
+            f"{name}={str(folder)!r} has a {strange} that chartae did not write, or that was "
+            "damaged since: expected another folder"
+        )
 
 
 def load(
@@ -101,7 +125,8 @@ def load(
         CheckpointError: if a file is missing, truncated, of another saving or a newer version; if
             the class is unknown; if a tensor is missing or has another shape; or if a module of
             your own is needed and not given.
-        ConfigurationError: for another dtype, or a module that no argument asks for.
+        ConfigurationError: for another dtype, a device that is not there, or a module that no
+            argument asks for.
 
     >>> import tempfile, chartae, torch
     >>> model = chartae.VAE((8, 8), latent_dim=2).eval()
@@ -116,6 +141,7 @@ def load(
     for name, given in modules.items():
         if not isinstance(given, nn.Module):
             raise ConfigurationError(f"{name} is {type(given).__name__}: expected a torch module")
+    place = _available(device)
     folder = Path(folder)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
@@ -135,7 +161,16 @@ def load(
             "without a module of your own there"
         )
     _load_tensors(module, tensors, folder / WEIGHTS_FILE, dtype)
-    return module.to(device).eval()
+    return module.to(place).eval()
+
+
+def _available(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ConfigurationError(
+            f"device={str(device)!r} is not available here: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def describe(module: Any) -> dict[str, Any]:
@@ -203,7 +238,7 @@ def _to_json(name: str, value: Any) -> Any:
     if isinstance(value, nn.Module):
         return {"__module__": type(value).__name__}
     try:
-        return json.loads(json.dumps(value))
+        return json.loads(json.dumps(value, default=_plain))
     except TypeError as error:
         raise ConfigurationError(f"{name}={value!r} cannot be saved as JSON: {error}") from error
 
@@ -278,7 +313,7 @@ def write_state(path: str | Path, state: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     try:
-        text = json.dumps(_pack(state, tensors))
+        text = json.dumps(_pack(state, tensors), default=_plain)
     except TypeError as error:
         raise ConfigurationError(f"a checkpoint cannot hold this state: {error}") from error
     _write_tensors(Path(path), tensors, {"format": str(FORMAT), "state": text})
@@ -323,6 +358,13 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
             return tensors[value["__tensor__"]]
         return {key: _unpack(item, tensors) for key, item in value["__dict__"]}
     return value
+
+
+def _plain(value: Any) -> Any:
+    """Return the Python number that a NumPy number is."""
+    if isinstance(value, (np.integer, np.floating)):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is neither JSON nor a tensor")
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """All randomness flows from one seed, through named streams that do not disturb one another."""
 
 import hashlib
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +11,18 @@ import torch
 from chartae.checks import check_integer
 
 __all__ = ["derive_seed", "make_generator", "resolve_seed", "seed_generators", "seeded"]
+
+# All threads of a process share torch's global generators: one at a time relies on them.
+_turn = threading.RLock()
+
+
+def _renew_turn() -> None:
+    global _turn  # in a forked process nobody is left to give it back
+    _turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_renew_turn)
 
 
 def resolve_seed(seed: int | None) -> int:
@@ -59,6 +73,8 @@ def seed_generators(seed: int, *stream: object, device: torch.device | str = "cp
 def seeded(seed: int, *stream: object, device: torch.device | str = "cpu") -> Iterator[None]:
     """Seed torch's global generators inside the block, and leave the caller's as they were.
 
+    Threads take turns: a block waits until no other thread is in one.
+
     >>> with seeded(0, "noise"):
     ...     first = torch.rand(3)
     >>> with seeded(0, "noise"):
@@ -68,6 +84,6 @@ def seeded(seed: int, *stream: object, device: torch.device | str = "cpu") -> It
     device = torch.device(device)
     accelerators = [] if device.type == "cpu" else [device.index or 0]
     kind = "cuda" if device.type == "cpu" else device.type
-    with torch.random.fork_rng(devices=accelerators, device_type=kind):
+    with _turn, torch.random.fork_rng(devices=accelerators, device_type=kind):
         seed_generators(seed, *stream, device=device)
         yield

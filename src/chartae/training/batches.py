@@ -2,14 +2,15 @@
 
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from chartae.checks import check_mask
 from chartae.data import ArrayDataset
 from chartae.errors import ConfigurationError, DataError
 from chartae.models import Autoencoder
@@ -18,7 +19,9 @@ from chartae.randomness import make_generator
 __all__ = ["Batch", "Batches", "Data", "InMemoryBatches", "LoaderBatches", "make_batches"]
 
 Batch = dict[str, Tensor]
-Data = ArrayDataset | Tensor | np.ndarray[Any, Any] | Dataset[Any]
+Data = (
+    ArrayDataset | Tensor | np.ndarray[Any, Any] | Sequence[Any] | Mapping[str, Any] | Dataset[Any]
+)
 
 LIMIT_ON_DEVICE = 2**30
 """Data of at most so many bytes are moved to the accelerator once, not batch by batch."""
@@ -76,7 +79,9 @@ class InMemoryBatches(Batches):
     def __init__(self, data: ArrayDataset, batch_size: int, keys: set[str]) -> None:
         super().__init__(len(data), batch_size)
         every = {"x": data.x, "y": data.y, "mask": data.mask}
-        self.tensors = {k: v for k, v in every.items() if k in keys and v is not None}
+        given = {k: v for k, v in every.items() if k in keys and v is not None}
+        # Tensors of an inference mode cannot take part in a training; copies can.
+        self.tensors = {k: v.clone() if v.is_inference() else v for k, v in given.items()}
 
     def place(self, device: torch.device, rank: int, world: int) -> None:
         super().place(device, rank, world)
@@ -120,6 +125,11 @@ class LoaderBatches(Batches):
             size = len(data)  # type: ignore[arg-type]
         except TypeError as error:
             raise DataError(f"{name} has no length: expected a map-style dataset") from error
+        if isinstance(data, IterableDataset):
+            raise DataError(
+                f"{name} is an IterableDataset, whose samples have no numbers: expected a "
+                "map-style dataset, with __getitem__"
+            )
         super().__init__(size, batch_size)
         self.name, self.data, self.model, self.keys = name, data, model, keys
         # The loader walks through this list, which changes with the epoch while workers stay.
@@ -130,11 +140,12 @@ class LoaderBatches(Batches):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             generator=torch.Generator(),
+            collate_fn=Collate(name),
         )
 
     def check_first(self) -> None:
         """Raise `DataError` or `ConfigurationError` if the first sample does not fit the model."""
-        batch = self._named(default_collate([self.data[0]]))
+        batch = self._named(Collate(self.name)([self.data[0]]))
         _check_extras(self.name, self.model, self.keys, batch.keys())
         self._checked(0, batch)
 
@@ -156,11 +167,37 @@ class LoaderBatches(Batches):
         return batch
 
     def _checked(self, number: int, batch: Batch) -> Batch:
-        where = f"in batch {number} of {self.name}"
+        where = f"in batch {number + 1} of {self.name}"
+        if (mask := batch.get("mask")) is not None and isinstance(batch["x"], Tensor):
+            check_mask(f"mask {where}", mask, batch["x"].shape)
+            # What was not observed may be anything, as in `ArrayDataset.from_arrays`.
+            batch["x"] = batch["x"].masked_fill(~mask, 0.0)
         self.model.check_data(f"x {where}", batch["x"])
         if self.model.conditions is not None:
             self.model.check_conditions(f"y {where}", batch.get("y"), len(batch["x"]))
         return {key: value for key, value in batch.items() if key in self.keys}
+
+
+class Collate:
+    """Makes a batch of samples, as torch does, with errors that name the data."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, samples: Sequence[Any]) -> Any:
+        """Return tensors with the samples as their first dimension.
+
+        Raises:
+            DataError: for samples that are no tensors, or of more than one shape.
+        """
+        try:
+            return default_collate(list(samples))
+        except (TypeError, RuntimeError, ValueError, KeyError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"{self.name} has samples that do not make a batch: expected dense tensors or "
+                f"arrays of one shape, pairs (x, y) or mappings of these ({reason})"
+            ) from None
 
 
 def make_batches(
@@ -179,10 +216,7 @@ def make_batches(
         ConfigurationError: if they have a mask that the model's loss would ignore.
     """
     keys = model.batch_keys()
-    if isinstance(data, (np.ndarray, Tensor)):
-        # An array has the dtype that NumPy gave it, a tensor the one that its owner chose.
-        dtype = model.dtype if isinstance(data, np.ndarray) else None
-        data = ArrayDataset.from_arrays(data, dtype=dtype)
+    data = _as_dataset(name, data, model)
     if isinstance(data, ArrayDataset):
         model.check_data(name, data.x)
         if model.conditions is not None:
@@ -191,15 +225,36 @@ def make_batches(
         given = {"y": data.y, "mask": data.mask}
         _check_extras(name, model, keys, {key for key, value in given.items() if value is not None})
         return InMemoryBatches(data, batch_size, keys)
-    if not isinstance(data, Dataset):
-        raise DataError(
-            f"{name} is {type(data).__name__}: expected a tensor, an array, an ArrayDataset or a "
-            "torch Dataset"
-        )
     batches = LoaderBatches(name, data, batch_size, model, keys, num_workers)
     _check_size(name, batches.size, minimum)
     batches.check_first()
     return batches
+
+
+def _as_dataset(name: str, data: Any, model: Autoencoder) -> ArrayDataset | Dataset[Any]:
+    """Return a dataset of what may also be an array, a pair of arrays or a mapping of them."""
+    if isinstance(data, (ArrayDataset, Dataset)):
+        return data
+    if isinstance(data, DataLoader):
+        raise DataError(
+            f"{name} is a DataLoader: expected its dataset, as in fit(model, loader.dataset, "
+            "batch_size=loader.batch_size, num_workers=loader.num_workers)"
+        )
+    fields = {"x": data}
+    if isinstance(data, Mapping):
+        fields = dict(data)
+    elif isinstance(data, tuple):
+        fields = dict(zip(("x", "y", "mask"), data, strict=False))
+    unknown = fields.keys() - {"x", "y", "mask"}
+    x = fields.get("x")
+    if unknown or isinstance(x, str) or not hasattr(x, "__len__"):
+        raise DataError(
+            f"{name} is {type(data).__name__}: expected a tensor, an array, (x, y), (x, y, mask), "
+            "a mapping of these names, an ArrayDataset or a torch Dataset"
+        )
+    # An array has the dtype that NumPy gave it, a tensor the one that its owner chose.
+    dtype = None if isinstance(fields["x"], Tensor) else model.dtype
+    return ArrayDataset.from_arrays(**fields, dtype=dtype)
 
 
 def _check_size(name: str, size: int, minimum: int) -> None:

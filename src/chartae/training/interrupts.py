@@ -13,13 +13,17 @@ __all__ = ["interrupts"]
 def interrupts() -> Iterator[threading.Event]:
     """Give an event that the first Ctrl-C sets; the second acts as usual.
 
-    Outside the main thread, where Python delivers no signals, the event is never set.
+    Outside the main thread, where Python delivers no signals, the event is never set, nor where
+    the process ignores Ctrl-C, as a job in the background of a script does.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
     previous = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
+    if previous is signal.SIG_IGN:
+        yield event
+        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         event.set()

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from chartae.atomic import check_writable, remove_leftovers
 from chartae.checks import check_integer, check_number
-from chartae.errors import ConfigurationError
+from chartae.errors import ConfigurationError, DataError
 from chartae.models import Autoencoder
-from chartae.persistence import read_state, save
+from chartae.models.gradients import gradients
+from chartae.persistence import check_replaceable, read_state, save
 from chartae.randomness import resolve_seed, seeded
 from chartae.training.batches import Data, make_batches
 from chartae.training.callbacks import Callback
@@ -33,6 +36,7 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 HISTORY_FILE = "history.json"
 
 
+@gradients()
 def fit(
     model: Autoencoder,
     train: Data,
@@ -64,15 +68,17 @@ def fit(
 
     The best epoch is the one with the lowest loss on the validation set, or on the training set
     without one; its weights are those at its end. The same seed on the same machine gives the same
-    weights.
+    weights. Trainings in threads of one process take turns, for torch's generators are the
+    process's; processes train in parallel.
 
     Ctrl-C ends training after the current step, and keeps the best weights; a second Ctrl-C, like
     an error, stops at once, and leaves the model with its best weights too.
 
     Args:
         model: any `Autoencoder`.
-        train: samples ``(N, *input_shape)``, N at least 2: a tensor, an array, an `ArrayDataset`
-            (with conditions or a mask), or a map-style torch ``Dataset`` of x, (x, y) or mappings.
+        train: samples ``(N, *input_shape)``, N at least 2: a tensor, an array, a DataFrame, an
+            `ArrayDataset` (with conditions or a mask), ``(x, y)`` or ``(x, y, mask)`` or a mapping
+            of these names, or a map-style torch ``Dataset`` of x, (x, y) or mappings.
         validation: the same, for the choice of the best epoch and for ``patience``.
         epochs: passes over ``train``.
         batch_size: largest number of samples in a step (on each device); batches are as even as
@@ -86,7 +92,8 @@ def fit(
             of them counts as best.
         clip_grad_norm: largest norm of the gradients of each optimisation group.
         seed: of batches, noise and everything else; None draws one.
-        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"gpu"`` for either of these.
+            ``"auto"`` trains in float64 on an Apple GPU's CPU, for MPS has no float64.
         devices: number of processes, each with its device and its share of every epoch; more than
             one starts the running script once for each, by Lightning Fabric.
         strategy: how they work together: ``"auto"`` or ``"ddp"``.
@@ -97,6 +104,7 @@ def fit(
         loggers: Lightning loggers; they get every term of every epoch.
         callbacks: hooks around epochs.
         output_dir: folder for the checkpoint, the history and the final model; None writes nothing.
+            Those of an earlier training that was completed are replaced, other files never.
         resume: continue from the checkpoint in ``output_dir``, if there is one, to the same result
             as a training that was never interrupted (without ``num_workers``, on one device).
         checkpoint_interval: seconds between checkpoints; 0 writes one after every step.
@@ -107,8 +115,8 @@ def fit(
 
     Raises:
         DataError: if the data do not fit the model, before any work.
-        ConfigurationError: for an argument out of range or an output that cannot be written,
-            before any work.
+        ConfigurationError: for an argument out of range, or an output that cannot be written or
+            would replace an unfinished training or a file of yours, before any work.
         CheckpointError: if the checkpoint is damaged, cannot be written, or was made with other
             arguments.
         DivergenceError: if a loss is not finite; the model keeps its last good weights.
@@ -130,6 +138,11 @@ def fit(
         check_integer("patience", patience, minimum=1)
     if clip_grad_norm is not None:
         check_number("clip_grad_norm", clip_grad_norm, above=0.0)
+    # NumPy's numbers are numbers, but not JSON.
+    epochs, batch_size, learning_rate = int(epochs), int(batch_size), float(learning_rate)
+    patience = None if patience is None else int(patience)
+    clip_grad_norm = None if clip_grad_norm is None else float(clip_grad_norm)
+    kl_warmup = int(kl_warmup)
     if not isinstance(model, Autoencoder):
         raise ConfigurationError(f"model is {type(model).__name__}: expected a model of chartae")
     if kl_warmup and not hasattr(model, "kl_weight"):
@@ -162,12 +175,15 @@ def fit(
     if output_dir is not None:
         folder = check_writable("output_dir", output_dir)
         checkpoint = folder / CHECKPOINT_FILE
+        _check_replaceable(folder, resume=resume)
         plan.describe(model, batches, held_out)
     state = None
     if checkpoint is not None and resume and checkpoint.is_file():
         state = read_state(checkpoint)
         plan.resume(state, keep_seed=seed is not None)
 
+    if accelerator == "auto" and model.dtype == torch.float64 and torch.backends.mps.is_available():
+        accelerator = "cpu"
     fabric = make_fabric(accelerator, devices, strategy, precision, loggers)
     plan.seed = fabric.broadcast(plan.seed)
     if checkpoint is not None and fabric.global_rank == 0:
@@ -203,3 +219,26 @@ def fit(
             logger.info("the model, its checkpoint and its history are in %s", folder)
         fabric.barrier()
     return trainer.history
+
+
+def _check_replaceable(folder: Path, *, resume: bool) -> None:
+    """Raise `ConfigurationError` if a training in the folder would replace what it should not."""
+    check_replaceable("output_dir", folder)
+    record = folder / HISTORY_FILE
+    if record.exists():
+        try:
+            History.load(record)
+        except DataError:
+            raise ConfigurationError(
+                f"output_dir={str(folder)!r} has a {HISTORY_FILE} that no training wrote: expected "
+                "another folder"
+            ) from None
+    if resume or not (folder / CHECKPOINT_FILE).exists():
+        return
+    history = read_state(folder / CHECKPOINT_FILE)["history"]
+    if history["stopped"] in ("running", "interrupted"):
+        raise ConfigurationError(
+            f"output_dir={str(folder)!r} holds a training that was cut short after "
+            f"{len(history['seconds'])} epoch(s): resume=True continues it; to start anew, delete "
+            "the folder or take another"
+        )

@@ -38,6 +38,8 @@ __all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
 
+LARGE = 1e6
+"""Data beyond it are what a divergence is blamed on, not the learning rate."""
 CHECK_EVERY = 50
 """Losses are looked at every so many steps, so that an accelerator need not wait at each."""
 
@@ -75,6 +77,13 @@ class Trainer:
         self.batches, self.held_out = batches, held_out
         self.checkpoint, self.checkpoint_interval = checkpoint, checkpoint_interval
         self.kl_weight = getattr(model, "kl_weight", None)
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if tensor.is_inference():  # made in an inference mode, it could not be trained
+                copy = tensor.detach().clone()
+                is_parameter = isinstance(tensor, nn.Parameter)
+                torch.utils.swap_tensors(
+                    tensor, nn.Parameter(copy, tensor.requires_grad) if is_parameter else copy
+                )
         model.on_fit_start(batches.size)
         self.groups = _trainable_groups(model)
         if fabric.world_size > 1 and len(self.groups) > 1:
@@ -110,7 +119,7 @@ class Trainer:
         finally:
             # Also after an error or a second Ctrl-C: a model that can be used.
             self.restore()
-        self.fix()
+            self.fix()
         for callback in callbacks:
             callback.on_fit_end(self.model, self.history)
 
@@ -135,7 +144,7 @@ class Trainer:
             if history.stopped == "running":
                 history.stopped = "finished"
         if history.stopped == "interrupted":
-            logger.warning("interrupted in epoch %d; its best weights are kept", at.epoch)
+            logger.warning("interrupted in epoch %d; its best weights are kept", at.epoch + 1)
 
     def call(self, callbacks: Sequence[Callback]) -> None:
         """Call every callback after an epoch; any of them may end the training."""
@@ -282,12 +291,15 @@ class Trainer:
         step = self.at.step - len(rows) + row
         if step == 0 and self.held_out is None and self.good.epochs[0] == self.at.epoch - 1:
             self.good.undo()
-        where = where or f"in step {step}"
+        where = where or f"in step {step + 1}"
         self.history.stopped = "diverged"
+        largest = max(float(batch["x"].abs().max()) for batch in self.batches.in_order())
+        advice = "try a lower learning_rate or clip_grad_norm"
+        if largest > LARGE:
+            advice = f"x has values up to {largest:.3g}: scale it, for example to deviations of 1"
         raise DivergenceError(
             f"the term {self.objective.names[term]!r} became {float(rows[row, term])} {where} of "
-            f"epoch {self.at.epoch}: the model keeps its last good weights; try a lower "
-            "learning_rate or clip_grad_norm"
+            f"epoch {self.at.epoch + 1}: the model keeps its last good weights; {advice}"
         )
 
     def any_process(self, flag: bool) -> bool:
