@@ -256,7 +256,9 @@ def test_nothing_is_unpickled(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt"])
-@pytest.mark.parametrize("content", [b"", b"not data at all", b"PK\x03\x04 cut"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not data at all", b"PK\x03\x04 cut", b"\x93NUMPY\x01\x00\x03\x00(1,"]
+)
 def test_damaged_files_are_refused(tmp_path, suffix, content):
     path = tmp_path / f"d{suffix}"
     path.write_bytes(content)
@@ -284,12 +286,12 @@ def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path, suffix, sh
     if suffix == ".npz":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("x.npy", content)
-    reason = "does not fit into memory|cannot be read as NumPy arrays without pickle"
-    with pytest.raises(DataError, match=f"d{suffix} ({reason})"):
+    reason = "cannot be read as NumPy arrays without pickle"
+    with pytest.raises(DataError, match=f"d{suffix} {reason}"):
         read_data(path)
     if suffix == ".npy":
         np.save(tmp_path / "x.npy", X)
-        with pytest.raises(DataError, match=f"d{suffix} ({reason})"):
+        with pytest.raises(DataError, match=f"d{suffix} {reason}"):
             read_data(tmp_path / "x.npy", labels=path)
 
 

@@ -67,6 +67,14 @@ def test_a_form_is_json(form):
     assert Form.from_json(json.loads(json.dumps(form.to_json()))) == form
 
 
+@pytest.mark.parametrize(
+    "record", [{}, {"dtype": "load"}, {"dtype": "uint8", "shape": 3}, None, [1]]
+)
+def test_another_record_is_no_form(record):
+    with pytest.raises(DataError, match="form=.*: expected what Form.to_json describes"):
+        Form.from_json(record)
+
+
 def test_archives_are_written_in_the_form_of_the_data(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
     mask = x > 30
@@ -165,7 +173,7 @@ def test_images_of_bytes_given_as_floats_are_told_to_divide(caplog):
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         ArrayDataset.from_arrays(images / 255)
-        ArrayDataset.from_arrays(images.reshape(2, -1))  # a table may hold counts
+        ArrayDataset.from_arrays(images.reshape(2, -1).clip(0, 99))  # a table may hold counts
         ArrayDataset.from_arrays(images > 100)
         ArrayDataset.from_arrays((images > 100).astype(np.float32))
         ArrayDataset.from_arrays(images - 300)
@@ -202,6 +210,12 @@ def test_images_of_reals_that_reach_far_are_told_to_divide(caplog):
         ArrayDataset.from_arrays(np.linspace(0.5, 3, 32).reshape(2, 4, 4))
         ArrayDataset.from_arrays(np.linspace(0.5, 2000, 32).reshape(2, 4, 4))
     assert not caplog.records
+
+
+def test_images_as_vectors_of_bytes_are_told_to_divide(caplog):
+    with caplog.at_level(logging.WARNING):
+        ArrayDataset.from_arrays(np.arange(256.0).reshape(2, 128))
+    assert "x ranges from 0 to 255" in caplog.text
 
 
 def test_names_of_columns_are_kept_with_arrays_too():

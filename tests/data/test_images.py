@@ -238,7 +238,9 @@ def test_a_folder_of_images_alone_has_no_labels(tmp_path, pixels):
     np.testing.assert_allclose(data.x.numpy(), pixels / 255, rtol=1e-6)
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n cut short"])
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"\x89PNG\r\n\x1a\n cut short", b"II*\0\x08\0\0\0" + bytes(6)]
+)
 def test_unreadable_images_are_refused(folder, content):
     (folder / "dog" / "9.png").write_bytes(content)
     with pytest.raises(DataError, match=r"dog/9.png cannot be read as an image"):

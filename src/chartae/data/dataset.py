@@ -107,8 +107,8 @@ class ArrayDataset:
 
         Args:
             x: (N, *input_shape); uint8, bool, float32 or float64. Of a masked array, what is not
-                masked was observed. A DataFrame has columns of numbers or booleans; its missing
-                cells were not observed.
+                masked was observed. A DataFrame has columns of numbers or booleans, which are all
+                taken as they are; its missing cells were not observed.
             y: (N,) integers or strings; see `encode_labels` for how they become class indices. Or
                 (N, p) floats: vectors that a model takes as conditions.
             mask: bool, the shape of ``x``; True where the entry was observed.

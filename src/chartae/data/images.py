@@ -296,9 +296,9 @@ def _read_pixels(file: Path, resize: tuple[int, int] | None, color: Color | None
             if resize is not None:
                 image = image.resize((resize[1], resize[0]), Image.Resampling.BILINEAR)
             return np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # each format of Pillow's fails in its own ways
         raise DataError(f"{file} cannot be read as an image: {error}") from None
 
 
