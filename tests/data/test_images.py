@@ -230,6 +230,12 @@ def test_images_deeper_below_their_class_are_of_it(folder, pixels):
     assert read_images(folder).y.tolist() == [0, 0, 1, 1, 1]
 
 
+def test_links_to_folders_above_are_not_followed(folder):
+    (folder / "dog" / "again").symlink_to(folder / "dog", target_is_directory=True)
+    (folder / "dog" / "all").symlink_to(folder, target_is_directory=True)
+    assert len(read_images(folder)) == 4
+
+
 def test_a_folder_of_images_alone_has_no_labels(tmp_path, pixels):
     for number, image in enumerate(pixels):
         write_image(tmp_path / f"{number}.png", image)
