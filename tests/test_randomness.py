@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -73,3 +74,7 @@ def test_resolve_seed():
     for wrong in (-1, 1.5, "a", True):
         with pytest.raises(ConfigurationError, match="seed="):
             resolve_seed(wrong)
+
+
+def test_a_seed_is_its_value_whatever_its_type():
+    assert derive_seed(np.int64(7), "noise") == derive_seed(7, "noise")

@@ -2,7 +2,8 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from chartae.errors import ConfigurationError, DataError
 
 __all__ = [
+    "check_boolean",
     "check_choice",
     "check_finite",
     "check_floating",
@@ -19,6 +21,7 @@ __all__ = [
     "check_mask",
     "check_number",
     "check_shape",
+    "named_options",
 ]
 
 
@@ -32,6 +35,39 @@ def check_choice(name: str, value: object, options: Iterable[str]) -> None:
     raise ConfigurationError(
         f"{name}={value!r} is not known; expected one of {', '.join(map(repr, options))}{hint}"
     )
+
+
+def named_options(
+    kind: str, spec: object, known: Iterable[str], other: str = ""
+) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of what ``spec`` describes.
+
+    Args:
+        kind: name of the argument.
+        spec: a name, or a mapping ``{"name": ..., **options}``.
+        known: the names.
+        other: what may be given besides, for the message.
+
+    Raises:
+        ConfigurationError: for another value or an unknown name.
+
+    >>> named_options("encoder", {"name": "mlp", "hidden": [8]}, ["mlp"])
+    ('mlp', {'hidden': [8]})
+    """
+    if not isinstance(spec, (str, Mapping)):
+        raise ConfigurationError(
+            f"{kind}={spec!r}: expected a name, or a mapping {{'name': ..., **options}}{other}"
+        )
+    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = options.pop("name", None)
+    check_choice(kind, name, known)
+    return str(name), options
+
+
+def check_boolean(name: str, value: object) -> None:
+    """Raise `ConfigurationError` unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name}={value!r}: expected True or False")
 
 
 def check_integer(

@@ -16,7 +16,7 @@ def resolve_seed(seed: int | None) -> int:
     if seed is None:
         return int(torch.randint(2**31, ()))
     check_integer("seed", seed, minimum=0)
-    return seed
+    return int(seed)
 
 
 def derive_seed(seed: int, *stream: object) -> int:
@@ -29,7 +29,7 @@ def derive_seed(seed: int, *stream: object) -> int:
     >>> derive_seed(0, "order", 1) == derive_seed(0, "noise", 1)
     False
     """
-    text = repr((seed, *stream)).encode()
+    text = repr((int(seed), *stream)).encode()  # NumPy's integers are written otherwise
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
 
 

@@ -7,11 +7,12 @@ from mpmath import mp
 from scipy import integrate, special, stats
 from torch.distributions import Normal
 
+from chartae import distributions, geometry
 from chartae.distributions import (
+    PoincareNormal,
+    PoincareNormalHead,
     RiemannianNormal,
     RiemannianNormalHead,
-    WrappedNormal,
-    WrappedNormalHead,
     ball_point,
 )
 from chartae.distributions.ball import RadiusLaw, _exponential, _logarithm, _translate
@@ -37,7 +38,7 @@ def law_of(family: str, loc: torch.Tensor, c: float):
     """A wrapped normal of unequal scales, or a Riemannian one."""
     if family == "wrapped":
         scale = torch.linspace(0.4, 0.9, loc.shape[-1], dtype=loc.dtype)
-        return WrappedNormal(loc, scale, c)
+        return PoincareNormal(loc, scale, c)
     return RiemannianNormal(loc, loc.new_tensor(0.7), c)
 
 
@@ -165,7 +166,7 @@ def test_constant_is_the_published_sum_of_error_functions_where_that_holds():
 def test_wrapped_density_is_the_change_of_variables(c):
     # log N(v) - log |d exp|, the Jacobian by autograd and the volume by the metric.
     loc, metric = points(1, 3, c)[0], PoincareMetric(3, c)
-    q = WrappedNormal(loc, torch.tensor([0.3, 0.8, 1.1], dtype=torch.float64), c)
+    q = PoincareNormal(loc, torch.tensor([0.3, 0.8, 1.1], dtype=torch.float64), c)
     for seed in range(5):
         v = torch.randn(3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         z = _translate(loc, _exponential(v, c), c)
@@ -258,7 +259,7 @@ def test_gradients_of_an_expectation_against_finite_differences_of_a_quadrature(
     angle = torch.arange(128, dtype=torch.float64) * (2 * math.pi / 128)
     grid = _exponential(radius[:, None, None] * torch.stack([angle.cos(), angle.sin()], -1), c)
     area = torch.sinh(math.sqrt(c) * radius) / math.sqrt(c) * weight * (2 * math.pi / 128)
-    family_of = WrappedNormal if family == "wrapped" else RiemannianNormal
+    family_of = PoincareNormal if family == "wrapped" else RiemannianNormal
 
     def bump(z):
         return (-3.0 * (z - target).square().sum(-1)).exp()
@@ -287,7 +288,7 @@ def test_gradients_are_finite_at_the_centre_at_the_origin_and_at_the_rim(family)
             v = torch.tensor([[size, 0.0]], dtype=dtype, requires_grad=True)
             loc = ball_point(v, 1.0)
             scale = torch.ones(2 if family == "wrapped" else (), dtype=dtype, requires_grad=True)
-            q = (WrappedNormal if family == "wrapped" else RiemannianNormal)(loc, scale)
+            q = (PoincareNormal if family == "wrapped" else RiemannianNormal)(loc, scale)
             torch.manual_seed(0)
             z, log_prob = q.rsample_and_log_prob((20,))
             prior = law_of(family, torch.zeros(2, dtype=dtype), 1.0)
@@ -322,7 +323,7 @@ def test_float32_near_the_rim(family, radius):
 def test_shapes_dtypes_and_seeds(family, dtype):
     loc = ball_point(torch.randn(4, 1, 3, dtype=dtype), 0.5)
     scale = torch.rand((2, 3) if family == "wrapped" else (2,), dtype=dtype) + 0.1
-    q = (WrappedNormal if family == "wrapped" else RiemannianNormal)(loc, scale, 0.5)
+    q = (PoincareNormal if family == "wrapped" else RiemannianNormal)(loc, scale, 0.5)
     assert q.batch_shape == (4, 2)
     assert q.mean.shape == (4, 2, 3)
     for shape in ((), (2,), (2, 6)):
@@ -339,14 +340,14 @@ def test_bad_arguments_are_refused():
     loc = torch.zeros(4, 3)
     for c in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ConfigurationError, match="curvature=.*: expected a finite number"):
-            WrappedNormal(loc, torch.ones(3), c)
+            PoincareNormal(loc, torch.ones(3), c)
     with pytest.raises(ConfigurationError, match=r"scale has shape \(2,\): it does not fit"):
-        WrappedNormal(loc, torch.ones(2))
+        PoincareNormal(loc, torch.ones(2))
     with pytest.raises(ConfigurationError, match=r"scale has shape \(3,\): it does not fit"):
         RiemannianNormal(loc, torch.ones(3))
 
 
-@pytest.mark.parametrize("head_class", [WrappedNormalHead, RiemannianNormalHead])
+@pytest.mark.parametrize("head_class", [PoincareNormalHead, RiemannianNormalHead])
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e4])
 def test_heads_give_points_of_the_ball_and_finite_densities(head_class, size):
     torch.manual_seed(0)
@@ -364,3 +365,22 @@ def test_heads_give_points_of_the_ball_and_finite_densities(head_class, size):
 def test_area_of_spheres():
     for d, area in [(1, 2.0), (2, 2 * math.pi), (3, 4 * math.pi), (4, 2 * math.pi**2)]:
         assert math.exp(log_area(d)) == pytest.approx(area)
+
+
+def test_the_wrapped_normal_of_the_metric_has_the_other_base_measure():
+    # Lebesgue's measure of the coordinates, in which a unit of length is lambda = 2 at the origin.
+    torch.manual_seed(0)
+    for c in (0.5, 1.0):
+        ours = PoincareNormal(torch.zeros(2).double(), torch.tensor([0.4, 0.8]).double(), c)
+        covariance = torch.diag((ours.scale / 2).square())
+        theirs = geometry.WrappedNormal(PoincareMetric(2, c), ours.loc, covariance)
+        z = ours.sample((6,))
+        stretch = 2.0 * (2.0 / (1.0 - c * z.square().sum(-1))).log()
+        torch.testing.assert_close(
+            theirs.log_prob(z), ours.log_prob(z) + stretch, rtol=1e-4, atol=1e-4
+        )
+
+
+def test_the_names_before_still_work():
+    assert distributions.WrappedNormal is PoincareNormal
+    assert distributions.WrappedNormalHead is PoincareNormalHead

@@ -8,6 +8,7 @@ from scipy import stats
 import chartae
 from chartae.distributions import (
     CategoricalLikelihood,
+    GaussianLikelihood,
     NegativeBinomialLikelihood,
     make_likelihood,
 )
@@ -205,6 +206,37 @@ def test_samples_are_data_and_have_the_mean(spec, shape):
 
 
 @every_spec
+@pytest.mark.parametrize("size", [1.0, 20.0, 100.0])
+def test_draws_are_data_and_their_means_are_not(spec, shape, size):
+    torch.manual_seed(0)
+    likelihood = make_likelihood(spec, shape)
+    output = size * torch.randn(200, *shape)
+    drawn = likelihood.draw(output)
+    likelihood.check_data("drawn", drawn)
+    assert drawn.shape == output.shape
+    assert likelihood.discrete
+    if spec != "categorical":
+        with pytest.raises(DataError):
+            likelihood.check_data("mean", likelihood(torch.randn(200, *shape)).mean.detach())
+
+
+def test_a_table_is_discrete_if_a_column_is():
+    assert not make_likelihood(
+        {"name": "mixed", "columns": [["gaussian", 2], ["bernoulli", 1]]}, (3,)
+    ).discrete
+    assert make_likelihood(MIXED, (10,)).discrete
+
+
+@pytest.mark.parametrize("log_mean", [30.0, 45.0, 70.0])
+def test_draws_of_very_large_counts(log_mean):
+    torch.manual_seed(0)
+    drawn = NegativeBinomialLikelihood((1,)).draw(torch.full((4000, 1), log_mean)).double()
+    alpha = math.log(2.0) + 1e-4
+    assert drawn.mean().item() / math.exp(log_mean) == pytest.approx(1.0, abs=0.05)
+    assert (drawn.std() / drawn.mean()).item() == pytest.approx(alpha**0.5, abs=0.05)
+
+
+@every_spec
 @pytest.mark.parametrize("size", [100.0, -100.0])
 def test_extreme_outputs_give_finite_values_and_gradients(spec, shape, size):
     torch.manual_seed(0)
@@ -231,6 +263,75 @@ def test_a_model_of_it_trains_and_is_saved(spec, shape, tmp_path):
     twin = chartae.load(tmp_path)
     assert (twin.reconstruct(x) == model.reconstruct(x)).all()
     assert json.loads(json.dumps(model.config()["likelihood"])) == twin.config()["likelihood"]
+
+
+# --- large counts in models ---------------------------------------------------------------------
+
+
+class Recorded(torch.nn.Module):
+    """An encoder that keeps what it has seen."""
+
+    def forward(self, x):
+        self.seen = x.detach()
+        return x.flatten(1)
+
+
+def test_encoders_see_counts_as_logs_and_other_columns_as_they_are():
+    x = torch.tensor([[-0.5, 2.0, 0.3, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1e5]])
+    encoder = Recorded()
+    chartae.AE((10,), 2, encoder=encoder, likelihood=MIXED).encode(x)
+    torch.testing.assert_close(encoder.seen[:, :9], x[:, :9])
+    assert encoder.seen[0, 9].item() == pytest.approx(math.log1p(1e5))
+    chartae.AE((10,), 2, encoder=encoder, likelihood="negative_binomial").encode(x.abs().round())
+    torch.testing.assert_close(encoder.seen, x.abs().round().log1p())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["negative_binomial", {"name": "mixed", "columns": [["negative_binomial", 20]]}],
+    ids=str,
+)
+@pytest.mark.parametrize("model_class", [chartae.AE, chartae.VAE, chartae.VAMP])
+def test_counts_up_to_a_hundred_thousand_are_reconstructed(model_class, spec):
+    torch.manual_seed(0)
+    weights, z = torch.randn(2, 20), torch.randn(300, 2)
+    x = torch.poisson((4.0 + 2.5 * z @ weights).clamp(max=11.5).exp())
+    model = model_class((20,), 2, likelihood=spec)
+    chartae.fit(model, x[:200], epochs=100, seed=0, progress=False)
+    assert x.max() > 9e4
+    means = model.reconstruct(x[200:]).detach()
+    assert means.max() < 1e7
+    assert (means.log1p() - x[200:].log1p()).abs().median() < 1.0
+
+
+@pytest.mark.parametrize(
+    "spec", ["negative_binomial", "categorical", "bernoulli", "gaussian", MIXED], ids=str
+)
+def test_every_pseudo_input_is_in_the_support_and_learns(spec):
+    torch.manual_seed(0)
+    model = chartae.VAMP((10,), 2, num_pseudo_inputs=30, likelihood=spec)
+    inputs = model.pseudo_inputs()
+    likelihood = model.observation_model
+    for block, piece in likelihood._pieces(inputs) if spec == MIXED else [(likelihood, inputs)]:
+        low, high = block.support
+        assert ((piece >= low) & (piece <= high)).all()
+    (gradient,) = torch.autograd.grad(inputs.square().sum(), model.raw_pseudo_inputs)
+    assert (gradient != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, math.inf), (-math.inf, 2.0), (-1.0, 3.0), (-math.inf, math.inf)]
+)
+def test_a_likelihood_of_your_own_has_its_pseudo_inputs_in_its_support(low, high):
+    class Own(GaussianLikelihood):
+        support = (low, high)
+
+    raw = torch.linspace(-20.0, 20.0, 50).requires_grad_()
+    values = Own((50,)).squashed(raw)
+    assert (values >= low).all()
+    assert (values <= high).all()
+    (slope,) = torch.autograd.grad(values[10:40].sum(), raw)
+    assert (slope[10:40] != 0).all()
 
 
 # --- data and arguments -------------------------------------------------------------------------
@@ -269,7 +370,7 @@ def test_a_table_names_the_block_that_is_wrong():
     likelihood.check_data("x", x)
     for column, value, message in [
         (0, math.nan, r"x\[..., 0:3\] has 5 NaN"),
-        (4, 2.0, r"x\[..., 3:5\] has values in .*Bernoulli"),
+        (4, 2.0, r"x\[..., 3:5\] has values in .*'bernoulli'"),
         (6, 0.5, r"x\[..., 5:9\] has a row of sum"),
         (9, 0.5, r"x\[..., 9:10\] has 5 value\(s\) that are not whole"),
     ]:

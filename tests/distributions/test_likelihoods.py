@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -255,6 +256,31 @@ def test_samples_have_the_mean_and_stay_in_the_support(spec):
     assert (error <= tolerance).all()
 
 
+@every_likelihood
+@pytest.mark.parametrize("size", [1.0, 100.0])
+def test_draws_are_data(spec, size):
+    torch.manual_seed(0)
+    likelihood = make_likelihood(spec, (6,))
+    drawn = likelihood.draw(size * torch.randn(500, 6))
+    likelihood.check_data("drawn", drawn)
+    assert drawn.shape == (500, 6)
+    assert not drawn.requires_grad
+    assert not likelihood.discrete
+
+
+def test_a_draw_varies_as_the_likelihood_says():
+    torch.manual_seed(0)
+    drawn = make_likelihood({"name": "gaussian", "scale": 0.3}, (1,)).draw(
+        torch.full((9000, 1), 2.0)
+    )
+    assert drawn.mean().item() == pytest.approx(2.0, abs=0.02)
+    assert drawn.std().item() == pytest.approx(0.3, abs=0.02)
+    squashed = make_likelihood({"name": "gaussian", "scale": 0.3, "link": "sigmoid"}, (1,))
+    # Half of the density around a mean of 1 is beyond it.
+    share = (squashed.draw(torch.full((9000, 1), 50.0)) == 1.0).double().mean().item()
+    assert share == pytest.approx(0.5, abs=0.03)
+
+
 def test_continuous_bernoulli_samples_follow_its_density():
     for logit in (-6.0, 0.05, 3.0):
         likelihood = make_likelihood("continuous_bernoulli", (1,))
@@ -325,6 +351,36 @@ def test_a_learned_scale_finds_the_maximum_of_the_likelihood():
 
         optimizer.step(closure)
         assert likelihood.scale.item() == pytest.approx(float(best), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "chosen"),
+    [
+        ("bernoulli", "likelihood='bernoulli'"),
+        ({"name": "gaussian", "link": "sigmoid"}, "likelihood='gaussian' with link='sigmoid'"),
+        ("discretized_logistic", "likelihood='discretized_logistic'"),
+        ("negative_binomial", "likelihood='negative_binomial'"),
+    ],
+)
+def test_data_out_of_range_are_told_which_option_changes_it(spec, chosen):
+    low, high = make_likelihood(spec, (2,)).support
+    expected = re.escape(
+        f"x has values in [-2, 3]: {chosen} expects values in [{low:g}, {high:g}]; "
+        "likelihood='gaussian' with link='identity' takes any values"
+    )
+    with pytest.raises(DataError, match=f"^{expected}$"):
+        make_likelihood(spec, (2,)).check_data("x", torch.tensor([[-2.0, 3.0]]))
+    make_likelihood({"name": "gaussian", "link": "identity"}, (2,)).check_data(
+        "x", torch.tensor([[-2.0, 3.0]])
+    )
+
+
+def test_a_likelihood_of_your_own_is_named_by_its_class():
+    class Halves(Likelihood):
+        support = (0.0, 0.5)
+
+    with pytest.raises(DataError, match=r"the likelihood Halves expects values in \[0, 0.5\]"):
+        Halves((2,)).check_data("x", torch.ones(3, 2))
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,10 @@ def batch_of(model, x):
     return {"x": x} if y is None else {"x": x, "y": y}
 
 
+def has_posterior(model):
+    return isinstance(model, VariationalAutoencoder) and getattr(model, "stochastic", True)
+
+
 @pytest.fixture(params=MODELS)
 def make(request):
     """A function that builds the model under test, small and seeded."""

@@ -62,7 +62,7 @@ def test_with_the_exact_posterior_every_weight_is_the_likelihood():
 
 def test_linear_gaussian_likelihood_with_a_posterior_that_is_off(make_gaussian):
     options = {}
-    if "metric_network" in make_gaussian().specifications:
+    if "metric_network" in make_gaussian().config():
         options["metric_network"] = nn.Flatten()
     model, law = ppca(
         lambda *shape, **networks: make_gaussian(*shape, **networks, **options),

@@ -1,6 +1,8 @@
 """The RHVAE neither explodes nor collapses (docs/rhvae.md)."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -12,9 +14,10 @@ from chartae.data import digits
 from chartae.distributions import DiagonalNormal
 from chartae.errors import ConfigurationError
 from chartae.geometry import CentroidMetric, PosteriorMetric, posterior_reach, scott_temperature
-from chartae.models import RHVAE
+from chartae.models import AE, RHVAE, VAE, VQVAE
 from chartae.nn import MetricNetwork
 
+BODY = {"name": "mlp", "hidden": [16]}
 SMALL = {"encoder": {"name": "mlp", "hidden": [64]}, "decoder": {"name": "mlp", "hidden": [64]}}
 
 
@@ -118,6 +121,72 @@ def test_default_temperature_is_the_training_sets_and_is_saved(tmp_path):
     assert model.metric.temperature == float(model.fitted_temperature) > 0
     model.save_pretrained(tmp_path)
     assert chartae.load(tmp_path).metric.temperature == model.metric.temperature
+
+
+@pytest.mark.parametrize("geometry", ["learned", "posterior"])
+def test_the_metric_is_made_once_and_again_when_anything_changes(geometry, tmp_path):
+    torch.manual_seed(0)
+    x, z = torch.rand(20, 6), torch.randn(5, 2)
+    model, other = (RHVAE((6,), 2, geometry=geometry, metric_network=BODY) for _ in range(2))
+    model.on_fit_end([{"x": x}])
+    other.on_fit_end([{"x": x[:11]}])
+    model.eval()
+
+    def known():
+        """What the metric should be, made anew from what is saved."""
+        model.save_pretrained(tmp_path)
+        return chartae.load(tmp_path).metric
+
+    def cast():
+        model.double().float()
+
+    def change_in_place():
+        with torch.no_grad():
+            model.centroids.mul_(1.5)
+
+    def cast_the_metric():
+        model.metric.double()
+
+    changes = [
+        cast, change_in_place, cast_the_metric,
+        lambda: model.load_state_dict(other.state_dict()),
+        lambda: model.on_fit_end([{"x": x[:7]}]),
+        lambda: setattr(model, "regularization", 2.0),
+        lambda: (model.fitted_rho if geometry == "posterior" else model.fitted_temperature).mul_(2),
+    ]  # fmt: skip
+    for change in changes:
+        before = model.metric
+        assert model.metric is before
+        change()
+        assert model.metric is not before
+        torch.testing.assert_close(model.metric.log_volume(z), known().log_volume(z))
+    model.on_fit_start(0)
+    with pytest.raises(ConfigurationError, match="no metric yet"):
+        _ = model.metric
+
+
+def test_copies_and_pickles_have_their_own_metric():
+    torch.manual_seed(0)
+    model = RHVAE((6,), 2, metric_network=BODY)
+    model.on_fit_end([{"x": torch.rand(20, 6)}])
+    expected = model.eval().metric.log_volume(torch.zeros(1, 2))
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), copy.copy(model)):
+        assert twin.metric is not model.metric
+        torch.testing.assert_close(twin.metric.log_volume(torch.zeros(1, 2)), expected)
+    assert "_kept" not in model.state_dict()
+
+
+@pytest.mark.parametrize("model_class", [AE, VAE, VQVAE])
+def test_a_model_without_a_metric_says_where_there_is_one(model_class):
+    model = model_class((4, 4), 16)
+    assert not hasattr(model, "metric")
+    assert not hasattr(type(model), "metric")
+    assert getattr(model, "metric", None) is None
+    name = model_class.__name__
+    with pytest.raises(AttributeError, match=f"this {name} has no metric .* RHVAE .*from_model"):
+        _ = model.metric
+    with pytest.raises(AttributeError, match="no attribute 'metrics'"):
+        _ = model.metrics
 
 
 def test_a_given_temperature_is_kept():

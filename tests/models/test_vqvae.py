@@ -19,6 +19,17 @@ def codebook(model, level=0):
     return model.quantizer.layers[level].codebook
 
 
+@pytest.mark.parametrize("model_class", [VQVAE, HRQVAE])
+@pytest.mark.parametrize(
+    ("latent_dim", "grid"),
+    [(1, (1, 1)), (7, (1, 1)), (8, (2, 2)), (9, (3, 3)), (16, (4, 4)), (36, (3, 3)), (64, (4, 4))],
+)
+def test_the_default_grid_divides_any_latent(model_class, latent_dim, grid):
+    model = model_class((8, 8), latent_dim, encoder=SMALL, decoder=SMALL)
+    assert model.grid == model.config()["grid"] == grid
+    assert model.encode(torch.rand(3, 8, 8)).shape == (3, latent_dim)
+
+
 def test_each_place_gets_its_nearest_code(digits):
     model = build().eval()
     vectors = model.continuous(digits)

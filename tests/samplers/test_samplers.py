@@ -1,3 +1,4 @@
+import inspect
 import json
 import logging
 import math
@@ -8,11 +9,12 @@ from scipy import stats
 from torch import nn
 
 import chartae
+from chartae.distributions import LIKELIHOODS
 from chartae.errors import CheckpointError, ConfigurationError, DataError
 from chartae.geometry import CentroidMetric, PosteriorMetric
 from chartae.geometry.density import ManifoldDensity
 from chartae.geometry.random_walk import random_walk
-from chartae.models import AAE, AE, CVAE, HRQVAE, RHVAE, VAE, VAMP, VQVAE
+from chartae.models import AAE, AE, CVAE, HRQVAE, RHVAE, SVAE, VAE, VAMP, VQVAE, PoincareVAE
 from chartae.randomness import make_generator
 from chartae.samplers import (
     CodeSampler,
@@ -25,7 +27,9 @@ from chartae.samplers import (
     TwoStageSampler,
     VampSampler,
     VolumeSampler,
+    serving,
 )
+from chartae.samplers.learned import LearnedSampler
 
 SMALL = {"name": "mlp", "hidden": [16]}
 X = torch.rand(40, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -42,14 +46,14 @@ def conditions_of(model, n):
     return {"y": LABELS[:n] if isinstance(model.conditions, int) else VECTORS[:n].to(model.dtype)}
 
 
-def make_model(model_class, latent_dim=2, **options):
+def make_model(model_class, latent_dim=2, on=X, **options):
     torch.manual_seed(0)
     model = model_class((8, 8), latent_dim, encoder=SMALL, decoder=SMALL, **options)
     with torch.no_grad():  # spread the codes
         head = getattr(model, "posterior_head", model)
         linear = getattr(head, "linear", getattr(model, "code_head", None))
         linear.weight.mul_(8.0)
-    model.on_fit_end([{"x": X, **conditions_of(model, 40)}])
+    model.on_fit_end([{"x": on, **conditions_of(model, len(on))}])
     return model.eval()
 
 
@@ -183,6 +187,37 @@ def test_samples_are_the_decoded_latents_in_any_pieces(sampler):
         assert max(rows) == min(10, batch_size)
 
 
+def test_draws_come_from_the_likelihood_whatever_the_pieces(sampler):
+    given = conditions_of(sampler.model, 10)
+    drawn = sampler.sample(10, seed=0, draw=True, **given)
+    for batch_size in (1, 3, 100):
+        again = sampler.sample(10, seed=0, batch_size=batch_size, draw=True, **given)
+        torch.testing.assert_close(again, drawn)
+    # Around the means, with the likelihood's own scale.
+    noise = (drawn - sampler.sample(10, seed=0, **given)) / sampler.model.observation_model.scale
+    assert stats.kstest(noise.detach().flatten().numpy(), "norm").pvalue > 1e-3
+    other = sampler.sample(10, seed=1, draw=True, **given) - sampler.sample(10, seed=1, **given)
+    assert (other / sampler.model.observation_model.scale - noise).abs().mean() > 0.5
+    with pytest.raises(ConfigurationError, match="draw=1: expected True or False"):
+        sampler.sample(10, draw=1, **given)
+
+
+@pytest.mark.parametrize(
+    "likelihood", [*LIKELIHOODS, {"name": "laplace", "link": "sigmoid"}], ids=str
+)
+def test_what_is_drawn_is_data_of_the_model(likelihood):
+    if likelihood == "mixed":
+        columns = [["gaussian", 2], ["categorical", 3], ["negative_binomial", 3]]
+        likelihood = {"name": "mixed", "columns": columns}
+    torch.manual_seed(0)
+    model = VAE((8,), 2, encoder=SMALL, decoder=SMALL, likelihood=likelihood).eval()
+    state = torch.get_rng_state()
+    drawn = NormalSampler(model).sample(50, seed=0, draw=True)
+    assert (torch.get_rng_state() == state).all()
+    assert torch.isfinite(model.encode(drawn)).all()
+    assert not drawn.requires_grad
+
+
 def test_saved_and_loaded(sampler, tmp_path):
     sampler.save_pretrained(tmp_path)
     twin = chartae.load(tmp_path)
@@ -262,8 +297,10 @@ def test_an_unfitted_one_refuses(sampler):
 
 def test_a_sampler_wants_a_model():
     for sampler_class in (NormalSampler, MixtureSampler, VolumeSampler, RandomWalkSampler):
-        with pytest.raises(ConfigurationError, match="model is Linear: expected a model of chart"):
+        with pytest.raises(ConfigurationError, match="model is Linear: expected a trained model"):
             sampler_class(nn.Linear(2, 2))
+        with pytest.raises(ConfigurationError, match="model is the class VAE: expected a trained"):
+            sampler_class(VAE)
 
 
 def test_a_sampler_of_your_own_in_a_few_lines(tmp_path):
@@ -345,8 +382,7 @@ def test_an_unfitted_sampler_says_so():
     ("x", "message"),
     [
         (None, "x is NoneType: MixtureSampler.fit expects the training set"),
-        (X.numpy(), "x is ndarray: MixtureSampler.fit expects the training set"),
-        (X[:2], r"x has 2 observation\(s\): .* num_components=10 needs at least 10"),
+        (X.tolist(), "x is list: MixtureSampler.fit expects the training set"),
         (X[:, :4], r"x has shape \(40, 4, 8\): expected \(batch, 8, 8\)"),
         (X * math.nan, "x has 2560 NaN or infinite"),
         (X.double(), "x has dtype torch.float64"),
@@ -355,6 +391,30 @@ def test_an_unfitted_sampler_says_so():
 def test_mixture_sampler_refuses_bad_data(x, message):
     with pytest.raises(DataError, match=message):
         MixtureSampler(make_model(VAE)).fit(x)
+
+
+@pytest.mark.parametrize(("n", "expected"), [(2, 1), (5, 1), (12, 2), (40, 8), (200, 10)])
+def test_the_default_mixture_suits_the_number_of_observations(n, expected):
+    x = torch.rand(n, 8, 8, generator=torch.Generator().manual_seed(0))
+    sampler = MixtureSampler(make_model(VAE)).fit(x)
+    assert len(sampler.weights) == expected
+    assert torch.isfinite(sampler.sample(20, seed=0)).all()
+    if n < 10:
+        with pytest.raises(DataError, match=rf"x has {n} .* mixture of 10 .* needs at least 10"):
+            MixtureSampler(make_model(VAE), num_components=10).fit(x)
+
+
+@pytest.mark.parametrize("model_class", [VAE, AE, RHVAE, VQVAE, HRQVAE, SVAE, PoincareVAE])
+def test_every_sampler_works_on_five_observations(model_class):
+    x = torch.rand(5, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = make_model(model_class, 8, on=x)
+    quick = {**FLOW, **SHORT, **WALK, **CODES, "num_points": 4}
+    for cls in serving(model):
+        named = inspect.signature(cls).parameters.keys() | {"epochs"}
+        learns = issubclass(cls, LearnedSampler)
+        options = {n: v for n, v in quick.items() if n in named and (n != "epochs" or learns)}
+        drawn = cls(model, **options).fit(x).sample(4, seed=0)
+        assert torch.isfinite(drawn).all(), cls
 
 
 def test_one_observation_is_too_few_for_any_mixture():

@@ -153,15 +153,19 @@ def takes_arrays(
                 result = function(*bound.args, **bound.kwargs)
             kind = None
             if restores in arrays:
-                kind = as_tensor(restores, arrays[restores][:0]).dtype
+                kind = _torch_dtype(arrays[restores])
             elif arrays and (first := next(iter(arrays.values()))).dtype.kind == "f":
-                kind = as_tensor("", first[:0] if first.ndim else first).dtype
+                kind = _torch_dtype(first)
             converted: R = _to_arrays(result, kind)
             return converted
 
         return wrapper
 
     return decorate
+
+
+def _torch_dtype(array: np.ndarray[Any, Any]) -> torch.dtype:
+    return as_tensor("", np.empty(0, array.dtype)).dtype
 
 
 def _like_owner(name: str, array: np.ndarray[Any, Any], owner: object) -> Tensor:
@@ -173,6 +177,8 @@ def _like_owner(name: str, array: np.ndarray[Any, Any], owner: object) -> Tensor
         tensor = scaled(tensor, dtype if isinstance(dtype, torch.dtype) else None)
     elif tensor.is_floating_point() and isinstance(dtype, torch.dtype):
         tensor = tensor.to(dtype)
+    elif name == "y" and array.dtype.kind in "iu":  # labels, of whatever width
+        tensor = tensor.long()
     return tensor.to(device) if isinstance(device, torch.device) else tensor
 
 

@@ -2,10 +2,10 @@
 
 from chartae.distributions.aggregate import Estimator, log_aggregate
 from chartae.distributions.ball import (
+    PoincareNormal,
+    PoincareNormalHead,
     RiemannianNormal,
     RiemannianNormalHead,
-    WrappedNormal,
-    WrappedNormalHead,
     ball_point,
 )
 from chartae.distributions.bounded import ContinuousBernoulli, DiscretizedLogistic
@@ -34,6 +34,9 @@ from chartae.distributions.sphere import (
     VonMisesFisherHead,
 )
 
+# Their names before; `chartae.geometry.WrappedNormal` is another, on any metric.
+WrappedNormal, WrappedNormalHead = PoincareNormal, PoincareNormalHead
+
 __all__ = [
     "KERNELS",
     "LIKELIHOODS",
@@ -57,6 +60,8 @@ __all__ = [
     "NormalMixture",
     "Observation",
     "PlanarFlow",
+    "PoincareNormal",
+    "PoincareNormalHead",
     "RadialFlow",
     "RiemannianNormal",
     "RiemannianNormalHead",

@@ -17,19 +17,20 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Normal, constraints
+from torch.distributions import Normal
 from torch.nn.functional import softplus
 from torch.types import _size
 
 from chartae.checks import check_number
+from chartae.distributions.base import BatchDistribution
 from chartae.distributions.radial import RadialLaw, log_area, random_directions
 from chartae.errors import ConfigurationError
 
 __all__ = [
+    "PoincareNormal",
+    "PoincareNormalHead",
     "RiemannianNormal",
     "RiemannianNormalHead",
-    "WrappedNormal",
-    "WrappedNormalHead",
     "ball_point",
 ]
 
@@ -86,7 +87,7 @@ def _log_sinhc(square: Tensor) -> Tensor:
     return torch.where(near, series, x + torch.log(-torch.expm1(-2.0 * x) / (2.0 * x)))
 
 
-class BallDistribution(Distribution):
+class BallDistribution(BatchDistribution):
     """A law of the vector v in the tangent space at a centre, carried to the ball.
 
     The tangent space at the centre has the frame that the isometry from the origin brings there,
@@ -103,7 +104,8 @@ class BallDistribution(Distribution):
         ConfigurationError: for a curvature that is not above 0, or shapes that do not fit.
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    parameters: ClassVar[tuple[str, ...]] = ("loc", "scale")
+    settings: ClassVar[tuple[str, ...]] = ("curvature",)
     has_rsample = True
 
     def __init__(self, loc: Tensor, scale: Tensor, curvature: float, scale_dims: int) -> None:
@@ -149,7 +151,7 @@ class BallDistribution(Distribution):
         return _inside(z, self.curvature, self.loc.dtype), log_prob
 
 
-class WrappedNormal(BallDistribution):
+class PoincareNormal(BallDistribution):
     r"""Wrapped normal on the Poincare ball (Nagano et al., 2019; Mathieu et al., 2019).
 
     A normal vector :math:`v \sim N(0, \mathrm{diag}(\sigma^2))` at the origin, moved to the centre
@@ -159,6 +161,10 @@ class WrappedNormal(BallDistribution):
     .. math:: \log q(z) = \log N(v; 0, \mathrm{diag}(\sigma^2))
         - (d - 1) \log \frac{\sinh \sqrt c\, r}{\sqrt c\, r}
 
+    with respect to the Riemannian volume; with respect to Lebesgue's measure of the coordinates it
+    is larger by :math:`d \log \lambda_z`. `chartae.geometry.WrappedNormal`, of any metric, is with
+    respect to the latter, and its covariance is in coordinates too.
+
     Args:
         loc: centres mu, points of the ball, ``(..., d)``.
         scale: standard deviations sigma in Riemannian length, positive, broadcastable with loc.
@@ -167,7 +173,7 @@ class WrappedNormal(BallDistribution):
     Raises:
         ConfigurationError: for a curvature that is not above 0, or shapes that do not fit.
 
-    >>> q = WrappedNormal(torch.zeros(5, 2), torch.ones(5, 2))
+    >>> q = PoincareNormal(torch.zeros(5, 2), torch.ones(5, 2))
     >>> z, log_prob = q.rsample_and_log_prob((3,))
     >>> z.shape, log_prob.shape, bool((z.norm(dim=-1) < 1).all())
     (torch.Size([3, 5, 2]), torch.Size([3, 5]), True)
@@ -258,8 +264,8 @@ class RiemannianNormal(BallDistribution):
         return exponent - self.law.log_mass - log_area(v.shape[-1])
 
 
-class WrappedNormalHead(nn.Module):
-    """Linear map from features ``(batch, features)`` to a `WrappedNormal` over ``latent_dim``.
+class PoincareNormalHead(nn.Module):
+    """Linear map from features ``(batch, features)`` to a `PoincareNormal` over ``latent_dim``.
 
     The centre is the exponential map at the origin of a linear output; scales are softplus, above
     a floor of 1e-5.
@@ -272,14 +278,14 @@ class WrappedNormalHead(nn.Module):
         self.curvature = curvature
         self.linear = nn.Linear(features, 2 * latent_dim)
 
-    def forward(self, features: Tensor) -> WrappedNormal:
+    def forward(self, features: Tensor) -> PoincareNormal:
         v, raw = self.linear(features).chunk(2, dim=-1)
         loc = ball_point(v, self.curvature)
-        return WrappedNormal(loc, softplus(raw) + self.floor, self.curvature)
+        return PoincareNormal(loc, softplus(raw) + self.floor, self.curvature)
 
 
 class RiemannianNormalHead(nn.Module):
-    """Linear map to a `RiemannianNormal`: as `WrappedNormalHead`, with one scale for each x."""
+    """Linear map to a `RiemannianNormal`: as `PoincareNormalHead`, with one scale for each x."""
 
     floor = 1e-5
 

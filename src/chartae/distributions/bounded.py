@@ -5,14 +5,15 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
 from torch.nn.functional import logsigmoid, softplus
 from torch.types import _size
+
+from chartae.distributions.base import BatchDistribution
 
 __all__ = ["ContinuousBernoulli", "DiscretizedLogistic"]
 
 
-class ContinuousBernoulli(Distribution):
+class ContinuousBernoulli(BatchDistribution):
     r"""Continuous Bernoulli on [0, 1] (Loaiza-Ganem and Cunningham, 2019), by its logit l.
 
     .. math:: p(x) = \frac{l}{\tanh(l / 2)} \lambda^x (1 - \lambda)^{1 - x},
@@ -25,7 +26,7 @@ class ContinuousBernoulli(Distribution):
         logits: l, any shape.
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    parameters: ClassVar[tuple[str, ...]] = ("logits",)
     has_rsample = True
 
     def __init__(self, logits: Tensor) -> None:
@@ -63,7 +64,7 @@ class ContinuousBernoulli(Distribution):
         return torch.where(self.logits > 0, 1.0 - value, value)
 
 
-class DiscretizedLogistic(Distribution):
+class DiscretizedLogistic(BatchDistribution):
     """Logistic on [0, 1] integrated over ``levels`` bins: a probability for 8-bit images.
 
     The first and last bins take the tails, so that the probabilities sum to 1 (Salimans et al.,
@@ -75,7 +76,8 @@ class DiscretizedLogistic(Distribution):
         levels: number of values 0, 1/(levels - 1), ..., 1; at least 2.
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    parameters: ClassVar[tuple[str, ...]] = ("loc",)
+    settings: ClassVar[tuple[str, ...]] = ("scale", "levels")
     has_rsample = False
 
     def __init__(self, loc: Tensor, scale: Tensor, levels: int = 256) -> None:

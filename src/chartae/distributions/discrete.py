@@ -1,6 +1,6 @@
 """Likelihoods of categories and counts."""
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ class _Categories(OneHotCategorical):
     def log_prob(self, value: Tensor) -> Tensor:
         return (value * self.logits).sum(-1)  # torch keeps logits normalised
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(logits: {self.logits.size()})"  # torch shows nothing
+
 
 @register_likelihood("categorical")
 class CategoricalLikelihood(Likelihood):
@@ -39,6 +42,11 @@ class CategoricalLikelihood(Likelihood):
     """
 
     support = (0.0, 1.0)
+    discrete = True
+
+    def squashed(self, raw: Tensor) -> Tensor:
+        """Return numbers of any size as probabilities along the last dimension."""
+        return raw.softmax(-1)
 
     def features(self, output: Tensor) -> Distribution:
         return _Categories(logits=output, validate_args=False)
@@ -50,7 +58,7 @@ class CategoricalLikelihood(Likelihood):
         worst = float(totals.flatten()[(totals - 1.0).abs().argmax()])
         if abs(worst - 1.0) > 1e-3:
             raise DataError(
-                f"{name} has a row of sum {worst:g}: CategoricalLikelihood expects categories, "
+                f"{name} has a row of sum {worst:g}: {self.label} expects categories, "
                 "one-hot or as probabilities, along the last dimension"
             )
 
@@ -62,6 +70,12 @@ class _Counts(NegativeBinomial):
         self.dtype = log_mean.dtype
         size = 1.0 / dispersion.double()
         super().__init__(size, logits=log_mean.double() - size.log(), validate_args=False)
+
+    def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self:
+        new = type(self).__new__(type(self)) if _instance is None else _instance
+        NegativeBinomial.expand(self, batch_shape, new)
+        new.dtype = self.dtype
+        return new
 
     @property
     def mean(self) -> Tensor:
@@ -76,16 +90,20 @@ class _Counts(NegativeBinomial):
         return log_prob.to(self.dtype)
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
-        value: Tensor = NegativeBinomial.sample(self, torch.Size(sample_shape))
-        return value.to(self.dtype)
+        with torch.no_grad():
+            rate = self._gamma.sample(torch.Size(sample_shape))
+            # Torch's Poisson overflows from 2^63 on, and its noise is below rounding long before.
+            large = rate > 2.0**53
+            counts = torch.where(large, rate, torch.poisson(rate.masked_fill(large, 0.0)))
+            return counts.clamp(max=torch.finfo(self.dtype).max).to(self.dtype)
 
 
 @register_likelihood("negative_binomial")
 class NegativeBinomialLikelihood(Likelihood):
     r"""Negative binomial for counts, of mean m and variance :math:`m + \alpha m^2`.
 
-    The decoder gives log m; the dispersion :math:`\alpha` is learned. (scvi-tools calls
-    :math:`\theta = 1/\alpha` the inverse dispersion.)
+    The decoder gives log m, and the encoder sees log(1 + x). The dispersion :math:`\alpha` is
+    learned (scvi-tools calls :math:`\theta = 1/\alpha` the inverse dispersion).
 
     Args:
         input_shape: shape of one observation: counts 0, 1, 2, ... as floats.
@@ -100,6 +118,7 @@ class NegativeBinomialLikelihood(Likelihood):
     """
 
     support = (0.0, torch.inf)
+    discrete = True
     floor = 1e-4  # below, a Poisson for all purposes
     ceiling = 80.0  # of log m: e^80 is still finite in float32
 
@@ -118,6 +137,14 @@ class NegativeBinomialLikelihood(Likelihood):
         """The dispersion alpha, a scalar or of the shape of one observation."""
         return softplus(self.raw_dispersion) + self.floor
 
+    def encoder_input(self, x: Tensor) -> Tensor:
+        """Return log(1 + x): counts span orders of magnitude, and so does the mean to be read."""
+        return x.log1p()
+
+    def squashed(self, raw: Tensor) -> Tensor:
+        """Return numbers of any size as positive ones, whose log(1 + x) is a softplus."""
+        return softplus(raw).expm1()
+
     def features(self, output: Tensor) -> Distribution:
         return _Counts(output.clamp(max=self.ceiling), self.dispersion)
 
@@ -128,5 +155,5 @@ class NegativeBinomialLikelihood(Likelihood):
         if bool(fractional.any()):
             raise DataError(
                 f"{name} has {int(fractional.sum())} value(s) that are not whole numbers, such as "
-                f"{float(x[fractional][0]):g}: NegativeBinomialLikelihood expects counts"
+                f"{float(x[fractional][0]):g}: {self.label} expects counts"
             )

@@ -5,11 +5,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
 from torch.nn.functional import softplus
 from torch.types import _size
 
+from chartae.distributions.base import BatchDistribution
 from chartae.distributions.normal import DiagonalNormal
+from chartae.errors import ConfigurationError
 
 __all__ = ["AutoregressiveFlow", "FlowPosterior", "PlanarFlow", "RadialFlow"]
 
@@ -119,20 +120,20 @@ class AutoregressiveFlow(nn.Module):
         return source
 
 
-class FlowPosterior(Distribution):
+class FlowPosterior(BatchDistribution):
     r"""The law of :math:`f(z_0)`, :math:`z_0 \sim N(\mu, \sigma^2)`, f a flow.
 
     .. math:: \log q(f(z_0)) = \log q_0(z_0) - \log |\det \partial f / \partial z_0|
 
     The density is known at its own samples, which remember where they came from: no flow is ever
-    inverted.
+    inverted, and `log_prob` refuses other points.
 
     Args:
         base: the law of :math:`z_0`, over ``(..., d)``.
         flow: from z_0 to f(z_0) and the log-determinant.
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    parameters: ClassVar[tuple[str, ...]] = ("base",)
     has_rsample = True
 
     def __init__(self, base: DiagonalNormal, flow: Flow) -> None:
@@ -143,6 +144,13 @@ class FlowPosterior(Distribution):
     def mean(self) -> Tensor:
         """The image of the base's mean, ``(..., d)``: a typical latent, not the expectation."""
         return self.flow(self.base.mean)[0]
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Raise `ConfigurationError`: the density at other points would need the flow's inverse."""
+        raise ConfigurationError(
+            "the density of a FlowPosterior is known at its own samples only, not at points of "
+            "yours: take rsample_and_log_prob"
+        )
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
         """Return reparametrised samples, ``(*sample_shape, ..., d)``."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Laplace, Normal
 from torch.nn.functional import softplus
 
-from chartae.checks import check_choice, check_finite, check_integer, check_number
+from chartae.checks import check_choice, check_finite, check_integer, check_number, named_options
 from chartae.distributions.bounded import ContinuousBernoulli, DiscretizedLogistic
 from chartae.errors import ConfigurationError, DataError
 
@@ -61,17 +61,29 @@ class Likelihood(nn.Module):
     """Base of all likelihoods: calling one with a decoder's output gives an `Observation`.
 
     A subclass defines `features`, the distribution of each feature by itself. It owns the size of
-    the decoder's output (`output_shape`) and the range of the data it can explain (`support`).
+    the decoder's output (`output_shape`), the range of the data it can explain (`support`) and the
+    scale on which the encoder sees them (`encoder_input`).
 
     Args:
         input_shape: shape of one observation.
     """
 
     support: tuple[float, float] = (-math.inf, math.inf)
+    discrete: bool = False
+    """Whether a mean is no possible observation: counts, categories."""
+    details: str = ""
+    """What messages add to the likelihood's name."""
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.input_shape = tuple(input_shape)
+
+    @property
+    def label(self) -> str:
+        """What one writes to choose this likelihood, for messages."""
+        names = [name for name, kind in LIKELIHOODS.items() if kind is type(self)]
+        chosen = f"likelihood={names[0]!r}" if names else f"the likelihood {type(self).__name__}"
+        return chosen + self.details
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -87,6 +99,30 @@ class Likelihood(nn.Module):
         dims = len(self.input_shape) - len(distribution.event_shape)
         return Observation(distribution, dims, validate_args=False)
 
+    def encoder_input(self, x: Tensor) -> Tensor:
+        """Return x on the scale on which networks see it; as it is, unless said otherwise."""
+        return x
+
+    def squashed(self, raw: Tensor) -> Tensor:
+        """Return numbers of any size as values in the support, smoothly: pseudo-inputs, say."""
+        low, high = self.support
+        if math.isinf(low) and math.isinf(high):
+            return raw
+        if math.isinf(high):
+            return low + softplus(raw)
+        if math.isinf(low):
+            return high - softplus(raw)
+        return low + (high - low) * raw.sigmoid()
+
+    def draw(self, output: Tensor) -> Tensor:
+        """Return a draw of x given the decoder's output, from torch's global generators.
+
+        Draws are data: `check_data` accepts them. Where the density reaches beyond the support (a
+        Gaussian with a sigmoid link), draws beyond are put at its ends.
+        """
+        drawn: Tensor = self(output).sample()
+        return drawn.clamp(*self.support)
+
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` if ``x`` is not finite or leaves the likelihood's support."""
         check_finite(name, x)
@@ -94,8 +130,8 @@ class Likelihood(nn.Module):
         least, most = x.aminmax()
         if least < low or most > high:
             raise DataError(
-                f"{name} has values in [{least:g}, {most:g}]: the likelihood "
-                f"{type(self).__name__} expects values in [{low:g}, {high:g}]"
+                f"{name} has values in [{least:g}, {most:g}]: {self.label} expects values in "
+                f"[{low:g}, {high:g}]; likelihood='gaussian' with link='identity' takes any values"
             )
 
 
@@ -167,6 +203,7 @@ class ScaledLikelihood(Likelihood):
         self.link = link
         if link == "sigmoid":
             self.support = (0.0, 1.0)
+            self.details = " with link='sigmoid'"
         if isinstance(scale, str):
             check_choice("scale", scale, ("learned", "per_feature"))
             shape = self.input_shape if scale == "per_feature" else ()
@@ -226,6 +263,7 @@ class DiscretizedLogisticLikelihood(ScaledLikelihood):
         check_integer("levels", levels, minimum=2)
         super().__init__(input_shape, scale, link="sigmoid")
         self.levels = levels
+        self.details = ""  # its link is no choice
 
     def features(self, output: Tensor) -> Distribution:
         return DiscretizedLogistic(self.location(output), self.scale, self.levels)
@@ -248,10 +286,8 @@ def make_likelihood(
                 f"likelihood is for data of shape {spec.input_shape}: expected {input_shape}"
             )
         return spec
-    options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = options.pop("name", None)
-    check_choice("likelihood", name, LIKELIHOODS)
+    name, options = named_options("likelihood", spec, LIKELIHOODS, ", or a Likelihood")
     try:
-        return LIKELIHOODS[str(name)](tuple(input_shape), **options)
+        return LIKELIHOODS[name](tuple(input_shape), **options)
     except TypeError as error:
         raise ConfigurationError(f"likelihood={spec!r}: {error}") from error

@@ -1,15 +1,15 @@
 """The likelihood of a table whose columns are of several kinds."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from chartae.checks import check_integer
+from chartae.distributions.base import BatchDistribution
 from chartae.distributions.likelihoods import (
     Likelihood,
     Observation,
@@ -23,16 +23,22 @@ __all__ = ["MixedLikelihood"]
 Columns = Sequence[Sequence[Any] | Mapping[str, Any]]
 
 
-class _Blocks(Distribution):
+class _Blocks(BatchDistribution):
     """Independent observations, side by side."""
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    settings: ClassVar[tuple[str, ...]] = ("blocks",)
 
     def __init__(self, blocks: Sequence[Observation]) -> None:
         self.blocks = blocks
         self.widths = [block.event_shape[0] for block in blocks]
         event_shape = torch.Size([sum(self.widths)])
         super().__init__(blocks[0].batch_shape, event_shape, validate_args=False)
+
+    def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self:
+        new = super().expand(batch_shape, _instance)
+        blocks: Sequence[Any] = self.blocks
+        new.blocks = [block.expand(batch_shape) for block in blocks]
+        return new
 
     @property
     def mean(self) -> Tensor:
@@ -85,18 +91,36 @@ class MixedLikelihood(Likelihood):
                 f"columns has blocks of {self.widths}, {sum(self.widths)} in all: expected those "
                 f"of input_shape={self.input_shape}"
             )
-        self.blocks = nn.ModuleList(make_likelihood(spec, (width,)) for width, spec in blocks)
+        made = [make_likelihood(spec, (width,)) for width, spec in blocks]
+        self.blocks = nn.ModuleList(made)
+        self.discrete = any(block.discrete for block in made)
+
+    def _pieces(self, values: Tensor) -> Iterator[tuple[Likelihood, Tensor]]:
+        """Return each block with its columns."""
+        blocks = cast(Iterable[Likelihood], self.blocks)
+        return zip(blocks, values.split(self.widths, -1), strict=True)
 
     def forward(self, output: Tensor) -> Observation:
-        pieces = zip(self.blocks, output.split(self.widths, -1), strict=True)
-        return _Row(_Blocks([block(piece) for block, piece in pieces]), 0, validate_args=False)
+        blocks = [block(piece) for block, piece in self._pieces(output)]
+        return _Row(_Blocks(blocks), 0, validate_args=False)
+
+    def encoder_input(self, x: Tensor) -> Tensor:
+        """Return x with each block on the scale of its own likelihood."""
+        return torch.cat([block.encoder_input(piece) for block, piece in self._pieces(x)], -1)
+
+    def squashed(self, raw: Tensor) -> Tensor:
+        """Return numbers of any size with each block in its own support."""
+        return torch.cat([block.squashed(piece) for block, piece in self._pieces(raw)], -1)
+
+    def draw(self, output: Tensor) -> Tensor:
+        """Return a draw of x, each block as its own likelihood draws it."""
+        return torch.cat([block.draw(piece) for block, piece in self._pieces(output)], -1)
 
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` unless each block's data are in its own support."""
-        ends = accumulate(self.widths, initial=0)
-        blocks = cast(Iterable[Likelihood], self.blocks)
-        for block, (start, end) in zip(blocks, pairwise(ends), strict=True):
-            block.check_data(f"{name}[..., {start}:{end}]", x[..., start:end])
+        ends = pairwise(accumulate(self.widths, initial=0))
+        for (block, piece), (start, end) in zip(self._pieces(x), ends, strict=True):
+            block.check_data(f"{name}[..., {start}:{end}]", piece)
 
 
 def _read(block: Sequence[Any] | Mapping[str, Any]) -> tuple[int, dict[str, Any]]:

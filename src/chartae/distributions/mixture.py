@@ -5,15 +5,15 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
 from torch.types import _size
 
+from chartae.distributions.base import BatchDistribution
 from chartae.errors import ConfigurationError
 
 __all__ = ["NormalMixture"]
 
 
-class NormalMixture(Distribution):
+class NormalMixture(BatchDistribution):
     r"""Mixture of K diagonal normals over R^d, in equal shares.
 
     .. math:: p(z) = \frac1K \sum_{k=1}^K N(z; \mu_k, \mathrm{diag}(\sigma_k^2))
@@ -35,7 +35,7 @@ class NormalMixture(Distribution):
     (torch.Size([5, 1]), tensor(1.9947))
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    settings: ClassVar[tuple[str, ...]] = ("loc", "scale")
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         if loc.dim() != 2 or not len(loc):
@@ -51,12 +51,13 @@ class NormalMixture(Distribution):
     @property
     def mean(self) -> Tensor:
         """The mean of the mixture, ``(d,)``."""
-        return self.loc.mean(0)
+        return self.loc.mean(0).expand(self.batch_shape + self.event_shape)
 
     @property
     def variance(self) -> Tensor:
         """The variance of each coordinate, ``(d,)``: that within components and among them."""
-        return self.scale.square().mean(0) + self.loc.var(0, correction=0)
+        variance = self.scale.square().mean(0) + self.loc.var(0, correction=0)
+        return variance.expand(self.batch_shape + self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density at ``value``, ``(..., d)``: ``(...)``."""
@@ -71,10 +72,12 @@ class NormalMixture(Distribution):
         bias = -(0.5 * loc.square() * precision + scale.log()).sum(-1)
         bias = bias - 0.5 * dim * math.log(2.0 * math.pi) - math.log(num_components)
         log_joint = torch.cat([z.square(), z], -1) @ weights.mT + bias
-        return log_joint.logsumexp(-1).to(self.loc.dtype)
+        log_prob = log_joint.logsumexp(-1).to(self.loc.dtype)
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     @torch.no_grad()
     def sample(self, sample_shape: _size = ()) -> Tensor:
         """Return draws ``(*sample_shape, d)``."""
-        component = torch.randint(len(self.loc), tuple(sample_shape), device=self.loc.device)
+        shape = (*sample_shape, *self.batch_shape)
+        component = torch.randint(len(self.loc), shape, device=self.loc.device)
         return torch.normal(self.loc[component], self.scale[component])

@@ -1,9 +1,12 @@
 """The diagonal normal, default posterior and prior."""
 
+from typing import Any, Self
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, register_kl
 from torch.nn.functional import softplus
+from torch.types import _size
 
 __all__ = ["DiagonalNormal", "DiagonalNormalHead", "StandardNormal"]
 
@@ -23,6 +26,13 @@ class DiagonalNormal(Independent[Normal]):
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         super().__init__(Normal(loc, scale, validate_args=False), 1, validate_args=False)
+
+    def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self:
+        """Return the distribution with its parameters expanded to a larger batch, not copied."""
+        new = type(self).__new__(type(self)) if _instance is None else _instance
+        expand: Any = super().expand
+        expand(batch_shape, new)
+        return new
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density at ``value``, ``(..., d)``: ``(...)``."""

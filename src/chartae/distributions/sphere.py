@@ -5,10 +5,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions import register_kl
 from torch.nn.functional import normalize, softplus
 from torch.types import _size
 
+from chartae.distributions.base import BatchDistribution
 from chartae.distributions.radial import RadialLaw, log_area, random_directions
 from chartae.errors import ConfigurationError
 
@@ -41,7 +42,7 @@ class AngleLaw(RadialLaw):
         return -2.0 * self.concentration * (0.5 * r).sin().square()
 
 
-class VonMisesFisher(Distribution):
+class VonMisesFisher(BatchDistribution):
     r"""Von Mises-Fisher distribution on the sphere :math:`S^{d-1}` of R^d, for any d >= 2.
 
     .. math:: q(z) = C_d(\kappa) e^{\kappa \mu^T z}, \quad
@@ -66,7 +67,7 @@ class VonMisesFisher(Distribution):
     (torch.Size([5, 3, 3]), torch.Size([5, 3]))
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    parameters: ClassVar[tuple[str, ...]] = ("loc", "concentration")
     has_rsample = True
 
     def __init__(self, loc: Tensor, concentration: Tensor) -> None:
@@ -131,7 +132,7 @@ def _orthogonal(v: Tensor, direction: Tensor) -> Tensor:
     return v - (v * direction).sum(-1, keepdim=True) * direction
 
 
-class HypersphericalUniform(Distribution):
+class HypersphericalUniform(BatchDistribution):
     """Uniform distribution on the unit sphere of R^d; its density is one over the area.
 
     Args:
@@ -142,7 +143,7 @@ class HypersphericalUniform(Distribution):
     True
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    parameters: ClassVar[tuple[str, ...]] = ("zeros",)
     has_rsample = True
 
     def __init__(self, zeros: Tensor) -> None:
@@ -156,20 +157,21 @@ class HypersphericalUniform(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density at ``value``, ``(..., d)`` on the sphere: ``(...)``."""
-        return value.new_full(value.shape[:-1], -log_area(len(self.zeros)))
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        return value.new_full(shape, -log_area(self.event_shape[0]))
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
-        shape = (*sample_shape, len(self.zeros))
+        shape = (*sample_shape, *self.zeros.shape)
         return random_directions(shape, self.zeros.device).to(self.zeros.dtype)
 
     def entropy(self) -> Tensor:
         """Return the log area of the sphere."""
-        return self.zeros.new_tensor(log_area(len(self.zeros)))
+        return self.zeros.new_full(self.batch_shape, log_area(self.event_shape[0]))
 
 
 def _kl_to_uniform(q: VonMisesFisher, p: HypersphericalUniform) -> Tensor:
     # In float64 to the end: at small kappa two large numbers all but cancel.
-    return (log_area(len(p.zeros)) - q._entropy()).to(q.loc.dtype)
+    return (log_area(p.event_shape[0]) - q._entropy()).to(q.loc.dtype)
 
 
 register_kl(VonMisesFisher, HypersphericalUniform)(_kl_to_uniform)

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_number
+from chartae.checks import check_boolean, check_number
 from chartae.errors import ConfigurationError
 from chartae.models.adversarial import discriminator_loss, maker_loss
 from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
@@ -45,9 +45,9 @@ class AAE(VariationalAutoencoder):
         **networks: Unpack[Networks],
     ) -> None:
         check_number("weight", weight, minimum=0.0)
+        check_boolean("stochastic", stochastic)
         super().__init__(input_shape, latent_dim, **networks)
         self.weight, self.stochastic = weight, stochastic
-        self.specifications["discriminator"] = discriminator
         self.discriminator = Discriminator(discriminator, (latent_dim,))
         # How well latents deceive depends on the discriminator, which changes.
         self.monitored = "reconstruction"

@@ -4,7 +4,6 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import torch
@@ -19,6 +18,7 @@ from chartae.checks import (
     check_mask,
     check_shape,
 )
+from chartae.data.arrays import takes_arrays
 from chartae.distributions import (
     DiagonalNormalHead,
     Likelihood,
@@ -27,8 +27,9 @@ from chartae.distributions import (
     make_likelihood,
 )
 from chartae.errors import ConfigurationError, DataError
+from chartae.models.configured import Configured
 from chartae.nn import NetworkSpec, build_decoder, build_encoder, output_features
-from chartae.persistence import register, save
+from chartae.randomness import seeded
 
 __all__ = ["Autoencoder", "Extra", "Losses", "Networks", "VariationalAutoencoder"]
 
@@ -67,11 +68,14 @@ class Networks(TypedDict, total=False):
     conditions: Conditions
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Configured):
     """Base of all models: an encoder, a decoder, a likelihood, and an objective.
 
     A subclass says what is new in it: `loss`, and what it needs for it. Its constructor's
-    arguments are its configuration: each is kept as an attribute of the same name.
+    arguments are its configuration (`Configured`).
+
+    What users call takes tensors, or NumPy arrays: arrays give arrays of their dtype, without
+    gradients. Arrays of uint8 and bool are brought to [0, 1].
 
     Args:
         input_shape: shape of one observation: ``(D,)``, ``(H, W)``, ``(C, H, W)`` or
@@ -95,12 +99,6 @@ class Autoencoder(nn.Module):
         ConfigurationError: for an unknown name or a value out of range.
     """
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        register(cls)
-
-    fitted_buffers: ClassVar[tuple[str, ...]] = ()
-    """Names of the buffers whose shape is known only after training."""
     latent_space: ClassVar[LatentSpace] = "euclidean"
     """What latents are: vectors, points of the unit sphere or of a ball, or vectors of a codebook,
     side by side."""
@@ -121,7 +119,7 @@ class Autoencoder(nn.Module):
         conditions: Conditions = None,
     ) -> None:
         super().__init__()
-        if not isinstance(input_shape, Iterable) or not input_shape:
+        if not isinstance(input_shape, Sequence) or not input_shape:
             raise ConfigurationError(
                 f"input_shape={input_shape!r}: expected a tuple of one dimension or more"
             )
@@ -129,11 +127,6 @@ class Autoencoder(nn.Module):
             check_integer("input_shape", size, minimum=1)
         check_integer("latent_dim", latent_dim, minimum=1)
         self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
-        self.specifications: dict[str, Any] = {
-            "encoder": encoder,
-            "decoder": decoder,
-            "likelihood": likelihood,
-        }
         self.conditions, self.condition_dim = _check_conditions_argument(conditions)
         self.encoder = build_encoder(encoder, self.input_shape)
         self.observation_model = make_likelihood(likelihood, self.input_shape)
@@ -166,7 +159,7 @@ class Autoencoder(nn.Module):
 
     def features(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return what the encoder makes of x and its conditions, ``(batch, num_features)``."""
-        features: Tensor = self.encoder(x)
+        features = self._output(self.encoder, self.observation_model.encoder_input(x))
         features = features.reshape(len(x), -1)
         if self.conditioning is not None:
             features = self.conditioning(torch.cat([features, self.condition(y)], -1))
@@ -190,6 +183,20 @@ class Autoencoder(nn.Module):
             return y
         return one_hot(y, self.conditions).to(self.dtype)
 
+    @staticmethod
+    def _output(network: nn.Module, inputs: Tensor) -> Tensor:
+        try:
+            output: Tensor = network(inputs)
+        except ValueError as error:
+            if len(inputs) != 1 or "more than 1 value per channel" not in str(error):
+                raise
+            raise DataError(
+                "a batch of one observation: the batch normalisation of your networks expects at "
+                "least 2 in training; call model.eval() first, or train with a batch_size that "
+                "leaves no batch of one"
+            ) from None
+        return output
+
     def optimization_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters that each objective of `loss` trains, by the objective's name."""
         groups = {name: list(getattr(self, name).parameters()) for name in self.opponents}
@@ -212,6 +219,7 @@ class Autoencoder(nn.Module):
 
     # --- what users call ----------------------------------------------------------------------
 
+    @takes_arrays("x", "y")
     def encode(self, x: Tensor, y: Extra = None, *, batch_size: int | None = None) -> Tensor:
         """Return the embedding of x, without randomness: ``(batch, latent_dim)``.
 
@@ -224,10 +232,10 @@ class Autoencoder(nn.Module):
             DataError: if x has another shape or dtype than the model, or is not finite; if the
                 conditions are missing, not asked for, or of another kind.
         """
-        self.check_data("x", x)
-        self.check_conditions("y", y, len(x))
+        self.check_call("x", x, y)
         return _in_pieces(self.embed, x, y, batch_size)
 
+    @takes_arrays("z", "y")
     def decode(self, z: Tensor, y: Extra = None, *, batch_size: int | None = None) -> Tensor:
         """Return the likelihood's mean, in the range of the data: ``(batch, *input_shape)``.
 
@@ -240,24 +248,60 @@ class Autoencoder(nn.Module):
             DataError: if z has another shape or dtype than the model, or is not finite, or not a
                 point of the model's latent space; if the conditions do not fit.
         """
-        self.check_latents("z", z)
-        self.check_conditions("y", y, len(z))
+        self.check_call("z", z, y)
         return _in_pieces(lambda z, y: self.likelihood(z, y).mean, z, y, batch_size)
 
+    @takes_arrays("z", "y")
+    @torch.no_grad()
+    def draw(
+        self, z: Tensor, y: Extra = None, *, seed: int, batch_size: int | None = None
+    ) -> Tensor:
+        """Return a draw from p(x|z, y) for each latent, ``(batch, *input_shape)``: data again.
+
+        Args:
+            z: ``(batch, latent_dim)``.
+            y: their conditions, for a model that has them.
+            seed: the same seed gives the same draws on one kind of device.
+            batch_size: latents decoded at once; it does not change the result.
+
+        Raises:
+            DataError: as `decode`.
+        """
+        self.check_call("z", z, y)
+        output = _in_pieces(self.decoder_output, z, y, batch_size)
+        with seeded(seed, "observations", device=output.device):
+            return self.observation_model.draw(output)
+
+    @takes_arrays("x", "y", restores="x")
     def reconstruct(self, x: Tensor, y: Extra = None) -> Tensor:
-        """Return the decoded embedding of x, ``(batch, *input_shape)``."""
+        """Return the decoded embedding of x, ``(batch, *input_shape)``.
+
+        An array of uint8 or bool gives one of its own dtype.
+        """
         return self.decode(self.encode(x, y), y)
 
     def likelihood(self, z: Tensor, y: Extra = None) -> Observation:
         """Return p(x|z, y) for z ``(..., batch, latent_dim)``; its ``log_prob`` takes a mask."""
+        observation: Observation = self.observation_model(self.decoder_output(z, y))
+        return observation
+
+    def decoder_output(self, z: Tensor, y: Extra = None) -> Tensor:
+        """Return the likelihood's parameters for z ``(..., batch, latent_dim)``."""
         inputs = z
         if self.condition_dim:
             condition = self.condition(y).expand(*z.shape[:-1], -1)
             inputs = torch.cat([z, condition], -1)
-        output = self.decoder(inputs.reshape(-1, inputs.shape[-1]))
-        shape = (*z.shape[:-1], *self.observation_model.output_shape)
-        observation: Observation = self.observation_model(output.reshape(shape))
-        return observation
+        output = self._output(self.decoder, inputs.reshape(-1, inputs.shape[-1]))
+        return output.reshape(*z.shape[:-1], *self.observation_model.output_shape)
+
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        if name == "metric":
+            raise AttributeError(
+                f"this {type(self).__name__} has no metric of its own, as an RHVAE has: "
+                "chartae.geometry.PosteriorMetric.from_model(model, x) makes one of Gaussian "
+                "posteriors, and PullbackMetric(decoder) one of a decoder"
+            )
+        return super().__getattr__(name)
 
     # --- data and configuration ---------------------------------------------------------------
 
@@ -276,7 +320,7 @@ class Autoencoder(nn.Module):
         self._check_tensor(name, x, ("batch", *self.input_shape))
         if len(x) == 0:
             raise DataError(f"{name} is empty: expected at least one observation")
-        self.observation_model.check_data(name, x)
+        self.observation_model.check_data(name, x.detach())
 
     def check_latents(self, name: str, z: Tensor) -> None:
         """Raise `DataError` unless z is ``(batch, latent_dim)``, of the model's dtype, finite."""
@@ -291,12 +335,41 @@ class Autoencoder(nn.Module):
                 given = f"{name} is missing" if y is None else f"{name} is given"
                 raise DataError(f"{given}: this {type(self).__name__} {wanted} (conditions)")
         elif isinstance(self.conditions, int):
+            if isinstance(y, Tensor) and y.shape == (count, self.conditions):
+                raise DataError(
+                    f"{name} has shape {tuple(y.shape)}: expected labels, ({count},); of one-hot "
+                    f"rows take {name}.argmax(1)"
+                )
             check_labels(name, y, count, self.conditions)
         else:
             self._check_tensor(name, y, (count, *self.conditions))
             check_finite(name, y)
 
+    def check_call(
+        self, name: Literal["x", "z"], value: Tensor, y: Extra = None, mask: Extra = None
+    ) -> None:
+        """Raise `DataError` unless data or latents, their conditions and mask are as they should.
+
+        They are on the model's device, too, where the checks of each alone do not ask for that.
+        """
+        for what, given in ((name, value), ("y", y), ("mask", mask)):
+            _check_dense(what, given)
+            if isinstance(given, Tensor) and given.device != self.device:
+                raise DataError(
+                    f"{what} is on {given.device}: the model is on {self.device}; move one of them"
+                )
+        check = self.check_data if name == "x" else self.check_latents
+        check(name, value)
+        self.check_conditions("y", y, len(value))
+        if mask is not None:
+            check_mask("mask", mask, value.shape)
+
     def _check_tensor(self, name: str, value: Tensor, shape: Sequence[int | str]) -> None:
+        if not isinstance(value, Tensor):
+            raise DataError(
+                f"{name} is {type(value).__name__}: expected a torch.Tensor or a NumPy array"
+            )
+        _check_dense(name, value)
         check_floating(name, value)
         check_shape(name, value, shape)
         if value.dtype != self.dtype:
@@ -313,27 +386,6 @@ class Autoencoder(nn.Module):
         optional = {n for n, p in parameters.items() if p.default is not inspect.Parameter.empty}
         unasked = {"y"} if self.conditions is None else set()
         return set(parameters) - (optional & unasked)
-
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, from which the model can be built again."""
-        names: dict[str, None] = {}
-        for cls in type(self).__mro__:
-            parameters = inspect.signature(cls).parameters
-            others = [p for p in parameters.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-            names |= {n: None for n, p in parameters.items() if p not in others}
-            if others and others[-1].annotation == Unpack[Networks]:
-                names |= dict.fromkeys(Networks.__annotations__)
-            elif others:
-                continue  # they are those of the class above
-            break
-        return {
-            name: self.specifications[name] if name in self.specifications else getattr(self, name)
-            for name in names
-        }
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors``; `chartae.load` reads them back."""
-        save(self, folder)
 
 
 class VariationalAutoencoder(Autoencoder):
@@ -398,6 +450,7 @@ class VariationalAutoencoder(Autoencoder):
         reconstruction, kl = -fit.mean(), -divergence.mean()
         return Losses.of(reconstruction + self.kl_weight * kl, reconstruction=reconstruction, kl=kl)
 
+    @takes_arrays("x", "y", "mask")
     def elbo(
         self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
     ) -> Tensor:
@@ -405,13 +458,11 @@ class VariationalAutoencoder(Autoencoder):
 
         Args and errors as in `log_likelihood`.
         """
-        self.check_data("x", x)
-        self.check_conditions("y", y, len(x))
-        if mask is not None:
-            check_mask("mask", mask, x.shape)
+        self.check_call("x", x, y, mask)
         check_integer("num_samples", num_samples, minimum=1)
-        return self.log_weights(x, num_samples, y=y, mask=mask).mean(0)
+        return self.log_weights(x, int(num_samples), y=y, mask=mask).mean(0)
 
+    @takes_arrays("x", "y", "mask")
     @torch.no_grad()
     def log_likelihood(
         self,
@@ -439,14 +490,12 @@ class VariationalAutoencoder(Autoencoder):
             DataError: if x or the mask has another shape or dtype than the model, or x is not
                 finite or out of the likelihood's range; if the conditions do not fit.
         """
-        self.check_data("x", x)
-        self.check_conditions("y", y, len(x))
-        if mask is not None:
-            check_mask("mask", mask, x.shape)
+        self.check_call("x", x, y, mask)
         check_integer("num_samples", num_samples, minimum=1)
         if max_batch is None:
             max_batch = max(1, 2**21 // max(1024, math.prod(self.input_shape)))
         check_integer("max_batch", max_batch, minimum=1)
+        num_samples, max_batch = int(num_samples), int(max_batch)
         samples = min(num_samples, max_batch)
         points = max_batch // samples
         total = x.new_full((len(x),), -math.inf)
@@ -459,6 +508,11 @@ class VariationalAutoencoder(Autoencoder):
                 log_weights = self.log_weights(x[rows], count, **extras)
                 total[rows] = torch.logaddexp(total[rows], log_weights.logsumexp(0))
         return total - math.log(num_samples)
+
+
+def _check_dense(name: str, value: object) -> None:
+    if isinstance(value, Tensor) and value.layout is not torch.strided:
+        raise DataError(f"{name} is a sparse tensor: expected a dense one, {name}.to_dense()")
 
 
 def _check_conditions_argument(conditions: Conditions) -> tuple[Conditions, int]:
@@ -485,6 +539,6 @@ def _in_pieces(
     if batch_size is None:
         return function(inputs, y)
     check_integer("batch_size", batch_size, minimum=1)
-    pieces = inputs.split(batch_size)
-    conditions = [None] * len(pieces) if y is None else y.split(batch_size)
+    pieces = inputs.split(int(batch_size))
+    conditions = [None] * len(pieces) if y is None else y.split(int(batch_size))
     return torch.cat([function(*pair) for pair in zip(pieces, conditions, strict=True)])

@@ -90,7 +90,6 @@ class MSSSIMVAE(DistanceVAE):
         check_number("weight", weight, above=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.weight = weight
-        self.specifications["distance"] = distance
         self.measure = make_distance(distance, self.input_shape)
 
     def distance(self, x: Tensor, mean: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from chartae.checks import check_integer, check_number
 from chartae.models.base import Extra, Networks, VariationalAutoencoder
+from chartae.models.gradients import gradients
 
 __all__ = ["HVAE"]
 
@@ -66,7 +67,7 @@ class HVAE(VariationalAutoencoder):
         Both are differentiable where gradients are enabled, and the decoder runs once for the two.
         """
         differentiable = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with gradients(x, z, y, mask) as (x, z, y, mask):
             z = z if z.requires_grad else z.detach().requires_grad_()
             fit = self.likelihood(z, y).log_prob(x, mask)
             log_joint = fit + self.prior(y).log_prob(z)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from chartae.checks import check_choice, check_number
 from chartae.distributions import (
+    PoincareNormal,
+    PoincareNormalHead,
     RiemannianNormal,
     RiemannianNormalHead,
-    WrappedNormal,
-    WrappedNormalHead,
 )
 from chartae.errors import DataError
 from chartae.models.base import Extra, LatentSpace, Networks, VariationalAutoencoder
@@ -63,10 +63,9 @@ class PoincareVAE(VariationalAutoencoder):
         check_number("curvature", curvature, above=0.0)
         check_choice("posterior", posterior, ("wrapped", "riemannian"))
         super().__init__(input_shape, latent_dim, **networks)
-        self.curvature, self.family = curvature, posterior
-        self.specifications["posterior"] = posterior  # the attribute's name is the method's
-        head = WrappedNormalHead if posterior == "wrapped" else RiemannianNormalHead
-        self.posterior_head = head(self.num_features, latent_dim, curvature)
+        self.curvature, self.family = float(curvature), posterior
+        head = PoincareNormalHead if posterior == "wrapped" else RiemannianNormalHead
+        self.posterior_head = head(self.num_features, latent_dim, self.curvature)
         # Where the prior lies, in units of the ball's own length 1 / sqrt(c).
         depth = math.sqrt(latent_dim * curvature)
         if posterior == "riemannian":
@@ -82,7 +81,7 @@ class PoincareVAE(VariationalAutoencoder):
         """Return the posterior's family at the origin with scale 1, whatever the conditions."""
         origin = self.get_buffer("origin")
         if self.family == "wrapped":
-            return WrappedNormal(origin, torch.ones_like(origin), self.curvature)
+            return PoincareNormal(origin, torch.ones_like(origin), self.curvature)
         return RiemannianNormal(origin, origin.new_ones(()), self.curvature)
 
     def check_latents(self, name: str, z: Tensor) -> None:

@@ -9,6 +9,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from chartae.checks import check_choice, check_number
 from chartae.models.ae import AE
 from chartae.models.base import Extra, Losses, Networks
+from chartae.models.gradients import gradients
 
 __all__ = ["RAE"]
 
@@ -75,7 +76,7 @@ class RAE(AE):
         if self.regularization == "l2":
             return torch.stack([p.square().sum() for p in self.decoder.parameters()]).sum()
         differentiable = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with gradients(z, y) as (z, y):
             z = z if z.requires_grad else z.detach().requires_grad_()
             mean = self.likelihood(z, y).mean
             # E |J^T v|^2 over v ~ N(0, I) is the squared norm of J.

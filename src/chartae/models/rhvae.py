@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import ClassVar, Literal, Unpack, get_args
+from typing import Any, ClassVar, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor
@@ -115,7 +115,7 @@ class RHVAE(HVAE):
         )
         self.geometry, self.temperature, self.rho = geometry, temperature, rho
         self.regularization, self.fixed_point_steps = regularization, fixed_point_steps
-        self.specifications["metric_network"] = metric_network
+        self._kept: tuple[object, CentroidMetric | PosteriorMetric] | None = None
         self.metric_network = None
         if geometry == "learned":
             self.metric_network = MetricNetwork(metric_network, self.input_shape, latent_dim)
@@ -123,7 +123,7 @@ class RHVAE(HVAE):
 
     @property
     def metric(self) -> CentroidMetric | PosteriorMetric:
-        """The metric that the training set fixed.
+        """The metric that the training set fixed; the same one, as long as nothing changes.
 
         Raises:
             ConfigurationError: before training, when no metric is fixed yet.
@@ -132,13 +132,24 @@ class RHVAE(HVAE):
             raise ConfigurationError(
                 "this RHVAE has no metric yet: train it with chartae.fit first"
             )
-        if self.geometry == "posterior":
-            return PosteriorMetric(
-                self.centroids, self.variances, float(self.fitted_rho), self.regularization
-            )
-        return CentroidMetric(
-            self.centroids, self.matrices, float(self.fitted_temperature), self.regularization
-        )
+        posterior = self.geometry == "posterior"
+        shapes = self.variances if posterior else self.matrices
+        length = float(self.fitted_rho if posterior else self.fitted_temperature)
+        buffers = [
+            (id(t), -1 if t.is_inference() else t._version) for t in (self.centroids, shapes)
+        ]
+        state = (*buffers, length, self.regularization)
+        # To cast the metric replaces its buffers, and so does to cast the model its own.
+        kept = self._kept
+        if kept is None or kept[0] != state or kept[1].centroids is not self.centroids:
+            kind = PosteriorMetric if posterior else CentroidMetric
+            metric = kind(self.centroids, shapes, length, self.regularization)
+            self._kept = kept = state, metric
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy makes a metric of its own buffers.
+        return {**vars(self), "_kept": None}
 
     def on_fit_start(self, size: int) -> None:
         """Forget the metric of an earlier training set."""
@@ -178,7 +189,7 @@ class RHVAE(HVAE):
         """Return the matrices of determinant 1 of x, ``(batch, d, d)``; none, without a network."""
         if self.metric_network is None:
             return x.new_zeros(len(x), 0)
-        shapes: Tensor = self.metric_network(x)
+        shapes: Tensor = self.metric_network(self.observation_model.encoder_input(x))
         return shapes
 
     def _make_metric(

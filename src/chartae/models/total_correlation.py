@@ -121,7 +121,6 @@ class FactorVAE(VAE):
         check_number("gamma", gamma, minimum=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.gamma = gamma
-        self.specifications["discriminator"] = discriminator
         self.discriminator = Discriminator(discriminator, (latent_dim,))
 
     def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:

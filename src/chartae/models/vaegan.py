@@ -52,15 +52,14 @@ class VAEGAN(DistanceVAE):
         check_number("adversarial_weight", adversarial_weight, minimum=0.0, maximum=1.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.adversarial_weight, self.layer = adversarial_weight, layer
-        self.specifications["discriminator"] = discriminator
         self.discriminator = Discriminator(discriminator, self.input_shape)
         if layer is not None:
             check_integer("layer", layer, minimum=1, maximum=max(1, self.discriminator.depth))
 
     def distance(self, x: Tensor, mean: Tensor) -> Tensor:
         """Return the distances in the discriminator's features, ``(batch,)``."""
-        features = self.discriminator.features
-        difference = features(x, self.layer) - features(mean, self.layer)
+        features, scale = self.discriminator.features, self.observation_model.encoder_input
+        difference = features(scale(x), self.layer) - features(scale(mean), self.layer)
         return 0.5 * difference.square().flatten(1).sum(1)
 
     def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
@@ -71,14 +70,15 @@ class VAEGAN(DistanceVAE):
         real, reconstruction, draw = observed(mask, x, observation.mean, draw)
         distance = self.distance(real, reconstruction).mean()
         kl = kl_divergence(posterior, self.prior(y)).mean()
-        on_fakes = self.discriminator(torch.cat([reconstruction, draw]))
+        scale = self.observation_model.encoder_input
+        on_fakes = self.discriminator(scale(torch.cat([reconstruction, draw])))
         deception = maker_loss(on_fakes)
         alpha = self.adversarial_weight
         nll = -observation.log_prob(x, mask).mean()
         objectives = {
             "model": distance + self.kl_weight * kl,
             "decoder": (1.0 - alpha) * distance + alpha * deception,
-            "discriminator": discriminator_loss(self.discriminator(real), on_fakes),
+            "discriminator": discriminator_loss(self.discriminator(scale(real)), on_fakes),
             **self.calibration(nll),
         }
         terms = {"reconstruction": nll, "features": distance, "kl": kl, "deception": deception}

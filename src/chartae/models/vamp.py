@@ -47,10 +47,7 @@ class VAMP(VariationalAutoencoder):
 
     def pseudo_inputs(self) -> Tensor:
         """Return the pseudo-inputs, ``(K, *input_shape)``, in the range of the data."""
-        low, high = self.observation_model.support
-        if (low, high) == (0.0, 1.0):
-            return self.raw_pseudo_inputs.sigmoid()
-        return self.raw_pseudo_inputs.clamp(low, high)
+        return self.observation_model.squashed(self.raw_pseudo_inputs)
 
     def pseudo_conditions(self) -> Tensor | None:
         """Return their conditions, ``(K, condition_dim)``: shares of classes, or vectors."""

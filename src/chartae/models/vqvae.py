@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.checks import check_integer, check_integers, check_number, check_shape
+from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError, DataError
 from chartae.models.base import Autoencoder, Extra, LatentSpace, Losses, Networks
 
@@ -17,7 +18,7 @@ class CodebookOptions(Networks, total=False):
     """The arguments that the models of this file share."""
 
     num_codes: int
-    grid: tuple[int, ...]
+    grid: tuple[int, ...] | None
     commitment: float
     decay: float
 
@@ -40,7 +41,8 @@ class VQVAE(Autoencoder):
         input_shape: shape of one observation.
         latent_dim: size of a latent, a multiple of the number of places in the grid.
         num_codes: size of the codebook.
-        grid: shape of the grid of codes.
+        grid: shape of the grid of codes; None takes the largest square one, of up to 4 x 4 places,
+            that divides the latent.
         commitment: :math:`\beta`, at least 0.
         decay: of the running means in the codebook, in [0, 1).
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
@@ -58,7 +60,7 @@ class VQVAE(Autoencoder):
         latent_dim: int,
         *,
         num_codes: int = 256,
-        grid: tuple[int, ...] = (4, 4),
+        grid: tuple[int, ...] | None = None,
         commitment: float = 0.25,
         decay: float = 0.99,
         **networks: Unpack[Networks],
@@ -68,8 +70,11 @@ class VQVAE(Autoencoder):
         check_integer("num_codes", num_codes, minimum=2)
         check_number("commitment", commitment, minimum=0.0)
         check_number("decay", decay, minimum=0.0, below=1.0)
-        check_integers("grid", grid, minimum=1)
+        if grid is not None:
+            check_integers("grid", grid, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
+        if grid is None:
+            grid = next((side, side) for side in (4, 3, 2, 1) if latent_dim % side**2 == 0)
         self.num_codes, self.grid = num_codes, tuple(grid)
         self.index_shape = self.grid
         self.commitment, self.decay = commitment, decay
@@ -122,17 +127,18 @@ class VQVAE(Autoencoder):
         codes, _ = self.quantize(self.continuous(x, y))
         return _flat(codes.sum(0))
 
+    @takes_arrays("x", "y")
     def codes(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the indices of the codes of each x, ``(batch, *grid)`` of int64.
 
         Raises:
             DataError: as `encode`.
         """
-        self.check_data("x", x)
-        self.check_conditions("y", y, len(x))
+        self.check_call("x", x, y)
         _, indices = self.quantize(self.continuous(x, y))
         return indices.reshape(len(x), *self.index_shape)
 
+    @takes_arrays("codes")
     def embed_codes(self, codes: Tensor) -> Tensor:
         """Return the latents of indices ``(batch, *grid)``: ``(batch, latent_dim)``.
 

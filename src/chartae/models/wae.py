@@ -58,7 +58,6 @@ class WAE(AE):
         super().__init__(input_shape, latent_dim, **networks)
         self.weight, self.regularization = weight, regularization
         self.kernel, self.bandwidth = kernel, bandwidth
-        self.specifications["discriminator"] = discriminator
         self.discriminator = None
         if regularization == "gan":
             self.discriminator = Discriminator(discriminator, (latent_dim,))

@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from chartae.checks import check_integer
 from chartae.errors import ConfigurationError
 from chartae.nn.registry import register_decoder, register_encoder
 
@@ -233,6 +234,8 @@ def conv_map_decoder(
     What latents have besides ``features`` numbers for each place, a condition, goes to all places;
     None takes as many as there can be.
     """
+    if features is not None:
+        check_integer("features", features, minimum=1)
     _, spatial = split_shape(output_shape)
     grid = halvings(spatial, channels)[-1]
     if latent_dim < math.prod(grid) * (features or 1):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_choice
+from chartae.checks import named_options
 from chartae.errors import ConfigurationError
 
 __all__ = [
@@ -140,11 +140,11 @@ def probing(module: nn.Module) -> Iterator[None]:
 def _build(
     kind: str, spec: str | Mapping[str, Any], presets: Mapping[str, Any], *shapes: object
 ) -> nn.Module:
-    options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = options.pop("name", None)
-    check_choice(kind, name, presets)
+    name, options = named_options(kind, spec, presets, ", or a torch module")
     try:
-        module: nn.Module = presets[str(name)](*shapes, **options)
-    except (TypeError, RuntimeError, IndexError) as error:
+        module: nn.Module = presets[name](*shapes, **options)
+    except ConfigurationError:
+        raise
+    except (TypeError, ValueError, RuntimeError, LookupError) as error:
         raise ConfigurationError(f"{kind}={spec!r}: {error}") from error
     return module

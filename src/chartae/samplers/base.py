@@ -3,18 +3,19 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, Self
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
-from chartae.checks import check_integer
+from chartae.checks import check_boolean, check_integer
+from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError, DataError
 from chartae.models import Autoencoder
+from chartae.models.configured import Configured
 from chartae.nn import probing
-from chartae.persistence import register, save
 from chartae.randomness import make_generator, resolve_seed, seeded
 
 __all__ = ["Sampler", "serving", "serving_table"]
@@ -26,15 +27,16 @@ SPACES = {
 }
 
 
-class Sampler(nn.Module, ABC):
+class Sampler(Configured, ABC):
     """Base of all samplers: a trained model, and a way to draw latents for its decoder.
 
     A subclass says how: `draw_latents`, and `fit` if it has something to learn; what it learns is
     in buffers named in ``fitted_buffers``, or in modules. What it cannot serve it says in
-    `obstacle`. Its constructor's arguments are attributes.
+    `obstacle`. Its constructor's arguments are its configuration (`Configured`).
 
     For a model with conditions, `fit`, `sample_latents` and `sample` take them as ``y``: labels
     ``(n,)`` of int64 or vectors ``(n, p)``; one label, or one vector ``(p,)``, is that of all n.
+    Data and conditions may be NumPy arrays; conditions given as an array give arrays.
 
     Args:
         model: a trained model.
@@ -43,19 +45,15 @@ class Sampler(nn.Module, ABC):
         ConfigurationError: if the sampler does not serve such a model; it names those that do.
     """
 
-    fitted_buffers: ClassVar[tuple[str, ...]] = ()
     model: Autoencoder
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        register(cls)
 
     def __init__(self, model: Autoencoder) -> None:
         super().__init__()
         if not isinstance(model, Autoencoder):
-            raise ConfigurationError(
-                f"model is {type(model).__name__}: expected a model of chartae"
+            given = (
+                f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
             )
+            raise ConfigurationError(f"model is {given}: expected a trained model of chartae")
         if reason := self.obstacle(model):
             names = ", ".join(sampler.__name__ for sampler in serving(model)) or "none"
             raise ConfigurationError(
@@ -76,6 +74,7 @@ class Sampler(nn.Module, ABC):
             return f"its latents are {SPACES[model.latent_space]}"
         return None
 
+    @takes_arrays("x", "y")
     def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
         """Learn from the training set ``x``, ``(N, *input_shape)``; return the sampler.
 
@@ -107,6 +106,7 @@ class Sampler(nn.Module, ABC):
         ``y`` are the conditions of each, checked, or None for a model without.
         """
 
+    @takes_arrays("y")
     def sample_latents(
         self, n: int, seed: int | None = None, y: Tensor | int | None = None
     ) -> Tensor:
@@ -122,25 +122,34 @@ class Sampler(nn.Module, ABC):
             DataError: if the conditions are missing, not asked for, or of another kind.
         """
         check_integer("n", n, minimum=1)
+        n = int(n)
         conditions = self._conditions(y, n)
         self.check_fitted()
         with torch.no_grad():
             return self.draw_latents(n, resolve_seed(seed), conditions)
 
+    @takes_arrays("y")
     def sample(
         self,
         n: int,
         seed: int | None = None,
         y: Tensor | int | None = None,
         batch_size: int = 512,
+        *,
+        draw: bool = False,
     ) -> Tensor:
         """Draw ``n`` observations, the decoded means of `sample_latents`: ``(n, *input_shape)``.
+
+        A mean is not always data: one of counts is no count, and one of categories no category.
+        With ``draw`` each observation is drawn from the likelihood p(x|z) of its latent instead.
 
         Args:
             n: number of observations, at least 1.
             seed: as for `sample_latents`.
             y: as for `sample_latents`.
             batch_size: latents decoded at once; it does not change the result.
+            draw: whether to draw from p(x|z), whose noise follows from the seed too, or to take
+                its mean.
 
         Raises:
             ConfigurationError: for a count out of range, or if the sampler needs `fit` first.
@@ -151,34 +160,35 @@ class Sampler(nn.Module, ABC):
         >>> chartae.NormalSampler(model).sample(3, seed=0, y=7).shape
         torch.Size([3, 8, 8])
         """
-        z = self.sample_latents(n, seed, y)
+        check_integer("n", n, minimum=1)
+        check_boolean("draw", draw)
+        n, seed = int(n), resolve_seed(seed)
+        z, conditions = self.sample_latents(n, seed, y), self._conditions(y, n)
+        if draw:
+            return self.model.draw(z, conditions, seed=seed, batch_size=batch_size)
         with torch.no_grad():
-            return self.model.decode(z, self._conditions(y, n), batch_size=batch_size)
+            return self.model.decode(z, conditions, batch_size=batch_size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the model, float32 or float64."""
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self.model.device
 
     def noise(self, shape: tuple[int, ...], seed: int) -> Tensor:
         """Return standard normal noise of the model's dtype, on its device."""
         generator = make_generator(seed, type(self).__name__)
-        return torch.randn(shape, generator=generator, dtype=self.model.dtype).to(self.model.device)
-
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, from which the sampler can be built again."""
-        names: list[str] = []
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:  # **options: Unpack[Options]
-                names += get_args(parameter.annotation)[0].__annotations__
-            else:
-                names.append(name)
-        return {name: getattr(self, name) for name in names}
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the sampler and its model to one folder; `chartae.load` reads them back."""
-        save(self, folder)
+        return torch.randn(shape, generator=generator, dtype=self.dtype).to(self.device)
 
     def _conditions(self, y: Tensor | int | None, n: int) -> Tensor | None:
         """Return the conditions of n latents, on the model's device."""
-        conditions = torch.tensor(y) if isinstance(y, int) else y
+        conditions = torch.tensor(int(y)) if isinstance(y, (int, np.integer)) else y
         if isinstance(conditions, Tensor):
-            conditions = conditions.to(self.model.device)
+            conditions = conditions.to(self.device)
             single = len(self.model.conditions) if isinstance(self.model.conditions, tuple) else 0
             if conditions.dim() == single and self.model.conditions is not None:
                 conditions = conditions.expand(n, *conditions.shape)
@@ -272,7 +282,7 @@ def check_training_set(
     if not isinstance(x, Tensor):
         raise DataError(
             f"x is {type(x).__name__}: {type(sampler).__name__}.fit expects the training set, "
-            "a torch.Tensor"
+            "a torch.Tensor or a NumPy array"
         )
     model = sampler.model
     x = x.to(model.device)

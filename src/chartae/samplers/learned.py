@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from chartae.checks import check_integer, check_number
+from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError, DivergenceError
 from chartae.models import Autoencoder
+from chartae.models.gradients import gradients
 from chartae.randomness import make_generator, seeded
 from chartae.samplers.base import Sampler, check_training_set
 
@@ -80,6 +82,7 @@ class LearnedSampler(Sampler):
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.patience, self.held_out, self.seed = patience, held_out, seed
 
+    @takes_arrays("x", "y")
     def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
         """Train on the latents of the training set ``x``, ``(N, *input_shape)``, given ``y``.
 
@@ -89,6 +92,10 @@ class LearnedSampler(Sampler):
             DivergenceError: if the loss is not finite; the sampler is then not fitted.
         """
         x, y = check_training_set(self, x, y)
+        with gradients(x, y) as (x, y):
+            return self._fit(x, y)
+
+    def _fit(self, x: Tensor, y: Tensor | None) -> Self:
         if len(x) < 3:
             raise DataError(
                 f"x has {len(x)} observation(s): {type(self).__name__} needs at least 3, one of "

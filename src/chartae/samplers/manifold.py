@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_choice, check_integer, check_number
+from chartae.data.arrays import takes_arrays
 from chartae.distributions import DiagonalNormal
 from chartae.errors import ConfigurationError
 from chartae.geometry import (
@@ -117,6 +118,7 @@ class ManifoldSampler(Sampler):
         lacks = "posterior" if posterior is None else "Gaussian posterior"
         return f"it has neither a metric nor a {lacks}"
 
+    @takes_arrays("x", "y")
     def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
         """Make the metric of the posteriors of the training set ``x``, ``(N, *input_shape)``.
 

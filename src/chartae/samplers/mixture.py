@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_integer, check_number
+from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError
 from chartae.models import Autoencoder
 from chartae.randomness import derive_seed, make_generator
@@ -22,7 +23,8 @@ class MixtureSampler(Sampler):
 
     Args:
         model: a trained model whose latents are vectors.
-        num_components: components of the mixture.
+        num_components: components of the mixture; None takes 10, or fewer so that each has some 5
+            distinct codes.
         regularization: added to the diagonal of every covariance, positive.
         seed: of the mixture's initialisation.
 
@@ -38,11 +40,12 @@ class MixtureSampler(Sampler):
     def __init__(
         self,
         model: Autoencoder,
-        num_components: int = 10,
+        num_components: int | None = None,
         regularization: float = 1e-6,
         seed: int = 0,
     ) -> None:
-        check_integer("num_components", num_components, minimum=1)
+        if num_components is not None:
+            check_integer("num_components", num_components, minimum=1)
         check_number("regularization", regularization, above=0.0)
         check_integer("seed", seed, minimum=0)
         super().__init__(model)
@@ -53,6 +56,7 @@ class MixtureSampler(Sampler):
         self.means = self.means.reshape(0, d)
         self.factors = self.factors.reshape(0, d, d)
 
+    @takes_arrays("x", "y")
     def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
         """Fit the mixture to the embeddings of ``x``, ``(N, *input_shape)``, with conditions ``y``.
 
@@ -63,17 +67,24 @@ class MixtureSampler(Sampler):
         from sklearn.mixture import GaussianMixture
 
         codes = embeddings(self, *check_training_set(self, x, y))
-        needed = max(2, self.num_components)
-        if len(codes) < needed:
+        count = self.num_components or min(10, max(1, len(codes.unique(dim=0)) // 5))
+        if len(codes) < max(2, count):
             raise DataError(
-                f"x has {len(codes)} observation(s): a mixture of "
-                f"num_components={self.num_components} needs at least {needed}"
+                f"x has {len(codes)} observation(s): a mixture of {count} component(s) "
+                f"(num_components) needs at least {max(2, count)}"
             )
         mixture = GaussianMixture(
-            self.num_components,
+            count,
             reg_covar=self.regularization,
             random_state=derive_seed(self.seed, "mixture") % 2**32,
-        ).fit(codes.double().cpu().numpy())
+        )
+        try:
+            mixture.fit(codes.double().cpu().numpy())
+        except ValueError as error:
+            raise DataError(
+                f"no mixture fits the codes of x, of size up to {codes.abs().max():.3g}: expected "
+                f"more than regularization={self.regularization:g} for such"
+            ) from error
         self.weights = torch.as_tensor(mixture.weights_).to(codes)
         self.means = torch.as_tensor(mixture.means_).to(codes)
         self.factors = torch.linalg.cholesky(torch.as_tensor(mixture.covariances_)).to(codes)

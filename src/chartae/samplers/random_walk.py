@@ -5,7 +5,7 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from chartae.checks import check_integer, check_number
+from chartae.checks import check_boolean, check_integer, check_number
 from chartae.geometry import Chain, ManifoldDensity, random_walk
 from chartae.models import Autoencoder
 from chartae.samplers.manifold import ChainSampler, ManifoldOptions
@@ -53,6 +53,7 @@ class RandomWalkSampler(ChainSampler):
             check_number("scale", scale, above=0.0)
         check_integer("num_integration_steps", num_integration_steps, minimum=1)
         check_integer("num_warmup", num_warmup, minimum=0)
+        check_boolean("exact", exact)
         super().__init__(model, **options)
         self.num_steps, self.scale, self.exact = num_steps, scale, exact
         self.num_integration_steps, self.num_warmup = num_integration_steps, num_warmup

@@ -1,0 +1,165 @@
+"""Modules that know their constructor's arguments: what models and samplers share."""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from inspect import BoundArguments, Parameter, Signature
+from pathlib import Path
+from typing import Any, ClassVar, Unpack, get_args, get_origin
+
+import numpy as np
+from torch import Tensor, nn
+
+from chartae.errors import ConfigurationError
+from chartae.persistence import register, save
+
+__all__ = ["Configured"]
+
+
+class Configured(nn.Module):
+    """Base of what is built from plain arguments, and saved with them.
+
+    A constructor's arguments are recorded when it is called, with NumPy's numbers and arrays as
+    Python's, so that they can be written as JSON. One that passes ``**options`` on to the class
+    above has the arguments of that class too. An attribute of an argument's name, where there is
+    one, holds its value from then on.
+
+    Raises:
+        ConfigurationError: for an argument that the constructor does not have, or one missing.
+    """
+
+    fitted_buffers: ClassVar[tuple[str, ...]] = ()
+    """Names of the buffers whose first dimension is known only after training or `fit`."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        register(cls)
+        if "__init__" in vars(cls):
+            type.__setattr__(cls, "__init__", _recorded(vars(cls)["__init__"]))
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, from which the same can be built again."""
+        record: Record = vars(self)["recorded"]
+        return {name: vars(self).get(name, value) for name, value in record.values.items()}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors``; `chartae.load` reads them back.
+
+        A sampler is written together with its model.
+        """
+        save(self, folder)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Let fitted buffers take the size of those that are loaded."""
+        for name in self.fitted_buffers:
+            own, given = self._buffers.get(name), state_dict.get(prefix + name)
+            if own is None or not isinstance(given, Tensor) or given.dim() != own.dim():
+                continue
+            if given.shape[1:] == own.shape[1:]:
+                setattr(self, name, own.new_empty(given.shape))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+@dataclass
+class Record:
+    """The arguments of a constructor, and of those above it as far as it passes them on.
+
+    Attributes:
+        values: the arguments, by name, defaults included.
+        passed: what the next constructor may be given from outside; None stands for anything.
+        ended: whether nothing is passed on any more.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    passed: set[str] | None = None
+    ended: bool = False
+
+    def add(self, bound: BoundArguments) -> None:
+        """Add the arguments of the next constructor, but those that the one below it decided."""
+        if self.ended:
+            return
+        given = _named(bound)
+        bound.apply_defaults()
+        for name, value in _named(bound).items():
+            if self.passed is None or name in self.passed or name not in given:
+                self.values.setdefault(name, value)
+        kinds = {parameter.kind: parameter for parameter in bound.signature.parameters.values()}
+        options = kinds.get(Parameter.VAR_KEYWORD)
+        self.ended = options is None and Parameter.VAR_POSITIONAL not in kinds
+        self.passed = None
+        if options and Parameter.VAR_POSITIONAL not in kinds:
+            others = bound.arguments[options.name].keys() & self.values.keys()
+            self.passed = {*(_declared(options) or ()), *others}
+
+
+def _recorded(init: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor that checks and records its arguments."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def constructor(self: Configured, *args: Any, **kwargs: Any) -> None:
+        args, kwargs = plain(args), plain(kwargs)
+        bound = _bind(type(self).__name__, signature, self, args, kwargs)
+        vars(self).setdefault("recorded", Record()).add(bound)
+        init(self, *args, **kwargs)
+
+    return constructor
+
+
+def _bind(
+    owner: str, signature: Signature, self: Configured, args: Any, kwargs: Any
+) -> BoundArguments:
+    """Return the arguments of a constructor, by name."""
+    known = list(signature.parameters)[1:]
+    options = next((p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), None)
+    declared = _declared(options) if options else []
+    if options:
+        known = [name for name in known if name != options.name] + (declared or [])
+    for name in kwargs:
+        if name not in known and declared is not None:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f": expected {', '.join(known)}"
+            raise ConfigurationError(f"{name} is not an argument of {owner}{hint}")
+    try:
+        return signature.bind(self, *args, **kwargs)
+    except TypeError as error:
+        raise ConfigurationError(f"{owner}: {error}; it takes {', '.join(known)}") from None
+
+
+def _declared(options: Parameter) -> list[str] | None:
+    """Return the names that ``**options: Unpack[...]`` declares; None if it takes any."""
+    if get_origin(options.annotation) is not Unpack:
+        return None
+    (kind,) = get_args(options.annotation)
+    return list(kind.__annotations__)
+
+
+def _named(bound: BoundArguments) -> dict[str, Any]:
+    """Return arguments by name, the other options among them, without ``self``."""
+    (_, *parameters) = bound.signature.parameters.values()
+    found: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            found |= bound.arguments.get(parameter.name, {})
+        elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.name in bound.arguments:
+            found[parameter.name] = bound.arguments[parameter.name]
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Return a value with Python's numbers and lists in place of NumPy's.
+
+    >>> plain({"hidden": (np.int64(3), np.float32(0.5)), "scale": np.ones(2)})
+    {'hidden': (3, 0.5), 'scale': [1.0, 1.0]}
+    """
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return (
+            [plain(item) for item in value] if isinstance(value, list) else tuple(map(plain, value))
+        )
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return value
