@@ -1,6 +1,8 @@
+import io
 import logging
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -186,6 +188,20 @@ def test_names_that_cannot_be_found_are_refused(save, suffix):
         read_data(path, x_key="a", y_key="c")
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_arrays_saved_without_names_are_samples_and_labels(tmp_path, labelled):
+    np.savez(tmp_path / "d.npz", *([X, np.array(["u", "v", "u"])] if labelled else [X]))
+    data = read_data(tmp_path / "d.npz")
+    np.testing.assert_array_equal(data.x, X)
+    assert data.class_names == (("u", "v") if labelled else ())
+
+
+def test_three_arrays_without_names_are_refused(tmp_path):
+    np.savez(tmp_path / "d.npz", X, X, X)
+    with pytest.raises(DataError, match="expected samples under one of x, X.*name as x_key"):
+        read_data(tmp_path / "d.npz")
+
+
 # --- channels -------------------------------------------------------------------------------------
 
 
@@ -240,7 +256,9 @@ def test_nothing_is_unpickled(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt"])
-@pytest.mark.parametrize("content", [b"", b"not data at all", b"PK\x03\x04 cut"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not data at all", b"PK\x03\x04 cut", b"\x93NUMPY\x01\x00\x03\x00(1,"]
+)
 def test_damaged_files_are_refused(tmp_path, suffix, content):
     path = tmp_path / f"d{suffix}"
     path.write_bytes(content)
@@ -254,6 +272,27 @@ def test_truncated_files_are_refused(save, suffix):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DataError, match="cannot be read as"):
         read_data(path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+@pytest.mark.parametrize("shape", [(10**6, 10**7), (2**31, 2**31, 4), (1, 10**7)])
+def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path, suffix, shape):
+    claim = io.BytesIO()
+    described = {"descr": "<f8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(claim, described)
+    content = claim.getvalue() + bytes(64)
+    path = tmp_path / f"d{suffix}"
+    path.write_bytes(content)
+    if suffix == ".npz":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", content)
+    reason = "cannot be read as NumPy arrays without pickle"
+    with pytest.raises(DataError, match=f"d{suffix} {reason}"):
+        read_data(path)
+    if suffix == ".npy":
+        np.save(tmp_path / "x.npy", X)
+        with pytest.raises(DataError, match=f"d{suffix} {reason}"):
+            read_data(tmp_path / "x.npy", labels=path)
 
 
 def test_a_damaged_array_in_an_archive_is_refused(tmp_path):

@@ -67,6 +67,14 @@ def test_a_form_is_json(form):
     assert Form.from_json(json.loads(json.dumps(form.to_json()))) == form
 
 
+@pytest.mark.parametrize(
+    "record", [{}, {"dtype": "load"}, {"dtype": "uint8", "shape": 3}, None, [1]]
+)
+def test_another_record_is_no_form(record):
+    with pytest.raises(DataError, match="form=.*: expected what Form.to_json describes"):
+        Form.from_json(record)
+
+
 def test_archives_are_written_in_the_form_of_the_data(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
     mask = x > 30
@@ -165,7 +173,7 @@ def test_images_of_bytes_given_as_floats_are_told_to_divide(caplog):
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         ArrayDataset.from_arrays(images / 255)
-        ArrayDataset.from_arrays(images.reshape(2, -1))  # a table may hold counts
+        ArrayDataset.from_arrays(images.reshape(2, -1).clip(0, 99))  # a table may hold counts
         ArrayDataset.from_arrays(images > 100)
         ArrayDataset.from_arrays((images > 100).astype(np.float32))
         ArrayDataset.from_arrays(images - 300)
@@ -181,6 +189,55 @@ def test_values_that_float32_would_merge_are_refused_by_name():
         ArrayDataset.from_arrays(frame.to_numpy())
     assert ArrayDataset.from_arrays(frame, dtype=torch.float64).x[:, 1].unique().numel() == 20
     assert ArrayDataset.from_arrays(frame - [0, 1.7e9]).x[:, 1].unique().numel() == 20
+    hidden = np.arange(20) > 12
+    with pytest.raises(DataError, match="feature 'time' that differ"):
+        ArrayDataset.from_arrays(frame.mask(frame.gt(0) & hidden[:, None]))
+
+
+def test_rounding_of_float64_is_no_difference_between_values():
+    x = np.array([[0.1 + 0.2, 1e-40, 1e300], [0.3, 2e-40, 1e300]])
+    ArrayDataset.from_arrays(x[:, :2])
+    with pytest.raises(DataError, match="x has 2 NaN or infinite"):
+        ArrayDataset.from_arrays(x)
+
+
+def test_images_of_reals_that_reach_far_are_told_to_divide(caplog):
+    with caplog.at_level(logging.WARNING):
+        ArrayDataset.from_arrays(np.linspace(0.5, 200, 32).reshape(2, 4, 4))
+    assert "x ranges from 0.5 to 200" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        ArrayDataset.from_arrays(np.linspace(0.5, 3, 32).reshape(2, 4, 4))
+        ArrayDataset.from_arrays(np.linspace(0.5, 2000, 32).reshape(2, 4, 4))
+    assert not caplog.records
+
+
+def test_images_as_vectors_of_bytes_are_told_to_divide(caplog):
+    with caplog.at_level(logging.WARNING):
+        ArrayDataset.from_arrays(np.arange(256.0).reshape(2, 128))
+    assert "x ranges from 0 to 255" in caplog.text
+
+
+def test_names_of_columns_are_kept_with_arrays_too():
+    data = ArrayDataset.from_arrays(np.zeros((2, 2)), columns=["a", "b"])
+    assert data.form.columns == ("a", "b")
+    with pytest.raises(DataError, match=r"columns=\('a',\): expected a name for each feature"):
+        ArrayDataset.from_arrays(np.zeros((2, 2)), columns=["a"])
+
+
+def test_integers_of_a_data_frame_stay_in_the_range_of_their_dtype():
+    frame = pd.DataFrame({"a": np.array([1, 2], dtype=np.int8), "b": pd.array([1, 2], "UInt8")})
+    form = ArrayDataset.from_arrays(frame).form
+    drawn = form.restore(torch.tensor([[300.0, -5.0], [-300.0, 3.6]]))
+    assert drawn["a"].tolist() == [127, -128]
+    assert drawn["b"].tolist() == [0, 4]
+    assert drawn.dtypes.equals(frame.dtypes)
+
+
+def test_columns_without_a_plain_name_are_refused():
+    frame = pd.DataFrame(np.ones((1, 1)), columns=pd.MultiIndex.from_tuples([("a", 1)]))
+    with pytest.raises(DataError, match=r"column \('a', 1\): expected names that are text or int"):
+        ArrayDataset.from_arrays(frame)
 
 
 @given(hnp.arrays(np.float64, (6, 3), elements=st.floats(-1, 1)), st.floats(-15, 15))
@@ -193,12 +250,16 @@ def test_ordinary_numbers_of_any_scale_are_precise_enough(x, exponent):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.eye(2).to_sparse(), r"x is a sparse tensor: expected a dense one, x.to_dense\(\)"),
+        (torch.eye(2).to_sparse(), "x is a sparse or nested tensor: expected a dense one"),
         (np.zeros((2, 2), dtype=complex), "x has dtype torch.complex128: expected uint8"),
         (np.zeros((2, 2), dtype=np.float16), "x has dtype torch.float16: expected uint8"),
-        (np.array([[None, 1]]), "x cannot be used: expected one array of numbers"),
-        (["a", "b"], "x cannot be used: expected one array of numbers"),
-        (None, "x cannot be used: expected one array of numbers"),
+        (np.array([[None, 1]]), "x has dtype object: expected one array of numbers"),
+        (np.zeros((2, 2), dtype="M8[s]"), r"x has dtype datetime64\[s\]: expected one array of"),
+        (["a", "b"], "x is list: expected one array of numbers"),
+        ({"x": [1.0]}, "x is dict: expected one array of numbers"),
+        (None, "x is NoneType: expected one array of numbers"),
+        ([torch.eye(2).to_sparse()], r"x\[0\] is a sparse or nested tensor: expected a dense"),
+        ([[1.0, 2.0], [1.0]], r"x\[1\] has shape \(1,\) and x\[0\] \(2,\): expected one shape"),
     ],
 )
 def test_what_is_no_array_of_numbers_is_refused(x, message):
@@ -220,6 +281,9 @@ def test_sparse_arrays_of_scipy_are_refused():
         (np.eye(2, dtype=int), r"y has shape \(2, 2\): expected \(N,\).*y.argmax\(1\)"),
         (np.zeros((2, 1), dtype=int), r"y has shape \(2, 1\): expected \(N,\).*y.ravel\(\)"),
         (np.array([0.5, 1.5]), "y has dtype float64: expected integer or string labels"),
+        ([[1], [1, 2]], r"y is list: expected \(N,\), one integer or string label per sample"),
+        (torch.zeros(2, dtype=torch.bfloat16), "y has dtype torch.bfloat16: expected"),
+        (torch.eye(2).to_sparse(), "y is a sparse or nested tensor: expected a dense one"),
     ],
 )
 def test_labels_of_another_form_are_told_the_way_out(y, message):

@@ -230,6 +230,12 @@ def test_images_deeper_below_their_class_are_of_it(folder, pixels):
     assert read_images(folder).y.tolist() == [0, 0, 1, 1, 1]
 
 
+def test_links_to_folders_above_are_not_followed(folder):
+    (folder / "dog" / "again").symlink_to(folder / "dog", target_is_directory=True)
+    (folder / "dog" / "all").symlink_to(folder, target_is_directory=True)
+    assert len(read_images(folder)) == 4
+
+
 def test_a_folder_of_images_alone_has_no_labels(tmp_path, pixels):
     for number, image in enumerate(pixels):
         write_image(tmp_path / f"{number}.png", image)
@@ -238,7 +244,9 @@ def test_a_folder_of_images_alone_has_no_labels(tmp_path, pixels):
     np.testing.assert_allclose(data.x.numpy(), pixels / 255, rtol=1e-6)
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n cut short"])
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"\x89PNG\r\n\x1a\n cut short", b"II*\0\x08\0\0\0" + bytes(6)]
+)
 def test_unreadable_images_are_refused(folder, content):
     (folder / "dog" / "9.png").write_bytes(content)
     with pytest.raises(DataError, match=r"dog/9.png cannot be read as an image"):

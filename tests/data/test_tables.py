@@ -168,8 +168,7 @@ def test_what_is_written_is_read_back(x, labelled, masked, names):
     dtype = torch.float32 if x.dtype == np.float32 else torch.float64
     columns = tuple(f"c{name}".strip() for name in names)[: x.shape[1]]
     columns = columns if len(set(columns)) == x.shape[1] else ()
-    data = ArrayDataset.from_arrays(x, y, mask, class_names=classes, dtype=dtype)
-    data = replace(data, form=replace(data.form, columns=columns))
+    data = ArrayDataset.from_arrays(x, y, mask, class_names=classes, columns=columns, dtype=dtype)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "d.csv"
         write_table(path, data)
@@ -181,6 +180,44 @@ def test_what_is_written_is_read_back(x, labelled, masked, names):
         assert [again.class_names[i] for i in again.y] == [classes[i] for i in y]
     if data.mask is not None and not data.mask.all():
         assert torch.equal(again.mask, data.mask)
+
+
+def test_a_data_frame_is_written_in_its_form(tmp_path):
+    frame = pd.DataFrame({"n": [1, 2], "b": [True, False], 7: [0.1, 0.25]})
+    data = ArrayDataset.from_arrays(frame, ["u", "v"])
+    write_table(tmp_path / "d.csv", replace(data, x=data.x + 0.2))
+    text = (tmp_path / "d.csv").read_text()
+    assert text == '"n","b","x7","label"\n1,1,0.3,u\n2,0,0.45,v\n'
+
+
+@pytest.mark.parametrize("table", ["0,1,2\n3,4,5\n", "0,1,2,label\n3,4,5,u\n"])
+def test_numbered_columns_of_data_frames_are_a_header(csv, table):
+    assert read_table(csv(table)).x.tolist() == [[3.0, 4.0, 5.0]]
+
+
+def test_what_a_table_cannot_hold_is_refused(tmp_path):
+    vectors = ArrayDataset(torch.zeros(2, 2), torch.zeros(2, 3))
+    with pytest.raises(DataError, match="y holds vectors: expected labels"):
+        write_table(tmp_path / "d.csv", vectors)
+    named = ArrayDataset.from_arrays(np.zeros((2, 1)), ["u", "v"], columns=["label"])
+    with pytest.raises(
+        ConfigurationError, match="label='label' is a column of x: expected another"
+    ):
+        write_table(tmp_path / "d.csv", named)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_feature_that_float32_would_merge_is_named(csv):
+    text = "time,a\n" + "".join(f"{1_700_000_000 + i},{i}\n" for i in range(9))
+    with pytest.raises(DataError, match="feature 'time' that differ by less than float32"):
+        read_table(csv(text))
+    assert read_table(csv(text), dtype=torch.float64).x[:, 0].diff().tolist() == [1.0] * 8
+
+
+def test_labels_with_another_column_are_refused(tmp_path):
+    (tmp_path / "y.csv").write_text("0,u\n1,v\n")
+    with pytest.raises(DataError, match="y.csv has several cells in its first line"):
+        read_labels(tmp_path / "y.csv")
 
 
 def test_writing_replaces_nothing(tmp_path):

@@ -107,7 +107,7 @@ def test_tuples_and_dataclasses_come_back_with_arrays_in_them() -> None:
 
 @pytest.mark.parametrize("dtype", [np.int64, np.float16, np.complex64, object])
 def test_other_dtypes_are_refused_by_name(dtype: type) -> None:
-    with pytest.raises(DataError, match="x (has dtype|cannot be used)"):
+    with pytest.raises(DataError, match="x has dtype"):
         Owner().same(np.zeros((2, 2)).astype(dtype))
 
 

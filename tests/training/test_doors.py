@@ -80,7 +80,7 @@ def test_bytes_are_scaled(make_vae, fit):
         ({"z": torch.zeros(4, 6)}, "train is dict: expected a tensor, an array, .x, y."),
         ({"x": torch.zeros(4, 6), "z": torch.zeros(4)}, "train is dict: expected a tensor"),
         (3.0, "train is float: expected a tensor"),
-        (torch.zeros(4, 6).to_sparse(), "x is a sparse tensor: expected a dense one"),
+        (torch.zeros(4, 6).to_sparse(), "x is a sparse or nested tensor: expected a dense one"),
     ],
 )
 def test_what_is_no_data_is_told_the_way(make_vae, fit, train, message):

@@ -42,7 +42,7 @@ def refuse(make_vae, monkeypatch):
         (torch.rand(4, 6) * 3, r"train has values in \[.*expects values in \[0, 1\]"),
         (NAN, "24 NaN or infinite"),
         (NAN.numpy(), "24 NaN or infinite"),
-        (np.array([["a"] * 6] * 3), "cannot be used"),
+        (np.array([["a"] * 6] * 3), "expected one array of numbers"),
         (None, "train is NoneType: expected"),
     ],
 )

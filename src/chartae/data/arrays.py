@@ -13,7 +13,15 @@ from torch import Tensor
 
 from chartae.errors import ConfigurationError, DataError
 
-__all__ = ["DType", "as_tensor", "resolve_dtype", "restored", "scaled", "takes_arrays"]
+__all__ = [
+    "DType",
+    "as_tensor",
+    "check_dense",
+    "resolve_dtype",
+    "restored",
+    "scaled",
+    "takes_arrays",
+]
 
 DType = torch.dtype | Literal["default"] | None
 """float32, float64, torch's default dtype, or None for floats as they were given."""
@@ -31,24 +39,32 @@ def as_tensor(name: str, value: ArrayLike | Tensor | Sequence[Tensor]) -> Tensor
     Raises:
         DataError: for what is not one array of numbers.
     """
+    check_dense(name, value)
     if isinstance(value, Tensor):
-        if value.layout != torch.strided:
-            raise DataError(f"{name} is a sparse tensor: expected a dense one, {name}.to_dense()")
         return value.detach()
-    if hasattr(value, "toarray"):  # SciPy's sparse arrays
-        raise DataError(f"{name} is a sparse array: expected a dense one, {name}.toarray()")
+    if isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            check_dense(f"{name}[{index}]", item)
+        _check_one_shape(name, value)
+        if all(isinstance(item, Tensor) for item in value):
+            return torch.stack(value).detach() if value else torch.empty(0)
     try:
-        if isinstance(value, (list, tuple)):
-            _check_one_shape(name, value)
-            if all(isinstance(item, Tensor) for item in value):
-                return torch.stack(value).detach() if value else torch.empty(0)
         array = np.asarray(value)
         # torch cannot hold foreign byte order or negative strides, and warns of read-only memory.
         return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-    except (TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{name} cannot be used: expected one array of numbers ({error})") from None
+    except (TypeError, ValueError):  # torch has no such dtype, or there is no array in this
+        given = (
+            f"has dtype {value.dtype}" if hasattr(value, "dtype") else f"is {type(value).__name__}"
+        )
+        raise DataError(f"{name} {given}: expected one array of numbers") from None
+
+
+def check_dense(name: str, value: object) -> None:
+    """Raise `DataError` for a sparse or nested tensor of torch, or a sparse array of SciPy."""
+    if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_nested):
+        raise DataError(f"{name} is a sparse or nested tensor: expected a dense one")
+    if hasattr(value, "toarray"):
+        raise DataError(f"{name} is a sparse array: expected a dense one, {name}.toarray()")
 
 
 def resolve_dtype(dtype: DType) -> torch.dtype | None:
@@ -202,7 +218,12 @@ def _to_arrays(result: Any, dtype: torch.dtype | None) -> Any:
 
 
 def _check_one_shape(name: str, items: Sequence[object]) -> None:
-    shapes = [tuple(getattr(item, "shape", None) or np.asarray(item).shape) for item in items]
+    try:
+        shapes = [tuple(getattr(item, "shape", None) or np.asarray(item).shape) for item in items]
+    except ValueError:  # a list in the list whose parts have no one shape
+        raise DataError(
+            f"{name} has lists of uneven lengths: expected one shape for all samples"
+        ) from None
     for index, shape in enumerate(shapes):
         if shape != shapes[0]:
             raise DataError(

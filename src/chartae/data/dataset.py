@@ -107,8 +107,8 @@ class ArrayDataset:
 
         Args:
             x: (N, *input_shape); uint8, bool, float32 or float64. Of a masked array, what is not
-                masked was observed. A DataFrame has columns of numbers or booleans; its missing
-                cells were not observed.
+                masked was observed. A DataFrame has columns of numbers or booleans, which are all
+                taken as they are; its missing cells were not observed.
             y: (N,) integers or strings; see `encode_labels` for how they become class indices. Or
                 (N, p) floats: vectors that a model takes as conditions.
             mask: bool, the shape of ``x``; True where the entry was observed.
@@ -190,7 +190,7 @@ class ArrayDataset:
         Raises:
             DataError: if ``indices`` selects nothing, is out of range or of another type.
         """
-        rows = torch.as_tensor(indices, device=self.x.device)
+        rows = as_tensor("indices", indices).to(self.x.device)
         if rows.dtype == torch.bool:
             check_shape("indices", rows, (len(self),))
             rows = rows.nonzero().squeeze(1)
@@ -240,7 +240,7 @@ def _are_vectors(y: object) -> bool:
         return y.ndim == 2 and y.is_floating_point()
     try:
         values = np.asarray(y)
-    except ValueError:  # uneven lengths, which are no labels either
+    except ValueError:  # uneven lengths, which `encode_labels` refuses
         return False
     return values.ndim == 2 and values.dtype.kind == "f"
 

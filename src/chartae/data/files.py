@@ -1,18 +1,16 @@
 """Samples from files and to files; nothing is ever unpickled."""
 
 import os
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from chartae.atomic import atomic_path, check_writable
+from chartae.data.archives import Arrays, read_numpy, read_torch
 from chartae.data.arrays import DType
 from chartae.data.dataset import ArrayDataset
 from chartae.data.images import Color, read_images
@@ -21,21 +19,6 @@ from chartae.data.tables import read_labels, read_table
 from chartae.errors import ConfigurationError, DataError
 
 __all__ = ["read_data", "write_npz"]
-
-Arrays = Mapping[str, Any]
-
-# Whatever a damaged archive makes NumPy and zipfile raise.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OverflowError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class ImageOptions(TypedDict):
@@ -133,7 +116,7 @@ def read_data(
         return read_images(path, **images, dtype=dtype)
     if kind in (".csv", ".tsv"):
         return read_table(path, label_column=label_column, header=header, dtype=dtype)
-    arrays = dict(_read_torch(path) if kind == ".pt" else _read_numpy(path))
+    arrays = dict(read_torch(path) if kind == ".pt" else read_numpy(path))
     if labels is not None:
         arrays["y"] = read_labels(labels)
     return _from_named_arrays(path, arrays, x_key, y_key, channels_last, dtype)
@@ -235,34 +218,3 @@ def _find_key(
     if wanted not in arrays:
         raise DataError(f"{option}={wanted!r} is not in {path}, which has arrays {sorted(arrays)}")
     return wanted
-
-
-def _read_numpy(path: Path) -> Arrays:
-    try:
-        # Opened here, as np.load leaves the file of a damaged archive open.
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            return {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except MemoryError as error:  # the header of a small file may ask for any amount
-        raise DataError(f"{path} does not fit into memory: {error}") from None
-    except _UNREADABLE as error:
-        raise DataError(f"{path} cannot be read as NumPy arrays without pickle: {error}") from None
-
-
-def _read_torch(path: Path) -> Arrays:
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load fails in as many ways as a pickle has
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read as tensors without pickle: {reason}") from None
-    if isinstance(loaded, Tensor):
-        return {"x": loaded}
-    if not isinstance(loaded, dict):
-        raise DataError(
-            f"{path} holds a {type(loaded).__name__}: expected a tensor or a dictionary of tensors"
-        )
-    return {
-        name: value
-        for name, value in loaded.items()
-        if isinstance(value, Tensor) or name == "class_names"
-    }

@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 
 Container = Literal["tensor", "array", "frame"]
 
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.uint8, torch.bool, torch.float32, torch.float64)
+}
 # Rounding that is no more than this share of a feature's standard deviation takes nothing from it.
 _HARMLESS = 0.05
 # Floats of 64 bits that differ by less than this share of their size differ by rounding.
@@ -79,10 +83,16 @@ class Form:
         """Return the form that `to_json` described.
 
         Raises:
-            TypeError, AttributeError: for another record.
+            DataError: for another record.
         """
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
-        return cls(**{**fields, "dtype": getattr(torch, record["dtype"])})
+        try:
+            fields: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in record.items()
+            }
+            return cls(**{**fields, "dtype": _DTYPES[fields["dtype"]]})
+        except (AttributeError, KeyError, TypeError):
+            raise DataError(f"form={record!r}: expected what Form.to_json describes") from None
 
 
 class Samples(NamedTuple):
@@ -158,17 +168,25 @@ def read_samples(
 def warn_of_scale(samples: Samples, values: Tensor) -> None:
     """Warn of floats that look like images of bytes, which are expected in [0, 1].
 
-    That is of whole numbers up to 255, or of values that reach the upper half of these.
+    That is of whole numbers up to 255, or of values that reach the upper half of these; of vectors,
+    which may hold anything, only of whole numbers from 0 to exactly 255.
     """
-    if samples.values.is_floating_point() and values.ndim > 2 and values.numel():
-        low, high = (float(v) for v in values.aminmax())
-        if low >= 0.0 and 1.0 < high <= 255.0 and (high > 127.0 or _are_whole(values)):
-            logger.warning(
-                "x ranges from %g to %g: floats are taken as they are; if these are images of "
-                "8 bits, divide them by 255 or give them as uint8",
-                low,
-                high,
-            )
+    if not samples.values.is_floating_point() or not values.numel():
+        return
+    low, high = (float(v) for v in values.aminmax())
+    if low < 0.0 or not 1.0 < high <= 255.0:
+        return
+    if values.ndim > 2:
+        looks_so = high > 127.0 or _are_whole(values)
+    else:
+        looks_so = low == 0.0 and high == 255.0 and _are_whole(values)
+    if looks_so:
+        logger.warning(
+            "x ranges from %g to %g: floats are taken as they are; if these are images of 8 bits, "
+            "divide them by 255 or give them as uint8",
+            low,
+            high,
+        )
 
 
 def check_precision(samples: Samples, values: Tensor) -> None:

@@ -3,7 +3,7 @@
 import csv
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -82,12 +82,12 @@ def read_images(
         )
     if class_folders and stray:
         raise DataError(f"{stray[0]} is in no class: expected images in one subfolder per class")
-    _check_none_is_empty(class_folders, found, "images")
+    _check_none_is_empty(root, names, found, "images")
     pixels, files = _read_alike(found, resize, color, skip_unreadable)
     if not class_folders:
         return ArrayDataset.from_arrays(pixels, dtype=dtype)
-    _check_none_is_empty(class_folders, files, "readable image")
-    labels = [names[file.relative_to(root).parts[0]] for file in files]
+    _check_none_is_empty(root, names, files, "readable image")
+    labels = [names[_class_folder(root, file)] for file in files]
     return ArrayDataset.from_arrays(pixels, labels, class_names=sorted(names.values()), dtype=dtype)
 
 
@@ -173,7 +173,10 @@ def _below(folder: Path) -> list[Path]:
     """Return the files of a folder and of those in it, without hidden ones."""
     entries = _visible(folder)
     files = [entry for entry in entries if not entry.is_dir()]
-    return files + [file for entry in entries if entry.is_dir() for file in _below(entry)]
+    # A link to a folder above would give the same images again and again.
+    above = {folder.resolve(), *folder.resolve().parents}
+    deeper = [entry for entry in entries if entry.is_dir() and entry.resolve() not in above]
+    return files + [file for entry in deeper for file in _below(entry)]
 
 
 def _class_names(root: Path, folders: Sequence[Path]) -> dict[str, str]:
@@ -193,10 +196,15 @@ def _class_names(root: Path, folders: Sequence[Path]) -> dict[str, str]:
     return names
 
 
-def _check_none_is_empty(folders: Sequence[Path], files: Sequence[Path], what: str) -> None:
-    for folder in folders:
-        if not any(file.is_relative_to(folder) for file in files):
-            raise DataError(f"{folder} has no {what}: expected at least one of its class")
+def _class_folder(root: Path, file: Path) -> str:
+    return file.relative_to(root).parts[0]
+
+
+def _check_none_is_empty(
+    root: Path, folders: Collection[str], files: Sequence[Path], what: str
+) -> None:
+    if missing := sorted({*folders} - {_class_folder(root, file) for file in files}):
+        raise DataError(f"{root / missing[0]} has no {what}: expected at least one of its class")
 
 
 def _only_images(files: Sequence[Path]) -> list[Path]:
@@ -296,9 +304,9 @@ def _read_pixels(file: Path, resize: tuple[int, int] | None, color: Color | None
             if resize is not None:
                 image = image.resize((resize[1], resize[0]), Image.Resampling.BILINEAR)
             return np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # each format of Pillow's fails in its own ways
         raise DataError(f"{file} cannot be read as an image: {error}") from None
 
 

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from chartae.data.arrays import check_dense
 from chartae.errors import DataError
 
 __all__ = ["LABEL_NAMES", "encode_labels"]
@@ -51,11 +52,13 @@ def encode_labels(
 def _label_array(y: ArrayLike | Tensor) -> NDArray[np.generic]:
     if y is None:
         raise DataError("y is None: expected (N,), one label per sample")
+    check_dense("y", y)
     try:
         labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-    except (TypeError, ValueError) as error:  # a sparse tensor, a list of lists of uneven lengths
+    except (TypeError, ValueError):  # bfloat16, a list of lists of uneven lengths
+        given = f"has dtype {y.dtype}" if isinstance(y, Tensor) else f"is {type(y).__name__}"
         raise DataError(
-            f"y cannot be used: expected (N,), one label per sample ({error})"
+            f"y {given}: expected (N,), one integer or string label per sample"
         ) from None
     if labels.ndim != 1:
         raise DataError(

@@ -147,6 +147,8 @@ def _shuffled(indices: Tensor, generator: torch.Generator) -> Tensor:
 
 def _part_sizes(sizes: Sequence[float] | Sequence[int], total: int) -> list[int]:
     """Numbers of samples, from fractions or numbers."""
+    if not hasattr(sizes, "__len__"):
+        raise ConfigurationError(f"sizes={sizes!r}: expected a sequence of sizes, one per part")
     given = f"sizes={tuple(sizes)!r}"
     if len(sizes) and all(isinstance(size, Integral) for size in sizes):
         if min(sizes) < 1 or sum(sizes) > total:

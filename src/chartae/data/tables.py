@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from chartae.atomic import atomic_path, check_writable
+from chartae.data.archives import read_numpy
 from chartae.data.arrays import DType
 from chartae.data.dataset import ArrayDataset
 from chartae.data.labels import LABEL_NAMES
@@ -160,12 +161,11 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
         DataError: for a file that is missing or of another form.
     """
     path = Path(path)
+    if path.suffix == ".npy":
+        return np.asarray(read_numpy(path)["x"])
     try:
-        if path.suffix == ".npy":
-            with path.open("rb") as file:
-                return np.asarray(np.load(file, allow_pickle=False))
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as labels: {error}") from None
     labels = [line.strip().strip('"') for line in lines]
     if path.suffix in (".csv", ".tsv") and len(_parted("\n".join(lines))[0][1]) > 1:

@@ -1,0 +1,54 @@
+"""Named arrays from files of NumPy and torch; nothing is ever unpickled."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chartae.errors import DataError
+
+__all__ = ["Arrays", "read_numpy", "read_torch"]
+
+Arrays = Mapping[str, Any]
+
+
+def read_numpy(path: Path) -> Arrays:
+    """Return the arrays of an ``.npz`` file, or ``x``, that of an ``.npy`` file.
+
+    Raises:
+        DataError: for a file that is missing, damaged, pickled or larger than the memory.
+    """
+    try:
+        # Opened here, as np.load leaves the file of a damaged archive open.
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except Exception as error:  # np.load fails in as many ways as headers and archives can be wrong
+        raise DataError(f"{path} cannot be read as NumPy arrays without pickle: {error}") from None
+
+
+def read_torch(path: Path) -> Arrays:
+    """Return the tensors of a ``.pt`` file, and ``class_names``; a single tensor is ``x``.
+
+    Raises:
+        DataError: for a file that is missing, damaged, or of something else.
+    """
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load fails in as many ways as a pickle has
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} cannot be read as tensors without pickle: {reason}") from None
+    if isinstance(loaded, Tensor):
+        return {"x": loaded}
+    if not isinstance(loaded, dict):
+        raise DataError(
+            f"{path} holds a {type(loaded).__name__}: expected a tensor or a dictionary of tensors"
+        )
+    return {
+        name: value
+        for name, value in loaded.items()
+        if isinstance(value, Tensor) or name == "class_names"
+    }
