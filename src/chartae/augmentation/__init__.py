@@ -3,7 +3,6 @@
 __all__ = [
     "CLASSIFIERS",
     "MODELS",
-    "MODEL_OPTIONS",
     "REAL",
     "SAMPLERS",
     "Augmenter",
@@ -14,11 +13,12 @@ __all__ = [
     "StudyResult",
     "TrainingSet",
     "augmentation_study",
+    "default_options",
     "gaussian_noise",
     "smote",
 ]
 
-from chartae.augmentation.augmenter import MODEL_OPTIONS, MODELS, SAMPLERS, Augmenter
+from chartae.augmentation.augmenter import MODELS, SAMPLERS, Augmenter, default_options
 from chartae.augmentation.methods import Method, ModelMethod, gaussian_noise, smote
 from chartae.augmentation.results import REAL, Comparison, StudyResult, TrainingSet
 from chartae.augmentation.study import CLASSIFIERS, Classifier, augmentation_study

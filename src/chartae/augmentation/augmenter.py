@@ -1,31 +1,40 @@
 """Synthetic labelled data from a few real ones."""
 
 import inspect
+import json
+import logging
 import re
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Any, Literal, Self, get_args
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 import chartae
 from chartae import models, samplers
-from chartae.checks import check_choice, check_integer
-from chartae.data import ArrayDataset
-from chartae.errors import ConfigurationError, DataError
+from chartae.atomic import check_writable, write_text
+from chartae.augmentation.labels import Labels
+from chartae.checks import check_boolean, check_choice, check_integer
+from chartae.data import ArrayDataset, Form, encode_labels
+from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
 from chartae.models import CVAE, Autoencoder
+from chartae.naming import folder_name
+from chartae.persistence import load as load_module
 from chartae.randomness import derive_seed, resolve_seed, seeded
 from chartae.samplers import Sampler
 from chartae.training import History, fit
 
-__all__ = ["ALL", "MODELS", "MODEL_OPTIONS", "SAMPLERS", "Augmenter"]
+__all__ = ["ALL", "MODELS", "RECORD_FILE", "SAMPLERS", "Augmenter", "default_options"]
 
-Array = np.ndarray[Any, Any] | Tensor
+logger = logging.getLogger(__name__)
+
+Singles = Literal["skip", "refuse"]
+RECORD_FILE = "augmenter.json"
+"""What says which folders below are of an augmenter's classes."""
 
 
 def _classes(package: ModuleType, rename: Callable[[str], str]) -> dict[str, Any]:
@@ -51,18 +60,24 @@ MODELS: dict[str, type[Autoencoder]] = _classes(models, str.lower)
 SAMPLERS: dict[str, type[Sampler]] = _classes(samplers, _snake_case)
 """The samplers by name: ``two_stage`` is `TwoStageSampler`."""
 
-MODEL_OPTIONS: dict[str, Any] = {
-    "latent_dim": 8,
-    # Sharp, for data in [0, 1]: on ten small images a Bernoulli leaves the codes next to nothing.
-    "likelihood": {"name": "gaussian", "scale": 0.1, "link": "sigmoid"},
-}
-CONDITIONAL_OPTIONS: dict[str, Any] = {
-    # Less sharp: codes then leave the class to the label, which is what makes labels come true.
-    "likelihood": {"name": "gaussian", "scale": 0.5, "link": "sigmoid"},
-}
 EPOCHS = 250
 ALL = "all"
 """The name under which a conditional augmenter keeps its one model."""
+
+
+def default_options(model: str, *, conditional: bool = False) -> dict[str, Any]:
+    """Return the arguments with which an `Augmenter` makes a model of this name.
+
+    >>> default_options("vae")["latent_dim"], default_options("vqvae")["latent_dim"]
+    (8, 64)
+    """
+    # Eight numbers, or four for each place of a 4 x 4 grid of codes.
+    latent_dim = 64 if MODELS[model].latent_space == "codes" else 8
+    # For data in [0, 1]. Sharp, for on ten small images a Bernoulli leaves the codes next to
+    # nothing; less so with labels, or codes would carry the class and labels would not come true.
+    scale = 0.5 if conditional else 0.1
+    likelihood = {"name": "gaussian", "scale": scale, "link": "sigmoid"}
+    return {"latent_dim": latent_dim, "likelihood": likelihood}
 
 
 class Augmenter:
@@ -72,19 +87,25 @@ class Augmenter:
     volume of the metric that it learned. With ``conditional`` one model learns all classes, given
     the label, and codes hold what classes have in common.
 
+    What goes in comes out: samples and labels have the dtype, layout and container that `fit` was
+    given. Of counts and categories, samples are drawn from the likelihood; else they are its means.
+
     Args:
         model: a name (`MODELS`), or a function from an input shape to a model; with
             ``conditional``, a function that takes ``conditions``, the number of classes, besides.
         sampler: a name (`SAMPLERS`), or a function from a trained model to a sampler.
-        model_options: arguments of the model's class, where ``model`` is a name; `MODEL_OPTIONS`,
-            for data in [0, 1], are the defaults, with a scale of 0.5 for a conditional model:
-            codes of a sharper one carry the class, and samples are not of that of their label.
+        model_options: arguments of the model's class, where ``model`` is a name, in place of the
+            `default_options`, which are for data in [0, 1].
         sampler_options: arguments of the sampler's class, where ``sampler`` is a name.
         fit_options: arguments of `chartae.fit`; 250 epochs without progress by default.
         conditional: whether one model learns all classes. A CVAE does so by its nature.
+        channels_last: samples are ``(N, *sizes, channels)``.
+        singles: what to do with a class of one example, of which a model of its own cannot be
+            learned: ``"skip"`` it with a warning, or ``"refuse"`` the data.
+        jobs: processes in which classes are learned at the same time, with one thread each.
         seed: of models, training and, unless `sample` is given another, samples.
-        output_dir: folder where each model is trained and kept; an interrupted `fit` continues
-            there. None keeps nothing.
+        output_dir: folder where each model is trained and kept, in a folder for each class; an
+            interrupted `fit` continues there. None keeps nothing.
 
     Attributes:
         classes_: the labels, ascending; their places are the conditions of a conditional model.
@@ -119,54 +140,64 @@ class Augmenter:
         sampler_options: Mapping[str, Any] | None = None,
         fit_options: Mapping[str, Any] | None = None,
         conditional: bool = False,
+        channels_last: bool = False,
+        singles: Singles = "skip",
+        jobs: int = 1,
         seed: int = 0,
         output_dir: str | Path | None = None,
     ) -> None:
-        if isinstance(model, str):
-            check_choice("model", model, MODELS)
-        if isinstance(sampler, str):
-            check_choice("sampler", sampler, SAMPLERS)
-        check_integer("seed", seed, minimum=0)
-        _check_options("fit_options", fit_options, fit)
+        # As they were given, so that scikit-learn can clone what it tunes.
         self.model, self.sampler = model, sampler
-        self.model_options = dict(model_options or {})
-        self.sampler_options = dict(sampler_options or {})
-        self.fit_options = dict(fit_options or {})
-        self.conditional = conditional or (
-            isinstance(model, str) and issubclass(MODELS[model], CVAE)
-        )
-        self.seed = seed
-        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.model_options, self.sampler_options = model_options, sampler_options
+        self.fit_options = fit_options
+        self.conditional, self.channels_last = conditional, channels_last
+        self.singles, self.jobs, self.seed, self.output_dir = singles, jobs, seed, output_dir
+        self._check_arguments()
 
-    def fit(self, x: Array, y: Array | list[Any]) -> Self:
+    def fit(self, x: Any, y: Any = None, mask: Any = None) -> Self:
         """Train on observations ``(N, *input_shape)`` with labels ``(N,)``.
 
-        uint8 arrays are divided by 255 for the models, and multiplied again in what `sample` gives.
+        uint8 is divided by 255 for the models. If `fit` is refused or interrupted, the augmenter
+        is what it was before.
+
+        Args:
+            x: observations, as for `ArrayDataset.from_arrays`; or an `ArrayDataset` with labels,
+                whose labels and mask are used.
+            y: integers, booleans or strings.
+            mask: bool, the shape of x, True where a feature was observed; that of a masked array
+                is its own.
 
         Raises:
-            DataError: if x and y do not fit together or hold NaN, or a class has one example,
-                which is enough for a conditional model alone.
+            DataError: if x and y do not fit together or hold NaN, or no class has two examples,
+                without which one cannot have a model of its own.
             ConfigurationError: for a wrong option of the model or the sampler, a sampler that does
-                not serve the model, or a model that has not the conditions it should.
+                not serve the model, a model that has not the conditions it should, or an
+                ``output_dir`` with other classes.
             KeyboardInterrupt: after Ctrl-C; with ``output_dir``, another `fit` continues.
         """
-        data = ArrayDataset.from_arrays(x, y)
-        self._remember(x, y, data)
-        parts = {ALL: data} if self.conditional else _each_class(data)
-        self.models_, self.samplers_, self.histories_ = {}, {}, {}
-        for name, members in parts.items():
-            model = self._make_model(name, data)
-            sampler = self._make_sampler(model)  # before training, which its refusal would waste
-            self.histories_[name] = self._train(name, model, members)
-            if self.histories_[name].stopped == "interrupted":
-                raise KeyboardInterrupt  # the classes to come are not to be trained
-            self.models_[name] = model
-            self.samplers_[name] = sampler.fit(members.x, members.y if self.conditional else None)
+        self._check_arguments()
+        if self.model is None or self.sampler is None:
+            raise ConfigurationError(
+                "this Augmenter was loaded, and its model or sampler was a function: set it with "
+                "set_params before fit"
+            )
+        data = self._dataset(x, y, mask)
+        labels = Labels.of(data, x if isinstance(x, ArrayDataset) else y)
+        parts = {ALL: data} if self.is_conditional else self._each_class(data)
+        for name in parts:
+            self._make(name, data)  # what it refuses would waste the training of the others
+        self._claim_output(parts)
+        learned = self._learn_all(parts, data)
+        self._form, self._labels = data.form, labels
+        self.classes_ = labels.values
+        self.samplers_ = {name: sampler for name, (sampler, _) in learned.items()}
+        self.models_ = {name: sampler.model for name, sampler in self.samplers_.items()}
+        self.histories_ = {name: history for name, (_, history) in learned.items()}
         return self
 
     def sample(
         self, per_class: int | Mapping[Any, int], seed: int | None = None
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Any, Any]:
         """Draw synthetic observations and their labels, class after class.
 
         Args:
@@ -182,88 +213,275 @@ class Augmenter:
         counts = self._counts(per_class)
         seed = self.seed if seed is None else resolve_seed(seed)
         x = torch.cat([self._draw(name, n, seed) for name, n in counts.items()]).cpu()
-        labels = np.repeat([self._labels[name] for name in counts], list(counts.values()))
-        return self._as_given(x), (torch.as_tensor(labels) if self._tensor_labels else labels)
+        return self._form.restore(x), self._labels.repeated(counts)
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether one model learns all classes."""
+        named = isinstance(self.model, str) and issubclass(MODELS[self.model], CVAE)
+        return self.conditional or named
+
+    # --- as scikit-learn's estimators -----------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's arguments, as they were given."""
+        return {name: getattr(self, name) for name in _ARGUMENTS}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change arguments; the next `fit` uses them.
+
+        Raises:
+            ConfigurationError: for an unknown name or a value that is not allowed.
+        """
+        for name in params:
+            check_choice("params", name, _ARGUMENTS)
+        before = self.get_params()
+        try:
+            vars(self).update(params)
+            self._check_arguments()
+        except ConfigurationError:
+            vars(self).update(before)
+            raise
+        return self
+
+    def __repr__(self) -> str:
+        given = {
+            name: value
+            for name, value in self.get_params().items()
+            if value != _ARGUMENTS[name].default
+        }
+        return f"Augmenter({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+    # --- persistence ----------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder for each class, of its sampler, its model and its history.
+
+        `Augmenter.load` and ``chartae sample`` read them back. An augmenter that was saved there
+        before is replaced, with all its folders; nothing else ever is.
+
+        Raises:
+            ConfigurationError: before `fit`, or if the folder has other files or cannot be written
+                to, or a model holds a module that cannot be saved.
+            CheckpointError: if writing fails.
+        """
+        self._check_fitted()
+        folder = check_writable("folder", folder)
+        record = folder / RECORD_FILE
+        if record.exists():
+            for old in _read_record(record)["names"]:
+                shutil.rmtree(folder / folder_name(old), ignore_errors=True)
+            record.unlink()
+        if any(folder.iterdir()):
+            raise ConfigurationError(
+                f"folder={str(folder)!r} has files that no augmenter wrote: expected a new folder"
+            )
+        for name, sampler in self.samplers_.items():
+            sampler.save_pretrained(folder / folder_name(name))
+            self.histories_[name].save(folder / folder_name(name) / "history.json")
+        write_text(
+            record,
+            json.dumps(
+                {
+                    "chartae": chartae.__version__,
+                    "arguments": {k: _json_or_none(v) for k, v in self.get_params().items()},
+                    "form": self._form.to_json(),
+                    "labels": self._labels.to_json(),
+                    "names": list(self.samplers_),
+                },
+                indent=1,
+            ),
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, **modules: Any) -> Self:
+        """Return the augmenter that `save` wrote.
+
+        Args:
+            folder: where it was saved.
+            modules: the arguments of models that were modules of your own, as for `chartae.load`.
+
+        Raises:
+            CheckpointError: if the folder holds no augmenter, or a file is damaged.
+        """
+        folder = Path(folder)
+        record = _read_record(folder / RECORD_FILE)
+        try:
+            augmenter = cls(**record["arguments"])
+            augmenter._form = Form.from_json(record["form"])
+            augmenter._labels = Labels.from_json(record["labels"])
+            augmenter.classes_ = augmenter._labels.values
+            places = {name: folder / folder_name(name) for name in record["names"]}
+        except (ChartaeError, TypeError, ValueError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{folder / RECORD_FILE} is damaged: {error}") from error
+        augmenter.samplers_ = {
+            name: load_module(place, **modules) for name, place in places.items()
+        }
+        if strange := [n for n, s in augmenter.samplers_.items() if not isinstance(s, Sampler)]:
+            raise CheckpointError(
+                f"{places[strange[0]]} holds no sampler: the augmenter is damaged"
+            )
+        augmenter.models_ = {name: s.model for name, s in augmenter.samplers_.items()}
+        augmenter.histories_ = {n: History.load(p / "history.json") for n, p in places.items()}
+        return augmenter
 
     # --- details ------------------------------------------------------------------------------
 
-    def _make_model(self, name: str, data: ArrayDataset) -> Autoencoder:
-        conditions = data.num_classes if self.conditional else None
+    def _check_arguments(self) -> None:
+        if isinstance(self.model, str):
+            check_choice("model", self.model, MODELS)
+        if isinstance(self.sampler, str):
+            check_choice("sampler", self.sampler, SAMPLERS)
+        for name in ("model_options", "sampler_options", "fit_options"):
+            if not isinstance(given := getattr(self, name), Mapping | None):
+                raise ConfigurationError(f"{name}={given!r}: expected a mapping or None")
+        check_boolean("conditional", self.conditional)
+        check_boolean("channels_last", self.channels_last)
+        check_choice("singles", self.singles, get_args(Singles))
+        check_integer("jobs", self.jobs, minimum=1)
+        check_integer("seed", self.seed, minimum=0)
+        _check_options("fit_options", self.fit_options, fit)
+
+    def _dataset(self, x: Any, y: Any, mask: Any) -> ArrayDataset:
+        if isinstance(x, ArrayDataset):
+            if y is not None or mask is not None:
+                raise DataError("x is an ArrayDataset: expected neither y nor mask beside it")
+            if not x.class_names:
+                raise DataError("x has no labels: expected one for each observation")
+            return x
+        encode_labels(y)  # which says what is wrong with them, where they are no labels
+        return ArrayDataset.from_arrays(x, y, mask, channels_last=self.channels_last)
+
+    def _each_class(self, data: ArrayDataset) -> dict[str, ArrayDataset]:
+        """Return the examples of each class of which there are enough, by its name."""
+        names = [data.class_names[index] for index in data.classes]
+        parts = {name: data.of_class(name) for name in names}
+        single = [name for name, members in parts.items() if len(members) < 2]
+        if single and (self.singles == "refuse" or len(single) == len(parts)):
+            raise DataError(
+                f"y has one example of class {single[0]!r}: expected at least 2 to learn it from"
+            )
+        if single:
+            logger.warning(
+                "left out %s, with one example each: a class needs 2 to be learned",
+                ", ".join(f"class {name!r}" for name in single),
+            )
+        return {name: members for name, members in parts.items() if name not in single}
+
+    def _make(self, name: str, data: ArrayDataset) -> Sampler:
+        """Return the untrained model of a name, with its sampler."""
+        conditions = data.num_classes if self.is_conditional else None
+        given = {} if conditions is None else {"conditions": conditions}
         with seeded(self.seed, "model", name):
-            model = self._new_model(data.input_shape, conditions)
+            if isinstance(self.model, str):
+                defaults = default_options(self.model, conditional=self.is_conditional)
+                options = {**defaults, **given, **(self.model_options or {})}
+                model = MODELS[self.model](data.input_shape, **options)
+            else:
+                model = self.model(data.input_shape, **given)
+        if not isinstance(model, Autoencoder):
+            raise ConfigurationError(
+                f"model returns {type(model).__name__}: expected a model of chartae"
+            )
         if model.conditions != conditions:
             raise ConfigurationError(
-                f"conditional={self.conditional}, and the model has conditions={model.conditions}: "
-                f"expected {conditions}"
+                f"conditional={self.is_conditional}, and the model has "
+                f"conditions={model.conditions}: expected {conditions}"
             )
-        return model
+        model = model.to(data.x.dtype)
+        if isinstance(self.sampler, str):
+            return SAMPLERS[self.sampler](model, **(self.sampler_options or {}))
+        return self.sampler(model)
 
-    def _new_model(self, input_shape: tuple[int, ...], conditions: int | None) -> Autoencoder:
-        given = {} if conditions is None else {"conditions": conditions}
-        if not isinstance(self.model, str):
-            return self.model(input_shape, **given)
-        defaults = {**MODEL_OPTIONS, **(CONDITIONAL_OPTIONS if given else {})}
-        options = {**defaults, **given, **self.model_options}
-        try:
-            return MODELS[self.model](input_shape, **options)
-        except TypeError as error:
-            raise ConfigurationError(f"model_options={self.model_options}: {error}") from error
-
-    def _train(self, name: str, model: Autoencoder, data: ArrayDataset) -> History:
-        options: dict[str, Any] = {"epochs": EPOCHS, "progress": False, **self.fit_options}
+    def _learn(
+        self, name: str, members: ArrayDataset, data: ArrayDataset
+    ) -> tuple[Sampler, History]:
+        """Return the fitted sampler of a name, with its trained model, and its history."""
+        options: dict[str, Any] = {"epochs": EPOCHS, "progress": False, **(self.fit_options or {})}
         options["seed"] = derive_seed(self.seed, "fit", name)
+        if self.jobs > 1:
+            options["progress"] = False  # bars of several processes would fight over the terminal
         if self.output_dir is not None:
-            # A label may hold a slash: it names a folder, not a path.
-            options |= {"output_dir": self.output_dir / quote(name, safe=" "), "resume": True}
-        return fit(model, data, **options)
+            folder = Path(self.output_dir) / folder_name(name)
+            options |= {"output_dir": folder, "resume": True}
+        sampler = self._make(name, data)
+        history = fit(sampler.model, members, **options)
+        if history.stopped != "interrupted":
+            sampler.fit(members.x, members.y if self.is_conditional else None)
+        return sampler, history
 
-    def _make_sampler(self, model: Autoencoder) -> Sampler:
-        if not isinstance(self.sampler, str):
-            return self.sampler(model)
-        try:
-            return SAMPLERS[self.sampler](model, **self.sampler_options)
-        except TypeError as error:
-            raise ConfigurationError(f"sampler_options={self.sampler_options}: {error}") from error
+    def _learn_all(
+        self, parts: Mapping[str, ArrayDataset], data: ArrayDataset
+    ) -> dict[str, tuple[Sampler, History]]:
+        """Return what `_learn` gives for each name, class after class or in several processes.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C; the classes to come are not to be trained.
+        """
+        example = data.subset([0])  # what of the data shapes a model, without all of them
+        learned: Iterable[tuple[Sampler, History]]
+        if self.jobs == 1 or len(parts) == 1:
+            learned = (self._learn(name, members, example) for name, members in parts.items())
+        else:
+            from joblib import Parallel, delayed, parallel_config
+
+            with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
+                learned = Parallel()(
+                    delayed(self._learn)(name, members, example) for name, members in parts.items()
+                )
+        results = {}
+        for name, (sampler, history) in zip(parts, learned, strict=True):
+            if history.stopped == "interrupted":
+                raise KeyboardInterrupt
+            results[name] = (sampler, history)
+        return results
+
+    def _claim_output(self, names: Iterable[str]) -> None:
+        """Note in ``output_dir`` whose folders are below it.
+
+        Raises:
+            ConfigurationError: if other classes are being learned there.
+        """
+        if self.output_dir is None:
+            return
+        folder = check_writable("output_dir", self.output_dir)
+        record = folder / RECORD_FILE
+        names = list(names)
+        if record.exists() and set(known := _read_record(record)["names"]) - set(names):
+            raise ConfigurationError(
+                f"output_dir={str(folder)!r} has models of the classes {', '.join(known)}: "
+                f"expected the same as now, {', '.join(names)}, or another folder"
+            )
+        content = {"chartae": chartae.__version__, "names": names}
+        write_text(record, json.dumps(content, indent=1))
 
     def _draw(self, name: str, n: int, seed: int) -> Tensor:
         """Return n observations of the class of a name."""
         seed = derive_seed(seed, "class", name)
-        if self.conditional:
-            return self.samplers_[ALL].sample(n, seed=seed, y=list(self._labels).index(name))
-        return self.samplers_[name].sample(n, seed=seed)
+        sampler = self.samplers_[ALL if self.is_conditional else name]
+        y = self._labels.names.index(name) if self.is_conditional else None
+        draw = sampler.model.observation_model.discrete
+        return sampler.sample(n, seed=seed, y=y, draw=draw)
 
-    def _remember(self, x: Array, y: Array | list[Any], data: ArrayDataset) -> None:
-        """Keep what `sample` needs to give arrays and labels as they were given."""
-        self._tensor_data, self._tensor_labels = isinstance(x, Tensor), isinstance(y, Tensor)
-        self._bytes = x.dtype in (torch.uint8, np.uint8)
-        self.classes_ = np.unique(y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y))
-        self._labels = dict(zip(data.class_names, self.classes_, strict=True))
-
-    def _as_given(self, x: Tensor) -> Array:
-        if self._bytes:
-            x = (x.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
-        return x if self._tensor_data else x.numpy()
-
-    def _counts(self, per_class: int | Mapping[Any, int]) -> dict[str, int]:
+    def _check_fitted(self) -> None:
         if not getattr(self, "samplers_", None):
             raise ConfigurationError("this Augmenter has not been fitted: call fit(x, y) first")
-        known = list(self._labels if self.conditional else self.samplers_)
+
+    def _counts(self, per_class: int | Mapping[Any, int]) -> dict[str, int]:
+        self._check_fitted()
+        known = [n for n in self._labels.names if self.is_conditional or n in self.samplers_]
         if not isinstance(per_class, Mapping):
             per_class = dict.fromkeys(known, per_class)
+        if not per_class:
+            raise ConfigurationError(f"per_class is empty: expected counts of {', '.join(known)}")
         counts = {str(label): n for label, n in per_class.items()}
         for name, n in counts.items():
             check_choice("per_class", name, known)
             check_integer(f"per_class[{name!r}]", n, minimum=1)
-        return counts
+        return {name: int(n) for name, n in counts.items()}
 
 
-def _each_class(data: ArrayDataset) -> dict[str, ArrayDataset]:
-    """Return the examples of each class, by its name."""
-    parts = {name: data.of_class(name) for name in (data.class_names[c] for c in data.classes)}
-    for name, members in parts.items():
-        if len(members) < 2:
-            raise DataError(f"y has one example of class {name!r}: expected at least 2")
-    return parts
+_ARGUMENTS = dict(inspect.signature(Augmenter).parameters)
 
 
 def _check_options(
@@ -274,3 +492,23 @@ def _check_options(
     known = [option for option in inspect.signature(function).parameters if option not in own]
     for option in options or {}:
         check_choice(name, option, known)
+
+
+def _json_or_none(value: Any) -> Any:
+    """Return an argument as JSON values; None for functions and modules, which no file keeps."""
+    try:
+        return json.loads(json.dumps(str(value) if isinstance(value, Path) else value))
+    except TypeError:
+        return None
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not {"chartae", "names"} <= record.keys():
+            raise ValueError("it is no record of an augmenter")
+        if not all(isinstance(name, str) for name in record["names"]):
+            raise ValueError("its names are no strings")
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    return record

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from chartae.augmentation.augmenter import Augmenter
+from chartae.data.arrays import as_tensor, restored, scaled
+from chartae.errors import DataError
+from chartae.randomness import derive_seed
 
 __all__ = ["Method", "ModelMethod", "gaussian_noise", "smote"]
 
@@ -55,24 +59,43 @@ def smote(x: Array, y: Array, samples_per_class: int, seed: int) -> tuple[Array,
     """Interpolate between neighbours of one class (Chawla et al., 2002), by imbalanced-learn.
 
     Neighbours are the 5 nearest, or all others of a class of fewer than 6.
+
+    Raises:
+        DataError: for a class of one example, which has no neighbour.
+
+    >>> x, y = np.array([[0.0], [1.0], [8.0], [9.0]]), np.array([0, 0, 1, 1])
+    >>> x_new, y_new = smote(x, y, 2, seed=0)
+    >>> x_new.shape, y_new
+    ((4, 1), array([0, 0, 1, 1]))
     """
+    classes = np.unique(y)
+    made = [_smote_class(x[y == c], c, samples_per_class, seed) for c in classes]
+    return np.concatenate(made), np.repeat(classes, samples_per_class)
+
+
+def _smote_class(members: Array, label: Any, count: int, seed: int) -> Array:
     from imblearn.over_sampling import SMOTE
 
-    classes, counts = np.unique(y, return_counts=True)
-    wanted = {c: n + samples_per_class for c, n in zip(classes, counts, strict=True)}
+    if len(members) < 2:
+        raise DataError(f"y has one example of class {label!r}: SMOTE expects at least 2")
     sampler = SMOTE(
-        sampling_strategy=wanted,
-        k_neighbors=max(1, min(5, int(counts.min()) - 1)),
-        random_state=seed % 2**32,
+        sampling_strategy={0: len(members) + count},
+        k_neighbors=min(5, len(members) - 1),
+        random_state=derive_seed(seed, "smote", str(label)) % 2**32,
     )
-    all_x, all_y = sampler.fit_resample(x.reshape(len(x), -1), y)
-    return all_x[len(x) :].reshape(-1, *x.shape[1:]), all_y[len(x) :]
+    # It insists on a second class, which it leaves alone.
+    flat = members.reshape(len(members), -1)
+    rows, labels = np.append(flat, flat[:1], axis=0), np.append(np.zeros(len(flat), int), 1)
+    made: Array = sampler.fit_resample(rows, labels)[0][len(rows) :]
+    return made.reshape(-1, *members.shape[1:])
 
 
 def gaussian_noise(
     x: Array, y: Array, samples_per_class: int, seed: int, *, scale: float = 0.1
 ) -> tuple[Array, Array]:
     """Repeat real observations with independent noise N(0, scale^2), clipped to the data's range.
+
+    Bytes are noised on the scale of [0, 1].
 
     >>> x, y = np.zeros((4, 3)), np.array([0, 0, 1, 1])
     >>> x_new, y_new = gaussian_noise(x, y, 2, seed=0)
@@ -84,5 +107,8 @@ def gaussian_noise(
     rows = np.concatenate(
         [random.choice(np.flatnonzero(y == c), samples_per_class) for c in classes]
     )
-    noise = scale * random.standard_normal(x[rows].shape)
-    return (x[rows] + noise).clip(x.min(), x.max()).astype(x.dtype), y[rows]
+    given = as_tensor("x", x)
+    values = scaled(given, torch.float64)
+    noise = scale * torch.from_numpy(random.standard_normal(x[rows].shape))
+    noised = (values[rows] + noise).clamp(values.min(), values.max())
+    return restored(noised, given.dtype).numpy(), y[rows]

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,9 +14,6 @@ from chartae.augmentation.results import REAL, Part, StudyResult, TrainingSet
 from chartae.checks import check_integer, check_number
 from chartae.data import ArrayDataset, encode_labels, few_per_class
 from chartae.errors import ConfigurationError, DataError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["CLASSIFIERS", "Classifier", "augmentation_study"]
 
@@ -245,6 +242,8 @@ def _check_sets(
 ) -> tuple[ArrayDataset, ArrayDataset]:
     _, names = encode_labels(y)
     pool = ArrayDataset.from_arrays(x, y)
+    if pool.mask is not None:
+        raise DataError("x has a mask: a study expects fully observed data, as classifiers do")
     _, test_names = encode_labels(y_test)
     if unknown := sorted(set(test_names) - set(names)):
         raise DataError(f"y_test has classes that y has not: {', '.join(unknown)}")
@@ -321,7 +320,9 @@ def _tune(classifier: Classifier, x: Array, y: Array, seed: int) -> dict[str, An
 
     if not classifier.grid:
         return {}
-    folds = StratifiedKFold(min(5, int(np.bincount(y).min())), shuffle=True, random_state=seed)
+    folds = StratifiedKFold(
+        min(5, int(np.bincount(y).min())), shuffle=True, random_state=seed % 2**32
+    )
     search = GridSearchCV(
         _estimator(classifier, seed), dict(classifier.grid), cv=folds, refit=False, n_jobs=1
     )
@@ -331,7 +332,7 @@ def _tune(classifier: Classifier, x: Array, y: Array, seed: int) -> dict[str, An
 
 def _estimator(classifier: Classifier, seed: int) -> Any:
     estimator = classifier.make()
-    seeded = {"random_state": seed} if "random_state" in estimator.get_params() else {}
+    seeded = {"random_state": seed % 2**32} if "random_state" in estimator.get_params() else {}
     return estimator.set_params(**seeded)
 
 

@@ -96,7 +96,7 @@ def augment(
     models = out.with_name(f"{out.stem}-models")
     write_npz(out, _joined(source, synthetic) if include_real else synthetic, overwrite=True)
     write_models(models, augmenter, source.class_names)
-    if augmenter.conditional:
+    if augmenter.is_conditional:
         keep_class_names(models / ALL, [source.class_names[k] for k in augmenter.classes_])
     write_config(out.with_suffix(".json"), "augment", options)
     files = {str(out): f"{len(synthetic)} synthetic observations", str(models): "the models"}
