@@ -384,7 +384,7 @@ def test_every_model_with_every_sampler_learns_from_five_of_a_class(model):
     tried = 0
     for name, sampler in SAMPLERS.items():
         fast = {"epochs": 1} if issubclass(sampler, LearnedSampler) else {}
-        augmenter = Augmenter(model, name, fit_options={"epochs": 3}, sampler_options=fast)
+        augmenter = Augmenter(model, name, fit_options={"epochs": 12}, sampler_options=fast)
         try:
             drawn, _ = augmenter.fit(x.astype(np.float32), y).sample(2)
         except ConfigurationError as error:
