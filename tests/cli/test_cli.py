@@ -11,8 +11,8 @@ from PIL import Image
 
 import chartae
 from chartae.augmentation import MODELS
+from chartae.augmentation import natural_sampler as _natural
 from chartae.cli import run
-from chartae.cli.sample import _natural
 from chartae.data import ArrayDataset, read_data, write_npz
 
 COMMANDS = ("train", "sample", "augment", "interpolate", "demo")
@@ -196,7 +196,7 @@ class TestZoo:
         assert run(words(command)) == 0
         learns = name in {"ae", "rae", "wae", "vqvae", "hrqvae"}
         assert run(words("sample m --n 3 --out s.npz")) == (2 if learns else 0)
-        assert run(words(f"sample m --n 3 --fit-on {digits} --out s.npz")) == 0
+        assert run(words(f"sample m --n 3 --fit-on {digits} --out s.npz --overwrite")) == 0
         assert read_data("s.npz").x.shape == (3, 8, 8)
 
     @pytest.mark.parametrize(
@@ -271,15 +271,20 @@ class TestAugment:
 
     def test_models_can_be_sampled(self, data):
         assert run(["augment", data, "--out", "new.npz", "--per-class", "1", *QUICK]) == 0
-        assert sorted(path.name for path in Path("new-models").iterdir()) == ["cat", "dog_wolf"]
-        assert run(["sample", "new-models/dog_wolf", "--n", "2", "--out", "s.npz"]) == 0
+        assert sorted(path.name for path in Path("new-models").iterdir()) == [
+            "augmenter.json",
+            "cat",
+            "dog%2fwolf",
+        ]
+        assert run(["sample", "new-models/dog%2fwolf", "--n", "2", "--out", "s.npz"]) == 0
 
     @pytest.mark.parametrize("options", ["--model vae --conditional", "--model cvae"])
     def test_one_conditional_model(self, data, options):
         command = f"augment {data} --out new.npz --per-class 3 --sampler normal --epochs 2 --report"
         assert run(words(f"{command} {options}")) == 0
         assert read_data("new.npz").y.tolist() == [0, 0, 0, 1, 1, 1]
-        assert [path.name for path in Path("new-models").iterdir()] == ["all"]
+        names = {path.name for path in Path("new-models").iterdir()}
+        assert names == {"all", "augmenter.json"}
         assert "Latent maps" in Path("new.html").read_text()
         assert run(words("sample new-models/all --label dog/wolf --n 2 --out s.npz")) == 0
         drawn = read_data("s.npz")
@@ -345,11 +350,19 @@ BAD = {
     "sampler with other labels": "sample conditional --out s.npz --fit-on others.npz",
     "conditional without labels": "train unlabelled.npy --out m --conditional",
     "cvae without labels": "train unlabelled.npy --out m --model cvae",
-    "augment suffix": "augment data.npz --out new.csv",
     "augment folder": "augment data.npz --out folder.npz",
     "augment count": "augment data.npz --out new.npz --per-class 0",
     "no labels": "augment unlabelled.npy --out new.npz",
-    "one of a class": "augment lonely.npz --out new.npz",
+    "one of a class": "augment lonely.npz --out new.npz --singles refuse",
+    "two outputs": "train data.npz --out m --resume --overwrite",
+    "an input as output": "augment data.npz --out data.npz",
+    "size of images": "train data.npz --out m --resize 8",
+    "two colours": "train data.npz --out m --grey --rgb",
+    "threads": "train data.npz --out m --threads 0",
+    "device": "train data.npz --out m --device tpu",
+    "image folder of a table": "augment table.csv --out new --per-class 1",
+    "rows of images": "augment data.npz --out new.csv --per-class 1",
+    "kind of output": "augment data.npz --out new.txt --per-class 1",
     "not a number": "augment nan.npz --out new.npz",
     "out of range": "augment wide.npz --out new.npz",
     "no such sampler": "augment data.npz --out new.npz --sampler volum",
@@ -368,6 +381,7 @@ def bad_files(model):
     np.savez("others.npz", x=x, y=y + 5)
     chartae.VAE((4, 4), 2, conditions=2).save_pretrained("conditional")
     chartae.VAE((4, 4), 2, conditions=(3,)).save_pretrained("vectors")
+    Path("table.csv").write_text("a,b,label\n0,1,u\n1,0,u\n0,0,v\n1,1,v\n")
     Path("folder.npz").mkdir()
     Path("damaged.toml").write_text("x[train]")
     Path("unknown.toml").write_text("[train]\nepoch = 3\n")
@@ -416,5 +430,5 @@ def test_a_process_ends_with_its_exit_code(data):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("chartae: path='nothing.npz' does not exist")
+    assert done.stderr.startswith("chartae: DATA='nothing.npz' does not exist")
     assert done.stderr.count("\n") == 1

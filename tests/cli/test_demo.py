@@ -45,6 +45,10 @@ def test_writes_everything(tiny, tmp_path, monkeypatch, capsys):
     assert len(study["records"]) == 9 * 2
     assert study["settings"]["num_test"] >= 1300
     assert json.loads((folder / "demo.json").read_text())["demo"]["quick"] is True
-    assert len(list((folder / "models").iterdir())) == 10
+    names = {entry.name for entry in (folder / "models").iterdir()}
+    assert names == {"augmenter.json", *map(str, range(10))}
     assert len(list(folder.iterdir())) == 6  # and nothing else is left
+    assert "clearly helps" in out
+    assert "clearly helps" in page.split("</header>")[0]
+    assert run(["demo", "--quick", "--seeds", "1"]) == 2  # replaces nothing unasked
     assert run(["sample", "chartae-demo/models/3", "--n", "2", "--out", "s.npz"]) == 0

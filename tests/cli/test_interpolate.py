@@ -37,8 +37,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def data(folder, monkeypatch):
-    """The images; the working directory is the folder."""
+    """The images; the working directory is the folder, without results."""
     monkeypatch.chdir(folder)
+    for result in (*Path().glob("path.*"), *Path().glob("again.*")):
+        result.unlink()
     return read_data("data.npz").x
 
 
@@ -95,6 +97,62 @@ class TestInterpolate:
         length = float(metric.norm(middle, step).sum())
         assert found["lengths"][1] == pytest.approx(length, rel=0.02)
 
+    def test_an_index_may_count_from_the_end(self, data):
+        for out, a in (("path", "data.npz:-1"), ("again", "data.npz:11")):
+            assert interpolate(f"rhvae {a} data.npz:5 --out {out}.npz --num-points 2") == 0
+        first, again = arrays("path.npz"), arrays("again.npz")
+        assert np.array_equal(first["z_line"], again["z_line"])
+
+    def test_the_two_originals_are_shown(self, data, monkeypatch):
+        shown = []
+        monkeypatch.setattr(
+            "chartae.report.geometry.draw_observations",
+            lambda axes, x, columns, low, high: shown.append((x, low, high)),
+        )
+        assert interpolate("rhvae data.npz:0 data.npz:5 --out path.png --num-points 3") == 0
+        ends, low, high = shown[0]
+        assert np.allclose(ends[[0, -1]], data[[0, 5]])
+        assert np.isnan(ends[1]).all()
+        assert (low, high) == (0.0, 1.0)
+
+    @pytest.mark.parametrize("command", ["", "--data data.npz"])
+    def test_a_sphere_is_not_left(self, data, command):
+        torch.manual_seed(0)
+        chartae.SVAE((4, 4), 3).eval().save_pretrained("sphere")
+        assert interpolate(f"sphere data.npz:0 data.npz:5 {command} --out path.npz") == 0
+        z = torch.as_tensor(arrays("path.npz")["z_geodesic"])
+        torch.testing.assert_close(z.norm(dim=-1), torch.ones(len(z)))
+        ends = chartae.load("sphere").encode(data[[0, 5]]).detach()
+        torch.testing.assert_close(z[[0, -1]], ends, atol=1e-5, rtol=0)
+        angles = (z[1:] * z[:-1]).sum(-1).clamp(-1, 1).acos()
+        torch.testing.assert_close(angles, angles[:1].expand(len(angles)), atol=1e-3, rtol=0)
+        assert angles.sum() == pytest.approx(float(arrays("path.npz")["lengths"][0]), rel=1e-3)
+
+    def test_a_ball_has_its_own_geodesics(self, data):
+        torch.manual_seed(0)
+        chartae.PoincareVAE((4, 4), 2).eval().save_pretrained("ball")
+        assert interpolate("ball data.npz:0 data.npz:5 --out path.npz") == 0
+        assert (np.linalg.norm(arrays("path.npz")["z_geodesic"], axis=-1) < 1).all()
+
+    @pytest.mark.parametrize("model", ["vae", "rhvae"])
+    def test_a_conditional_model_goes_from_label_to_label(self, data, model):
+        out = f"conditional-{model}"
+        if not Path(out).exists():
+            command = f"train data.npz --out {out} --epochs 2 --latent-dim 2 --model {model}"
+            assert run([*command.split(), "--conditional"]) == 0
+        command = f"{out} data.npz:0 data.npz:5 --data data.npz --out path.npz --num-points 3"
+        assert interpolate(command) == 0
+        found, loaded = arrays("path.npz"), chartae.load(out)
+        for end, row in ((0, 0), (-1, 5)):
+            y = torch.tensor([row % 2])
+            expected = loaded.reconstruct(data[[row]], y).detach()
+            assert np.allclose(found["x_geodesic"][end], expected[0], atol=1e-5)
+        assert interpolate(f"{command} --overwrite --label dog") == 0
+        z = torch.as_tensor(arrays("path.npz")["z_geodesic"])
+        y = torch.ones(3, dtype=torch.int64)
+        assert np.allclose(arrays("path.npz")["x_geodesic"], loaded.decode(z, y).detach())
+        assert interpolate(f"{out} one.npy data.npz:5 --data data.npz --out again.npz") == 2
+
     def test_an_autoencoder_pulls_back(self, data):
         assert interpolate("ae data.npz:0 data.npz:5 --out path.png --num-points 3") == 0
 
@@ -139,7 +197,9 @@ BAD = {
     "no image": "vae broken.png data.npz:0 --data data.npz --out path.npz",
     "no index": "vae data.npz data.npz:0 --data data.npz --out path.npz",
     "index out of range": "vae data.npz:0 data.npz:12 --data data.npz --out path.npz",
-    "negative index": "vae data.npz:0 data.npz:-1 --data data.npz --out path.npz",
+    "negative index": "vae data.npz:0 data.npz:-13 --data data.npz --out path.npz",
+    "label without conditions": f"rhvae {ENDS} --label cat --out path.npz",
+    "space of vectors": f"rhvae {ENDS} --metric space --out path.npz",
     "another shape": "vae wide.npy:0 data.npz:0 --data data.npz --out path.npz",
     "data of another shape": f"vae {ENDS} --data wide.npy --out path.npz",
     "not a number": "vae nan.npz:0 data.npz:0 --data data.npz --out path.npz",

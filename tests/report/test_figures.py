@@ -39,9 +39,27 @@ class TestImageGrid:
         (axes,) = image_grid({"real": x}).axes
         sheet = axes.images[0].get_array()
         assert sheet.shape == (5, 9, 4)
-        low, high = x.min(), x.max()
-        assert np.allclose(sheet[:, :4, :3], (np.moveaxis(x[0], 0, -1) - low) / (high - low))
+        assert np.allclose(sheet[:, :4, :3], np.moveaxis(x[0], 0, -1))
         assert (sheet[:, 4, 3] == 0).all()
+
+    @pytest.mark.parametrize("shape", [(3, 4, 4), (3, 3, 4, 4)])
+    def test_contrast_is_never_made_up(self, shape):
+        """Values in [0, 1] are drawn on that scale, others on their own, alike in all groups."""
+        dull = 0.33 + 0.26 * random.random(shape)
+        (axes,) = image_grid({"dull": dull}).axes
+        drawn = axes.images[0]
+        if len(shape) == 3:
+            assert drawn.get_clim() == (0.0, 1.0)
+        else:
+            assert drawn.get_array()[:4, :4, :3].min() >= 0.33
+            assert drawn.get_array()[:4, :4, :3].max() <= 0.59
+        first, second = image_grid({"dull": dull, "wide": 10 * dull - 3}).axes
+        if len(shape) == 3:
+            assert first.images[0].get_clim() == second.images[0].get_clim()
+            assert second.images[0].get_clim()[1] > 2
+        else:
+            alpha = second.images[0].get_array()[..., 3]
+            assert set(np.unique(alpha)) == {0.0, 1.0}
 
     def test_volumes_show_their_middle(self):
         x = random.random((1, 1, 5, 4, 4))

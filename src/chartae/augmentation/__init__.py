@@ -4,6 +4,7 @@ __all__ = [
     "CLASSIFIERS",
     "MODELS",
     "REAL",
+    "RECORD_FILE",
     "SAMPLERS",
     "Augmenter",
     "Classifier",
@@ -15,10 +16,18 @@ __all__ = [
     "augmentation_study",
     "default_options",
     "gaussian_noise",
+    "natural_sampler",
     "smote",
 ]
 
-from chartae.augmentation.augmenter import MODELS, SAMPLERS, Augmenter, default_options
+from chartae.augmentation.augmenter import (
+    MODELS,
+    RECORD_FILE,
+    SAMPLERS,
+    Augmenter,
+    default_options,
+    natural_sampler,
+)
 from chartae.augmentation.methods import Method, ModelMethod, gaussian_noise, smote
 from chartae.augmentation.results import REAL, Comparison, StudyResult, TrainingSet
 from chartae.augmentation.study import CLASSIFIERS, Classifier, augmentation_study

@@ -4,8 +4,8 @@ import inspect
 import json
 import logging
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Self, get_args
@@ -21,14 +21,22 @@ from chartae.augmentation.labels import Labels
 from chartae.checks import check_boolean, check_choice, check_integer
 from chartae.data import ArrayDataset, Form, encode_labels
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
-from chartae.models import CVAE, Autoencoder
+from chartae.models import CVAE, Autoencoder, VariationalAutoencoder
 from chartae.naming import folder_name
 from chartae.persistence import load as load_module
 from chartae.randomness import derive_seed, resolve_seed, seeded
 from chartae.samplers import Sampler
 from chartae.training import History, fit
 
-__all__ = ["ALL", "MODELS", "RECORD_FILE", "SAMPLERS", "Augmenter", "default_options"]
+__all__ = [
+    "ALL",
+    "MODELS",
+    "RECORD_FILE",
+    "SAMPLERS",
+    "Augmenter",
+    "default_options",
+    "natural_sampler",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +88,28 @@ def default_options(model: str, *, conditional: bool = False) -> dict[str, Any]:
     return {"latent_dim": latent_dim, "likelihood": likelihood}
 
 
+def natural_sampler(model: Autoencoder) -> str:
+    """Return the name of the sampler that goes with a model, of those that serve it.
+
+    The volume of a metric that was learned, else the model's own prior, else one over its codes,
+    else a mixture fitted to them.
+
+    Raises:
+        ConfigurationError: if no sampler of chartae serves the model.
+
+    >>> natural_sampler(chartae.VAE((8, 8), 2)), natural_sampler(chartae.RHVAE((8, 8), 2))
+    ('normal', 'volume')
+    """
+    metric = ["volume"] if hasattr(type(model), "metric") else []
+    priors = ["normal", "vamp", "sphere", "poincare"]
+    prior = priors if isinstance(model, VariationalAutoencoder) else []
+    served = samplers.serving(model)
+    for name in [*metric, *prior, "code", "mixture"]:
+        if SAMPLERS[name] in served:
+            return name
+    raise ConfigurationError(f"no sampler of chartae serves this {type(model).__name__}")
+
+
 class Augmenter:
     """Learn each class from its few examples with a model of its own, and draw new ones.
 
@@ -93,7 +123,8 @@ class Augmenter:
     Args:
         model: a name (`MODELS`), or a function from an input shape to a model; with
             ``conditional``, a function that takes ``conditions``, the number of classes, besides.
-        sampler: a name (`SAMPLERS`), or a function from a trained model to a sampler.
+        sampler: a name (`SAMPLERS`), ``"auto"`` for what goes with the model (`natural_sampler`),
+            or a function from a trained model to a sampler.
         model_options: arguments of the model's class, where ``model`` is a name, in place of the
             `default_options`, which are for data in [0, 1].
         sampler_options: arguments of the sampler's class, where ``sampler`` is a name.
@@ -182,10 +213,11 @@ class Augmenter:
                 "set_params before fit"
             )
         data = self._dataset(x, y, mask)
-        labels = Labels.of(data, x if isinstance(x, ArrayDataset) else y)
+        labels = Labels.of(data.class_names, x if isinstance(x, ArrayDataset) else y)
         parts = {ALL: data} if self.is_conditional else self._each_class(data)
-        for name in parts:
-            self._make(name, data)  # what it refuses would waste the training of the others
+        for name, members in parts.items():
+            # What is refused later would waste the training of the classes before.
+            self._make(name, data).model.check_data("x", members.x)
         self._claim_output(parts)
         learned = self._learn_all(parts, data)
         self._form, self._labels = data.form, labels
@@ -211,9 +243,35 @@ class Augmenter:
             ConfigurationError: before `fit`, for an unknown label or a count below 1.
         """
         counts = self._counts(per_class)
-        seed = self.seed if seed is None else resolve_seed(seed)
-        x = torch.cat([self._draw(name, n, seed) for name, n in counts.items()]).cpu()
-        return self._form.restore(x), self._labels.repeated(counts)
+        return self._form.restore(self._draw_all(counts, seed)), self._labels.repeated(counts)
+
+    def sample_dataset(
+        self, per_class: int | Mapping[Any, int], seed: int | None = None
+    ) -> ArrayDataset:
+        """Draw as `sample` does; return a dataset of the classes that the augmenter knows.
+
+        Args:
+            per_class: as in `sample`.
+            seed: as in `sample`.
+
+        Raises:
+            ConfigurationError: as `sample` does.
+        """
+        counts = self._counts(per_class)
+        indices = torch.tensor([self.class_names.index(name) for name in counts])
+        y = indices.repeat_interleave(torch.tensor(list(counts.values())))
+        x = self._draw_all(counts, seed)
+        return ArrayDataset(x, y, class_names=self.class_names, form=self._form)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes that can be sampled.
+
+        Raises:
+            ConfigurationError: before `fit`.
+        """
+        self._check_fitted()
+        return tuple(n for n in self._labels.names if self.is_conditional or n in self.samplers_)
 
     @property
     def is_conditional(self) -> bool:
@@ -269,9 +327,7 @@ class Augmenter:
         folder = check_writable("folder", folder)
         record = folder / RECORD_FILE
         if record.exists():
-            for old in _read_record(record)["names"]:
-                shutil.rmtree(folder / folder_name(old), ignore_errors=True)
-            record.unlink()
+            _clear(folder)
         if any(folder.iterdir()):
             raise ConfigurationError(
                 f"folder={str(folder)!r} has files that no augmenter wrote: expected a new folder"
@@ -331,7 +387,7 @@ class Augmenter:
         if isinstance(self.model, str):
             check_choice("model", self.model, MODELS)
         if isinstance(self.sampler, str):
-            check_choice("sampler", self.sampler, SAMPLERS)
+            check_choice("sampler", self.sampler, ["auto", *SAMPLERS])
         for name in ("model_options", "sampler_options", "fit_options"):
             if not isinstance(given := getattr(self, name), Mapping | None):
                 raise ConfigurationError(f"{name}={given!r}: expected a mapping or None")
@@ -348,7 +404,7 @@ class Augmenter:
                 raise DataError("x is an ArrayDataset: expected neither y nor mask beside it")
             if not x.class_names:
                 raise DataError("x has no labels: expected one for each observation")
-            return x
+            return _of_present_classes(x)
         encode_labels(y)  # which says what is wrong with them, where they are no labels
         return ArrayDataset.from_arrays(x, y, mask, channels_last=self.channels_last)
 
@@ -390,7 +446,8 @@ class Augmenter:
             )
         model = model.to(data.x.dtype)
         if isinstance(self.sampler, str):
-            return SAMPLERS[self.sampler](model, **(self.sampler_options or {}))
+            kind = natural_sampler(model) if self.sampler == "auto" else self.sampler
+            return SAMPLERS[kind](model, **(self.sampler_options or {}))
         return self.sampler(model)
 
     def _learn(
@@ -455,6 +512,10 @@ class Augmenter:
         content = {"chartae": chartae.__version__, "names": names}
         write_text(record, json.dumps(content, indent=1))
 
+    def _draw_all(self, counts: Mapping[str, int], seed: int | None) -> Tensor:
+        seed = self.seed if seed is None else resolve_seed(seed)
+        return torch.cat([self._draw(name, n, seed) for name, n in counts.items()]).cpu()
+
     def _draw(self, name: str, n: int, seed: int) -> Tensor:
         """Return n observations of the class of a name."""
         seed = derive_seed(seed, "class", name)
@@ -468,8 +529,7 @@ class Augmenter:
             raise ConfigurationError("this Augmenter has not been fitted: call fit(x, y) first")
 
     def _counts(self, per_class: int | Mapping[Any, int]) -> dict[str, int]:
-        self._check_fitted()
-        known = [n for n in self._labels.names if self.is_conditional or n in self.samplers_]
+        known = self.class_names
         if not isinstance(per_class, Mapping):
             per_class = dict.fromkeys(known, per_class)
         if not per_class:
@@ -492,6 +552,41 @@ def _check_options(
     known = [option for option in inspect.signature(function).parameters if option not in own]
     for option in options or {}:
         check_choice(name, option, known)
+
+
+def _of_present_classes(data: ArrayDataset) -> ArrayDataset:
+    """Leave out classes without a sample, of which nothing can be learned."""
+    present = torch.tensor(data.classes)
+    if len(present) == data.num_classes or data.y is None:
+        return data
+    names = tuple(data.class_names[index] for index in data.classes)
+    y = torch.searchsorted(present, data.y.cpu()).to(data.y.device)
+    return replace(data, y=y, class_names=names)
+
+
+# What a class' folder holds: its sampler, or its training.
+_FILES = {"config.json", "model.safetensors", "history.json", "checkpoint.safetensors"}
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an augmenter wrote to a folder.
+
+    Raises:
+        ConfigurationError: before anything is removed, if there is anything else.
+    """
+    places = [folder / folder_name(name) for name in _read_record(folder / RECORD_FILE)["names"]]
+    entries = [entry for place in places if place.is_dir() for entry in place.iterdir()]
+    if strange := [entry for entry in entries if entry.name not in _FILES]:
+        raise ConfigurationError(
+            f"folder={str(folder)!r} has {strange[0]}, which no augmenter wrote: expected a new "
+            "folder"
+        )
+    for entry in entries:
+        entry.unlink()
+    for place in places:
+        if place.is_dir():
+            place.rmdir()
+    (folder / RECORD_FILE).unlink()
 
 
 def _json_or_none(value: Any) -> Any:

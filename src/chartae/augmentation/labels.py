@@ -31,16 +31,15 @@ class Labels:
     container: Container
 
     @classmethod
-    def of(cls, data: ArrayDataset, y: Any) -> Self:
-        """Return the labels of ``data``, made from ``y``: labels, or the dataset itself."""
+    def of(cls, names: tuple[str, ...], y: Any) -> Self:
+        """Return the labels of classes of these names, from ``y``: labels, or their dataset."""
         if isinstance(y, ArrayDataset):
-            names = tuple(data.class_names[index] for index in data.classes)
-            return cls(names, np.array(data.classes), "tensor")
+            return cls(names, np.array(y.classes), "tensor")
         container: Container = "tensor" if isinstance(y, Tensor) else "array"
         if hasattr(y, "to_numpy"):
             container = "series"
         values = np.unique(y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y))
-        return cls(data.class_names, values, container)
+        return cls(names, values, container)
 
     def repeated(self, counts: Mapping[str, int]) -> Any:
         """Return so many labels of each class, one class after another, as they were given."""

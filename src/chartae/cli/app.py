@@ -1,6 +1,8 @@
 """The command line: its subcommands, configuration files, and how errors become exit codes."""
 
+import io
 import logging
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from chartae.cli.demo import EXAMPLE as DEMO_EXAMPLE
 from chartae.cli.demo import demo
 from chartae.cli.interpolate import EXAMPLE as INTERPOLATE_EXAMPLE
 from chartae.cli.interpolate import interpolate
+from chartae.cli.options import option_names
 from chartae.cli.sample import EXAMPLE as SAMPLE_EXAMPLE
 from chartae.cli.sample import sample
 from chartae.cli.train import EXAMPLE as TRAIN_EXAMPLE
@@ -39,17 +42,21 @@ def run(arguments: Sequence[str]) -> int:
     0 if all went well, 2 for wrong usage or input, 130 after Ctrl-C, else 1; with one line on
     standard error when it is not 0, and a traceback only with ``--debug``.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every letter
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in arguments
     try:
         with _warnings_on_stderr():
             app([argument for argument in arguments if argument != "--debug"])
         return OK
-    except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "interrupted", INTERRUPTED)
     except Exception as error:
         if debug:
             raise
-        return _fail(*_explain(error))
+        message, code = _explain(error)
+        return _fail(_in_the_commands_words(message, arguments), code)
 
 
 def _explain(error: Exception) -> tuple[str, int]:
@@ -66,6 +73,26 @@ def _explain(error: Exception) -> tuple[str, int]:
 def _fail(message: str, code: int) -> int:
     sys.stderr.write(f"chartae: {' '.join(message.split())}\n")
     return code
+
+
+def _in_the_commands_words(message: str, arguments: Sequence[str]) -> str:
+    """Return a message with options in place of the library's arguments.
+
+    >>> _in_the_commands_words("expected their name as x_key", ["train", "data.npz"])
+    'expected their name as --x-key'
+    """
+    name = next((a for a in arguments if a in COMMANDS), None)
+    if name is None:
+        return message
+    message = re.sub(r"\bheader=False\b", "--no-header", message)
+    message = re.sub(r"\bpath=", "DATA=", message)
+    for option in sorted(COMMANDS[name], key=len, reverse=True):
+        flag = f"--{option.replace('_', '-')}"
+        message = re.sub(rf"(?<![\w.-]){option}=True\b", flag, message)
+        message = re.sub(rf"\bthe option {option}\b", flag, message)
+        pattern = option if "_" in option else rf"{option}(?==)"
+        message = re.sub(rf"(?<![\w.-]){pattern}(?![\w/])", flag, message)
+    return message
 
 
 @contextmanager
@@ -112,6 +139,11 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
+COMMANDS = {
+    function.__name__: option_names(function)
+    for function in (train, sample, augment, interpolate, demo)
+}
+"""The options of each subcommand."""
 app.command(train, help_epilogue=TRAIN_EXAMPLE)
 app.command(sample, help_epilogue=SAMPLE_EXAMPLE)
 app.command(augment, help_epilogue=AUGMENT_EXAMPLE)

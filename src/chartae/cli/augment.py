@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from chartae.cli.options import (
     ConfigFile,
     DataOptions,
+    MachineOptions,
     ModelName,
     ModelOptions,
+    Overwrite,
     TrainingOptions,
 )
-from chartae.cli.output import check_output, effective, say, write_config
-from chartae.cli.results import sections, write_models
-from chartae.cli.train import keep_class_names
+from chartae.cli.output import Outputs, effective, say
+from chartae.cli.results import few_baselines, sections
 
 if TYPE_CHECKING:
     from chartae.augmentation import Augmenter
+    from chartae.augmentation.augmenter import Singles
     from chartae.data import ArrayDataset
 
 __all__ = ["augment"]
@@ -30,59 +32,75 @@ def augment(
     out: Path,
     per_class: int = 1000,
     model: ModelName = "rhvae",
-    sampler: str = "volume",
+    sampler: str = "auto",
     conditional: bool = False,
     model_options: ModelOptions = ModelOptions(),  # noqa: B008
     training: TrainingOptions = TrainingOptions(),  # noqa: B008
     include_real: bool = False,
     report: bool = False,
+    singles: str = "skip",
+    jobs: int = 1,
     seed: int = 0,
+    resume: bool = False,
+    overwrite: Overwrite = False,
     data_options: DataOptions = DataOptions(),  # noqa: B008
+    machine: MachineOptions = MachineOptions(),  # noqa: B008
     config: ConfigFile = None,
 ) -> None:
     """Learn each class of DATA from its few examples, and write new ones with their labels.
 
-    Beside OUT.npz are written OUT.json, the options; OUT-models, a folder for each class, or "all"
-    with --conditional, that "chartae sample" reads; and OUT.html with --report.
+    What is written has the dtype and the layout of DATA. Beside OUT are written OUT.json, the
+    options; OUT-models, a folder for each class, or "all" with --conditional, that "chartae sample"
+    reads; and OUT.html with --report.
 
     Args:
-        data: Labelled data: a .npz, .csv or .pt file, or a folder of images in one subfolder per
-            class.
-        out: The .npz file of synthetic data: x, y and class_names.
+        data: Labelled data: a .npz, .npy with --labels, .csv, .tsv or .pt file, or a folder of
+            images in one subfolder per class.
+        out: An .npz file of synthetic data: x, y and class_names; a .csv file of vectors; or a
+            folder of images in class folders, with a table of them.
         per_class: Number of synthetic observations of each class.
         sampler: Name of a sampler, as two_stage for TwoStageSampler; a wrong one lists them all, or
-            those that serve the model.
+            those that serve the model. auto takes volume for a model with a metric, the model's own
+            prior for another one that has a prior, code for a codebook, else mixture.
         conditional: Learn all classes with one model that is given the label, in place of a model
             for each. A cvae does so by its nature.
         include_real: Put the real data before the synthetic ones.
         report: Write a report with images, latent maps and training curves.
+        singles: skip leaves out, with a warning, a class of one observation, of which a model of
+            its own cannot be learned; refuse stops.
+        jobs: Classes learned at the same time, in processes of one thread each.
         seed: Of the models, their training and the samples.
+        resume: Continue after an interruption: classes that were learned are kept.
     """
     from chartae.augmentation import Augmenter
-    from chartae.augmentation.augmenter import ALL
     from chartae.checks import check_integer
-    from chartae.data import write_npz
-    from chartae.errors import DataError
 
     check_integer("per_class", per_class, minimum=1)
-    check_output(out, ".npz")
-    source = data_options.read(data)
-    if source.y is None:
-        raise DataError(f"{data} has no labels: expected one for each observation")
+    models, page = _beside(out, "-models"), _beside(out, ".html")
+    inputs = [data, data_options.labels, config]
+    outputs = Outputs(
+        "augment", _beside(out, ".json"), inputs=inputs, overwrite=overwrite, resume=resume
+    )
+    outputs.claim(out, models, *([page] if report else []))
+    machine.apply()
+    source = _read(data, data_options)
+    _check_form(out, source, include_real)
     augmenter = Augmenter(
         model,
         sampler,
         model_options=model_options.arguments(),
-        fit_options={"progress": True, **training.arguments()},
+        fit_options={"progress": True, **training.arguments(), "accelerator": machine.device},
         conditional=conditional,
+        singles=cast("Singles", singles),
+        jobs=jobs,
         seed=seed,
+        output_dir=models,
     )
-    augmenter.fit(source.x, source.y)
-    synthetic = _draw(augmenter, source, per_class)
     options = effective(
         model_options,
         training,
         data_options,
+        machine,
         data=data.resolve(),
         out=out,
         per_class=per_class,
@@ -91,44 +109,102 @@ def augment(
         conditional=conditional,
         include_real=include_real,
         report=report,
+        singles=singles,
+        jobs=jobs,
         seed=seed,
     )
-    models = out.with_name(f"{out.stem}-models")
-    write_npz(out, _joined(source, synthetic) if include_real else synthetic, overwrite=True)
-    write_models(models, augmenter, source.class_names)
-    if augmenter.is_conditional:
-        keep_class_names(models / ALL, [source.class_names[k] for k in augmenter.classes_])
-    write_config(out.with_suffix(".json"), "augment", options)
-    files = {str(out): f"{len(synthetic)} synthetic observations", str(models): "the models"}
-    if report:
-        page = out.with_suffix(".html")
-        _write_report(page, data, augmenter, source, synthetic, options, files)
-        files[str(page)] = "the report"
+    if overwrite:
+        outputs.clear()
+    files = {str(out): f"{per_class} synthetic observations of each class", str(models): "models"}
+    try:
+        with outputs.recording(options):
+            augmenter.fit(source)
+            synthetic = _named_as(source, augmenter.sample_dataset(per_class))
+            augmenter.save(models)
+            _write(out, _joined(source, synthetic) if include_real else synthetic)
+            if report:
+                files[str(page)] = "report"
+                _write_report(page, data, augmenter, source, synthetic, options, files)
+    except KeyboardInterrupt:
+        message = f"interrupted; the same command with --resume continues in {models}"
+        raise KeyboardInterrupt(message) from None
     say(*(f"{meaning}: {path}" for path, meaning in files.items()))
 
 
-def _draw(augmenter: "Augmenter", source: "ArrayDataset", per_class: int) -> "ArrayDataset":
+def _beside(out: Path, ending: str) -> Path:
+    return out.with_name(f"{out.stem if out.suffix in ('.npz', '.csv') else out.name}{ending}")
+
+
+def _read(data: Path, data_options: DataOptions) -> "ArrayDataset":
+    from chartae.errors import DataError
+
+    source = data_options.read(data)
+    if not source.class_names:
+        raise DataError(f"{data} has no labels: expected one for each observation")
+    return source
+
+
+def _check_form(out: Path, source: "ArrayDataset", include_real: bool) -> None:
+    """Refuse an output in which such data cannot be written, before any work."""
+    from chartae.errors import ConfigurationError
+
+    shape = source.input_shape
+    images = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
+    if out.suffix == ".csv" and len(shape) != 1:
+        raise ConfigurationError(f"out={str(out)!r}: observations of shape {shape} are no rows")
+    if out.suffix not in ("", ".npz", ".csv"):
+        raise ConfigurationError(
+            f"out={str(out)!r}: expected a name that ends in .npz or .csv, or that of a folder"
+        )
+    if out.suffix != "" and out.is_dir():
+        raise ConfigurationError(f"out={str(out)!r} is a folder: expected a file, by its name")
+    if out.suffix == "" and not images:
+        raise ConfigurationError(
+            f"out={str(out)!r}: observations of shape {shape} are no images: expected a name that "
+            "ends in .npz"
+        )
+    if out.suffix == "" and include_real and source.mask is not None:
+        raise ConfigurationError(
+            f"out={str(out)!r}: images cannot hold the mask of the real data: expected a name that "
+            "ends in .npz"
+        )
+
+
+def _named_as(source: "ArrayDataset", synthetic: "ArrayDataset") -> "ArrayDataset":
+    """Return synthetic data with the classes numbered as in the source."""
+    from dataclasses import replace
+
     import torch
 
-    from chartae.data import ArrayDataset
-
-    x, y = augmenter.sample(per_class)
-    labels = torch.as_tensor(y)
-    return ArrayDataset(torch.as_tensor(x), labels, class_names=source.class_names)
+    assert synthetic.y is not None
+    numbers = torch.tensor([source.class_names.index(name) for name in synthetic.class_names])
+    return replace(synthetic, y=numbers[synthetic.y], class_names=source.class_names)
 
 
 def _joined(real: "ArrayDataset", synthetic: "ArrayDataset") -> "ArrayDataset":
-    import torch
+    """Return real data and synthetic ones, which are observed as a whole."""
+    from dataclasses import replace
 
-    from chartae.data import ArrayDataset
+    import torch
 
     assert real.y is not None
     assert synthetic.y is not None
-    return ArrayDataset(
-        torch.cat([real.x, synthetic.x]),
-        torch.cat([real.y, synthetic.y]),
-        class_names=real.class_names,
-    )
+    mask = real.mask
+    if mask is not None:
+        mask = torch.cat([mask, torch.ones_like(synthetic.x, dtype=torch.bool)])
+    x, y = torch.cat([real.x, synthetic.x]), torch.cat([real.y, synthetic.y])
+    return replace(real, x=x, y=y, mask=mask)
+
+
+def _write(out: Path, dataset: "ArrayDataset") -> None:
+    from chartae.data import write_images, write_npz, write_table
+
+    if out.suffix == ".npz":
+        write_npz(out, dataset, overwrite=True)
+    elif out.suffix == ".csv":
+        write_table(out, dataset)
+    else:
+        write_images(out, dataset, clip=True)
 
 
 def _write_report(
@@ -156,6 +232,13 @@ def _write_report(
             "Versions": versions(),
         },
         settings=options,
-        sections=sections(augmenter, {"real": source, "synthetic": synthetic}),
+        sections=sections(
+            augmenter,
+            {
+                "real": source,
+                "synthetic": synthetic,
+                **few_baselines(source, augmenter.seed),
+            },
+        ),
         files=files,
     ).save(path)

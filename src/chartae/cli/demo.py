@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chartae.cli.options import ConfigFile
-from chartae.cli.output import say, write_config
-from chartae.cli.results import sections, write_models
+from chartae.cli.options import ConfigFile, Overwrite
+from chartae.cli.output import Outputs, say
+from chartae.cli.results import sections
 
 if TYPE_CHECKING:
     from chartae.augmentation import Method, ModelMethod, StudyResult
@@ -17,7 +17,8 @@ __all__ = ["demo"]
 
 EXAMPLE = "Example: chartae demo --out chartae-demo, then open chartae-demo/report.html"
 
-CONFIG_FILE, STUDY = "demo.json", "study"
+RECORD, STUDY = "demo.json", "study"
+FILES = ("report.html", "synthetic.npz", "models", f"{STUDY}.csv", f"{STUDY}.json")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def demo(
     seeds: int = 5,
     quick: bool = False,
     seed: int = 0,
+    overwrite: Overwrite = False,
     config: ConfigFile = None,
 ) -> None:
     """Augment ten handwritten digits per class, and report what it does to four classifiers.
@@ -86,7 +88,7 @@ def demo(
     """
     from tempfile import TemporaryDirectory
 
-    from chartae.atomic import check_writable, write_text
+    from chartae.atomic import write_text
     from chartae.augmentation import ModelMethod
     from chartae.checks import check_integer
     from chartae.data import write_npz
@@ -94,9 +96,11 @@ def demo(
     check_integer("seeds", seeds, minimum=1)
     check_integer("seed", seed, minimum=0)
     recipe = QUICK if quick else RECIPE
-    check_writable("out", out)
     options = {"out": str(out), "seeds": seeds, "quick": quick, "seed": seed}
-    write_config(out / CONFIG_FILE, "demo", options)
+    outputs = Outputs("demo", out / RECORD, inputs=[config], overwrite=overwrite)
+    outputs.claim(*(out / name for name in FILES))
+    if overwrite:
+        outputs.clear()
 
     pool, test = _split(recipe)
     with TemporaryDirectory(dir=out, prefix=".models-", ignore_cleanup_errors=True) as folder:
@@ -104,13 +108,18 @@ def demo(
         study = _run_study(recipe, learned, pool, test, seeds, seed)
         real, groups, augmenter = _first_draw(recipe, learned, pool, seed)
 
-    write_models(out / "models", augmenter, pool.class_names)
-    write_npz(out / "synthetic.npz", groups["RHVAE"], overwrite=True)
+    augmenter.save(out / "models")
+    write_npz(out / "synthetic.npz", groups["RHVAE"])
     write_text(out / f"{STUDY}.csv", study.to_csv())
     write_text(out / f"{STUDY}.json", study.to_json())
     _write_report(out, recipe, study, real, groups, augmenter, options)
+    outputs.write_record(options)
     _show(study)
-    say(f"report: {out / 'report.html'}", f"synthetic digits: {out / 'synthetic.npz'}")
+    say(
+        answer(study),
+        f"report: {out / 'report.html'}",
+        f"synthetic digits: {out / 'synthetic.npz'}",
+    )
 
 
 def _split(recipe: Recipe) -> tuple["ArrayDataset", "ArrayDataset"]:
@@ -217,10 +226,10 @@ def _write_report(
         "Accuracy of each classifier by method, with standard deviations",
     )
     Report(
-        f"{recipe.per_class} digits per class, augmented",
-        "A geometry-aware autoencoder (RHVAE) learned each digit from "
-        f"{recipe.per_class} labelled examples and drew {recipe.synthetic_per_class} new ones. "
-        "Do they make classifiers better, and better than simpler means do?",
+        f"{recipe.per_class} digits per class, augmented: does it help?",
+        f"{answer(study)} A geometry-aware autoencoder (RHVAE) learned each digit from "
+        f"{recipe.per_class} labelled examples and drew {recipe.synthetic_per_class} new ones; the "
+        "table compares them with simpler means.",
         facts={
             "Data": "scikit-learn’s handwritten digits: 1,797 images of 8 × 8 pixels",
             "Training": f"{settings['repeats']} draws of {settings['per_class']} digits per class "
@@ -243,9 +252,22 @@ def _write_report(
             "synthetic.npz": "the RHVAE’s synthetic digits of the first draw (x, y, class_names)",
             "models/": "the RHVAE of each digit of the first draw, for chartae sample",
             f"{STUDY}.csv, {STUDY}.json": "every accuracy, and the tuned hyper-parameters",
-            CONFIG_FILE: "the options of this run",
+            RECORD: "the options of this run",
         },
     ).save(out / "report.html")
+
+
+def answer(study: "StudyResult") -> str:
+    """Return in a sentence what adding the RHVAE's digits did to the classifiers."""
+    from chartae.augmentation import TrainingSet
+
+    added = TrainingSet("real + synthetic", "RHVAE")
+    verdicts = {name: study.compare(added, name).verdict for name in study.classifiers}
+    counts = {v: sum(found == v for found in verdicts.values()) for v in ("helps", "hurts")}
+    return (
+        f"Adding the RHVAE's digits to the real ones clearly helps {counts['helps']} of "
+        f"{len(verdicts)} classifiers and clearly hurts {counts['hurts']}."
+    )
 
 
 def _show(study: "StudyResult") -> None:

@@ -1,12 +1,16 @@
 """``chartae interpolate``: the geodesic between two observations, against the straight line."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from chartae.cli.options import ConfigFile, DataOptions
-from chartae.cli.output import check_output, effective, say, write_config
+from chartae.cli.options import ConfigFile, DataOptions, Overwrite
+from chartae.cli.output import Outputs, check_suffix, effective, say
+from chartae.cli.sample import class_names, conditions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from chartae.data import ArrayDataset
@@ -35,6 +39,8 @@ def interpolate(
     data: Path | None = None,
     metric: str = "auto",
     num_points: int = 10,
+    label: list[str] | None = None,
+    overwrite: Overwrite = False,
     data_options: DataOptions = DataOptions(),  # noqa: B008
     config: ConfigFile = None,
 ) -> None:
@@ -42,39 +48,55 @@ def interpolate(
 
     Args:
         model: Folder of a trained model.
-        a: An image, or a file as for train that holds one observation; FILE:INDEX for one of many.
+        a: An image, or a file as for train that holds one observation; FILE:INDEX for one of many,
+            counted from 0, or from the end as -1, -2, ...
         b: As A.
         out: A .png figure, or an .npz file of both curves: latents, observations, lengths.
         data: The training data: needed for the posterior metric, and drawn on the figure's map.
         metric: Whose geodesic: model, the metric that an RHVAE learned; posterior, the volume of
             the posteriors of any other VAE, where paths keep to the data (thesis equation 3.8,
-            tempered in more than two dimensions); pullback, distances between decoded observations.
-            auto takes the first that the model has.
+            tempered in more than two dimensions); pullback, distances between decoded observations;
+            space, that of a sphere or a hyperbolic ball of latents, which has no other. auto takes
+            the first that the model has.
         num_points: Points of each curve, both ends included.
+        label: For a conditional model, the class of both ends, or of each, given twice; by default
+            those of A and B in their files. In between, the decoder gets shares of both.
     """
+    import torch
+
     from chartae.checks import check_integer
 
     check_integer("num_points", num_points, minimum=2)
-    check_output(out, ".png", ".npz")
+    check_suffix(out, ".png", ".npz")
+    files = [_file_and_index(text)[0] for text in (a, b)]
+    inputs = [model, data, *files, data_options.labels, config]
+    outputs = Outputs("interpolate", out.with_suffix(".json"), inputs=inputs, overwrite=overwrite)
+    outputs.claim(out)
     autoencoder = _load(model)
+    names = class_names(model, autoencoder)
     source = None if data is None else data_options.read(data)
     if source is not None:
         autoencoder.check_data("data", source.x)
     ends = [_observation(n, text, autoencoder, data_options) for n, text in (("A", a), ("B", b))]
-    shown, measure = _metrics(autoencoder, metric, source)
-    curves, told = _curves(autoencoder, measure, ends, num_points)
+    x = torch.cat([end.x for end in ends]).to(autoencoder.device, autoencoder.dtype)
+    y = _conditions(names, ends, label or [])
+    shown, measure = _metrics(autoencoder, metric, source, names, y)
+    curves, told = _curves(autoencoder, measure, x, y, num_points)
+    decode = _decoder(autoencoder, names, y)
+    if overwrite:
+        outputs.clear()
     if out.suffix == ".png":
-        chart = _chart(autoencoder, shown, source, curves["geodesic"])
-        _draw(out, autoencoder, chart, curves, num_points)
+        chart = _chart(autoencoder, shown, source, names, curves["geodesic"])
+        _draw(out, chart, curves, decode, x, num_points)
     else:
-        stride = (len(curves["line"]) - 1) // (num_points - 1)
+        stride = (len(curves["geodesic"]) - 1) // (num_points - 1)
         thinned = {name: curve[::stride] for name, curve in curves.items()}
-        _write(out, autoencoder, thinned, told)
+        _write(out, thinned, decode, told)
     options = effective(
         data_options, model=model.resolve(), a=a, b=b, out=out, data=data, metric=metric,
-        num_points=num_points,
+        num_points=num_points, label=label,
     )  # fmt: skip
-    write_config(out.with_suffix(".json"), "interpolate", options)
+    outputs.write_record(options)
     _tell(told)
     say(f"{'figure' if out.suffix == '.png' else 'curves'}: {out}")
 
@@ -96,48 +118,132 @@ def _load(folder: Path) -> "Autoencoder":
     return model
 
 
-def _observation(name: str, text: str, model: "Autoencoder", data_options: DataOptions) -> "Tensor":
-    """Return the one observation that ``FILE`` or ``FILE:INDEX`` names, with a batch dimension."""
+def _file_and_index(text: str) -> tuple[Path, int | None]:
+    """Return what ``FILE`` or ``FILE:INDEX`` names."""
+    file, colon, index = text.rpartition(":")
+    if not colon or not index.removeprefix("-").isdecimal() or Path(text).exists():
+        return Path(text), None
+    return Path(file), int(index)
+
+
+def _observation(
+    name: str, text: str, model: "Autoencoder", data_options: DataOptions
+) -> "ArrayDataset":
+    """Return the one observation that ``FILE`` or ``FILE:INDEX`` names, as a dataset of one."""
+    from dataclasses import replace
+
     from chartae.errors import DataError
 
-    file, colon, index = text.rpartition(":")
-    if not colon or not index.isdecimal() or Path(text).exists():
-        file, index = text, ""
-    x = _read(Path(file), data_options)
-    if tuple(x.shape) == model.input_shape and not index:
-        x = x[None]
-    if not index and len(x) != 1:
-        raise DataError(f"{name}={text!r} holds {len(x)} observations: expected {text}:INDEX")
-    if int(index or 0) >= len(x):
-        raise DataError(f"{name}={text!r}: expected an index from 0 to {len(x) - 1}")
-    x = x[int(index or 0)][None].to(model.device, model.dtype)
-    model.check_data(name, x)
-    return x
+    file, index = _file_and_index(text)
+    found = _read(file, data_options)
+    if tuple(found.x.shape) == model.input_shape and index is None:
+        found = replace(found, x=found.x[None], y=None, mask=None, class_names=())
+    if index is None and len(found) != 1:
+        raise DataError(f"{name}={text!r} holds {len(found)} observations: expected {text}:INDEX")
+    index = 0 if index is None else index
+    if not -len(found) <= index < len(found):
+        raise DataError(
+            f"{name}={text!r}: expected an index from 0 to {len(found) - 1}, or from -1 to "
+            f"{-len(found)}"
+        )
+    one = found.subset([index % len(found)])
+    if one.mask is not None and not bool(one.mask.all()):
+        raise DataError(f"{name}={text!r} is not observed as a whole: expected one that is")
+    model.check_data(name, one.x.to(model.device, model.dtype))
+    return one
 
 
-def _read(path: Path, data_options: DataOptions) -> "Tensor":
+def _read(path: Path, data_options: DataOptions) -> "ArrayDataset":
     """Return what a file holds, an image as one observation."""
     from chartae.data import read_image
 
     if path.suffix.lower() in IMAGES:
-        return read_image(path).x
-    return data_options.read(path).x
+        return read_image(path, resize=data_options.size, color=data_options.color)
+    return data_options.read(path)
+
+
+def _conditions(
+    names: tuple[str, ...], ends: list["ArrayDataset"], asked: list[str]
+) -> "Tensor | None":
+    """Return the classes of both ends, as a conditional model numbers them; None without."""
+    import torch
+
+    from chartae.checks import check_choice
+    from chartae.errors import ConfigurationError
+
+    if not names:
+        if asked:
+            raise ConfigurationError(f"label={asked[0]!r}: the model has no conditions")
+        return None
+    if len(asked) > 2:
+        raise ConfigurationError(f"label is given {len(asked)} times: expected once or twice")
+    own = [end.class_names[end.classes[0]] if end.class_names else None for end in ends]
+    chosen = asked * 2 if len(asked) == 1 else asked or own
+    for name in chosen:
+        if name is None:
+            raise ConfigurationError(
+                "A or B has no label, which this model is conditional on: expected label=CLASS"
+            )
+        check_choice("label", name, names)
+    return torch.tensor([names.index(str(name)) for name in chosen])
+
+
+def _decoder(
+    model: "Autoencoder", names: tuple[str, ...], y: "Tensor | None"
+) -> "Callable[[Tensor], Tensor]":
+    """Return what decodes a curve; conditions go from one end's to the other's with it."""
+    import torch
+    from torch.nn.functional import one_hot
+
+    def decode(z: "Tensor") -> "Tensor":
+        with torch.no_grad():
+            if y is None:
+                return model.decode(z)
+            first, last = one_hot(y, len(names)).to(z)
+            shares = torch.lerp(first, last, torch.linspace(0, 1, len(z)).to(z)[:, None])
+            mean: Tensor = model.likelihood(z, shares).mean
+        return mean
+
+    return decode
 
 
 def _metrics(
-    model: "Autoencoder", name: str, data: "ArrayDataset | None"
-) -> tuple["Metric", "Metric"]:
-    """Return the metric whose volume the map shows, and the one whose geodesic is wanted."""
+    model: "Autoencoder",
+    name: str,
+    data: "ArrayDataset | None",
+    names: tuple[str, ...],
+    y: "Tensor | None",
+) -> tuple["Metric | None", "Metric | None"]:
+    """Return the metric whose volume the map shows, and the one whose geodesic is wanted.
+
+    None stands for the sphere, whose geodesics are great circles.
+    """
     from chartae.checks import check_choice
     from chartae.errors import ConfigurationError
-    from chartae.geometry import ConformalMetric, PosteriorMetric, PullbackMetric
+    from chartae.geometry import ConformalMetric, PoincareMetric, PosteriorMetric, PullbackMetric
     from chartae.models import VariationalAutoencoder
 
-    check_choice("metric", name, ["auto", "model", "posterior", "pullback"])
+    check_choice("metric", name, ["auto", "model", "posterior", "pullback", "space"])
+    if model.latent_space in ("sphere", "ball"):
+        if name not in ("auto", "space"):
+            raise ConfigurationError(
+                f"metric={name!r}: the latents of {type(model).__name__} are points of a "
+                f"{model.latent_space}, whose own geodesics stay on it: expected auto or space"
+            )
+        if model.latent_space == "sphere":
+            return None, None
+        ball = PoincareMetric(model.latent_dim, float(cast("Any", model).curvature))
+        ball = ball.to(model.device, model.dtype)
+        return ball, ball
     own = hasattr(type(model), "metric")
     if name == "auto":
         encodes = isinstance(model, VariationalAutoencoder)
         name = "model" if own else "posterior" if encodes else "pullback"
+    if name == "space":
+        raise ConfigurationError(
+            f"metric='space': the latents of {type(model).__name__} are vectors, of no space of "
+            "their own"
+        )
     if name == "model":
         if not own:
             raise ConfigurationError(
@@ -147,6 +253,11 @@ def _metrics(
         learned = cast("Metric", model.metric)
         return learned, learned
     if name == "pullback":
+        if y is not None:
+            raise ConfigurationError(
+                f"metric='pullback': what a latent of this {type(model).__name__} decodes to "
+                "depends on its class: expected another metric"
+            )
         pullback = PullbackMetric.from_model(model)
         return pullback, pullback
     if not isinstance(model, VariationalAutoencoder):
@@ -157,7 +268,7 @@ def _metrics(
         raise ConfigurationError(
             "the posterior metric is made of the training data: expected --data DATA"
         )
-    posterior = PosteriorMetric.from_model(model, data.x)
+    posterior = PosteriorMetric.from_model(model, data.x, conditions(data, names))
     # Its own geodesics would keep off the data, where it is large. In two dimensions the strength
     # is that of equation 3.8; in 8, on digits, that left 10 of 12 paths unconverged, and 2/d none.
     strength = 2.0 / model.latent_dim
@@ -165,17 +276,28 @@ def _metrics(
 
 
 def _curves(
-    model: "Autoencoder", metric: "Metric", ends: list["Tensor"], num_points: int
+    model: "Autoencoder",
+    metric: "Metric | None",
+    x: "Tensor",
+    y: "Tensor | None",
+    num_points: int,
 ) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Return both curves, fine enough to be drawn, and what is to be said about them."""
+    """Return the curves, fine enough to be drawn, and what is to be said about them."""
     import torch
 
     from chartae.geometry import length, shortest_paths
 
     stride = -(-SMOOTH // (num_points - 1))
     with torch.no_grad():
-        start, end = (model.encode(x)[0] for x in ends)
+        start, end = model.encode(x, y)
         times = torch.linspace(0, 1, stride * (num_points - 1) + 1).to(start)
+        if metric is None:  # the straight line is the same curve, once it is on the sphere
+            angle = 2.0 * torch.asin((0.5 * (start - end).norm()).clamp(max=1.0))
+            return {"geodesic": _great_circle(start, end, times)}, {
+                "lengths": [float(angle), math.nan],
+                "converged": True,
+                "residual": 0.0,
+            }
         paths = shortest_paths(metric, start, end, num_points=len(times))
         line = torch.lerp(start, end, times[:, None])
         straight = float(length(metric, line))
@@ -186,8 +308,22 @@ def _curves(
     }
 
 
+def _great_circle(start: "Tensor", end: "Tensor", times: "Tensor") -> "Tensor":
+    """Return the points of the shorter arc at these times, all of norm 1."""
+    across = end - (end @ start) * start
+    angle = 2.0 * ((start - end).norm() / 2.0).clamp(max=1.0).asin()
+    direction = across / across.norm().clamp(min=1e-30)
+    points = (times * angle).cos()[:, None] * start + (times * angle).sin()[:, None] * direction
+    circle: Tensor = points / points.norm(dim=-1, keepdim=True)
+    return circle
+
+
 def _chart(
-    model: "Autoencoder", metric: "Metric", data: "ArrayDataset | None", curve: "Tensor"
+    model: "Autoencoder",
+    metric: "Metric | None",
+    data: "ArrayDataset | None",
+    names: tuple[str, ...],
+    curve: "Tensor",
 ) -> "Chart":
     """Return the map: of the training data, else the metric's centroids, else the curve itself."""
     import torch
@@ -196,38 +332,42 @@ def _chart(
 
     if data is not None and len(data) > 1:
         with torch.no_grad():
-            codes = model.encode(data.x, batch_size=1024)
+            codes = model.encode(data.x, conditions(data, names), batch_size=1024)
         return Chart(codes, data.y, metric, class_names=data.class_names)
-    return Chart(metric.landmarks if len(metric.landmarks) > 1 else curve, metric=metric)
+    landmarks = curve if metric is None else metric.landmarks
+    return Chart(landmarks if len(landmarks) > 1 else curve, metric=metric)
 
 
 def _draw(
     path: Path,
-    model: "Autoencoder",
     chart: "Chart",
     curves: dict[str, "Tensor"],
+    decode: "Callable[[Tensor], Tensor]",
+    ends: "Tensor",
     num_points: int,
 ) -> None:
     from chartae.atomic import atomic_path
     from chartae.report import interpolation_figure
 
-    named = {"straight line": curves["line"], "geodesic": curves["geodesic"]}
-    figure = interpolation_figure(chart, named, model.decode, columns=num_points)
+    titles = {"line": "straight line", "geodesic": "geodesic"}
+    named = {title: curves[name] for name, title in titles.items() if name in curves}
+    figure = interpolation_figure(chart, named, decode, columns=num_points, ends=ends)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
 
 
 def _write(
-    path: Path, model: "Autoencoder", curves: dict[str, "Tensor"], told: dict[str, Any]
+    path: Path,
+    curves: dict[str, "Tensor"],
+    decode: "Callable[[Tensor], Tensor]",
+    told: dict[str, Any],
 ) -> None:
     import numpy as np
-    import torch
 
     from chartae.atomic import atomic_path
 
     arrays: dict[str, Any] = {f"z_{name}": z.cpu().numpy() for name, z in curves.items()}
-    with torch.no_grad():
-        arrays |= {f"x_{name}": model.decode(z).cpu().numpy() for name, z in curves.items()}
+    arrays |= {f"x_{name}": decode(z).cpu().numpy() for name, z in curves.items()}
     arrays |= {name: np.asarray(value) for name, value in told.items()}
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **arrays)
@@ -236,4 +376,6 @@ def _write(
 def _tell(told: dict[str, Any]) -> None:
     geodesic, line = told["lengths"]
     found = "converged" if told["converged"] else f"not converged, residual {told['residual']:.1e}"
-    say(f"geodesic: length {geodesic:.4g}, {found}", f"straight line: length {line:.4g}")
+    say(f"geodesic: length {geodesic:.4g}, {found}")
+    if not math.isnan(line):
+        say(f"straight line: length {line:.4g}")

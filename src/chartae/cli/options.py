@@ -1,7 +1,9 @@
 """Groups of options that subcommands share."""
 
+import inspect
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +13,18 @@ from chartae import HOMES  # names alone: the classes themselves would cost an i
 
 if TYPE_CHECKING:
     from chartae.data import ArrayDataset
+    from chartae.data.images import Color
 
 __all__ = [
     "ConfigFile",
     "DataOptions",
+    "MachineOptions",
     "ModelName",
     "ModelOptions",
+    "Overwrite",
     "TrainingOptions",
     "given",
+    "option_names",
 ]
 
 ConfigFile = Annotated[
@@ -40,20 +46,110 @@ class DataOptions:
     Args:
         x_key: Name of the samples in an .npz or .pt file.
         y_key: Name of the labels there.
-        label_column: Column of a .csv file that holds the labels.
-        channels_last: Arrays are (N, height, width, channels).
+        label_column: Column of a table that holds the labels; its number from 0 with --no-header.
+        labels: File of the labels of an .npy file: .npy, or text with one label a line.
+        no_header: The first line of a table is a sample.
+        channels_last: Arrays are (N, height, width, channels); what is written is so too.
+        resize: Size to which images are resampled, as HEIGHTxWIDTH.
+        grey: Convert images to grey.
+        rgb: Convert images to RGB.
+        skip_unreadable: Leave out files that cannot be read as one image.
     """
 
     x_key: str | None = None
     y_key: str | None = None
     label_column: str | None = None
+    labels: Path | None = None
+    no_header: bool = False
     channels_last: bool = False
+    resize: str | None = None
+    grey: bool = False
+    rgb: bool = False
+    skip_unreadable: bool = False
 
     def read(self, path: Path) -> "ArrayDataset":
         """Read a data set as `chartae.data.read_data` does."""
         from chartae.data import read_data
 
-        return read_data(path, **vars(self))
+        return read_data(
+            path,
+            x_key=self.x_key,
+            y_key=self.y_key,
+            label_column=self.label_column,
+            labels=self.labels,
+            header=not self.no_header,
+            channels_last=self.channels_last,
+            resize=self.size,
+            color=self.color,
+            skip_unreadable=self.skip_unreadable,
+        )
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """The size of ``resize``, as numbers.
+
+        Raises:
+            ConfigurationError: if it is not written as HEIGHTxWIDTH.
+        """
+        from chartae.errors import ConfigurationError
+
+        if self.resize is None:
+            return None
+        height, _, width = self.resize.partition("x")
+        if not (height.isdecimal() and width.isdecimal()):
+            raise ConfigurationError(f"resize={self.resize!r}: expected HEIGHTxWIDTH, as in 64x64")
+        return int(height), int(width)
+
+    @property
+    def color(self) -> "Color | None":
+        """What images are converted to."""
+        from chartae.errors import ConfigurationError
+
+        if self.grey and self.rgb:
+            raise ConfigurationError("grey and rgb are given: expected one of them")
+        return "grey" if self.grey else "rgb" if self.rgb else None
+
+
+Overwrite = Annotated[
+    bool, Parameter(help="Replace what an earlier run wrote there, and nothing else.")
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class MachineOptions:
+    """What to work on.
+
+    Args:
+        device: cpu, cuda, mps, or auto for the best there is.
+        threads: Threads of a process on the CPU; by default as many as there are cores.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+
+    def apply(self) -> None:
+        """Set the number of threads of this process.
+
+        Raises:
+            ConfigurationError: for a number out of range.
+        """
+        import torch
+
+        from chartae.checks import check_integer
+
+        if self.threads is not None:
+            check_integer("threads", self.threads, minimum=1)
+            torch.set_num_threads(self.threads)
+
+    @property
+    def place(self) -> str:
+        """The device, for what takes one and knows no ``auto``."""
+        import torch
+
+        if self.device not in ("auto", "gpu"):
+            return self.device
+        return "cuda" if torch.cuda.is_available() or self.device == "gpu" else "cpu"
 
 
 @Parameter(name="*")
@@ -62,11 +158,13 @@ class ModelOptions:
     """Which model; None is the subcommand's own choice.
 
     Args:
-        latent_dim: Dimension of the latent space.
+        latent_dim: Dimension of the latent space. [default: 8, of codebooks 64]
         likelihood: Of observations given a latent, such as bernoulli, gaussian or categorical; a
-            wrong name lists them all.
+            wrong name lists them all. [default: bernoulli to train; to augment a gaussian with a
+            sigmoid link, of scale 0.1, or 0.5 if conditional]
         encoder: Preset of the encoder, such as mlp, conv or resnet; a wrong name lists them all.
-        decoder: Preset of the decoder, as for the encoder.
+            [default: mlp]
+        decoder: Preset of the decoder, as for the encoder. [default: mlp]
         model_options: Any other argument of the model, as in --model-options.temperature 0.8.
     """
 
@@ -103,11 +201,11 @@ class TrainingOptions:
     """How to train; None is the subcommand's own choice.
 
     Args:
-        epochs: Passes over the data.
-        batch_size: Observations for each step.
-        learning_rate: Of the Adam optimiser.
-        patience: Stop after so many epochs without improvement.
-        kl_warmup: Epochs during which the weight of the KL term rises from 0 to 1.
+        epochs: Passes over the data. [default: 100 to train, 250 to augment]
+        batch_size: Observations for each step. [default: 128]
+        learning_rate: Of the Adam optimiser. [default: 0.001]
+        patience: Stop after so many epochs without improvement. [default: never]
+        kl_warmup: Epochs during which the weight of the KL term rises from 0 to 1. [default: 0]
     """
 
     epochs: int | None = None
@@ -119,6 +217,15 @@ class TrainingOptions:
     def arguments(self) -> dict[str, Any]:
         """Return the arguments for `chartae.fit` that were given."""
         return given(vars(self))
+
+
+def option_names(command: Callable[..., None]) -> set[str]:
+    """Return the names of a subcommand's options, those of its groups among them."""
+    names: set[str] = set()
+    for name, parameter in inspect.signature(command).parameters.items():
+        group = parameter.default
+        names |= {f.name for f in fields(group)} if is_dataclass(group) else {name}
+    return names
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,16 @@
-"""What the subcommands write beside their results, and say about them."""
+"""What the subcommands write: claimed before any work, recorded after it."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from chartae.cli.options import given
 
-__all__ = ["check_output", "effective", "say", "write_config"]
+__all__ = ["Outputs", "check_suffix", "effective", "say"]
 
 
 def say(*lines: str) -> None:
@@ -20,20 +22,148 @@ def say(*lines: str) -> None:
         console.print(line)
 
 
-def check_output(path: Path, *suffixes: str) -> None:
-    """Refuse an output file that cannot be written, before any work.
-
-    Raises:
-        ConfigurationError: for another suffix, a folder, or a place that cannot be written to.
-    """
-    from chartae.atomic import check_writable
+def check_suffix(path: Path, *suffixes: str) -> None:
+    """Raise `ConfigurationError` for an output file whose name ends in none of ``suffixes``."""
     from chartae.errors import ConfigurationError
 
     if path.suffix not in suffixes or path.is_dir():
         raise ConfigurationError(
             f"out={str(path)!r}: expected a file whose name ends in {' or '.join(suffixes)}"
         )
-    check_writable("the folder of out", path.parent)
+
+
+class Outputs:
+    """The files that a run writes, and the record that says which they are.
+
+    An output is never an input, whatever their paths look like. Files of an earlier run are
+    replaced only if asked, and only those that its record lists and that are as it left them:
+    a file that chartae did not write, or that was changed since, is never touched. The record also
+    holds the options of the run, in the form that ``--config`` reads.
+
+    Args:
+        command: the subcommand.
+        record: the file of the record.
+        inputs: files and folders that the run reads, None for those that were not given.
+        overwrite: whether the files of an earlier run are replaced.
+        resume: whether they are continued, and so may be there.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        record: Path,
+        *,
+        inputs: Iterable[Path | None],
+        overwrite: bool,
+        resume: bool = False,
+    ) -> None:
+        from chartae.errors import ConfigurationError
+
+        if overwrite and resume:
+            raise ConfigurationError("overwrite and resume are given: expected one of them")
+        self.command, self.record = command, record
+        self.overwrite, self.resume = overwrite, resume
+        self.inputs = [path for path in inputs if path is not None]
+        self.claimed: list[Path] = []
+        self.earlier = self._read_record()
+        self.strange: dict[Path, str] = {}
+
+    def claim(self, *paths: Path) -> None:
+        """Refuse what the run may not write, the record among it, before any work.
+
+        Args:
+            paths: files, or folders with all that is in them.
+
+        Raises:
+            ConfigurationError: for an output that is an input, holds one or lies in one; for one
+                that exists and is not to be replaced, or is not chartae's to replace; for a place
+                that cannot be written to.
+        """
+        from chartae.atomic import check_writable
+        from chartae.errors import ConfigurationError
+
+        for path in (*paths, self.record):
+            for source in self.inputs:
+                if _overlap(path, source):
+                    raise ConfigurationError(
+                        f"out: {str(path)!r} would be written over the input {str(source)!r}: "
+                        "expected another place"
+                    )
+            strange = [file for file in _files(path) if not self._is_ours(file)]
+            self.strange |= {file: _digest(file) for file in strange}
+            if strange and not self.resume:
+                raise ConfigurationError(
+                    f"out: {str(strange[0])!r} was not written by this command, or was changed "
+                    "since: expected another place"
+                )
+            if _files(path) and not (self.overwrite or self.resume):
+                raise ConfigurationError(
+                    f"out: {str(path)!r} exists: expected --overwrite, or another place"
+                )
+            check_writable("the folder of out", path.parent)
+            self.claimed.append(path)
+
+    def clear(self) -> None:
+        """Remove what the earlier run wrote, as far as it is as it was left."""
+        for name in self.earlier or {}:
+            file = self.record.parent / name
+            if file.is_file() and self._is_ours(file):
+                file.unlink()
+                # Folders that held nothing else; never that of the record itself.
+                for folder in file.parents:
+                    if folder == self.record.parent or any(folder.iterdir()):
+                        break
+                    folder.rmdir()
+        self.record.unlink(missing_ok=True)
+
+    @contextmanager
+    def recording(self, options: Mapping[str, Any], **facts: Any) -> Iterator[None]:
+        """Write the record after the block, also if that is cut short, but not if it is refused."""
+        from chartae.errors import CheckpointError, ConfigurationError, DataError
+
+        try:
+            yield
+        except (CheckpointError, ConfigurationError, DataError):
+            raise
+        except BaseException:
+            self.write_record(options, **facts)
+            raise
+        self.write_record(options, **facts)
+
+    def write_record(self, options: Mapping[str, Any], **facts: Any) -> None:
+        """Write the options in effect, further facts, and which files belong to the run."""
+        from chartae import __version__
+        from chartae.atomic import write_text
+
+        files = [file for path in self.claimed for file in _files(path) if file != self.record]
+        digests = {file: _digest(file) for file in files}
+        content = {
+            "chartae": __version__,
+            self.command: dict(options),
+            **facts,
+            "files": {
+                _relative(file, self.record.parent): digest
+                for file, digest in digests.items()
+                if self.strange.get(file) != digest  # which the run has left alone
+            },
+        }
+        write_text(self.record, json.dumps(content, indent=2))
+
+    def _read_record(self) -> dict[str, str] | None:
+        """Return the files of the earlier run, by their digests; None without a record of one."""
+        try:
+            content = json.loads(self.record.read_text(encoding="utf-8"))
+            files = dict(content["files"]) if {"chartae", self.command} <= set(content) else None
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return files and {str(name): str(digest) for name, digest in files.items()}
+
+    def _is_ours(self, file: Path) -> bool:
+        if self.earlier is None:
+            return False
+        if file == self.record:
+            return True
+        return self.earlier.get(_relative(file, self.record.parent)) == _digest(file)
 
 
 def effective(*groups: Any, **options: Any) -> dict[str, Any]:
@@ -41,12 +171,29 @@ def effective(*groups: Any, **options: Any) -> dict[str, Any]:
     flat = {name: str(v) if isinstance(v, Path) else v for name, v in options.items()}
     for group in groups:
         flat |= asdict(group)
+    flat = {name: str(v) if isinstance(v, Path) else v for name, v in flat.items()}
     return given(flat)
 
 
-def write_config(path: Path, command: str, options: Mapping[str, Any]) -> None:
-    """Write the options in effect as JSON that ``--config`` reads."""
-    from chartae import __version__
-    from chartae.atomic import write_text
+def _files(path: Path) -> list[Path]:
+    """Return a file, or all files below a folder."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if not file.is_dir())
+    return [path] if path.exists() or path.is_symlink() else []
 
-    write_text(path, json.dumps({"chartae": __version__, command: dict(options)}, indent=2))
+
+def _overlap(output: Path, source: Path) -> bool:
+    """Whether two paths are one place, or one lies in the other."""
+    one, other = output.resolve(), source.resolve()
+    if one == other or other in one.parents or (one in other.parents and output.is_dir()):
+        return True
+    return output.exists() and source.exists() and output.samefile(source)
+
+
+def _relative(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).as_posix()
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,8 +1,7 @@
-"""What the subcommands that augment write: models, and the figures of their reports."""
+"""What the subcommands that augment show: the figures of their reports."""
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,31 +12,31 @@ if TYPE_CHECKING:
     from chartae.report import Section
     from chartae.samplers import Sampler
 
-__all__ = ["sections", "write_models"]
+__all__ = ["few_baselines", "sections"]
 
 
-def _class_name(name: str, class_names: tuple[str, ...]) -> str:
-    """Return the name of a class that the augmenter knows by its index."""
-    return class_names[int(name)] if name.isdecimal() else name
+def few_baselines(real: "ArrayDataset", seed: int, count: int = 10) -> dict[str, "ArrayDataset"]:
+    """Return what SMOTE and noise make of the classes of two examples or more, by title.
 
-
-def write_models(folder: Path, augmenter: "Augmenter", class_names: tuple[str, ...]) -> None:
-    """Write a folder for each class: its sampler with its model, and the training's history."""
-    for name, sampler in augmenter.samplers_.items():
-        place = folder / _folder_name(_class_name(name, class_names))
-        sampler.save_pretrained(place)
-        if name in augmenter.histories_:
-            augmenter.histories_[name].save(place / "history.json")
-
-
-def _folder_name(name: str) -> str:
-    """Return a name that any file system takes.
-
-    >>> _folder_name("AD/MCI"), _folder_name("..")
-    ('AD_MCI', '_..')
+    Nothing for data with a mask, which neither knows.
     """
-    plain = re.sub(r"[^\w. +-]", "_", name)
-    return f"_{plain}" if plain.startswith(".") else plain
+    import numpy as np
+    import torch
+
+    from chartae.augmentation import gaussian_noise, smote
+
+    if real.mask is not None or real.y is None:
+        return {}
+    counts = torch.bincount(real.y, minlength=real.num_classes)
+    rows = (counts[real.y] > 1).numpy()
+    x, y = real.x.cpu().numpy()[rows], real.y.cpu().numpy()[rows]
+    if not len(np.unique(y)):
+        return {}
+    found = {}
+    for name, method in {"SMOTE": smote, "Gaussian noise": gaussian_noise}.items():
+        made, labels = (torch.as_tensor(part) for part in method(x, y, count, seed))
+        found[name] = replace(real, x=made.to(real.x), y=labels)
+    return found
 
 
 def sections(
@@ -49,7 +48,7 @@ def sections(
     """Return a report's figures: observations side by side, latent maps, training curves.
 
     Args:
-        augmenter: fitted on the first group, its class indices as labels.
+        augmenter: fitted on the first group.
         groups: labelled data by title, the real ones first.
         columns: observations of each class.
     """
@@ -71,15 +70,11 @@ def sections(
         )
     ]
     found += _maps(augmenter, real)
-    histories = {
-        _class_name(name, real.class_names): history
-        for name, history in augmenter.histories_.items()
-    }
     found.append(
         Section(
             "Training",
             "Every term of the loss over the epochs; dots mark the epochs whose weights were kept.",
-            training_curves(histories),
+            training_curves(augmenter.histories_),
             "Curves of the training losses",
         )
     )
@@ -96,11 +91,11 @@ def _maps(augmenter: "Augmenter", real: "ArrayDataset", most: int = 12) -> list[
     for name, model in list(augmenter.models_.items())[:most]:
         if model.latent_dim < 2:
             continue
-        members = real.of_class(real.class_names[int(name)]) if name.isdecimal() else real
+        members = real if augmenter.is_conditional else real.of_class(name)
         y = None if model.conditions is None else torch.unique(members.y, return_inverse=True)[1]
         with torch.no_grad():
             codes = model.encode(members.x, y)
-        charts[_class_name(name, real.class_names)] = Chart(
+        charts[name] = Chart(
             codes,
             metric=getattr(model, "metric", None),
             samples=_latents(augmenter.samplers_[name], y, augmenter.seed)

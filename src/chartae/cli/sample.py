@@ -1,12 +1,13 @@
 """``chartae sample``: observations from a trained model."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chartae.cli.options import ConfigFile, DataOptions
-from chartae.cli.output import check_output, effective, say, write_config
-from chartae.cli.train import class_names_of
+from chartae.cli.options import ConfigFile, DataOptions, MachineOptions, Overwrite
+from chartae.cli.output import Outputs, check_suffix, effective, say
+from chartae.cli.train import RECORD
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from chartae.models import Autoencoder
     from chartae.samplers import Sampler
 
-__all__ = ["sample"]
+__all__ = ["class_names", "conditions", "sample"]
 
 EXAMPLE = "Example: chartae sample digits-vae --n 64 --out digits.png"
 
@@ -29,17 +30,19 @@ def sample(
     sampler: str = "auto",
     fit_on: Path | None = None,
     seed: int = 0,
+    overwrite: Overwrite = False,
     data_options: DataOptions = DataOptions(),  # noqa: B008
+    machine: MachineOptions = MachineOptions(),  # noqa: B008
     config: ConfigFile = None,
 ) -> None:
     """Draw observations from MODEL and write them to a file.
 
     Args:
-        model: Folder of a trained model or sampler.
+        model: Folder of a trained model or sampler, or that of the models of "chartae augment".
         n: Number of observations.
         out: A .npz file, or a .png contact sheet.
-        label: For a conditional model, a class to draw; given several times, or not at all for
-            every class, observations are spread evenly.
+        label: For a model of several classes, a class to draw; given several times, or not at all
+            for every class, observations are spread evenly.
         sampler: Name of a sampler, as two_stage for TwoStageSampler; a wrong one lists them all, or
             those that serve the model. auto takes volume for a model with a metric, the model's own
             prior for another one that has a prior, code for a codebook, else mixture.
@@ -47,26 +50,35 @@ def sample(
             labels for a conditional model.
         seed: Of the samples.
     """
+    from chartae.augmentation import RECORD_FILE
     from chartae.checks import check_integer
-    from chartae.data import ArrayDataset
     from chartae.errors import ConfigurationError
-    from chartae.loading import load
-    from chartae.samplers import Sampler
 
     check_integer("n", n, minimum=1)
     check_integer("seed", seed, minimum=0)
-    check_output(out, ".npz", ".png")
+    check_suffix(out, ".npz", ".png")
     if not model.is_dir():
         raise ConfigurationError(f"MODEL={str(model)!r}: expected the folder of a trained model")
-    loaded = load(model)
-    names = _class_names(model, loaded.model if isinstance(loaded, Sampler) else loaded)
-    y = _labels(names, label or [], n)
-    data = None if fit_on is None else data_options.read(fit_on)
-    chosen = _fitted(loaded, sampler, data, names)
-    drawn = ArrayDataset(chosen.sample(n, seed=seed, y=y).cpu(), y, class_names=names)
-    _write(out, drawn, type(chosen).__name__)
+    inputs = [model, fit_on, data_options.labels, config]
+    outputs = Outputs("sample", out.with_suffix(".json"), inputs=inputs, overwrite=overwrite)
+    outputs.claim(out)
+    machine.apply()
+    if (model / RECORD_FILE).exists():
+        if sampler != "auto" or fit_on is not None:
+            raise ConfigurationError(
+                'MODEL is of "chartae augment", with fitted samplers: expected neither --sampler '
+                "nor --fit-on"
+            )
+        drawn, title = _of_each_class(model, label or [], n, seed, machine.place)
+    else:
+        data = None if fit_on is None else data_options.read(fit_on)
+        drawn, title = _of_a_model(model, label or [], n, seed, sampler, data, machine.place)
+    if overwrite:
+        outputs.clear()
+    _write(out, drawn, title)
     options = effective(
         data_options,
+        machine,
         model=model.resolve(),
         n=n,
         out=out,
@@ -75,22 +87,84 @@ def sample(
         fit_on=fit_on,
         seed=seed,
     )
-    write_config(out.with_suffix(".json"), "sample", options)
+    outputs.write_record(options)
     say(f"{n} observations: {out}")
 
 
-def _class_names(folder: Path, model: "Autoencoder") -> tuple[str, ...]:
+def _of_each_class(
+    folder: Path, asked: Sequence[str], n: int, seed: int, device: str
+) -> tuple["ArrayDataset", str]:
+    """Return what the samplers of an augmenter draw, and what it is called."""
+    from chartae.augmentation import Augmenter
+
+    augmenter = Augmenter.load(folder)
+    for fitted in augmenter.samplers_.values():
+        fitted.to(device)
+    names = augmenter.class_names
+    y = _labels(names, asked, n)
+    assert y is not None
+    counts = {names[index]: int((y == index).sum()) for index in dict.fromkeys(y.tolist())}
+    return augmenter.sample_dataset(counts, seed), "synthetic"
+
+
+def _of_a_model(
+    folder: Path,
+    asked: Sequence[str],
+    n: int,
+    seed: int,
+    sampler: str,
+    data: "ArrayDataset | None",
+    device: str,
+) -> tuple["ArrayDataset", str]:
+    """Return what a model's sampler draws, and what it is called."""
+    from chartae.data import ArrayDataset
+    from chartae.loading import load
+    from chartae.samplers import Sampler
+
+    loaded = load(folder, device=device)
+    model = loaded.model if isinstance(loaded, Sampler) else loaded
+    names = class_names(folder, model)
+    y = _labels(names, asked, n)
+    chosen = _fitted(loaded, sampler, data, names)
+    x = chosen.sample(n, seed=seed, y=y, draw=model.observation_model.discrete).cpu()
+    return ArrayDataset(x, y, class_names=names), type(chosen).__name__
+
+
+def class_names(folder: Path, model: "Autoencoder") -> tuple[str, ...]:
     """Return the names of the classes that a model knows; none if it has no conditions."""
     from chartae.errors import ConfigurationError
 
     if model.conditions is None:
         return ()
     if isinstance(model.conditions, int):
-        return class_names_of(folder, model.conditions)
+        return _kept_names(folder, model.conditions)
     raise ConfigurationError(
         f"{folder} holds a model with vectors as conditions: expected one with labels; "
         "a sampler's method sample takes vectors"
     )
+
+
+def _kept_names(folder: Path, count: int) -> tuple[str, ...]:
+    """Return the names of ``count`` classes, or their indices where no names were kept.
+
+    Raises:
+        CheckpointError: if the file that keeps them is damaged, or of a model with other classes.
+    """
+    from chartae.augmentation.augmenter import ALL, RECORD_FILE
+    from chartae.errors import CheckpointError
+
+    path = folder / RECORD
+    if folder.name == ALL and not path.is_file():  # of an augmenter, which knows the names
+        path = folder.parent / RECORD_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        names = record.get("class_names") or record.get("labels", {}).get("names") or range(count)
+        names = tuple(map(str, names))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read (truncated or damaged?): {error}") from error
+    if len(names) != count:
+        raise CheckpointError(f"{path} names {len(names)} classes: the model has {count}")
+    return names
 
 
 def _labels(names: tuple[str, ...], asked: Sequence[str], n: int) -> "Tensor | None":
@@ -120,7 +194,7 @@ def _fitted(
     names: tuple[str, ...],
 ) -> "Sampler":
     """Return the sampler of a name, fitted, or the loaded one."""
-    from chartae.augmentation import SAMPLERS
+    from chartae.augmentation import SAMPLERS, natural_sampler
     from chartae.checks import check_choice
     from chartae.errors import ConfigurationError
     from chartae.samplers import Sampler
@@ -133,34 +207,17 @@ def _fitted(
                 "--fit-on"
             )
         return loaded
-    name = _natural(loaded) if name == "auto" else name
+    name = natural_sampler(loaded) if name == "auto" else name
     chosen = SAMPLERS[name](loaded)
     if data is None and chosen.needs_data:
         raise ConfigurationError(
             f"sampler={name!r}, for this {type(loaded).__name__}, learns from data: "
             "expected --fit-on DATA"
         )
-    return chosen.fit() if data is None else chosen.fit(data.x, _conditions(data, names))
+    return chosen.fit() if data is None else chosen.fit(data.x, conditions(data, names))
 
 
-def _natural(model: "Autoencoder") -> str:
-    """Return the name of the sampler that goes with a model, of those that serve it."""
-    from chartae.augmentation import SAMPLERS
-    from chartae.errors import ConfigurationError
-    from chartae.models import VariationalAutoencoder
-    from chartae.samplers import serving
-
-    metric = ["volume"] if hasattr(type(model), "metric") else []
-    prior = ["normal", "vamp", "sphere", "poincare"]
-    prior = prior if isinstance(model, VariationalAutoencoder) else []
-    served = serving(model)
-    for name in [*metric, *prior, "code", "mixture"]:
-        if SAMPLERS[name] in served:
-            return name
-    raise ConfigurationError(f"no sampler of chartae serves this {type(model).__name__}")
-
-
-def _conditions(data: "ArrayDataset", names: tuple[str, ...]) -> "Tensor | None":
+def conditions(data: "ArrayDataset", names: tuple[str, ...]) -> "Tensor | None":
     """Return the labels of data as a model with classes of these names numbers them."""
     import torch
 

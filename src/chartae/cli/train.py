@@ -1,31 +1,32 @@
 """``chartae train``: one model on one data set."""
 
-import json
-from collections.abc import Sequence
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chartae.cli.options import (
     ConfigFile,
     DataOptions,
+    MachineOptions,
     ModelName,
     ModelOptions,
+    Overwrite,
     TrainingOptions,
     given,
 )
-from chartae.cli.output import effective, say, write_config
+from chartae.cli.output import Outputs, effective, say
 
 if TYPE_CHECKING:
     from chartae.data import ArrayDataset
     from chartae.models import Autoencoder
 
-__all__ = ["class_names_of", "keep_class_names", "train"]
+__all__ = ["RECORD", "train"]
 
 EXAMPLE = (
     "Example: chartae train digits.npz --out digits-vae --model vae --latent-dim 8 --epochs 200"
 )
 
-CONFIG_FILE = "train.json"
+RECORD = "train.json"
 
 
 def train(
@@ -39,13 +40,16 @@ def train(
     validation: float = 0.0,
     seed: int = 0,
     resume: bool = False,
+    overwrite: Overwrite = False,
     data_options: DataOptions = DataOptions(),  # noqa: B008
+    machine: MachineOptions = MachineOptions(),  # noqa: B008
     config: ConfigFile = None,
 ) -> None:
     """Train a model on DATA and keep it in a folder.
 
     Args:
-        data: A .npz, .npy, .csv or .pt file, or a folder of images in one subfolder per class.
+        data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images, in one subfolder per
+            class where there are classes.
         out: Folder for the model, its history and its checkpoint.
         conditional: Give the model the labels, so that it can be asked for samples of each class.
             A cvae is conditional by its nature.
@@ -53,27 +57,25 @@ def train(
         seed: Of the weights, the split, the batches and the noise.
         resume: Continue an interrupted training from the checkpoint in the folder.
     """
-    from chartae.atomic import check_writable
     from chartae.augmentation import MODELS
     from chartae.checks import check_choice, check_integer
-    from chartae.training import fit
+    from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, fit
 
     check_integer("seed", seed, minimum=0)
-    check_writable("out", out)
+    check_choice("model", model, MODELS)
+    inputs = [data, data_options.labels, None if resume else config]
+    outputs = Outputs("train", out / RECORD, inputs=inputs, overwrite=overwrite, resume=resume)
+    files = ("config.json", "model.safetensors", HISTORY_FILE, CHECKPOINT_FILE)
+    outputs.claim(*(out / name for name in files))
+    machine.apply()
     source = data_options.read(data)
     learned, held_out = _split(source, validation, seed)
-    check_choice("model", model, MODELS)
-    # Eight numbers, or four for each place of a grid of codes.
-    latent_dim = 64 if MODELS[model].latent_space == "codes" else 8
-    arguments = {
-        "latent_dim": latent_dim,
-        "likelihood": "bernoulli",
-        **model_options.arguments(),
-    }
+    arguments = _arguments(model, model_options)
     autoencoder = _make_model(model, conditional, source, arguments, seed)
     autoencoder.check_data("DATA", source.x)
     options = effective(
         data_options,
+        machine,
         data=data.resolve(),
         out=out,
         model=model,
@@ -82,25 +84,28 @@ def train(
         seed=seed,
     )
     options |= {**_defaults(), **training.arguments(), **_named(arguments)}
-    write_config(out / CONFIG_FILE, "train", given(options))
-    if autoencoder.conditions == len(source.class_names):
-        keep_class_names(out, source.class_names)
-    history = fit(
-        autoencoder,
-        learned,
-        held_out,
-        **training.arguments(),
-        seed=seed,
-        output_dir=out,
-        resume=resume,
-    )
+    if overwrite:
+        outputs.clear()
+    conditions = autoencoder.conditions == len(source.class_names) and source.class_names
+    facts = {"class_names": list(source.class_names)} if conditions else {}
+    with outputs.recording(given(options), **facts):
+        history = fit(
+            autoencoder,
+            learned,
+            held_out,
+            **training.arguments(),
+            seed=seed,
+            accelerator=machine.device,
+            output_dir=out,
+            resume=resume,
+        )
     if history.stopped == "interrupted":
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(f"interrupted; the same command with --resume continues in {out}")
     best = history.best_epoch or 0
     record = history.validation or history.train
     say(
         f"{type(autoencoder).__name__} trained on {len(learned)} observations: "
-        f"{history.num_epochs} epochs, best {best} with loss {record['loss'][best]:.4g}",
+        f"{history.num_epochs} epochs, best {best + 1} with loss {record['loss'][best]:.4g}",
         f"model: {out}",
     )
 
@@ -109,21 +114,25 @@ def _split(
     source: "ArrayDataset", fraction: float, seed: int
 ) -> tuple["ArrayDataset", "ArrayDataset | None"]:
     from chartae.checks import check_number
-    from chartae.data import stratified_split
+    from chartae.data import held_out_split
 
     check_number("validation", fraction, minimum=0.0, below=1.0)
-    if fraction == 0.0:
-        return source, None
-    labels = [0] * len(source) if source.y is None else source.y
-    learned, held_out = stratified_split(labels, (1.0 - fraction, fraction), seed=seed)
-    return source.subset(learned), source.subset(held_out)
+    return (source, None) if fraction == 0.0 else held_out_split(source, fraction, seed=seed)
+
+
+def _arguments(name: str, options: ModelOptions) -> dict[str, Any]:
+    """Return the arguments of the model's class, with the defaults of this subcommand."""
+    from chartae.augmentation import default_options
+
+    latent_dim = default_options(name)["latent_dim"]
+    return {"latent_dim": latent_dim, "likelihood": "bernoulli", **options.arguments()}
 
 
 def _make_model(
     name: str, conditional: bool, source: "ArrayDataset", arguments: dict[str, Any], seed: int
 ) -> "Autoencoder":
     from chartae.augmentation import MODELS
-    from chartae.errors import ConfigurationError, DataError
+    from chartae.errors import DataError
     from chartae.models import CVAE
     from chartae.randomness import seeded
 
@@ -131,17 +140,12 @@ def _make_model(
         if not source.class_names:
             raise DataError("DATA has no labels: a conditional model expects one for each of them")
         arguments = {"conditions": source.num_classes, **arguments}
-    try:
-        with seeded(seed, "model"):
-            return MODELS[name](source.input_shape, **arguments)
-    except TypeError as error:
-        raise ConfigurationError(f"model_options={arguments}: {error}") from error
+    with seeded(seed, "model"):
+        return MODELS[name](source.input_shape, **arguments)
 
 
 def _defaults() -> dict[str, Any]:
     """Return the defaults of `fit` for the training options."""
-    import inspect
-
     from chartae.training import fit
 
     parameters = inspect.signature(fit).parameters
@@ -153,34 +157,3 @@ def _named(arguments: dict[str, Any]) -> dict[str, Any]:
     flags = vars(ModelOptions()).keys()
     others = {name: value for name, value in arguments.items() if name not in flags}
     return {**{n: v for n, v in arguments.items() if n in flags}, "model_options": others}
-
-
-# --- the names of a conditional model's classes, beside it in its folder ------------------------
-
-
-def keep_class_names(folder: Path, names: Sequence[str]) -> None:
-    """Write the names of the classes into the folder of a conditional model."""
-    from chartae.atomic import write_text
-
-    path = folder / CONFIG_FILE
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    write_text(path, json.dumps({**record, "class_names": list(names)}, indent=2))
-
-
-def class_names_of(folder: Path, count: int) -> tuple[str, ...]:
-    """Return the names of ``count`` classes, or their indices where no names were kept.
-
-    Raises:
-        CheckpointError: if the file that keeps them is damaged, or of a model with other classes.
-    """
-    from chartae.errors import CheckpointError
-
-    path = folder / CONFIG_FILE
-    try:
-        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        names = tuple(map(str, record.get("class_names", range(count))))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read (truncated or damaged?): {error}") from error
-    if len(names) != count:
-        raise CheckpointError(f"{path} names {len(names)} classes: the model has {count}")
-    return names

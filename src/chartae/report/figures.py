@@ -4,7 +4,7 @@ They use matplotlib's objects and never its global state, so that they work in a
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,7 @@ __all__ = [
     "image_grid",
     "one_row_per_class",
     "training_curves",
+    "value_range",
 ]
 
 
@@ -74,8 +75,7 @@ def image_grid(groups: Mapping[str, ArrayLike | Tensor], *, columns: int = 10) -
     check_integer("columns", columns, minimum=1)
     arrays = {title: np.asarray(x, dtype=float) for title, x in groups.items()}
     _check_groups(arrays)
-    low = min(float(np.nanmin(x)) for x in arrays.values())
-    high = max(float(np.nanmax(x)) for x in arrays.values())
+    low, high = value_range(arrays.values())
     across = panels_across(len(arrays))
     down = math.ceil(len(arrays) / across)
     aspect = max(aspect_ratio(x, columns) for x in arrays.values())
@@ -101,6 +101,24 @@ def _check_groups(arrays: Mapping[str, Array]) -> None:
             )
 
 
+def value_range(arrays: Iterable[Array]) -> tuple[float, float]:
+    """Return the scale on which observations are drawn.
+
+    That is [0, 1] for values in it, whatever they reach, so that no contrast is made up; else
+    from the least to the greatest value.
+
+    >>> value_range([np.array([0.4, 0.6])]), value_range([np.array([0.4]), np.array([3.0])])
+    ((0.0, 1.0), (0.4, 3.0))
+    """
+    arrays = list(arrays)
+    low = min(float(np.nanmin(x)) for x in arrays)
+    high = max(float(np.nanmax(x)) for x in arrays)
+    # A decoder may leave the range of its images by a little.
+    if low >= -0.05 and high <= 1.05:
+        return 0.0, 1.0
+    return low, high
+
+
 def aspect_ratio(x: Array, columns: int) -> float:
     """Return height over width of what `draw_observations` draws."""
     if x.ndim == 2:
@@ -119,8 +137,9 @@ def draw_observations(axes: "Axes", x: Array, columns: int, low: float, high: fl
         axes.set(ylim=(low, high) if low < high else None, xlabel="feature")
         return
     sheet = _contact_sheet(x, columns)
-    scaled = (sheet - low) / ((high - low) or 1.0) if sheet.ndim == 3 else sheet
-    axes.imshow(scaled, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    if sheet.ndim == 3:  # colours are drawn as they are, and have their transparency last
+        sheet[..., :3] = ((sheet[..., :3] - low) / ((high - low) or 1.0)).clip(0, 1)
+    axes.imshow(sheet, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     axes.set_axis_off()
 
 

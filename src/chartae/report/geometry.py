@@ -16,7 +16,7 @@ from chartae.checks import check_finite, check_floating, check_integer, check_sh
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry import Chain, Metric, check_points, exponential_path
 from chartae.report.distances import nearest, plane_distances
-from chartae.report.figures import aspect_ratio, draw_observations
+from chartae.report.figures import aspect_ratio, draw_observations, value_range
 from chartae.report.latent import (
     Chart,
     Plane,
@@ -27,7 +27,7 @@ from chartae.report.latent import (
     draw_map,
     volume_bar,
 )
-from chartae.report.style import CURVES, INK, class_colors
+from chartae.report.style import CURVES, INK, Array, class_colors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +48,7 @@ def interpolation_figure(
     decode: Callable[[Tensor], Tensor],
     *,
     columns: int = 10,
+    ends: Tensor | None = None,
     resolution: int = 120,
 ) -> "Figure":
     """Return curves on the latent map, and below it what their points decode to.
@@ -61,6 +62,7 @@ def interpolation_figure(
             ``(P, T, d)`` for P pairs of ends, which are then numbered.
         decode: from latents ``(n, d)`` to observations ``(n, *input_shape)``: ``model.decode``.
         columns: observations shown of each curve, at least 2.
+        ends: the two observations that the curves join, ``(2, *input_shape)``, to be shown too.
         resolution: of the grey map, along each axis.
 
     Raises:
@@ -83,7 +85,13 @@ def interpolation_figure(
     rows = [(name, pair) for pair in range(count) for name in paths]
     shown = {name: path[:, _spread(path.shape[1], columns)] for name, path in paths.items()}
     strips = [decode(shown[name][pair]).cpu().numpy() for name, pair in rows]
+    titles = [f"{name} {pair + 1}" if count > 1 else name for name, pair in rows]
     colors = dict(zip(paths, cycle(CURVES), strict=False))
+    inks = [colors[name] for name, _ in rows]
+    if ends is not None:
+        strips.insert(0, _at_both_ends(ends.cpu().numpy(), columns))
+        titles.insert(0, "the two originals")
+        inks.insert(0, INK)
 
     width, side = 7.0, 5.6
     heights = [side, *(width * aspect_ratio(strip, columns) + 0.3 for strip in strips)]
@@ -99,13 +107,20 @@ def interpolation_figure(
     image = draw_map(axes, chart, plane, square, title=_projected(plane))
     if image is not None:
         volume_bar(figure, image, axes, shrink=0.85)
-    low, high = min(map(np.min, strips)), max(map(np.max, strips))
-    for place, ((name, pair), strip) in enumerate(zip(rows, strips, strict=True), start=1):
+    low, high = value_range(strips)
+    for place, (title, ink, strip) in enumerate(zip(titles, inks, strips, strict=True), start=1):
         axes = figure.add_subplot(grid[place])
-        draw_observations(axes, strip, columns, float(low), float(high))
-        title = f"{name} {pair + 1}" if count > 1 else name
-        axes.set_title(title, loc="left", color=colors[name], fontsize="medium")
+        draw_observations(axes, strip, columns, low, high)
+        axes.set_title(title, loc="left", color=ink, fontsize="medium")
     return figure
+
+
+def _at_both_ends(ends: Array, columns: int) -> Array:
+    """Return a strip with the first observation at its start, the last at its end."""
+    if ends.ndim == 2:
+        return ends
+    blank = np.full((columns - 2, *ends.shape[1:]), np.nan)
+    return np.concatenate([ends[:1], blank, ends[1:]])
 
 
 def _as_paths(chart: Chart, curves: Mapping[str, Tensor]) -> dict[str, Tensor]:
