@@ -18,7 +18,7 @@ help:
 	@echo "make clean      remove the environment and what the other targets wrote"
 
 demo: $(VENV)/.installed
-	$(BIN)/chartae demo
+	$(BIN)/chartae demo --overwrite
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from chartae.geometry import CentroidMetric, ConformalMetric, ConstantMetric, PosteriorMetric
+from chartae.geometry import (
+    CentroidMetric,
+    ConformalMetric,
+    ConstantMetric,
+    PoincareMetric,
+    PosteriorMetric,
+)
 
 
 def generator(seed=0):
@@ -118,3 +124,9 @@ def posterior_metric(d=2, n=6, dtype=torch.float64):
 def learned_metric(request):
     """A function from a dimension to a metric around data."""
     return {"centroid": centroid_metric, "posterior": posterior_metric}[request.param]
+
+
+class Ball(PoincareMetric):
+    """The hyperbolic ball, whose geodesics the solvers have to find for themselves."""
+
+    closed_form = None

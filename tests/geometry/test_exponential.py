@@ -154,7 +154,7 @@ def test_a_geodesic_carries_its_own_velocity(learned_metric):
         (torch.zeros(3), torch.zeros(2), r"z has shape \(3,\): expected \(2\)"),
         (torch.zeros(2), torch.zeros(3), r"v has shape \(3,\): expected \(2\)"),
         (torch.zeros(2), torch.zeros(2).double(), "v has dtype torch.float64: the points have"),
-        (torch.zeros(2).double(), torch.zeros(2), "z has dtype torch.float64: the metric has"),
+        (torch.zeros(2).double(), torch.zeros(2), "v has dtype torch.float32: the points have"),
         (torch.zeros(2), torch.tensor([0.0, math.nan]), "v has 1 NaN or infinite"),
         (torch.tensor([math.inf, 0.0]), torch.zeros(2), "z has 1 NaN or infinite"),
         (

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.geometry.conftest import Ball
 
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry import (
@@ -13,7 +14,6 @@ from chartae.geometry import (
     ConformalMetric,
     ConstantMetric,
     EuclideanMetric,
-    PoincareMetric,
     PosteriorMetric,
     statistics,
 )
@@ -73,7 +73,7 @@ def bumpy(seed=0):
 @pytest.mark.parametrize(
     ("metric", "formula"),
     [
-        (PoincareMetric(2), hyperbolic_distance),
+        (Ball(2), hyperbolic_distance),
         (sphere(), spherical_distance),
         (EuclideanMetric(2).double(), lambda a, b: (a - b).norm(dim=-1)),
     ],
@@ -127,9 +127,9 @@ def test_one_point_is_at_no_distance_from_itself():
 def test_paths_that_are_not_found_are_counted(caplog):
     caplog.set_level(logging.WARNING)
     a = in_ball(4, 2, radius=0.95)
-    pairwise_distances(PoincareMetric(2), a)
+    pairwise_distances(Ball(2), a)
     assert not caplog.records
-    pairwise_distances(PoincareMetric(2), a, max_iterations=1, tolerance=1e-9)
+    pairwise_distances(Ball(2), a, max_iterations=1, tolerance=1e-9)
     (record,) = caplog.records
     assert "6 of 6 shortest paths were not found to the tolerance 1.0e-09" in record.getMessage()
 
@@ -154,7 +154,7 @@ def test_flat_means_are_arithmetic():
 def test_the_mean_of_two_points_is_the_middle_of_their_geodesic(seed):
     a, b = in_ball(2, 2, seed=seed)
     options = {"tolerance": 1e-5}
-    mean = frechet_mean(PoincareMetric(2), torch.stack([a, b]), **options)
+    mean = frechet_mean(Ball(2), torch.stack([a, b]), **options)
     half = 0.5 * hyperbolic_distance(a, b)
     torch.testing.assert_close(hyperbolic_distance(a, mean), half, **CLOSE)
     torch.testing.assert_close(hyperbolic_distance(b, mean), half, **CLOSE)
@@ -170,13 +170,13 @@ def test_weights_move_the_mean_along_the_geodesic(share):
     a, b = torch.tensor([[0.6, 0.2], [-0.3, 0.5]], dtype=torch.float64)
     weights = torch.tensor([1 - share, share], dtype=torch.float64)
     for scale in (1.0, 100.0):
-        mean = frechet_mean(PoincareMetric(2), torch.stack([a, b]), scale * weights, tolerance=1e-5)
+        mean = frechet_mean(Ball(2), torch.stack([a, b]), scale * weights, tolerance=1e-5)
         whole = hyperbolic_distance(a, b)
         torch.testing.assert_close(hyperbolic_distance(a, mean), share * whole, **CLOSE)
         torch.testing.assert_close(hyperbolic_distance(b, mean), (1 - share) * whole, **CLOSE)
 
 
-@pytest.mark.parametrize("metric", [PoincareMetric(2), sphere()], ids=["Poincare", "sphere"])
+@pytest.mark.parametrize("metric", [Ball(2), sphere()], ids=["Poincare", "sphere"])
 def test_symmetric_points_have_their_centre_as_mean(metric):
     angles = 2 * math.pi * torch.arange(5, dtype=torch.float64) / 5
     ring = 0.7 * torch.stack([angles.cos(), angles.sin()], -1)
@@ -191,7 +191,7 @@ def test_symmetric_points_have_their_centre_as_mean(metric):
 
 @pytest.mark.parametrize(
     "metric",
-    [PoincareMetric(2), bumpy(), ConformalMetric.avoiding_the_void(bumpy(), 0.5)],
+    [Ball(2), bumpy(), ConformalMetric.avoiding_the_void(bumpy(), 0.5)],
     ids=["Poincare", "posterior", "avoiding"],
 )
 def test_no_point_around_is_better_than_the_mean(metric):
@@ -226,7 +226,7 @@ def test_many_means_at_once():
     points = in_ball(2, 3, 5, 2)
     weights = randn(5, seed=1).square()
     weights[2] = 0.0
-    metric = PoincareMetric(2)
+    metric = Ball(2)
     means = frechet_mean(metric, points, weights, tolerance=1e-5)
     assert means.shape == (2, 3, 2)
     for i, j in itertools.product(range(2), range(3)):
@@ -238,7 +238,7 @@ def test_many_means_at_once():
 
 
 def test_one_point_is_its_mean():
-    for metric in (PoincareMetric(2), bumpy()):
+    for metric in (Ball(2), bumpy()):
         point = in_ball(1, 2)
         torch.testing.assert_close(frechet_mean(metric, point), point[0])
         torch.testing.assert_close(frechet_mean(metric, point.repeat(3, 1)), point[0])
@@ -246,8 +246,8 @@ def test_one_point_is_its_mean():
 
 def test_means_in_single_precision():
     points = in_ball(20, 2)
-    exact = frechet_mean(PoincareMetric(2), points, tolerance=1e-5)
-    mean = frechet_mean(PoincareMetric(2), points.float())
+    exact = frechet_mean(Ball(2), points, tolerance=1e-5)
+    mean = frechet_mean(Ball(2), points.float())
     assert mean.dtype == torch.float32
     torch.testing.assert_close(mean.double(), exact, rtol=0, atol=1e-3)
 
@@ -257,7 +257,7 @@ def test_far_points_of_the_ball_need_shorter_steps(caplog):
     caplog.set_level(logging.WARNING)
     angles = torch.tensor([0.0, 2.0, 2.5], dtype=torch.float64)
     points = 0.998 * torch.stack([angles.cos(), angles.sin()], -1)
-    metric = PoincareMetric(2)
+    metric = Ball(2)
     mean = frechet_mean(metric, points, num_points=256, tolerance=1e-3)
     assert not caplog.records
     objective = hyperbolic_distance(mean, points).square().sum()
@@ -268,9 +268,9 @@ def test_far_points_of_the_ball_need_shorter_steps(caplog):
 def test_a_mean_that_is_not_found_is_named(caplog):
     caplog.set_level(logging.WARNING)
     points = in_ball(10, 2, radius=0.99)
-    frechet_mean(PoincareMetric(2), points)
+    frechet_mean(Ball(2), points)
     assert not caplog.records
-    frechet_mean(PoincareMetric(2), points, tolerance=1e-4, max_iterations=1)
+    frechet_mean(Ball(2), points, tolerance=1e-4, max_iterations=1)
     assert "1 of 1 means did not converge: a mean logarithm of" in caplog.text
     assert "raise max_iterations" in caplog.text
 
@@ -281,7 +281,7 @@ def test_a_mean_that_is_not_found_is_named(caplog):
         (in_ball(2), None, r"points has shape \(2,\): expected \(..., N, 2\)"),
         (in_ball(5, 3), None, r"points has shape \(5, 3\)"),
         (in_ball(0, 2), None, r"points has shape \(0, 2\): expected at least one"),
-        (1.3 + in_ball(5, 2), None, "points: 5 of 5 points lie outside the domain of Poincare"),
+        (1.3 + in_ball(5, 2), None, "points: 5 of 5 points lie outside the domain of Ball"),
         (in_ball(5, 2) * math.nan, None, "points has 10 NaN"),
         (in_ball(5, 2), randn(4), r"weights has shape \(4,\): expected \(5,\)"),
         (in_ball(5, 2), -torch.ones(5), "weights: expected numbers at least 0"),
@@ -292,7 +292,7 @@ def test_a_mean_that_is_not_found_is_named(caplog):
 )
 def test_means_refuse_bad_points(points, weights, message):
     with pytest.raises(DataError, match=message):
-        frechet_mean(PoincareMetric(2), points, weights)
+        frechet_mean(Ball(2), points, weights)
 
 
 # --- clusters -----------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ def same_partition(a, b):
 
 
 def test_clusters_of_heaps():
-    metric = PoincareMetric(2)
+    metric = Ball(2)
     points, truth = three_heaps()
     found = kmeans(metric, points, 3, num_restarts=2)
     assert found.converged
@@ -362,14 +362,14 @@ def test_bounds_spare_most_distances(monkeypatch):
         return solve(metric, start, end, **options)
 
     monkeypatch.setattr(statistics, "shortest_paths", counted)
-    found = kmeans(PoincareMetric(2), points, 3, seed=1)
+    found = kmeans(Ball(2), points, 3, seed=1)
     logarithms = statistics.MEAN_STEPS * found.iterations * len(points)
     seeding = 3 * len(points)
     assert sum(pairs) <= seeding + logarithms + found.iterations * (3 + len(points))
 
 
 def test_seeds_decide():
-    metric, points = PoincareMetric(2), in_ball(25, 2, radius=0.95, seed=1)
+    metric, points = Ball(2), in_ball(25, 2, radius=0.95, seed=1)
     first, second = kmeans(metric, points, 4, seed=3), kmeans(metric, points, 4, seed=3)
     assert (first.labels == second.labels).all()
     assert (first.centers == second.centers).all()
@@ -401,7 +401,7 @@ def test_an_empty_cluster_takes_the_farthest_point():
 
 def test_clusters_that_do_not_rest_are_named(caplog):
     caplog.set_level(logging.WARNING)
-    metric, points = PoincareMetric(2), in_ball(25, 2, radius=0.95, seed=1)
+    metric, points = Ball(2), in_ball(25, 2, radius=0.95, seed=1)
     assert kmeans(metric, points, 4).converged
     assert not caplog.records
     found = kmeans(metric, points, 4, max_iterations=2)
@@ -419,7 +419,7 @@ def test_fewer_points_than_clusters_are_refused():
 
 
 def test_sets_of_points_are_checked():
-    metric = PoincareMetric(2)
+    metric = Ball(2)
     for call in (
         lambda z: kmeans(metric, z, 2),
         lambda z: pairwise_distances(metric, z),
@@ -428,7 +428,7 @@ def test_sets_of_points_are_checked():
         for z, message in [
             (in_ball(2, 5, 2), r"has shape \(2, 5, 2\): expected \(N, 2\)"),
             (in_ball(5, 3), r"has shape \(5, 3\)"),
-            (2 + in_ball(5, 2), "5 of 5 points lie outside the domain of PoincareMetric"),
+            (2 + in_ball(5, 2), "5 of 5 points lie outside the domain of Ball"),
             (in_ball(5, 2) * math.inf, "has 10 NaN or inf"),
         ]:
             with pytest.raises(DataError, match=message):

@@ -115,7 +115,7 @@ def restored(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def takes_arrays(
-    *names: str, restores: str | None = None
+    *names: str, restores: str | None = None, owner: str | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function of tensors take NumPy arrays too; it then returns arrays, without gradients.
 
@@ -125,6 +125,7 @@ def takes_arrays(
 
     Args:
         names: arguments that may be arrays.
+        owner: the argument whose dtype and device arrays take; None is the first.
         restores: the argument among them that the result is like: uint8 data give uint8.
 
     >>> @takes_arrays("z")
@@ -144,9 +145,9 @@ def takes_arrays(
             bound = signature.bind(*args, **kwargs)
             given = bound.arguments
             arrays = {n: given[n] for n in names if isinstance(given.get(n), np.ndarray)}
-            owner = next(iter(given.values()))
+            whose = next(iter(given.values())) if owner is None else given[owner]
             for name, array in arrays.items():
-                given[name] = _like_owner(name, array, owner)
+                given[name] = _like_owner(name, array, whose)
             if isinstance(masked := arrays.get("x"), np.ma.MaskedArray):
                 _hand_over_mask(function.__name__, masked, given, signature)
             with torch.no_grad():

@@ -272,7 +272,7 @@ def _check_alike(files: Sequence[Path], images: Sequence[NDArray[Any]]) -> None:
         if odd:
             raise DataError(
                 f"{_some(odd)}, but {files[0]} is {wanted}: expected images of one {what}; "
-                f"{option} makes them alike"
+                f"the option {option} makes them alike"
             )
 
 

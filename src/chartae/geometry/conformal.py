@@ -1,14 +1,19 @@
 """Conformal metrics, a scalar times the identity: a potential, the hyperbolic ball."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from chartae.checks import check_integer, check_number
-from chartae.geometry.metric import DiagonalLocal, Metric
+from chartae.geometry.metric import ClosedForm, DiagonalLocal, Metric
+from chartae.gradients import gradients
 
 __all__ = ["ConformalMetric", "PoincareMetric"]
+
+TINY = 1e-300
+"""What a norm is divided by at least."""
 
 
 class ConformalMetric(Metric):
@@ -79,7 +84,7 @@ class ConformalMetric(Metric):
 
     def _autograd(self, z: Tensor) -> Tensor:
         differentiable = torch.is_grad_enabled() and z.requires_grad
-        with torch.enable_grad():
+        with gradients(z) as (z,):
             leaf = z if z.requires_grad else z.detach().requires_grad_()
             total = self.log_potential(leaf).sum()
             if not total.requires_grad:  # a constant
@@ -149,11 +154,84 @@ class PoincareMetric(ConformalMetric):
 
     def __init__(self, dim: int, curvature: float = 1.0) -> None:
         check_number("curvature", curvature, above=0.0)
+        curvature = float(curvature)
         super().__init__(_HyperbolicPotential(curvature), dim)
         self.curvature = curvature
 
+    @property
+    def closed_form(self) -> ClosedForm | None:
+        return HyperbolicLines(self.curvature)
+
     def contains(self, z: Tensor) -> Tensor:
         return self.curvature * z.square().sum(-1) < 1.0
+
+
+class HyperbolicLines:
+    r"""The geodesics of a `PoincareMetric`, by Moebius addition (Ganea et al., 2018).
+
+    All is computed in float64, for near the rim a distance is the logarithm of a difference.
+    """
+
+    def __init__(self, curvature: float) -> None:
+        self.curvature, self.root = curvature, math.sqrt(curvature)
+
+    def paths(self, start: Tensor, end: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
+        """Return shortest paths at equal times, and their lengths."""
+        times = torch.linspace(0.0, 1.0, num_points, dtype=torch.float64, device=start.device)
+        x, y = start.double(), end.double()
+        distance = self.distance(x, y)
+        # Each half from its own end: far from an end, the rim leaves no digits.
+        first = self._along(x, self._direction(x, y), distance[..., None] * times)
+        last = self._along(y, self._direction(y, x), distance[..., None] * (1.0 - times))
+        points = torch.where(times[:, None] <= 0.5, first, last).to(start.dtype)
+        points[..., 0, :], points[..., -1, :] = start, end
+        return points, distance.to(start.dtype)
+
+    def exponential(self, z: Tensor, v: Tensor, times: Tensor) -> Tensor:
+        """Return the points at given times of geodesics of velocity v at z."""
+        x, u = z.double(), v.double()
+        norm = u.norm(dim=-1, keepdim=True)
+        speed = 2.0 * norm / self._gap(x)[..., None]
+        direction = torch.where(norm > 0, u / norm.clamp(min=TINY), 0.0)
+        return self._along(x, direction, speed * times.double()).to(z.dtype)
+
+    def logarithm(self, z: Tensor, target: Tensor) -> Tensor:
+        """Return the velocities at z of the geodesics that reach the targets at time 1."""
+        x, y = z.double(), target.double()
+        norm = 0.5 * self._gap(x) * self.distance(x, y)
+        return (norm[..., None] * self._direction(x, y)).to(z.dtype)
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the distances between points of float64."""
+        apart: Tensor = (x - y).norm(dim=-1)
+        scale = (self._gap(x) * self._gap(y)).sqrt()
+        return 2.0 / self.root * torch.asinh(self.root * apart / scale)
+
+    def _gap(self, x: Tensor) -> Tensor:
+        """Return 1 - c ||x||^2, to full precision near the rim."""
+        norm: Tensor = self.root * x.norm(dim=-1)
+        return (1.0 - norm) * (1.0 + norm)
+
+    def _add(self, x: Tensor, y: Tensor, gap: Tensor) -> Tensor:
+        """Return the Moebius sum of x and y, whose 1 - c ||y||^2 is ``gap``.
+
+        It is written by x + y, which is small where the usual form would cancel.
+        """
+        own = self._gap(x)[..., None]
+        square = self.curvature * (x + y).square().sum(-1, keepdim=True)
+        return (own * (x + y) + square * x) / (own * gap[..., None] + square)
+
+    def _direction(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the unit vectors in which geodesics from x to y set out; 0 where they coincide."""
+        moved = self._add(-x, y, self._gap(y))
+        norm = moved.norm(dim=-1, keepdim=True)
+        return torch.where(norm > 0, moved / norm.clamp(min=TINY), 0.0)
+
+    def _along(self, x: Tensor, direction: Tensor, lengths: Tensor) -> Tensor:
+        """Return the points at lengths ``(..., T)`` along geodesics: ``(..., T, d)``."""
+        half = 0.5 * self.root * lengths
+        steps = (torch.tanh(half) / self.root)[..., None] * direction[..., None, :]
+        return self._add(x[..., None, :], steps, torch.cosh(half.clamp(max=300.0)) ** -2)
 
 
 class _HyperbolicPotential(nn.Module):

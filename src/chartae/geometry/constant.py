@@ -37,13 +37,17 @@ class ConstantMetric(Metric):
     def dim(self) -> int:
         return self.matrix.shape[0]
 
+    @property
+    def closed_form(self) -> "StraightLines":
+        return StraightLines(self)
+
     def at(self, z: Tensor) -> Local:
         self.check(z)
-        return ConstantLocal(self.matrix, z)
+        return ConstantLocal(self.matrix.to(z.dtype), z)
 
 
 class EuclideanMetric(ConstantMetric):
-    """G(z) = I, of float32 until it is moved to another dtype.
+    """G(z) = I, for float32 and float64.
 
     Args:
         dim: dimension d of the space.
@@ -51,7 +55,33 @@ class EuclideanMetric(ConstantMetric):
 
     def __init__(self, dim: int) -> None:
         check_integer("dim", dim, minimum=1)
-        super().__init__(torch.eye(dim))
+        super().__init__(torch.eye(int(dim)))
+
+    @property
+    def dtype(self) -> None:
+        """None: ones and zeros are the same in any."""
+        return None
+
+
+class StraightLines:
+    """The geodesics of a `ConstantMetric`."""
+
+    def __init__(self, metric: ConstantMetric) -> None:
+        self.metric = metric
+
+    def paths(self, start: Tensor, end: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
+        """Return straight lines, and their lengths."""
+        times = torch.linspace(0.0, 1.0, num_points, dtype=start.dtype, device=start.device)
+        lines = torch.lerp(start[..., None, :], end[..., None, :], times[:, None])
+        return lines, self.metric.norm(start, end - start)
+
+    def exponential(self, z: Tensor, v: Tensor, times: Tensor) -> Tensor:
+        """Return z + t v."""
+        return z[..., None, :] + times[:, None] * v[..., None, :]
+
+    def logarithm(self, z: Tensor, target: Tensor) -> Tensor:
+        """Return the difference."""
+        return target - z
 
 
 class ConstantLocal(Local):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from chartae.data.arrays import takes_arrays
 from chartae.geometry.exponential import check_curve
 from chartae.geometry.metric import Metric
 
@@ -12,6 +13,7 @@ QUADRATURE = 4
 """Points at which the metric is taken on a straight segment."""
 
 
+@takes_arrays("curve")
 def length(metric: Metric, curve: Tensor) -> Tensor:
     r"""Return :math:`\int_0^1 \|\dot\gamma\|_G\, dt` of a smooth curve through points: ``(...)``.
 
@@ -35,6 +37,7 @@ def length(metric: Metric, curve: Tensor) -> Tensor:
     return smooth_length(metric, curve)
 
 
+@takes_arrays("curve")
 def energy(metric: Metric, curve: Tensor) -> Tensor:
     r"""Return :math:`\frac12 \int_0^1 \|\dot\gamma\|_G^2\, dt` of a curve, ``(...)``.
 

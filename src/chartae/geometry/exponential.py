@@ -7,17 +7,20 @@ from torch import Tensor
 from torch.func import jvp
 
 from chartae.checks import check_finite, check_integer, check_shape
+from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError, DivergenceError
 from chartae.geometry.metric import Metric, check_points
 
 __all__ = ["exponential_map", "exponential_path", "parallel_transport", "shoot"]
 
 
+@takes_arrays("z", "v")
 def exponential_map(metric: Metric, z: Tensor, v: Tensor, *, num_steps: int = 100) -> Tensor:
     r"""Return :math:`\mathrm{Exp}_z(v)`, where the geodesic of velocity v at z is at time 1.
 
     Hamilton's equations :math:`\dot z = G^{-1} q,\ \dot q = -\frac12 \nabla_z q^\top G^{-1} q` are
-    integrated by the midpoint method, of second order (thesis Alg. 2).
+    integrated by the midpoint method, of second order (thesis Alg. 2). A metric with its
+    geodesics in closed form uses that.
 
     Args:
         metric: a metric.
@@ -40,6 +43,7 @@ def exponential_map(metric: Metric, z: Tensor, v: Tensor, *, num_steps: int = 10
     return _checked_path(metric, z, v, num_steps)[-1]
 
 
+@takes_arrays("z", "v")
 def exponential_path(metric: Metric, z: Tensor, v: Tensor, *, num_steps: int = 100) -> Tensor:
     """Return the geodesic of velocity v at z, from time 0 to 1: ``(..., num_steps + 1, d)``.
 
@@ -70,12 +74,22 @@ def _checked_path(metric: Metric, z: Tensor, v: Tensor, num_steps: int) -> list[
     z, v = torch.broadcast_tensors(z, v)
     wanted = torch.is_grad_enabled() and (z.requires_grad or v.requires_grad)
     with torch.set_grad_enabled(wanted):
+        if (formulas := metric.closed_form) is not None:
+            times = torch.linspace(0.0, 1.0, num_steps + 1, dtype=z.dtype, device=z.device)
+            points = list(formulas.exponential(z, v, times).unbind(-2))
+            return _inside(metric, points)
         momentum = metric.at(z).momentum(v)
         points = [point for point, _ in shoot(metric, z, momentum, num_steps)]
-    lost = int((~torch.isfinite(points[-1]).all(-1)).sum())
+    return _inside(metric, points)
+
+
+def _inside(metric: Metric, points: list[Tensor]) -> list[Tensor]:
+    """Return the points of geodesics, or raise `DivergenceError` if any was lost on the way."""
+    last = points[-1].detach()
+    lost = int((~(torch.isfinite(last).all(-1) & metric.contains(last))).sum())
     if lost:
         raise DivergenceError(
-            f"{lost} of {z[..., 0].numel()} geodesics left the finite numbers: raise num_steps, "
+            f"{lost} of {last[..., 0].numel()} geodesics left the finite numbers: raise num_steps, "
             "shorten v, or keep them inside the domain of the metric"
         )
     return points
@@ -96,6 +110,7 @@ def check_vectors(metric: Metric, name: str, v: Tensor, z: Tensor) -> None:
         ) from error
 
 
+@takes_arrays("curve", "v")
 @torch.no_grad()
 def parallel_transport(metric: Metric, curve: Tensor, v: Tensor) -> Tensor:
     r"""Return v carried along a curve without turning: ``(..., T, d)``, its value at each point.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_integer, check_number
+from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError
 from chartae.geometry.curves import at_constant_speed, refined, smooth_length
 from chartae.geometry.exponential import check_curve, shoot
@@ -55,6 +56,7 @@ class Paths:
     error: Tensor
 
 
+@takes_arrays("start", "end", "nodes")
 @torch.no_grad()
 def shortest_paths(
     metric: Metric,
@@ -75,7 +77,7 @@ def shortest_paths(
     whose inverse takes two cumulative sums. A path whose length changes when its points are
     doubled - a metric with ridges narrower than its segments - descends again with twice as
     many. A minimum of the energy has constant speed; that it is the shortest of all, no descent
-    can tell.
+    can tell. Where a metric has its geodesics in closed form, these are returned.
 
     Args:
         metric: a metric.
@@ -109,6 +111,10 @@ def shortest_paths(
     landmarks = metric.landmarks if nodes is None else nodes
     if len(landmarks):
         check_points(metric, nodes=landmarks)
+    if (formulas := metric.closed_form) is not None:
+        points, lengths = formulas.paths(start, end, num_points)
+        exact = torch.zeros_like(lengths)
+        return Paths(points, lengths, exact == 0, exact, exact)
     shape = start.shape[:-1]
     start, end = start.reshape(-1, metric.dim), end.reshape(-1, metric.dim)
     first = _first_paths(metric, start, end, num_points, landmarks)
@@ -126,6 +132,7 @@ def shortest_paths(
     )
 
 
+@takes_arrays("start", "end")
 def geodesic(
     metric: Metric, start: Tensor, end: Tensor, *, num_points: int = 64, **options: Any
 ) -> Tensor:
@@ -141,6 +148,7 @@ def geodesic(
     return _warned(shortest_paths(metric, start, end, num_points=num_points, **options)).points
 
 
+@takes_arrays("start", "end")
 def distance(
     metric: Metric, start: Tensor, end: Tensor, *, num_points: int = 21, **options: Any
 ) -> Tensor:
@@ -156,6 +164,7 @@ def distance(
     return _warned(shortest_paths(metric, start, end, num_points=num_points, **options)).lengths
 
 
+@takes_arrays("curve")
 @torch.no_grad()
 def initial_velocity(metric: Metric, curve: Tensor) -> Tensor:
     """Return the velocity at the first point of a geodesic, of second order: ``(..., d)``.
@@ -176,6 +185,7 @@ def initial_velocity(metric: Metric, curve: Tensor) -> Tensor:
     return metric.at(first).velocity(momentum + 0.5 * step * local.kinetic_grad(momentum))
 
 
+@takes_arrays("z", "target")
 @torch.no_grad()
 def logarithmic_map(
     metric: Metric,
@@ -213,6 +223,9 @@ def logarithmic_map(
     >>> logarithmic_map(PoincareMetric(2), torch.zeros(2), torch.tensor([0.4621, 0.0]))
     tensor([0.5000, 0.0000])
     """
+    if (formulas := metric.closed_form) is not None:
+        z, target = _pairs(metric, z, target, names=("z", "target"))
+        return formulas.logarithm(z, target)
     paths = _warned(shortest_paths(metric, z, target, num_points=num_points, **options))
     z, target = paths.points[..., 0, :], paths.points[..., -1, :]
     first = initial_velocity(metric, paths.points)
@@ -302,15 +315,17 @@ def _default(tolerance: float | None, dtype: torch.dtype, single: float, double:
     return tolerance
 
 
-def _pairs(metric: Metric, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+def _pairs(
+    metric: Metric, start: Tensor, end: Tensor, names: tuple[str, str] = ("start", "end")
+) -> tuple[Tensor, Tensor]:
     """Return checked points, broadcast against each other."""
-    check_points(metric, start=start, end=end)
+    check_points(metric, **dict(zip(names, (start, end), strict=True)))
     try:
         start, end = torch.broadcast_tensors(start, end)
     except RuntimeError as error:
         raise DataError(
-            f"start has shape {tuple(start.shape)} and end {tuple(end.shape)}: expected shapes "
-            "that broadcast"
+            f"{names[0]} has shape {tuple(start.shape)} and {names[1]} {tuple(end.shape)}: "
+            "expected shapes that broadcast"
         ) from error
     return start, end
 

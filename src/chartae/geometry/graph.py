@@ -83,6 +83,8 @@ def _chains(
     """Return the nodes on the ways, ``(pairs, m)``; the first one is repeated on short ones."""
     steps, here = [targets], targets
     while (here != sources).any():
-        here = np.where(here == sources, here, before[sources, here])
+        previous = before[sources, here]
+        # Where no edge of finite length leads there, the way is a jump: the straight line.
+        here = np.where((here == sources) | (previous < 0), sources, previous)
         steps.append(here)
     return np.stack(steps[::-1], axis=1)

@@ -11,14 +11,30 @@ A metric of yours needs `dim` and either `tensor` (gradients are then autograd's
 
 from abc import ABC, abstractmethod
 from itertools import chain
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from chartae.checks import check_finite, check_floating, check_shape
-from chartae.errors import DataError
+from chartae.data.arrays import takes_arrays
+from chartae.errors import ConfigurationError, DataError
+from chartae.gradients import gradients
 
-__all__ = ["AutogradLocal", "DiagonalLocal", "Local", "Metric", "check_points"]
+__all__ = ["AutogradLocal", "ClosedForm", "DiagonalLocal", "Local", "Metric", "check_points"]
+
+_TAKE_ARRAYS = {
+    "contains": ("z",),
+    "tensor": ("z",),
+    "inverse": ("z",),
+    "log_volume": ("z",),
+    "log_volume_grad": ("z",),
+    "inner": ("z", "u", "v"),
+    "norm": ("z", "v"),
+    "hamiltonian": ("z", "momentum"),
+    "hamiltonian_grad": ("z", "momentum"),
+}
+"""The methods of a metric that take arrays too, and for which arguments."""
 
 
 class Local(ABC):
@@ -77,6 +93,22 @@ class Local(ABC):
         return -self.kinetic_grad(self.momentum(velocity))
 
 
+class ClosedForm(Protocol):
+    """Geodesics of a metric by formulas: what solvers approximate where there are none."""
+
+    def paths(self, start: Tensor, end: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
+        """Return shortest paths at equal times, ``(..., num_points, d)``, and their lengths."""
+        ...
+
+    def exponential(self, z: Tensor, v: Tensor, times: Tensor) -> Tensor:
+        """Return the points at times ``(T,)`` of geodesics of velocity v at z: ``(..., T, d)``."""
+        ...
+
+    def logarithm(self, z: Tensor, target: Tensor) -> Tensor:
+        """Return the velocities at z of the geodesics that reach the targets at time 1."""
+        ...
+
+
 class Metric(nn.Module, ABC):
     """Base of all metrics; a subclass gives `dim`, and `tensor` or `at`.
 
@@ -87,10 +119,28 @@ class Metric(nn.Module, ABC):
 
     volume_is_large_near_data: bool = False
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, arguments in _TAKE_ARRAYS.items():
+            if name in vars(cls):
+                setattr(cls, name, takes_arrays(*arguments)(vars(cls)[name]))
+
+    def __init__(self) -> None:
+        if type(self).tensor is Metric.tensor and type(self).at is Metric.at:
+            raise ConfigurationError(
+                f"{type(self).__name__} has neither `tensor` nor `at`: a metric expects one of them"
+            )
+        super().__init__()
+
     @property
     @abstractmethod
     def dim(self) -> int:
         """Dimension d of the latent space."""
+
+    @property
+    def closed_form(self) -> ClosedForm | None:
+        """Its geodesics by formulas, where there are any."""
+        return None
 
     @property
     def landmarks(self) -> Tensor:
@@ -101,6 +151,7 @@ class Metric(nn.Module, ABC):
         """Return the metric at ``z``, ``(..., d)``; what its quantities share is computed once."""
         return AutogradLocal(self, z)
 
+    @takes_arrays(*_TAKE_ARRAYS["contains"])
     def contains(self, z: Tensor) -> Tensor:
         """Return which points lie where the metric is defined, ``(...)`` bool; all, by default."""
         return torch.ones_like(z[..., 0], dtype=torch.bool)
@@ -111,39 +162,56 @@ class Metric(nn.Module, ABC):
         It looks at no value, and so costs nothing; `check_points` does.
         """
         check_shape(name, z, (*["..."] * (z.dim() - 1), self.dim))
-        own = (t for t in chain(self.buffers(), self.parameters()) if t.is_floating_point())
-        dtype = next(own, z).dtype
-        if z.dtype != dtype:
-            raise DataError(f"{name} has dtype {z.dtype}: the metric has {dtype}")
+        if self.dtype is not None and z.dtype != self.dtype:
+            raise DataError(f"{name} has dtype {z.dtype}: the metric has {self.dtype}")
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The dtype of its tensors; None if it has none, and takes what is given."""
+        own = chain(self.buffers(), self.parameters())
+        return next((t.dtype for t in own if t.is_floating_point()), None)
+
+    @property
+    def device(self) -> torch.device | None:
+        """The device of its tensors; None if it has none."""
+        return next((t.device for t in chain(self.buffers(), self.parameters())), None)
+
+    @takes_arrays(*_TAKE_ARRAYS["tensor"])
     def tensor(self, z: Tensor) -> Tensor:
         """Return G(z), ``(..., d, d)``, for z ``(..., d)``."""
         return self.at(z).tensor
 
+    @takes_arrays(*_TAKE_ARRAYS["inverse"])
     def inverse(self, z: Tensor) -> Tensor:
         """Return the inverse of G(z), ``(..., d, d)``."""
         return self.at(z).inverse
 
+    @takes_arrays(*_TAKE_ARRAYS["log_volume"])
     def log_volume(self, z: Tensor) -> Tensor:
         """Return 1/2 log det G(z), ``(...)``."""
         return self.at(z).log_volume
 
+    @takes_arrays(*_TAKE_ARRAYS["log_volume_grad"])
     def log_volume_grad(self, z: Tensor) -> Tensor:
         """Return the gradient of the log-volume in z, ``(..., d)``."""
         return self.at(z).log_volume_grad()
 
+    @takes_arrays(*_TAKE_ARRAYS["inner"])
     def inner(self, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Return the inner product u^T G(z) v of tangent vectors ``(..., d)``: ``(...)``."""
         return self.at(z).inner(u, v)
 
+    @takes_arrays(*_TAKE_ARRAYS["norm"])
     def norm(self, z: Tensor, v: Tensor) -> Tensor:
         """Return the length of tangent vectors v at z, ``(...)``."""
         return self.inner(z, v, v).clamp_min(0.0).sqrt()
 
+    @takes_arrays(*_TAKE_ARRAYS["hamiltonian"])
     def hamiltonian(self, z: Tensor, momentum: Tensor) -> Tensor:
         """Return 1/2 p^T G(z)^-1 p, the Hamiltonian of geodesics: ``(...)``."""
         return self.at(z).kinetic(momentum)
 
+    @takes_arrays(*_TAKE_ARRAYS["hamiltonian_grad"])
     def hamiltonian_grad(self, z: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
         """Return the Hamiltonian's gradients in z and in the momentum, both ``(..., d)``."""
         local = self.at(z)
@@ -197,7 +265,7 @@ class AutogradLocal(Local):
         """Return the gradient in z of sum_jk a_jk G_jk(z), for coefficients a ``(..., d, d)``."""
         wanted = self.z.requires_grad or coefficients.requires_grad
         differentiable = torch.is_grad_enabled() and wanted
-        with torch.enable_grad():
+        with gradients(coefficients) as (coefficients,):
             z, tensor = self._graph()
             if not tensor.requires_grad:  # it does not depend on z
                 return torch.zeros_like(z)
@@ -214,7 +282,8 @@ class AutogradLocal(Local):
     def _graph(self) -> tuple[Tensor, Tensor]:
         """Return z and G(z) with the graph between them, which is made once."""
         if self._with_graph is None:
-            z = self.z if self.z.requires_grad else self.z.detach().requires_grad_()
+            z = self.z.clone() if self.z.is_inference() else self.z
+            z = z if z.requires_grad else z.detach().requires_grad_()
             self._with_graph = z, self.metric.tensor(z)
         return self._with_graph
 

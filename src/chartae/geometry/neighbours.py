@@ -107,6 +107,11 @@ class NeighbourMetric(Metric):
         """The means of all posteriors, ``(N, d)``."""
         return self.metric.centroids
 
+    @property
+    def landmarks(self) -> Tensor:
+        """Those of the metric that it stands for."""
+        return self.metric.landmarks
+
     def at(self, z: Tensor) -> DiagonalLocal:
         self.check(z)
         if len(self.centroids) <= DENSE or not z.numel():

@@ -15,6 +15,7 @@ from chartae.checks import (
     check_number,
     check_shape,
 )
+from chartae.data.arrays import takes_arrays
 from chartae.distributions import DiagonalNormal
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry.metric import DiagonalLocal, Metric
@@ -143,6 +144,7 @@ class PosteriorMetric(Metric):
         return self
 
     @classmethod
+    @takes_arrays("x", "y", owner="model")
     def from_model(
         cls,
         model: _Encoding,

@@ -10,6 +10,7 @@ from torch.func import jvp, vmap
 from chartae.checks import check_integer, check_number
 from chartae.errors import ConfigurationError
 from chartae.geometry.metric import Metric
+from chartae.gradients import gradients
 
 __all__ = ["PullbackMetric"]
 
@@ -132,7 +133,7 @@ class _Moment(nn.Module):
 
 def _deviation_varies(model: _Decoding) -> bool:
     """Return whether the likelihood has a location and a scale, and the scale depends on z."""
-    with torch.enable_grad():
+    with gradients():
         z = torch.zeros(
             1, model.latent_dim, dtype=model.dtype, device=model.device
         ).requires_grad_()

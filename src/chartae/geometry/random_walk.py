@@ -21,6 +21,7 @@ from chartae.geometry.mcmc import (
     check_positive_density,
 )
 from chartae.geometry.metric import Metric, check_points
+from chartae.gradients import gradients
 
 __all__ = ["WrappedNormal", "random_walk"]
 
@@ -29,7 +30,9 @@ class WrappedNormal:
     r"""The wrapped normal distribution (Mallasto and Feragen, 2018; thesis section 2.1).
 
     A normal velocity at a point, carried to the manifold by the exponential map:
-    :math:`z = \mathrm{Exp}_p(v),\ v \sim N(0, \Sigma)`, in coordinates of the chart.
+    :math:`z = \mathrm{Exp}_p(v),\ v \sim N(0, \Sigma)`, in coordinates of the chart. Its density
+    is one with respect to Lebesgue's measure of the chart; `chartae.distributions.PoincareNormal`,
+    of the hyperbolic ball, has one with respect to the ball's own volume.
 
     Args:
         metric: a metric.
@@ -94,7 +97,7 @@ class WrappedNormal:
         """
         check_points(self.metric, z=z)
         v = logarithmic_map(self.metric, self.mean, z, num_points=self.num_steps + 1)
-        with torch.enable_grad():
+        with gradients(v) as (v,):
             v = v.detach().requires_grad_()
             end = exponential_map(self.metric, self.mean, v, num_steps=self.num_steps)
             rows = [

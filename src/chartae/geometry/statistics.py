@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_finite, check_floating, check_integer, check_number, check_shape
+from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError
 from chartae.geometry.exponential import shoot
 from chartae.geometry.geodesics import initial_velocity, resolve, shortest_paths
@@ -40,6 +41,7 @@ NOISE = 1e-6
 # --- distances ----------------------------------------------------------------------------------
 
 
+@takes_arrays("a", "b")
 @torch.no_grad()
 def pairwise_distances(
     metric: Metric,
@@ -70,9 +72,9 @@ def pairwise_distances(
 
     >>> from chartae.geometry.constant import EuclideanMetric
     >>> pairwise_distances(EuclideanMetric(1), torch.tensor([[0.0], [1.0], [3.0]]))
-    tensor([[0.0000, 1.0000, 3.0000],
-            [1.0000, 0.0000, 2.0000],
-            [3.0000, 2.0000, 0.0000]])
+    tensor([[0., 1., 3.],
+            [1., 0., 2.],
+            [3., 2., 0.]])
     """
     check_set(metric, "a", a)
     solver = _Solver(metric, num_points, tolerance, max_iterations)
@@ -212,6 +214,7 @@ def check_set(metric: Metric, name: str, points: Tensor) -> None:
 # --- means --------------------------------------------------------------------------------------
 
 
+@takes_arrays("points", "weights")
 @torch.no_grad()
 def frechet_mean(
     metric: Metric,
@@ -435,11 +438,13 @@ class KMeans:
     converged: bool
     iterations: int
 
+    @takes_arrays("points")
     def predict(self, metric: Metric, points: Tensor) -> Tensor:
         """Return the nearest centre of new points ``(M, d)``, by the same metric: ``(M,)``."""
         return pairwise_distances(metric, points, self.centers).argmin(1)
 
 
+@takes_arrays("points", "weights")
 @torch.no_grad()
 def kmeans(
     metric: Metric,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_integer, check_number
+from chartae.gradients import gradients
 from chartae.models.base import Extra, Networks, VariationalAutoencoder
-from chartae.models.gradients import gradients
 
 __all__ = ["HVAE"]
 

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn.utils.parametrizations import spectral_norm
 
 from chartae.checks import check_choice, check_number
+from chartae.gradients import gradients
 from chartae.models.ae import AE
 from chartae.models.base import Extra, Losses, Networks
-from chartae.models.gradients import gradients
 
 __all__ = ["RAE"]
 

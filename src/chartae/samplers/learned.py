@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from chartae.checks import check_integer, check_number
 from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError, DivergenceError
+from chartae.gradients import gradients
 from chartae.models import Autoencoder
-from chartae.models.gradients import gradients
 from chartae.randomness import make_generator, seeded
 from chartae.samplers.base import Sampler, check_training_set
 

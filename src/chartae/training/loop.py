@@ -10,8 +10,8 @@ import torch
 from chartae.atomic import check_writable, remove_leftovers
 from chartae.checks import check_integer, check_number
 from chartae.errors import ConfigurationError, DataError
+from chartae.gradients import gradients
 from chartae.models import Autoencoder
-from chartae.models.gradients import gradients
 from chartae.persistence import check_replaceable, read_state, save
 from chartae.randomness import resolve_seed, seeded
 from chartae.training.batches import Data, make_batches
