@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["gradients"]
+__all__ = ["gradients", "leave_inference_mode"]
 
 
 @contextmanager
@@ -24,3 +24,16 @@ def gradients(*tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
     """
     with torch.inference_mode(False), torch.enable_grad():
         yield tuple(t.clone() if t is not None and t.is_inference() else t for t in tensors)
+
+
+def leave_inference_mode(module: nn.Module) -> None:
+    """Make a module that was built in `torch.inference_mode` one that can have gradients.
+
+    Its parameters and buffers stay the same objects; called outside of the mode.
+    """
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if tensor.is_inference():
+            copy = tensor.detach().clone()
+            if isinstance(tensor, nn.Parameter):
+                copy = nn.Parameter(copy, tensor.requires_grad)
+            torch.utils.swap_tensors(tensor, copy)

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 import torch
-from tests.models.conftest import SMALL, batch_of, conditions_of, has_posterior
+from tests.models.conftest import SMALL, batch_of, build, conditions_of, has_posterior
 from torch import nn
 
 from chartae import samplers
@@ -127,3 +127,14 @@ def test_the_density_of_a_flow_elsewhere_is_refused():
     posterior = PlanarFlowVAE((8, 8), 2).posterior(torch.rand(3, 8, 8))
     with pytest.raises(ConfigurationError, match="its own samples only.*rsample_and_log_prob"):
         posterior.log_prob(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("name", ["HVAE", "RHVAE", "RAE gp"])
+def test_a_model_that_was_made_in_inference_mode_works_in_it(name):
+    x = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        model = build(name)
+        loss = model.loss(x).objectives["model"]
+        assert torch.isfinite(loss)
+        if name != "RAE gp":
+            assert torch.isfinite(model.log_likelihood(x, 3)).all()

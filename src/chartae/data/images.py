@@ -211,6 +211,7 @@ def _only_images(files: Sequence[Path]) -> list[Path]:
     """Leave out what is no image by its suffix, and say so."""
     from PIL import Image
 
+    Image.init()  # it knows few kinds of files before
     # What Pillow can write but not read is no image here. MPO, photographs with previews, are JPEG.
     readable = {*Image.OPEN, "MPO"}
     suffixes = {s for s, kind in Image.registered_extensions().items() if kind in readable}

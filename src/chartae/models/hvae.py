@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_integer, check_number
-from chartae.gradients import gradients
+from chartae.gradients import gradients, leave_inference_mode
 from chartae.models.base import Extra, Networks, VariationalAutoencoder
 
 __all__ = ["HVAE"]
@@ -68,6 +68,7 @@ class HVAE(VariationalAutoencoder):
         """
         differentiable = torch.is_grad_enabled()
         with gradients(x, z, y, mask) as (x, z, y, mask):
+            leave_inference_mode(self)
             z = z if z.requires_grad else z.detach().requires_grad_()
             fit = self.likelihood(z, y).log_prob(x, mask)
             log_joint = fit + self.prior(y).log_prob(z)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.utils.parametrizations import spectral_norm
 
 from chartae.checks import check_choice, check_number
-from chartae.gradients import gradients
+from chartae.gradients import gradients, leave_inference_mode
 from chartae.models.ae import AE
 from chartae.models.base import Extra, Losses, Networks
 
@@ -77,6 +77,7 @@ class RAE(AE):
             return torch.stack([p.square().sum() for p in self.decoder.parameters()]).sum()
         differentiable = torch.is_grad_enabled()
         with gradients(z, y) as (z, y):
+            leave_inference_mode(self)
             z = z if z.requires_grad else z.detach().requires_grad_()
             mean = self.likelihood(z, y).mean
             # E |J^T v|^2 over v ~ N(0, I) is the squared norm of J.

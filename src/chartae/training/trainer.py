@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from chartae.errors import CheckpointError, ConfigurationError, DivergenceError
+from chartae.gradients import leave_inference_mode
 from chartae.models import Autoencoder
 from chartae.persistence import write_state
 from chartae.randomness import seed_generators, seeded
@@ -77,13 +78,7 @@ class Trainer:
         self.batches, self.held_out = batches, held_out
         self.checkpoint, self.checkpoint_interval = checkpoint, checkpoint_interval
         self.kl_weight = getattr(model, "kl_weight", None)
-        for tensor in [*model.parameters(), *model.buffers()]:
-            if tensor.is_inference():  # made in an inference mode, it could not be trained
-                copy = tensor.detach().clone()
-                is_parameter = isinstance(tensor, nn.Parameter)
-                torch.utils.swap_tensors(
-                    tensor, nn.Parameter(copy, tensor.requires_grad) if is_parameter else copy
-                )
+        leave_inference_mode(model)
         model.on_fit_start(batches.size)
         self.groups = _trainable_groups(model)
         if fabric.world_size > 1 and len(self.groups) > 1:
