@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -18,18 +19,43 @@ def test_choice_suggests_the_nearest():
         checks.check_choice("encoder", 3, ["mlp"])
 
 
-@pytest.mark.parametrize("value", [0, -1, 6, 1.0, True, "2", None])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(0, -1, 6, 1.0, True, "2", None, np.bool_(1), np.float64(2), np.array([2]), np.int8(-1)),
+        *map(torch.tensor, (True, [2], 2.0, 0)),
+    ],
+)
 def test_integer_refuses(value):
     with pytest.raises(ConfigurationError, match="n=.*an integer at least 1 and at most 5"):
         checks.check_integer("n", value, minimum=1, maximum=5)
 
 
-@given(st.integers(1, 5))
-def test_integer_accepts(value):
-    checks.check_integer("n", value, minimum=1, maximum=5)
+INTEGERS = [int, np.int8, np.uint8, np.int64, np.uint64, np.array, torch.tensor]
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, 1.0001, math.nan, math.inf, True, "0.5", None])
+@given(st.integers(1, 5), st.sampled_from(INTEGERS))
+def test_an_integer_of_any_type_is_pythons(value, kind):
+    for check in (checks.check_integer, checks.check_number):
+        number = check("n", kind(value), minimum=1, maximum=5)
+        assert number == value
+        assert type(number) is (int if check is checks.check_integer else float)
+
+
+@given(st.floats(0.0, 1.0, width=16), st.sampled_from([float, np.float16, np.float32, Fraction]))
+def test_a_number_of_any_type_is_pythons(value, kind):
+    number = checks.check_number("rate", kind(value), minimum=0.0, maximum=1.0)
+    assert number == value
+    assert type(number) is float
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(0.0, -1.0, 1.0001, math.nan, math.inf, True, "0.5", None, 10**400, -(10**400)),
+        *(np.bool_(1), np.float32("nan"), np.complex64(1), np.array([0.5])),
+    ],
+)
 def test_number_refuses(value):
     with pytest.raises(ConfigurationError, match="rate=.*a finite number greater than 0 and at"):
         checks.check_number("rate", value, above=0.0, maximum=1.0)

@@ -291,7 +291,7 @@ def test_a_class_with_the_name_of_another_is_not_saved(tmp_path):
 
 
 def test_an_argument_that_is_not_json_is_refused_before_writing(tmp_path):
-    model = Halved((3, 2), 2, factor=torch.tensor(0.5), **NETWORKS)
+    model = Halved((3, 2), 2, factor=torch.ones(2), **NETWORKS)
     with pytest.raises(ConfigurationError, match="factor=tensor.*cannot be saved"):
         model.save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists()

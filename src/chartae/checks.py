@@ -2,8 +2,9 @@
 
 import difflib
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
@@ -73,18 +74,38 @@ def check_boolean(name: str, value: object) -> None:
 
 def check_integer(
     name: str, value: object, *, minimum: int | None = None, maximum: int | None = None
-) -> None:
-    """Raise `ConfigurationError` unless ``value`` is an integer in [minimum, maximum]."""
+) -> int:
+    """Return ``value`` as Python's integer, whoever's it is: NumPy's, or a tensor of one integer.
+
+    Raises:
+        ConfigurationError: unless it is an integer in [minimum, maximum].
+
+    >>> check_integer("epochs", torch.tensor(3), minimum=1)
+    3
+    """
     bounds = [f"at least {minimum}"] if minimum is not None else []
     bounds += [f"at most {maximum}"] if maximum is not None else []
     expected = " ".join(["an integer", " and ".join(bounds)]).strip()
-    # NumPy's integers are integral, its booleans are not.
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ConfigurationError(f"{name}={value!r}: expected {expected}")
-    if (minimum is not None and int(value) < minimum) or (
-        maximum is not None and int(value) > maximum
+    number = _integer(value)
+    if (
+        number is None
+        or (minimum is not None and number < minimum)
+        or (maximum is not None and number > maximum)
     ):
         raise ConfigurationError(f"{name}={value!r}: expected {expected}")
+    return number
+
+
+def _integer(value: Any) -> int | None:
+    """Return an integer of any type, but of no boolean, as Python's; None for what is none."""
+    if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
+        return None
+    if getattr(value, "ndim", 0):  # one number in brackets is a sequence
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def check_integers(name: str, values: object, *, minimum: int | None = None) -> None:
@@ -103,10 +124,13 @@ def check_number(
     minimum: float = -math.inf,
     below: float = math.inf,
     maximum: float = math.inf,
-) -> None:
-    """Raise `ConfigurationError` unless ``value`` is a finite number within the bounds.
+) -> float:
+    """Return ``value``, a real number of any type, as Python's float.
 
     ``above`` and ``below`` are exclusive, ``minimum`` and ``maximum`` inclusive.
+
+    Raises:
+        ConfigurationError: unless it is a finite number within the bounds.
     """
     bounds = [
         f"{word} {bound:g}"
@@ -119,10 +143,21 @@ def check_number(
         if math.isfinite(bound)
     ]
     expected = " ".join(["a finite number", " and ".join(bounds)]).strip()
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    number = _number(value)
+    if not (math.isfinite(number) and above < number < below and minimum <= number <= maximum):
         raise ConfigurationError(f"{name}={value!r}: expected {expected}")
-    if not (above < float(value) < below and minimum <= float(value) <= maximum):
-        raise ConfigurationError(f"{name}={value!r}: expected {expected}")
+    return number
+
+
+def _number(value: Any) -> float:
+    """Return a real number of any type, but of no boolean, as a float; NaN for what is none."""
+    integer = _integer(value)
+    if integer is None and (isinstance(value, bool) or not isinstance(value, Real)):
+        return math.nan
+    try:
+        return float(value if integer is None else integer)
+    except OverflowError:  # an integer beyond all floats
+        return math.inf
 
 
 def check_floating(name: str, value: Tensor) -> None:

@@ -6,7 +6,7 @@ version) and ``model.safetensors`` (parameters and buffers). A training checkpoi
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,12 +17,15 @@ from torch import Tensor, nn
 
 from chartae.atomic import atomic_path, check_writable, write_text
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError
+from chartae.gradients import gradients
 from chartae.randomness import seeded
 
 __all__ = [
     "CONFIG_FILE",
     "WEIGHTS_FILE",
+    "check_ours",
     "check_replaceable",
+    "is_state",
     "load",
     "read_state",
     "register",
@@ -90,22 +93,32 @@ def save(module: Any, folder: str | Path) -> None:
 
 def check_replaceable(name: str, folder: Path) -> None:
     """Raise `ConfigurationError` if `save` would replace what it did not write in ``folder``."""
-    config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    check_ours(
+        name, folder / CONFIG_FILE, lambda path: {"chartae", "class"} <= _read_json(path)[1].keys()
+    )
+    check_ours(name, folder / WEIGHTS_FILE, lambda path: "config" in _read_metadata(path))
+
+
+def check_ours(name: str, path: Path, recognises: Callable[[Path], object]) -> None:
+    """Raise `ConfigurationError` if ``path`` is there and is not a file of chartae's to replace.
+
+    Args:
+        name: of the argument that leads to ``path``.
+        path: where something is to be written.
+        recognises: whether the file is such a one; it may raise an error of chartae's instead.
+    """
     try:
-        if config.exists():
-            ours = {"chartae", "class"} <= set(_read_json(config)[1])
-        else:
-            ours = not weights.exists() or "config" in _read_tensors(weights)[1]
-    except CheckpointError:
-        ours = False
-    if not ours:
-        strange = CONFIG_FILE if config.exists() else WEIGHTS_FILE
-        raise ConfigurationError(
-            f"{name}={str(folder)!r} has a {strange} that chartae did not write, or that was "
-            "damaged since: expected another folder"
-        )
+        if not path.exists() or recognises(path):
+            return
+    except ChartaeError:
+        pass
+    raise ConfigurationError(
+        f"{name}: {str(path)!r} was not written by chartae, or was damaged since: expected another "
+        "place"
+    )
 
 
+@gradients()
 def load(
     folder: str | Path,
     *,
@@ -169,7 +182,8 @@ def _available(device: torch.device | str) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ConfigurationError(
-            f"device={str(device)!r} is not available here: {str(error).splitlines()[0]}"
+            f"device={str(device)!r} is not available on this machine: "
+            f"{str(error).partition('. ')[0].splitlines()[0]}"
         ) from None
 
 
@@ -319,6 +333,15 @@ def write_state(path: str | Path, state: Mapping[str, Any]) -> None:
     _write_tensors(Path(path), tensors, {"format": str(FORMAT), "state": text})
 
 
+def is_state(path: Path) -> bool:
+    """Return whether `write_state` wrote the file.
+
+    Raises:
+        CheckpointError: if it cannot be read.
+    """
+    return "state" in _read_metadata(path)
+
+
 def read_state(path: str | Path) -> dict[str, Any]:
     """Read back what `write_state` wrote, tuples as lists.
 
@@ -364,7 +387,7 @@ def _plain(value: Any) -> Any:
     """Return the Python number that a NumPy number is."""
     if isinstance(value, (np.integer, np.floating)):
         return value.item()
-    raise TypeError(f"{type(value).__name__} is neither JSON nor a tensor")
+    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 @contextmanager
@@ -387,12 +410,23 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with _opened(path) as file:
+        # Clones: the tensors of safetensors are windows on the file, which may be replaced.
+        names = file.keys()
+        return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            # Clones: the tensors of safetensors are windows on the file, which may be replaced.
-            names = file.keys()
-            return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
+            yield file
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read (truncated or damaged?): {error}") from error

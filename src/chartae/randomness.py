@@ -29,8 +29,7 @@ def resolve_seed(seed: int | None) -> int:
     """Return ``seed`` (0 or more), or a fresh one from the global generator when it is None."""
     if seed is None:
         return int(torch.randint(2**31, ()))
-    check_integer("seed", seed, minimum=0)
-    return int(seed)
+    return check_integer("seed", seed, minimum=0)
 
 
 def derive_seed(seed: int, *stream: object) -> int:
@@ -73,7 +72,8 @@ def seed_generators(seed: int, *stream: object, device: torch.device | str = "cp
 def seeded(seed: int, *stream: object, device: torch.device | str = "cpu") -> Iterator[None]:
     """Seed torch's global generators inside the block, and leave the caller's as they were.
 
-    Threads take turns: a block waits until no other thread is in one.
+    Threads take turns: a block waits until no other thread is in one. What a thread draws outside
+    of such blocks from torch's global generators still disturbs the one inside.
 
     >>> with seeded(0, "noise"):
     ...     first = torch.rand(3)

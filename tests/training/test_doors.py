@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, random_split
 
 import chartae
 from chartae.data import ArrayDataset
 from chartae.errors import ConfigurationError, DataError, DivergenceError
 from chartae.randomness import seeded
+from chartae.training import History
 
 MASK = torch.arange(180).reshape(30, 6) % 3 > 0
 
@@ -80,6 +82,9 @@ def test_bytes_are_scaled(make_vae, fit):
         ({"z": torch.zeros(4, 6)}, "train is dict: expected a tensor, an array, .x, y."),
         ({"x": torch.zeros(4, 6), "z": torch.zeros(4)}, "train is dict: expected a tensor"),
         (3.0, "train is float: expected a tensor"),
+        ((), "train is tuple: expected a tensor"),
+        (tuple(torch.zeros(4, 6)), r"train has 4 parts: expected x, \(x, y\) or \(x, y, mask\)"),
+        (Items([(torch.zeros(6), 0, 1, 2)] * 4), "a sample of train has 4 parts: expected x"),
         (torch.zeros(4, 6).to_sparse(), "x is a sparse or nested tensor: expected a dense one"),
     ],
 )
@@ -136,6 +141,29 @@ def test_a_mask_of_a_data_set_is_checked_as_that_of_an_array(make_vae, fit, mask
         fit(make_vae(), Items([{"x": X, "mask": mask}] * 4), epochs=1)
 
 
+def test_a_third_part_of_a_sample_is_its_mask(make_vae, fit, data):
+    expected, model = make_vae(), make_vae()
+    fit(expected, (data, None, MASK), epochs=2, batch_size=8)
+    fit(
+        model,
+        Items([(x, 0, mask) for x, mask in zip(data, MASK, strict=True)]),
+        epochs=2,
+        batch_size=8,
+    )
+    assert same(weights(expected), weights(model))
+    with pytest.raises(DataError, match="mask in batch 1 of train is torch.int64"):
+        fit(model, Items([(X, 0, row) for row in range(4)]), epochs=1)
+
+
+def test_a_part_that_torch_split_off_keeps_its_mask(make_vae, fit, data):
+    expected, model = make_vae(), make_vae()
+    whole = ArrayDataset.from_arrays(data, mask=MASK)
+    part, _ = random_split(whole, [20, 10], torch.Generator().manual_seed(0))
+    fit(expected, whole.subset(part.indices), epochs=2)
+    fit(model, part, epochs=2)
+    assert same(weights(expected), weights(model))
+
+
 def test_a_mask_that_goes_wrong_later_is_found(make_vae, fit):
     good, bad = torch.ones(6, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
     items = [{"x": X, "mask": good if row < 6 else bad} for row in range(8)]
@@ -182,6 +210,24 @@ def test_float64_as_the_default(fit):
     assert history.num_epochs == 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_loaded_does_not_depend_on_the_process(make_vae, data, tmp_path, dtype):
+    model = make_vae("RHVAE").to(dtype)
+    model.save_pretrained(tmp_path)
+    other = torch.float64 if dtype == torch.float32 else torch.float32
+    torch.set_default_dtype(other)
+    try:
+        with torch.inference_mode():
+            copy = chartae.load(tmp_path)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert not any(t.is_inference() for t in copy.state_dict().values())
+    torch.testing.assert_close(
+        copy.state_dict(), model.state_dict(), rtol=0.0, atol=0.0, equal_nan=True
+    )
+    assert copy.encode(data.to(dtype)).requires_grad
+
+
 def test_threads_take_turns_and_give_what_one_alone_gives(make_vae, fit, data):
     def train(results):
         with seeded(0):
@@ -202,7 +248,12 @@ def test_threads_take_turns_and_give_what_one_alone_gives(make_vae, fit, data):
 
 def test_numpys_numbers_are_numbers(make_vae, fit, data, tmp_path):
     one, other = make_vae(), make_vae()
-    options = {"epochs": np.int64(2), "batch_size": np.int32(8), "seed": np.uint8(3)}
+    options = {
+        "epochs": np.int64(2),
+        "batch_size": np.int32(8),
+        "seed": np.uint8(3),
+        "devices": np.int8(1),
+    }
     fit(one, data, learning_rate=np.float32(0.5), output_dir=tmp_path, **options)
     fit(other, data, learning_rate=0.5, epochs=2, batch_size=8, seed=3)
     assert same(weights(one), weights(other))
@@ -221,11 +272,15 @@ def test_a_double_model_is_not_sent_to_a_device_without_doubles(make_vae, fit, d
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_word_gpu_is_known_and_a_missing_one_is_a_sentence(make_vae, fit, data, tmp_path):
-    with pytest.raises(ConfigurationError, match=r"accelerator='gpu'.*cannot be had here"):
+    with pytest.raises(
+        ConfigurationError, match=r"accelerator='gpu'.*is not available on this machine"
+    ):
         fit(make_vae(), data, epochs=1, accelerator="gpu")
     make_vae().save_pretrained(tmp_path)
     for device in ("cuda", "nonsense"):
-        with pytest.raises(ConfigurationError, match=f"device='{device}' is not available here"):
+        with pytest.raises(
+            ConfigurationError, match=f"device='{device}' is not available on this machine"
+        ):
             chartae.load(tmp_path, device=device)
 
 
@@ -235,10 +290,18 @@ def test_the_word_gpu_is_known_and_a_missing_one_is_a_sentence(make_vae, fit, da
 def test_huge_data_are_blamed_and_not_the_learning_rate(fit):
     x = 1e25 * torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
     with pytest.raises(
-        DivergenceError, match=r"x has values up to [0-9.]+e\+25: scale it"
+        DivergenceError, match=r"train has values up to [0-9.]+e\+25: scale x"
     ) as found:
         fit(chartae.VAE((6,), 2), x, epochs=2)
     assert "learning_rate" not in str(found.value)
+
+
+def test_huge_validation_data_are_blamed_too(fit, data):
+    model = chartae.VAE((6,), 2, encoder={"name": "mlp", "hidden": [8]})
+    with pytest.raises(
+        DivergenceError, match=r"on the validation set.*validation has values up to"
+    ):
+        fit(model, data, data * 1e25, epochs=1)
 
 
 def test_a_diverged_model_has_the_metric_of_its_best_weights(make_vae, fit, data):
@@ -262,13 +325,49 @@ def test_a_diverged_model_has_the_metric_of_its_best_weights(make_vae, fit, data
 @pytest.mark.parametrize("content", ["mine", '{"mine": 1}'])
 def test_files_of_others_are_never_replaced(make_vae, fit, data, tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    with pytest.raises((ConfigurationError, chartae.errors.CheckpointError), match=name):
+    with pytest.raises(ConfigurationError, match=f"{name}' was not written by chartae"):
         fit(make_vae(), data, epochs=1, output_dir=tmp_path)
     if name in ("config.json", "model.safetensors"):
-        with pytest.raises(ConfigurationError, match=f"has a {name} that chartae did not write"):
+        with pytest.raises(ConfigurationError, match=f"{name}' was not written by chartae"):
             make_vae().save_pretrained(tmp_path)
+    if name == "history.json":
+        with pytest.raises(ConfigurationError, match=f"{name}' was not written by chartae"):
+            History().save(tmp_path / name)
     assert (tmp_path / name).read_text() == content
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_weights_of_others_beside_a_configuration_of_ours_are_not_replaced(make_vae, tmp_path):
+    make_vae().save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file({"mine": torch.zeros(3)}, path)
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match=r"model.safetensors' was not written by chartae"):
+        make_vae().save_pretrained(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_training_that_diverged_may_be_started_over_in_its_folder(fit, data, tmp_path):
+    def train(learning_rate):
+        model = chartae.VAE((6,), 2, encoder={"name": "mlp", "hidden": [8]})
+        return fit(model, data, epochs=3, learning_rate=learning_rate, output_dir=tmp_path)
+
+    with pytest.raises(DivergenceError):
+        train(1e30)
+    assert train(1e-3).stopped == "finished"
+
+
+def test_a_training_that_was_killed_after_a_divergence_is_not_started_over(
+    make_vae, fit, data, tmp_path
+):
+    class Look(chartae.training.Callback):
+        def on_epoch_end(self, model, history):
+            seen.append(History.load(tmp_path / "history.json").stopped)
+
+    seen = []
+    History(stopped="diverged").save(tmp_path / "history.json")
+    fit(make_vae(), data, epochs=1, output_dir=tmp_path, callbacks=[Look()])
+    assert seen == ["running"]  # what a killed process leaves
 
 
 def test_an_unfinished_training_is_not_started_over_by_mistake(make_vae, fit, data, tmp_path):
@@ -285,7 +384,7 @@ def test_an_unfinished_training_is_not_started_over_by_mistake(make_vae, fit, da
             callbacks=[Stop()],
             checkpoint_interval=0,
         )
-    message = r"holds a training that was cut short after 0 epoch.s.: resume=True continues it"
+    message = r"holds a training that was cut short: resume=True continues it"
     with pytest.raises(ConfigurationError, match=message):
         fit(make_vae(), data, epochs=3, output_dir=tmp_path)
     assert fit(make_vae(), data, epochs=3, output_dir=tmp_path, resume=True).num_epochs == 3

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from chartae.errors import DataError
+from chartae.errors import ConfigurationError, DataError
 from chartae.training import History
 
 
@@ -30,7 +30,25 @@ def test_it_is_saved_as_json_and_comes_back(history, tmp_path):
     assert History.load(path) == history
 
 
-@pytest.mark.parametrize("text", ['{"train": {', '{"weights": 3}', "[1, 2]", "\xff"])
+def test_people_read_epochs_from_1(history):
+    assert repr(history) == "History(3 epochs, best 3 with loss 2, stopped: finished)"
+    assert repr(History()) == "History(0 epochs, stopped: running)"
+
+
+def test_it_replaces_a_history_and_nothing_else(history, tmp_path):
+    path = tmp_path / "history.json"
+    History().save(path)
+    history.save(path)
+    assert History.load(path) == history
+    path.write_text(text := '{"train": {"loss": [3.0]}}')
+    with pytest.raises(
+        ConfigurationError, match="path: .*history.json' was not written by chartae"
+    ):
+        history.save(path)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("text", ['{"train": {', '{"weights": 3}', "[1, 2]", "{}", "3", "\xff"])
 def test_what_is_not_a_history_is_refused(tmp_path, text):
     path = tmp_path / "history.json"
     path.write_text(text, encoding="latin-1")
@@ -47,7 +65,8 @@ def test_it_plots_a_panel_for_each_term(history, tmp_path):
     train, validation, kept = loss.lines
     assert list(train.get_ydata()) == [3.0, 2.0, 1.0]
     assert list(validation.get_ydata()) == [4.0, 3.0, 2.0]
-    assert list(kept.get_xdata()) == [2, 2]
+    assert list(train.get_xdata()) == [1, 2, 3]
+    assert list(kept.get_xdata()) == [3, 3]
     figure.savefig(tmp_path / "history.png")
 
 

@@ -90,7 +90,7 @@ def test_missing_labels(refuse, data, parabola):
         ({"accelerator": "gpuu"}, "accelerator='gpuu' is not known"),
         ({"strategy": "dp2"}, "strategy='dp2' is not known"),
         ({"precision": "8-bit"}, "precision='8-bit' is not known"),
-        ({"precision": "16-mixed"}, "precision='16-mixed' cannot be had here"),
+        ({"precision": "16-mixed"}, "precision='16-mixed' is not available on this machine"),
         ({"resume": True}, "resume=True without output_dir"),
     ],
 )
@@ -100,7 +100,12 @@ def test_arguments(refuse, data, options, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there(refuse, data):
-    refuse(ConfigurationError, "accelerator='cuda'.*cannot be had here", data, accelerator="cuda")
+    refuse(
+        ConfigurationError,
+        "accelerator='cuda'.*is not available on this machine",
+        data,
+        accelerator="cuda",
+    )
 
 
 def test_warming_up_without_a_kl(refuse, parabola):

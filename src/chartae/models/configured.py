@@ -149,12 +149,14 @@ def _named(bound: BoundArguments) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value with Python's numbers and lists in place of NumPy's.
+    """Return a value with Python's numbers and lists in place of NumPy's and tensors of one number.
 
     >>> plain({"hidden": (np.int64(3), np.float32(0.5)), "scale": np.ones(2)})
     {'hidden': (3, 0.5), 'scale': [1.0, 1.0]}
     """
-    if isinstance(value, (np.generic, np.ndarray)):
+    if isinstance(value, (np.generic, np.ndarray)) or (
+        isinstance(value, Tensor) and not value.dim()
+    ):
         return value.tolist()
     if isinstance(value, (list, tuple)):
         return (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from chartae.checks import check_mask
 from chartae.data import ArrayDataset
@@ -110,7 +110,7 @@ class InMemoryBatches(Batches):
 
 
 class LoaderBatches(Batches):
-    """Batches of any map-style `torch.utils.data.Dataset` of x, (x, y) or mappings."""
+    """Batches of a map-style torch ``Dataset`` of x, (x, y), (x, y, mask) or mappings."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class LoaderBatches(Batches):
         if isinstance(item, Mapping):
             batch = dict(item)
         elif isinstance(item, (list, tuple)):
-            batch = dict(zip(("x", "y"), item, strict=False))
+            batch = _by_place(f"a sample of {self.name}", item)
         else:
             batch = {"x": item}
         if "x" not in batch:
@@ -233,6 +233,8 @@ def make_batches(
 
 def _as_dataset(name: str, data: Any, model: Autoencoder) -> ArrayDataset | Dataset[Any]:
     """Return a dataset of what may also be an array, a pair of arrays or a mapping of them."""
+    if isinstance(data, Subset) and isinstance(data.dataset, ArrayDataset):
+        return data.dataset.subset(list(data.indices))  # of torch's `random_split`
     if isinstance(data, (ArrayDataset, Dataset)):
         return data
     if isinstance(data, DataLoader):
@@ -244,7 +246,7 @@ def _as_dataset(name: str, data: Any, model: Autoencoder) -> ArrayDataset | Data
     if isinstance(data, Mapping):
         fields = dict(data)
     elif isinstance(data, tuple):
-        fields = dict(zip(("x", "y", "mask"), data, strict=False))
+        fields = _by_place(name, data)
     unknown = fields.keys() - {"x", "y", "mask"}
     x = fields.get("x")
     if unknown or isinstance(x, str) or not hasattr(x, "__len__"):
@@ -255,6 +257,16 @@ def _as_dataset(name: str, data: Any, model: Autoencoder) -> ArrayDataset | Data
     # An array has the dtype that NumPy gave it, a tensor the one that its owner chose.
     dtype = None if isinstance(fields["x"], Tensor) else model.dtype
     return ArrayDataset.from_arrays(**fields, dtype=dtype)
+
+
+def _by_place(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    """Return x, y and mask by name, of which a tuple has as many as its length."""
+    if len(values) > 3:
+        raise DataError(
+            f"{name} has {len(values)} parts: expected x, (x, y) or (x, y, mask), of tensors or "
+            "arrays"
+        )
+    return dict(zip(("x", "y", "mask"), values, strict=False))
 
 
 def _check_size(name: str, size: int, minimum: int) -> None:

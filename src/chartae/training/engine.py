@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_choice, check_integer
+from chartae.checks import check_choice
 from chartae.errors import ConfigurationError
 from chartae.models import Autoencoder, Losses
 
@@ -29,10 +29,9 @@ STRATEGIES = ("auto", "ddp")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
-def check_engine(accelerator: str, devices: int, strategy: str, precision: str | None) -> None:
-    """Raise `ConfigurationError` for an unknown value; Fabric is not needed to tell."""
+def check_engine(accelerator: str, strategy: str, precision: str | None) -> None:
+    """Raise `ConfigurationError` for an unknown name; Fabric is not needed to tell."""
     check_choice("accelerator", accelerator, ACCELERATORS)
-    check_integer("devices", devices, minimum=1)
     check_choice("strategy", strategy, STRATEGIES)
     if precision is not None:
         check_choice("precision", precision, PRECISIONS)
@@ -65,7 +64,7 @@ def make_fabric(
     except (ValueError, RuntimeError, ImportError) as error:
         raise ConfigurationError(
             f"accelerator={accelerator!r}, devices={devices}, strategy={strategy!r}, "
-            f"precision={precision!r} cannot be had here: {error}"
+            f"precision={precision!r} is not available on this machine: {error}"
         ) from error
     return fabric
 

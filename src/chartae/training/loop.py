@@ -9,10 +9,10 @@ import torch
 
 from chartae.atomic import check_writable, remove_leftovers
 from chartae.checks import check_integer, check_number
-from chartae.errors import ConfigurationError, DataError
+from chartae.errors import ConfigurationError
 from chartae.gradients import gradients
 from chartae.models import Autoencoder
-from chartae.persistence import check_replaceable, read_state, save
+from chartae.persistence import check_ours, check_replaceable, is_state, read_state, save
 from chartae.randomness import resolve_seed, seeded
 from chartae.training.batches import Data, make_batches
 from chartae.training.callbacks import Callback
@@ -127,22 +127,18 @@ def fit(
     >>> history.num_epochs, sorted(history.train)
     (3, ['kl', 'loss', 'reconstruction'])
     """
-    check_integer("epochs", epochs, minimum=1)
-    check_integer("batch_size", batch_size, minimum=1)
-    check_number("learning_rate", learning_rate, above=0.0)
-    check_integer("kl_warmup", kl_warmup, minimum=0, maximum=epochs - 1)
-    check_integer("num_workers", num_workers, minimum=0)
-    check_number("checkpoint_interval", checkpoint_interval, minimum=0.0)
-    check_engine(accelerator, devices, strategy, precision)
+    epochs = check_integer("epochs", epochs, minimum=1)
+    batch_size = check_integer("batch_size", batch_size, minimum=1)
+    learning_rate = check_number("learning_rate", learning_rate, above=0.0)
+    kl_warmup = check_integer("kl_warmup", kl_warmup, minimum=0, maximum=epochs - 1)
+    devices = check_integer("devices", devices, minimum=1)
+    num_workers = check_integer("num_workers", num_workers, minimum=0)
+    checkpoint_interval = check_number("checkpoint_interval", checkpoint_interval, minimum=0.0)
+    check_engine(accelerator, strategy, precision)
     if patience is not None:
-        check_integer("patience", patience, minimum=1)
+        patience = check_integer("patience", patience, minimum=1)
     if clip_grad_norm is not None:
-        check_number("clip_grad_norm", clip_grad_norm, above=0.0)
-    # NumPy's numbers are numbers, but not JSON.
-    epochs, batch_size, learning_rate = int(epochs), int(batch_size), float(learning_rate)
-    patience = None if patience is None else int(patience)
-    clip_grad_norm = None if clip_grad_norm is None else float(clip_grad_norm)
-    kl_warmup = int(kl_warmup)
+        clip_grad_norm = check_number("clip_grad_norm", clip_grad_norm, above=0.0)
     if not isinstance(model, Autoencoder):
         raise ConfigurationError(f"model is {type(model).__name__}: expected a model of chartae")
     if kl_warmup and not hasattr(model, "kl_weight"):
@@ -204,6 +200,9 @@ def fit(
         )
         if state is not None:
             trainer.load_checkpoint(state)
+        if folder is not None and fabric.global_rank == 0:
+            # Until it is over, the record is of a training that was cut short.
+            trainer.history.save(folder / HISTORY_FILE)
         try:
             trainer.run(callbacks, progress=progress)
         finally:
@@ -223,22 +222,15 @@ def fit(
 
 def _check_replaceable(folder: Path, *, resume: bool) -> None:
     """Raise `ConfigurationError` if a training in the folder would replace what it should not."""
+    record, checkpoint = folder / HISTORY_FILE, folder / CHECKPOINT_FILE
     check_replaceable("output_dir", folder)
-    record = folder / HISTORY_FILE
-    if record.exists():
-        try:
-            History.load(record)
-        except DataError:
-            raise ConfigurationError(
-                f"output_dir={str(folder)!r} has a {HISTORY_FILE} that no training wrote: expected "
-                "another folder"
-            ) from None
-    if resume or not (folder / CHECKPOINT_FILE).exists():
+    check_ours("output_dir", record, History.load)
+    if resume:
         return
-    history = read_state(folder / CHECKPOINT_FILE)["history"]
-    if history["stopped"] in ("running", "interrupted"):
+    check_ours("output_dir", checkpoint, is_state)
+    stopped = History.load(record).stopped if record.exists() else "running"
+    if checkpoint.exists() and stopped in ("running", "interrupted"):
         raise ConfigurationError(
-            f"output_dir={str(folder)!r} holds a training that was cut short after "
-            f"{len(history['seconds'])} epoch(s): resume=True continues it; to start anew, delete "
-            "the folder or take another"
+            f"output_dir={str(folder)!r} holds a training that was cut short: resume=True "
+            "continues it; to start anew, delete the folder or take another"
         )

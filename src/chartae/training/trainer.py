@@ -139,7 +139,11 @@ class Trainer:
             if history.stopped == "running":
                 history.stopped = "finished"
         if history.stopped == "interrupted":
-            logger.warning("interrupted in epoch %d; its best weights are kept", at.epoch + 1)
+            where, epoch = ("in", at.epoch + 1) if at.step else ("after", at.epoch)
+            way = "" if self.checkpoint is None else "; resume=True continues the training"
+            logger.warning(
+                "interrupted %s epoch %d; its best weights are kept%s", where, epoch, way
+            )
 
     def call(self, callbacks: Sequence[Callback]) -> None:
         """Call every callback after an epoch; any of them may end the training."""
@@ -288,14 +292,19 @@ class Trainer:
             self.good.undo()
         where = where or f"in step {step + 1}"
         self.history.stopped = "diverged"
-        largest = max(float(batch["x"].abs().max()) for batch in self.batches.in_order())
-        advice = "try a lower learning_rate or clip_grad_norm"
-        if largest > LARGE:
-            advice = f"x has values up to {largest:.3g}: scale it, for example to deviations of 1"
         raise DivergenceError(
             f"the term {self.objective.names[term]!r} became {float(rows[row, term])} {where} of "
-            f"epoch {self.at.epoch + 1}: the model keeps its last good weights; {advice}"
+            f"epoch {self.at.epoch + 1}: the model keeps its last good weights; {self.advice()}"
         )
+
+    def advice(self) -> str:
+        """Return what is to be done about a divergence."""
+        for name, source in (("train", self.batches), ("validation", self.held_out)):
+            batches = () if source is None else source.in_order()
+            largest = max((float(batch["x"].abs().max()) for batch in batches), default=0.0)
+            if largest > LARGE:
+                return f"{name} has values up to {largest:.3g}: scale x, say to deviations of 1"
+        return "try a lower learning_rate or clip_grad_norm"
 
     def any_process(self, flag: bool) -> bool:
         """Return whether ``flag`` is true in any process, so that all decide alike."""
