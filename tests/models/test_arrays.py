@@ -149,7 +149,7 @@ def test_arrays_that_hold_no_numbers_are_refused():
     model = AE((4,), 2, **NETWORKS)
     for x, message in [
         (np.array([["a"] * 4]), "x has dtype <U1: expected one array of numbers"),
-        (np.array([[None] * 4]), "x cannot be used"),
+        (np.array([[None] * 4]), "x has dtype object: expected one array"),
         (np.zeros((3, 4), np.int64), "x has dtype torch.int64: expected uint8"),
         (np.zeros((3, 4), np.complex64), "x has dtype torch.complex64"),
         (np.zeros(4, np.float32), r"x has shape \(4,\): expected \(batch, 4\)"),

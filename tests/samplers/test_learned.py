@@ -379,7 +379,7 @@ def test_a_loss_that_is_not_finite_stops_it():
     x = banana(100, 0)[0]
     sampler = FlowSampler(identity_model(), epochs=5).fit(x)
     broken = FlowSampler(identity_model(), epochs=5, learning_rate=1e30)
-    with pytest.raises(DivergenceError, match="FlowSampler: the held-out loss of epoch 0 is"):
+    with pytest.raises(DivergenceError, match="FlowSampler: the held-out loss of epoch 1 is"):
         broken.fit(x)
     with pytest.raises(ConfigurationError, match="has not been fitted"):
         broken.sample(2)

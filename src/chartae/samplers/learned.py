@@ -154,7 +154,7 @@ class LearnedSampler(Sampler):
                 value = sum(float(of(rows)) * len(rows) for rows in parts) / len(held_out)
             if not math.isfinite(value):
                 raise DivergenceError(
-                    f"{type(self).__name__}: the held-out loss of epoch {epoch} is {value}; lower "
+                    f"{type(self).__name__}: the held-out loss of epoch {epoch + 1} is {value}; lower "
                     "learning_rate"
                 )
             if value < best:
@@ -164,7 +164,7 @@ class LearnedSampler(Sampler):
             if waited == self.patience:
                 break
         network.load_state_dict(weights)
-        logger.info("%s: held-out loss %.4f, epoch %d", type(self).__name__, best, epoch - waited)
+        logger.info("%s: held-out loss %.4f, epoch %d", type(self).__name__, best, epoch + 1 - waited)
 
 
 def standardisation(latents: Tensor) -> tuple[Tensor, Tensor]:
