@@ -140,10 +140,10 @@ def test_resuming_replaces_no_file_of_others(here, mine):
 
 
 def test_resuming_what_was_finished_does_it_again(here):
-    for out in ("new.npz", "new"):
+    for out in ("new.npz", "folder"):
         assert augment("scans", "--out", out) == 0
         assert augment("scans", "--out", out, "--resume", "--include-real") == 0
-    assert len(read_images("new")) == len(read_data("new.npz")) == 10
+    assert len(read_images("folder")) == len(read_data("new.npz")) == 10
 
 
 def test_a_record_speaks_of_no_file_elsewhere(here):
