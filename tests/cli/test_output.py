@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import chartae
+import chartae.training
 from chartae.cli import run
 from chartae.cli.output import Outputs
 from chartae.data import read_data, read_images, read_table
@@ -127,6 +128,38 @@ def test_files_of_others_are_refused_by_name(here, mine, overwrite, capsys):
     assert augment("data.npz", "--out", "study.npz", "--report", *overwrite) == 2
     assert f"{mine}' was not written by this command" in capsys.readouterr().err
     assert contents(here) == before
+
+
+@pytest.mark.parametrize("mine", ["new.npz", "new.json", "new-models/a.txt"])
+def test_resuming_replaces_no_file_of_others(here, mine):
+    Path(mine).parent.mkdir(exist_ok=True)
+    Path(mine).write_text("mine")
+    before = contents(here)
+    assert augment("data.npz", "--out", "new.npz", "--resume") == 2
+    assert contents(here) == before
+
+
+def test_resuming_what_was_finished_does_it_again(here):
+    for out in ("new.npz", "folder"):
+        assert augment("scans", "--out", out) == 0
+        assert augment("scans", "--out", out, "--resume", "--include-real") == 0
+    assert len(read_images("folder")) == len(read_data("new.npz")) == 10
+
+
+def test_a_record_speaks_of_no_file_elsewhere(here):
+    assert augment("data.npz", "--out", "sub/new.npz") == 0
+    record = json.loads(Path("sub/new.json").read_text())
+    (digest,) = [d for name, d in record["files"].items() if name == "new.npz"]
+    Path("precious.npz").write_bytes(Path("sub/new.npz").read_bytes())
+    record["files"] |= {"../precious.npz": digest, str(here / "precious.npz"): digest}
+    Path("sub/new.json").write_text(json.dumps(record))
+    assert augment("data.npz", "--out", "sub/new.npz", "--overwrite") == 0
+    assert Path("precious.npz").exists()
+
+
+def test_a_link_to_nowhere_is_refused(here):
+    Path("new.npz").symlink_to("nowhere")
+    assert augment("data.npz", "--out", "new.npz") == 2
 
 
 def test_results_are_replaced_only_if_asked_and_as_they_were_left(here, capsys):

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, random_split
 
 import chartae
+import chartae.training
 from chartae.data import ArrayDataset
 from chartae.errors import ConfigurationError, DataError, DivergenceError
 from chartae.randomness import seeded

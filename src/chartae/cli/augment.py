@@ -72,8 +72,9 @@ def augment(
         seed: Of the models, their training and the samples.
         resume: Continue after an interruption: classes that were learned are kept.
     """
-    from chartae.augmentation import Augmenter
+    from chartae.augmentation import RECORD_FILE, Augmenter
     from chartae.checks import check_integer
+    from chartae.errors import ConfigurationError
 
     check_integer("per_class", per_class, minimum=1)
     models, page = _beside(out, "-models"), _beside(out, ".html")
@@ -81,7 +82,10 @@ def augment(
     outputs = Outputs(
         "augment", _beside(out, ".json"), inputs=inputs, overwrite=overwrite, resume=resume
     )
-    outputs.claim(out, models, *([page] if report else []))
+    outputs.claim(out, *([page] if report else []))
+    outputs.claim(models, resumable=True)
+    if resume and models.exists() and not (models / RECORD_FILE).exists():
+        raise ConfigurationError(f"resume=True: {models} holds no augmentation to continue")
     machine.apply()
     source = _read(data, data_options)
     _check_form(out, source, include_real)
@@ -121,6 +125,7 @@ def augment(
             augmenter.fit(source)
             synthetic = _named_as(source, augmenter.sample_dataset(per_class))
             augmenter.save(models)
+            outputs.remove(out)
             _write(out, _joined(source, synthetic) if include_real else synthetic)
             if report:
                 files[str(page)] = "report"
@@ -200,7 +205,7 @@ def _write(out: Path, dataset: "ArrayDataset") -> None:
     from chartae.data import write_images, write_npz, write_table
 
     if out.suffix == ".npz":
-        write_npz(out, dataset, overwrite=True)
+        write_npz(out, dataset)
     elif out.suffix == ".csv":
         write_table(out, dataset)
     else:

@@ -45,7 +45,7 @@ class Outputs:
         record: the file of the record.
         inputs: files and folders that the run reads, None for those that were not given.
         overwrite: whether the files of an earlier run are replaced.
-        resume: whether they are continued, and so may be there.
+        resume: whether the run continues an earlier one, whose files may be there.
     """
 
     def __init__(
@@ -68,11 +68,13 @@ class Outputs:
         self.earlier = self._read_record()
         self.strange: dict[Path, str] = {}
 
-    def claim(self, *paths: Path) -> None:
+    def claim(self, *paths: Path, resumable: bool = False) -> None:
         """Refuse what the run may not write, the record among it, before any work.
 
         Args:
             paths: files, or folders with all that is in them.
+            resumable: whether they hold the unfinished work of a run that is resumed, which no
+                record lists; what resumes it checks that it is.
 
         Raises:
             ConfigurationError: for an output that is an input, holds one or lies in one; for one
@@ -91,7 +93,8 @@ class Outputs:
                     )
             strange = [file for file in _files(path) if not self._is_ours(file)]
             self.strange |= {file: _digest(file) for file in strange}
-            if strange and not self.resume:
+            unfinished = resumable and self.resume and path != self.record
+            if strange and not unfinished:
                 raise ConfigurationError(
                     f"out: {str(strange[0])!r} was not written by this command, or was changed "
                     "since: expected another place"
@@ -106,15 +109,19 @@ class Outputs:
     def clear(self) -> None:
         """Remove what the earlier run wrote, as far as it is as it was left."""
         for name in self.earlier or {}:
-            file = self.record.parent / name
-            if file.is_file() and self._is_ours(file):
-                file.unlink()
-                # Folders that held nothing else; never that of the record itself.
-                for folder in file.parents:
-                    if folder == self.record.parent or any(folder.iterdir()):
-                        break
-                    folder.rmdir()
+            self.remove(self.record.parent / name)
         self.record.unlink(missing_ok=True)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, or the files in a folder, of the earlier run, and folders left empty."""
+        for file in _files(path):
+            if not self._is_ours(file):
+                continue
+            file.unlink()
+            for folder in file.parents:  # never that of the record itself
+                if folder == self.record.parent or any(folder.iterdir()):
+                    break
+                folder.rmdir()
 
     @contextmanager
     def recording(self, options: Mapping[str, Any], **facts: Any) -> Iterator[None]:
@@ -156,7 +163,10 @@ class Outputs:
             files = dict(content["files"]) if {"chartae", self.command} <= set(content) else None
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        return files and {str(name): str(digest) for name, digest in files.items()}
+        if files is None:
+            return None
+        # A record speaks of files beside it and below, never of others.
+        return {str(name): str(digest) for name, digest in files.items() if _is_below(name)}
 
     def _is_ours(self, file: Path) -> bool:
         if self.earlier is None:
@@ -190,10 +200,16 @@ def _overlap(output: Path, source: Path) -> bool:
     return output.exists() and source.exists() and output.samefile(source)
 
 
+def _is_below(name: str) -> bool:
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
 def _relative(file: Path, folder: Path) -> str:
     return file.relative_to(folder).as_posix()
 
 
 def _digest(file: Path) -> str:
+    if not file.is_file():  # a link to nowhere
+        return ""
     with file.open("rb") as content:
         return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

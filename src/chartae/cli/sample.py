@@ -239,7 +239,7 @@ def _write(path: Path, drawn: "ArrayDataset", title: str) -> None:
     from chartae.report import image_grid
 
     if path.suffix == ".npz":
-        write_npz(path, drawn, overwrite=True)
+        write_npz(path, drawn)
         return
     figure = image_grid({title: drawn.x}, columns=max(1, round(len(drawn) ** 0.5)))
     with atomic_path(path) as temporary:

@@ -154,8 +154,8 @@ class LearnedSampler(Sampler):
                 value = sum(float(of(rows)) * len(rows) for rows in parts) / len(held_out)
             if not math.isfinite(value):
                 raise DivergenceError(
-                    f"{type(self).__name__}: the held-out loss of epoch {epoch + 1} is {value}; lower "
-                    "learning_rate"
+                    f"{type(self).__name__}: the held-out loss of epoch {epoch + 1} is {value}; "
+                    "lower learning_rate"
                 )
             if value < best:
                 best, weights, waited = value, copy.deepcopy(network.state_dict()), 0
@@ -164,7 +164,9 @@ class LearnedSampler(Sampler):
             if waited == self.patience:
                 break
         network.load_state_dict(weights)
-        logger.info("%s: held-out loss %.4f, epoch %d", type(self).__name__, best, epoch + 1 - waited)
+        logger.info(
+            "%s: held-out loss %.4f, epoch %d", type(self).__name__, best, epoch + 1 - waited
+        )
 
 
 def standardisation(latents: Tensor) -> tuple[Tensor, Tensor]:
