@@ -1,3 +1,6 @@
+import multiprocessing
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -78,3 +81,61 @@ def test_resolve_seed():
 
 def test_a_seed_is_its_value_whatever_its_type():
     assert derive_seed(np.int64(7), "noise") == derive_seed(7, "noise")
+
+
+@pytest.fixture
+def busy_thread():
+    """Another thread inside a block of `seeded`, for as long as the test runs."""
+    inside, over = threading.Event(), threading.Event()
+
+    def work():
+        with seeded(0):
+            inside.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    inside.wait(60)
+    yield over
+    over.set()
+    thread.join()
+
+
+def test_blocks_of_threads_take_turns(busy_thread):
+    entered = threading.Event()
+
+    def enter():
+        with seeded(1):
+            entered.set()
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    assert not entered.wait(0.05)
+    busy_thread.set()
+    assert entered.wait(60)
+    thread.join()
+
+
+def test_blocks_of_one_thread_nest():
+    with seeded(0):
+        expected = torch.rand(2)
+    with seeded(0):
+        with seeded(1):
+            torch.rand(5)
+        assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="cannot fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_does_not_wait_for_threads_that_it_has_not(busy_thread):
+    def enter():
+        with seeded(1):
+            pass
+
+    process = multiprocessing.get_context("fork").Process(target=enter)
+    process.start()
+    process.join(20)
+    ended = process.exitcode
+    process.kill()
+    process.join()
+    assert ended == 0

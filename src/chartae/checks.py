@@ -75,7 +75,7 @@ def check_boolean(name: str, value: object) -> None:
 def check_integer(
     name: str, value: object, *, minimum: int | None = None, maximum: int | None = None
 ) -> int:
-    """Return ``value`` as Python's integer, whoever's it is: NumPy's, or a tensor of one integer.
+    """Return ``value`` as a Python integer; NumPy's and tensors of no dimension are integers too.
 
     Raises:
         ConfigurationError: unless it is an integer in [minimum, maximum].
@@ -97,7 +97,7 @@ def check_integer(
 
 
 def _integer(value: Any) -> int | None:
-    """Return an integer of any type, but of no boolean, as Python's; None for what is none."""
+    """Return a Python integer for an integer of any type; None for booleans and other values."""
     if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
         return None
     if getattr(value, "ndim", 0):  # one number in brackets is a sequence
@@ -125,7 +125,7 @@ def check_number(
     below: float = math.inf,
     maximum: float = math.inf,
 ) -> float:
-    """Return ``value``, a real number of any type, as Python's float.
+    """Return ``value``, a real number of any type, as a Python float.
 
     ``above`` and ``below`` are exclusive, ``minimum`` and ``maximum`` inclusive.
 
@@ -150,7 +150,7 @@ def check_number(
 
 
 def _number(value: Any) -> float:
-    """Return a real number of any type, but of no boolean, as a float; NaN for what is none."""
+    """Return a float for a real number of any type; NaN for booleans and other values."""
     integer = _integer(value)
     if integer is None and (isinstance(value, bool) or not isinstance(value, Real)):
         return math.nan

@@ -21,7 +21,7 @@ Stopped = Literal["running", "finished", "patience", "callback", "interrupted", 
 class History:
     """The record of a training.
 
-    Lists are counted from 0 as everywhere in Python, epochs in what people read from 1.
+    Places in lists count from 0. Epochs in messages and figures count from 1.
 
     Attributes:
         train: for each term, its mean over every epoch; ``"loss"`` is what training minimises.

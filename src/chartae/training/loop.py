@@ -68,8 +68,9 @@ def fit(
 
     The best epoch is the one with the lowest loss on the validation set, or on the training set
     without one; its weights are those at its end. The same seed on the same machine gives the same
-    weights. Trainings in threads of one process take turns, for torch's generators are the
-    process's; processes train in parallel.
+    weights. Threads of one process share torch's generators, so their trainings take turns, while
+    processes train in parallel. A thread that draws from these generators outside of `fit`, as a
+    model's constructor does, disturbs a training in another thread.
 
     Ctrl-C ends training after the current step, and keeps the best weights; a second Ctrl-C, like
     an error, stops at once, and leaves the model with its best weights too.
@@ -78,7 +79,8 @@ def fit(
         model: any `Autoencoder`.
         train: samples ``(N, *input_shape)``, N at least 2: a tensor, an array, a DataFrame, an
             `ArrayDataset` (with conditions or a mask), ``(x, y)`` or ``(x, y, mask)`` or a mapping
-            of these names, or a map-style torch ``Dataset`` of x, (x, y) or mappings.
+            of these names, or a map-style torch ``Dataset`` whose samples are x, (x, y),
+            (x, y, mask) or mappings.
         validation: the same, for the choice of the best epoch and for ``patience``.
         epochs: passes over ``train``.
         batch_size: largest number of samples in a step (on each device); batches are as even as
