@@ -202,7 +202,7 @@ def test_ctrl_c_in_a_terminal(tmp_path):
     os.kill(process.pid, signal.SIGINT)
     said = end(process, tmp_path)
     assert "Traceback" not in said
-    assert "; its best weights are kept; resume=True continues the training" in said
+    assert f"; its best weights are kept, and {tmp_path / CHECKPOINT_FILE} can be resumed" in said
     history = History.load(tmp_path / "history.json")
     assert history.stopped == "interrupted"
     assert 0 < history.num_epochs < 1_000_000

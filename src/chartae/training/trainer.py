@@ -140,7 +140,7 @@ class Trainer:
                 history.stopped = "finished"
         if history.stopped == "interrupted":
             where, epoch = ("in", at.epoch + 1) if at.step else ("after", at.epoch)
-            way = "" if self.checkpoint is None else "; resume=True continues the training"
+            way = "" if self.checkpoint is None else f", and {self.checkpoint} can be resumed"
             logger.warning(
                 "interrupted %s epoch %d; its best weights are kept%s", where, epoch, way
             )
