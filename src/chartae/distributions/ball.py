@@ -9,6 +9,10 @@ The formulas are few, and written in float64 around the difference of two points
 the arguments of tanh and artanh, in float64 too, and go through the Moebius difference, which
 cancels near the rim: of two points 0.5 apart it says 17 in float32 at a distance of 10 from the
 origin, and 0.03 in float64 at 20.
+
+A dtype holds the ball up to some distance from the origin, and both laws are conditioned on the
+points that it holds. A draw from further out would have to be moved, and the density that comes
+with it would be that of another point.
 """
 
 import math
@@ -17,7 +21,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal
 from torch.nn.functional import softplus
 from torch.types import _size
 
@@ -35,6 +38,10 @@ __all__ = [
 ]
 
 
+ROOM = 3.0
+"""How far from the end of the ball centres stay, in units of 1 / sqrt(c)."""
+
+
 def ball_point(v: Tensor, curvature: float) -> Tensor:
     """Return the points at distance ||v|| from the origin in the direction of v, ``(..., d)``.
 
@@ -50,9 +57,14 @@ def _exponential(v: Tensor, c: float) -> Tensor:
     return 0.5 * v * half.tanh() / half
 
 
-def _inside(z: Tensor, c: float, dtype: torch.dtype) -> Tensor:
-    """Return z in the dtype, a few roundings or more from the rim."""
-    bound = (1.0 - 4.0 * torch.finfo(dtype).eps) / math.sqrt(c)
+def _reach(dtype: torch.dtype) -> float:
+    """Return how far the ball of curvature -1 goes: to 4 roundings from the rim, 2 artanh of it."""
+    return math.log(0.5 / torch.finfo(dtype).eps - 1.0)
+
+
+def _inside(z: Tensor, c: float, dtype: torch.dtype, room: float = 0.0) -> Tensor:
+    """Return z in the dtype, at most `_reach` less the room from the origin."""
+    bound = math.tanh(0.5 * (_reach(dtype) - room)) / math.sqrt(c)
     norm = _square(z).clamp_min(1e-60).sqrt()
     return (z * (bound / norm).clamp_max(1.0)).to(dtype)
 
@@ -91,11 +103,14 @@ class BallDistribution(BatchDistribution):
     """A law of the vector v in the tangent space at a centre, carried to the ball.
 
     The tangent space at the centre has the frame that the isometry from the origin brings there,
-    orthonormal for the metric, so that ||v|| is the distance to the centre. A subclass draws v,
-    and gives its log density with respect to the volume of the ball.
+    orthonormal for the metric, so that ||v|| is the distance to the centre. The vector is a
+    stretched one of uniform direction, v = s * e, and the law is conditioned on
+    max(s) ||e|| <= room, for the ball goes on for that distance around the centre (see above). A
+    subclass says what s and the law of ||e|| are, and how dense the volume of the ball is at v.
 
     Args:
-        loc: centres, points of the ball, ``(..., d)``.
+        loc: centres, points of the ball, ``(..., d)``. Those less than 3 / sqrt(c) from where
+            the ball ends are put there.
         scale: ``(..., *scale_shape)``.
         curvature: c > 0.
         scale_dims: number of dimensions of the scale after those of the batch.
@@ -117,7 +132,8 @@ class BallDistribution(BatchDistribution):
             raise ConfigurationError(
                 f"scale has shape {tuple(scale.shape)}: it does not fit loc {tuple(loc.shape)}"
             ) from error
-        self.loc, self.curvature = loc.expand(shape), float(curvature)
+        self.curvature = float(curvature)
+        self.loc = _inside(loc.double(), self.curvature, loc.dtype, ROOM).expand(shape)
         self.scale = scale.expand(shape if scale_dims else shape[:-1])
         super().__init__(shape[:-1], event, validate_args=False)
 
@@ -126,28 +142,64 @@ class BallDistribution(BatchDistribution):
         """The centre, a point of the ball."""
         return self.loc
 
-    def _rsample_tangent(self, sample_shape: tuple[int, ...]) -> Tensor:
-        """Return draws of v in float64, ``(*sample_shape, ..., d)``."""
+    @property
+    def room(self) -> Tensor:
+        """Distance from the centre to where the ball ends in this dtype, ``(...)`` in float64."""
+        norm = (self.curvature * _square(self.loc.double())).clamp_min(1e-60).sqrt()[..., 0]
+        return (_reach(self.loc.dtype) - 2.0 * norm.atanh()) / math.sqrt(self.curvature)
+
+    @property
+    def _stretch(self) -> Tensor:
+        """s, ``(..., d)`` or ``(..., 1)`` in float64."""
         raise NotImplementedError
 
-    def _log_density(self, v: Tensor) -> Tensor:
-        """Return the log density, with respect to the volume, of the point at v, in float64."""
+    @cached_property
+    def _limit(self) -> Tensor:
+        """The largest ||e||, ``(...)`` in float64."""
+        with torch.enable_grad():  # it serves later uses that want gradients
+            return self.room / self._stretch.amax(-1)
+
+    @cached_property
+    def law(self) -> "RadiusLaw":
+        """The law of ||e||, in units of its limit."""
         raise NotImplementedError
+
+    def _log_kernel(self, v: Tensor) -> Tensor:
+        """Return the log density of the point at v but for `_log_mass`, in float64."""
+        raise NotImplementedError
+
+    @property
+    def _log_mass(self) -> Tensor:
+        """Logarithm of what the kernel integrates to, but for the stretch."""
+        d = self.event_shape[0]
+        return self.law.log_mass + d * self._limit.log() + log_area(d)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log density at ``value``, ``(..., d)`` in the ball: ``(...)``."""
-        v = _logarithm(self.loc.double(), value.double(), self.curvature)
-        return self._log_density(v).to(self.loc.dtype)
+        """Return the log density at ``value``, ``(..., d)`` in the ball: ``(...)``.
+
+        It is -inf where the law is conditioned not to be.
+        """
+        c, z = self.curvature, value.double()
+        v = _logarithm(self.loc.double(), z, c)
+        with torch.no_grad():
+            # The rounding of a point near the rim is a distance: it puts none outside.
+            rounding = 2.0 * torch.finfo(self.loc.dtype).eps / (1.0 - c * _square(z)) / math.sqrt(c)
+            kept = (1.0 - rounding / _square(v).clamp_min(1e-60).sqrt()).clamp_min(0.0)
+            outside = (kept * v / self._stretch).norm(dim=-1) > self._limit
+        log_prob = self._log_kernel(v) - self._log_mass
+        return log_prob.masked_fill(outside, -math.inf).to(self.loc.dtype)
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
         return self.rsample_and_log_prob(tuple(sample_shape))[0]
 
     def rsample_and_log_prob(self, sample_shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         """Return reparametrised samples ``(*sample_shape, ..., d)`` and their log density."""
-        v = self._rsample_tangent(sample_shape)
+        radius = (self._limit * self.law.rsample(sample_shape))[..., None]
+        e = radius * random_directions((*radius.shape[:-1], *self.event_shape), radius.device)
+        v = self._stretch * e
         w = _exponential(v, self.curvature)
         z = _translate(self.loc.double(), w, self.curvature)
-        log_prob = self._log_density(v).to(self.loc.dtype)
+        log_prob = (self._log_kernel(v) - self._log_mass).to(self.loc.dtype)
         return _inside(z, self.curvature, self.loc.dtype), log_prob
 
 
@@ -183,17 +235,19 @@ class PoincareNormal(BallDistribution):
         super().__init__(loc, scale, curvature, scale_dims=1)
 
     @property
-    def _normal(self) -> Normal:
-        scale = self.scale.double()
-        return Normal(torch.zeros_like(scale), scale, validate_args=False)
+    def _stretch(self) -> Tensor:
+        return self.scale.double()
 
-    def _rsample_tangent(self, sample_shape: tuple[int, ...]) -> Tensor:
-        return self._normal.rsample(torch.Size(sample_shape))
+    @cached_property
+    def law(self) -> "RadiusLaw":
+        """The law of ||v / sigma||, in units of its limit: that of a normal in flat space."""
+        with torch.enable_grad():
+            return RadiusLaw(1.0 / self._limit, self.event_shape[0], 0.0, limit=1.0)
 
-    def _log_density(self, v: Tensor) -> Tensor:
-        stretch = _log_sinhc(self.curvature * v.square().sum(-1))
-        log_density: Tensor = self._normal.log_prob(v).sum(-1)
-        return log_density - (v.shape[-1] - 1) * stretch
+    def _log_kernel(self, v: Tensor) -> Tensor:
+        sigma = self._stretch
+        volume = (v.shape[-1] - 1) * _log_sinhc(self.curvature * v.square().sum(-1))
+        return -0.5 * (v / sigma).square().sum(-1) - sigma.log().sum(-1) - volume
 
 
 class RadiusLaw(RadialLaw):
@@ -204,23 +258,25 @@ class RadiusLaw(RadialLaw):
     Args:
         scale: sigma, positive, in float64.
         dim: dimension d of the ball.
-        curvature: c.
+        curvature: c, a number or a tensor of the scale's shape; at 0 the last term is log r.
+        limit: the largest distance.
     """
 
-    def __init__(self, scale: Tensor, dim: int, curvature: float) -> None:
-        self.scale, self.power, self.root = scale, dim - 1, math.sqrt(curvature)
+    def __init__(
+        self, scale: Tensor, dim: int, curvature: float | Tensor, limit: float = math.inf
+    ) -> None:
+        self.scale, self.power, self.curvature = scale, dim - 1, curvature
         sigma = scale.detach()
         # The mode solves r^2 = b x coth(x), x = sqrt(c) r; x coth(x) is within 8 % below
         # sqrt(1 + x^2), and k curves by 1 / sigma^2 or more.
         b = self.power * sigma.square()
-        bend = b * curvature
+        bend = torch.as_tensor(b * curvature).detach()
         mode = (0.5 * b * (bend + (bend.square() + 4.0).sqrt())).sqrt()
-        super().__init__(mode, mode + 10.0 * sigma)
+        super().__init__(mode.clamp_max(limit), (mode + 10.0 * sigma).clamp_max(limit))
 
     def log_kernel(self, r: Tensor) -> Tensor:
-        exponent = self.root * r
-        spread = -torch.expm1(-2.0 * exponent) / (2.0 * self.root)
-        log_sinh: Tensor = self.power * exponent + torch.special.xlogy(self.power, spread)
+        log_sinh: Tensor = torch.special.xlogy(self.power, r)
+        log_sinh = log_sinh + self.power * _log_sinhc(self.curvature * r.square())
         return log_sinh - 0.5 * (r / self.scale).square()
 
 
@@ -249,26 +305,33 @@ class RiemannianNormal(BallDistribution):
     def __init__(self, loc: Tensor, scale: Tensor, curvature: float = 1.0) -> None:
         super().__init__(loc, scale, curvature, scale_dims=0)
 
+    @property
+    def _stretch(self) -> Tensor:
+        return self.scale.new_ones((1,), dtype=torch.float64)
+
     @cached_property
     def law(self) -> RadiusLaw:
-        """The law of the distance to the centre."""
-        with torch.enable_grad():  # it serves later uses that want gradients
-            return RadiusLaw(self.scale.double(), self.loc.shape[-1], self.curvature)
+        """The law of the distance to the centre, in units of its limit."""
+        with torch.enable_grad():
+            scale, c = self.scale.double() / self._limit, self.curvature * self._limit.square()
+            return RadiusLaw(scale, self.event_shape[0], c, limit=1.0)
 
-    def _rsample_tangent(self, sample_shape: tuple[int, ...]) -> Tensor:
-        radius = self.law.rsample(sample_shape)[..., None]
-        return radius * random_directions((*radius.shape[:-1], self.loc.shape[-1]), radius.device)
+    def _log_kernel(self, v: Tensor) -> Tensor:
+        return -0.5 * v.square().sum(-1) / self.scale.double().square()
 
-    def _log_density(self, v: Tensor) -> Tensor:
-        exponent = -0.5 * v.square().sum(-1) / self.scale.double().square()
-        return exponent - self.law.log_mass - log_area(v.shape[-1])
+
+def _tempered(scale: Tensor) -> Tensor:
+    """Return scales as they are up to 2, twice the prior's, and their logarithm from there on."""
+    excess = (scale - 2.0).clamp_min(0.0)
+    return scale - excess + excess.log1p()
 
 
 class PoincareNormalHead(nn.Module):
     """Linear map from features ``(batch, features)`` to a `PoincareNormal` over ``latent_dim``.
 
     The centre is the exponential map at the origin of a linear output; scales are softplus, above
-    a floor of 1e-5.
+    a floor of 1e-5, and beyond 2 logarithmic. A law that fills the ball hardly depends on its
+    scale any more, and one that wild features have made large would stay so.
     """
 
     floor = 1e-5
@@ -281,7 +344,7 @@ class PoincareNormalHead(nn.Module):
     def forward(self, features: Tensor) -> PoincareNormal:
         v, raw = self.linear(features).chunk(2, dim=-1)
         loc = ball_point(v, self.curvature)
-        return PoincareNormal(loc, softplus(raw) + self.floor, self.curvature)
+        return PoincareNormal(loc, _tempered(softplus(raw) + self.floor), self.curvature)
 
 
 class RiemannianNormalHead(nn.Module):
@@ -297,4 +360,4 @@ class RiemannianNormalHead(nn.Module):
     def forward(self, features: Tensor) -> RiemannianNormal:
         output = self.linear(features)
         loc, scale = ball_point(output[..., :-1], self.curvature), softplus(output[..., -1])
-        return RiemannianNormal(loc, scale + self.floor, self.curvature)
+        return RiemannianNormal(loc, _tempered(scale + self.floor), self.curvature)

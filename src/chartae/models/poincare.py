@@ -34,8 +34,9 @@ class PoincareVAE(VariationalAutoencoder):
 
     Use it for data with a hierarchy: a ball's volume grows exponentially with its radius, as the
     number of a tree's leaves does with its depth. Float32 holds the ball up to a distance of
-    :math:`15 / \sqrt c` from the origin, and the Riemannian prior lies around
-    :math:`(d - 1) \sqrt c`: in many dimensions d, take a curvature well below 15/d, or float64.
+    :math:`15 / \sqrt c` from the origin, and prior and posterior are conditioned on what it holds.
+    The Riemannian prior lies around :math:`(d - 1) \sqrt c`: in many dimensions d, take a curvature
+    well below 15/d, or float64.
 
     Args:
         input_shape: shape of one observation.
