@@ -562,3 +562,11 @@ def test_states_of_the_future_and_others(tmp_path):
 
 def test_the_door_of_persistence_alone_needs_the_classes_imported(saved):
     assert isinstance(load(saved), Autoencoder)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
+    model = chartae.VAE((4,), 2)
+    model.posterior_head.linear.bias.data[0] = torch.nan
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"posterior_head.*bias has NaN or infinite values"):
+        chartae.load(tmp_path)

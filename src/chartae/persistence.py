@@ -284,12 +284,16 @@ def _load_tensors(
         raise CheckpointError(f"{path} lacks the tensor(s) {', '.join(missing)}")
     if unknown := sorted(tensors.keys() - expected.keys()):
         raise CheckpointError(f"{path} has unknown tensor(s) {', '.join(unknown)}")
+    parameters = {name for name, _ in module.named_parameters()}
     growing = {
         f"{prefix}.{name}" if prefix else name
         for prefix, part in module.named_modules()
         for name in getattr(part, "fitted_buffers", ())
     }
     for name, tensor in tensors.items():
+        # A buffer may hold NaN for what is not known yet.
+        if name in parameters and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{path}: {name} has NaN or infinite values (damaged?)")
         shape, wanted = tuple(tensor.shape), tuple(expected[name].shape)
         if name in growing and len(shape) == len(wanted):
             owner, _, last = name.rpartition(".")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -310,13 +311,19 @@ def test_a_folder_of_other_classes_is_not_taken_for_its_own(tmp_path):
 # --- several processes, other modes ---------------------------------------------------------------
 
 
-def test_processes_give_the_same_as_one():
+def test_processes_give_the_same_as_one(tmp_path, monkeypatch):
     one, several = quick().fit(X, Y), quick(jobs=2).fit(X, Y)
     assert np.array_equal(one.sample(3)[0], several.sample(3)[0])
     made = Augmenter(
         lambda shape: VAE(shape, **NETWORKS), NormalSampler, fit_options={"epochs": 1}, jobs=2
     )
     assert made.fit(X, Y).models_.keys() == {"0", "1"}
+    # Workers that are still there have the working directory in which they were started.
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        monkeypatch.chdir(tmp_path / str(number))
+        quick(jobs=2, output_dir="models").fit(X, Y)
+        assert {e.name for e in Path("models").iterdir()} == {"0", "1", "augmenter.json"}
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

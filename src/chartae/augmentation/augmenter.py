@@ -451,15 +451,15 @@ class Augmenter:
         return self.sampler(model)
 
     def _learn(
-        self, name: str, members: ArrayDataset, data: ArrayDataset
+        self, name: str, members: ArrayDataset, data: ArrayDataset, place: Path | None
     ) -> tuple[Sampler, History]:
         """Return the fitted sampler of a name, with its trained model, and its history."""
         options: dict[str, Any] = {"epochs": EPOCHS, "progress": False, **(self.fit_options or {})}
         options["seed"] = derive_seed(self.seed, "fit", name)
         if self.jobs > 1:
             options["progress"] = False  # bars of several processes would fight over the terminal
-        if self.output_dir is not None:
-            folder = Path(self.output_dir) / folder_name(name)
+        if place is not None:
+            folder = place / folder_name(name)
             options |= {"output_dir": folder, "resume": True}
         sampler = self._make(name, data)
         history = fit(sampler.model, members, **options)
@@ -476,16 +476,17 @@ class Augmenter:
             KeyboardInterrupt: after Ctrl-C; the classes to come are not to be trained.
         """
         example = data.subset([0])  # what of the data shapes a model, without all of them
+        # In full, for a worker process may have another working directory.
+        place = None if self.output_dir is None else Path(self.output_dir).resolve()
+        calls = [(name, members, example, place) for name, members in parts.items()]
         learned: Iterable[tuple[Sampler, History]]
         if self.jobs == 1 or len(parts) == 1:
-            learned = (self._learn(name, members, example) for name, members in parts.items())
+            learned = (self._learn(*call) for call in calls)
         else:
             from joblib import Parallel, delayed, parallel_config
 
             with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
-                learned = Parallel()(
-                    delayed(self._learn)(name, members, example) for name, members in parts.items()
-                )
+                learned = Parallel()(delayed(self._learn)(*call) for call in calls)
         results = {}
         for name, (sampler, history) in zip(parts, learned, strict=True):
             if history.stopped == "interrupted":
