@@ -157,6 +157,43 @@ def test_a_record_speaks_of_no_file_elsewhere(here):
     assert Path("precious.npz").exists()
 
 
+def test_replacing_never_removes_an_input(here, capsys):
+    """The earlier run's file is what this run reads, and its record that of both."""
+    assert augment("data.npz", "--out", "new.npz") == 0
+    before = contents(here)
+    assert augment("new.npz", "--out", "new", "--overwrite") == 2
+    assert "'new.npz' of the earlier run would be removed" in capsys.readouterr().err
+    assert contents(here) == before
+
+
+def test_what_replacing_would_remove_too_is_said(here, capsys):
+    chartae.VAE((4, 4), 2).save_pretrained("m")
+    assert run(["sample", "m", "--n", "2", "--out", "s.npz"]) == 0
+    sheet = ["sample", "m", "--n", "2", "--out", "s.png"]
+    assert run(sheet) == 2
+    assert "expected --overwrite, which removes s.npz too, or" in capsys.readouterr().err
+    assert run([*sheet, "--overwrite"]) == 0
+    assert not Path("s.npz").exists()
+    assert run(sheet) == 2
+    assert "expected --overwrite, or another place" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_what_a_killed_run_left_is_kept_and_resuming_is_named(here, overwrite, capsys):
+    """It leaves a checkpoint, and no record."""
+    train = ["train", "data.npz", "--out", "m", "--epochs"]
+    assert run([*train, "1"]) == 0
+    for file in Path("m").iterdir():
+        if file.name != "checkpoint.safetensors":
+            file.unlink()
+    before = contents("m")
+    assert run([*train, "2", *overwrite]) == 2
+    assert "or --resume if a run was killed there" in capsys.readouterr().err
+    assert contents("m") == before
+    assert run([*train, "2", "--resume"]) == 0
+    assert chartae.History.load("m/history.json").num_epochs == 2
+
+
 def test_a_link_to_nowhere_is_refused(here):
     Path("new.npz").symlink_to("nowhere")
     assert augment("data.npz", "--out", "new.npz") == 2

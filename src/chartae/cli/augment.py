@@ -82,8 +82,7 @@ def augment(
     outputs = Outputs(
         "augment", _beside(out, ".json"), inputs=inputs, overwrite=overwrite, resume=resume
     )
-    outputs.claim(out, *([page] if report else []))
-    outputs.claim(models, resumable=True)
+    outputs.claim(out, *([page] if report else []), resumable=[models])
     if resume and models.exists() and not (models / RECORD_FILE).exists():
         raise ConfigurationError(f"resume=True: {models} holds no augmentation to continue")
     machine.apply()

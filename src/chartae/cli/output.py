@@ -68,48 +68,75 @@ class Outputs:
         self.earlier = self._read_record()
         self.strange: dict[Path, str] = {}
 
-    def claim(self, *paths: Path, resumable: bool = False) -> None:
-        """Refuse what the run may not write, the record among it, before any work.
+    def claim(self, *paths: Path, resumable: Iterable[Path] = ()) -> None:
+        """Refuse what the run may not write or remove, the record among it, before any work.
 
         Args:
             paths: files, or folders with all that is in them.
-            resumable: whether they hold the unfinished work of a run that is resumed, which no
-                record lists; what resumes it checks that it is.
+            resumable: more of them, that may hold the unfinished work of a run that is resumed,
+                which no record lists; what resumes it checks that it is.
 
         Raises:
-            ConfigurationError: for an output that is an input, holds one or lies in one; for one
-                that exists and is not to be replaced, or is not chartae's to replace; for a place
-                that cannot be written to.
+            ConfigurationError: for an output that is an input, holds one or lies in one; for an
+                input that the earlier run wrote, where that is to be replaced; for an output that
+                exists and is not to be replaced, or is not chartae's to replace; for a place that
+                cannot be written to.
         """
         from chartae.atomic import check_writable
         from chartae.errors import ConfigurationError
 
-        for path in (*paths, self.record):
-            for source in self.inputs:
-                if _overlap(path, source):
-                    raise ConfigurationError(
-                        f"out: {str(path)!r} would be written over the input {str(source)!r}: "
-                        "expected another place"
-                    )
+        resumable = list(resumable)
+        self.claimed += [*paths, *resumable]
+        for path in (*self.claimed, self.record):
+            self._check_no_input(path, "would be written over")
+        if self.overwrite:
+            for file in self._earlier_files():
+                self._check_no_input(file, "of the earlier run would be removed, and belongs to")
+        for path in (*self.claimed, self.record):
             strange = [file for file in _files(path) if not self._is_ours(file)]
             self.strange |= {file: _digest(file) for file in strange}
-            unfinished = resumable and self.resume and path != self.record
-            if strange and not unfinished:
+            if strange and not (self.resume and path in resumable):
+                # No record lists what a run leaves when it is killed.
+                killed = ", or --resume if a run was killed there" if path in resumable else ""
                 raise ConfigurationError(
                     f"out: {str(strange[0])!r} was not written by this command, or was changed "
-                    "since: expected another place"
+                    f"since: expected another place{killed}"
                 )
             if _files(path) and not (self.overwrite or self.resume):
                 raise ConfigurationError(
-                    f"out: {str(path)!r} exists: expected --overwrite, or another place"
+                    f"out: {str(path)!r} exists: expected --overwrite{self._also_removed()}, "
+                    "or another place"
                 )
             check_writable("the folder of out", path.parent)
-            self.claimed.append(path)
+
+    def _check_no_input(self, path: Path, what: str) -> None:
+        from chartae.errors import ConfigurationError
+
+        for source in self.inputs:
+            if _overlap(path, source):
+                raise ConfigurationError(
+                    f"out: {str(path)!r} {what} the input {str(source)!r}: expected another place"
+                )
+
+    def _earlier_files(self) -> list[Path]:
+        """Return the files that the record lists and that are as they were left."""
+        files = [self.record.parent / name for name in self.earlier or {}]
+        return [file for file in files if file.exists() and self._is_ours(file)]
+
+    def _also_removed(self) -> str:
+        """Name what replacing the earlier run would remove beside what is written anew."""
+        others = [
+            str(file)
+            for file in self._earlier_files()
+            if not any(file == path or path in file.parents for path in self.claimed)
+        ]
+        shown = [*others[:3], *(["..."] if len(others) > 3 else [])]
+        return f", which removes {', '.join(shown)} too" if others else ""
 
     def clear(self) -> None:
         """Remove what the earlier run wrote, as far as it is as it was left."""
-        for name in self.earlier or {}:
-            self.remove(self.record.parent / name)
+        for file in self._earlier_files():
+            self.remove(file)
         self.record.unlink(missing_ok=True)
 
     def remove(self, path: Path) -> None:

@@ -66,7 +66,7 @@ def train(
     inputs = [data, data_options.labels, None if resume else config]
     outputs = Outputs("train", out / RECORD, inputs=inputs, overwrite=overwrite, resume=resume)
     files = ("config.json", "model.safetensors", HISTORY_FILE, CHECKPOINT_FILE)
-    outputs.claim(*(out / name for name in files), resumable=True)
+    outputs.claim(resumable=[out / name for name in files])
     machine.apply()
     source = data_options.read(data)
     learned, held_out = _split(source, validation, seed)
