@@ -1,8 +1,9 @@
-"""Convolutional networks, plain and residual, for vectors, images and volumes of any size."""
+"""Convolutional networks, plain and residual, for signals, images and volumes of any size."""
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -31,36 +32,129 @@ TRANSPOSED: dict[int, type[nn.Module]] = {
 }
 
 
+Stride = int | Sequence[int] | Sequence[Sequence[int]]
+"""One for all; or one an axis; or those of each layer."""
+Kernel = int | Sequence[int]
+"""One for all, or one an axis."""
+
+
 def split_shape(shape: tuple[int, ...], dims: int | None = None) -> tuple[int, tuple[int, ...]]:
     """Return (channels, spatial shape): (D,) and (H, W) have one channel, others name theirs.
 
-    Of three sizes the first is a channel, unless ``dims`` says that all are spatial.
+    ``dims`` is how many sizes are spatial. Without it two are an image's, and of three or four the
+    first is a channel's: signals (C, L) and volumes (D, H, W) have to say what they are.
 
     >>> split_shape((28, 28)), split_shape((3, 32, 32)), split_shape((8, 32, 32), dims=3)
     ((1, (28, 28)), (3, (32, 32)), (1, (8, 32, 32)))
+    >>> split_shape((12, 1000), dims=1)
+    (12, (1000,))
     """
     if dims is None:
-        dims = {1: 1, 2: 2, 3: 2, 4: 3}.get(len(shape))
-    if dims is not None and len(shape) == dims:
+        dims = {1: 1, 2: 2, 3: 2, 4: 3}.get(len(shape), 0)
+        wanted = {0: "(D,), (H, W), (C, H, W) or (C, D, H, W), or another with dims"}
+    else:
+        check_integer("dims", dims, minimum=1, maximum=3)
+        axes = {1: "L", 2: "H, W", 3: "D, H, W"}[dims]
+        wanted = {dims: f"({axes}{',' * (dims == 1)}) or (C, {axes}) for dims={dims}"}
+    if dims and len(shape) == dims:
         return 1, tuple(shape)
-    if dims is not None and len(shape) == dims + 1:
+    if dims and len(shape) == dims + 1:
         return shape[0], tuple(shape[1:])
-    expected = "(D, H, W) or (C, D, H, W)" if dims else "(D,), (H, W), (C, H, W) or (C, D, H, W)"
-    raise ConfigurationError(f"input_shape={shape}: convolutions expect {expected}")
+    raise ConfigurationError(f"input_shape={shape}: convolutions expect {wanted[dims]}")
 
 
-def halvings(spatial: tuple[int, ...], channels: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return the spatial shapes from ``spatial`` down, halved once for each of ``channels``.
+class Pyramid(NamedTuple):
+    """The maps of a network from the data down to the smallest, and what leads from each to the
+    next.
 
-    Halving rounds up and stops at a size of 1, so that any shape works.
-
-    >>> halvings((28, 20), (32, 64))
-    [(28, 20), (14, 10), (7, 5)]
+    Attributes:
+        shape: of the data, with or without channels.
+        channels: of each map, the data's first.
+        sizes: the spatial shape of each map.
+        strides: of each layer, one an axis.
+        kernel: one an axis, odd.
     """
-    shapes = [tuple(spatial)]
-    for _ in channels:
-        shapes.append(tuple((size + 1) // 2 for size in shapes[-1]))
-    return shapes
+
+    shape: tuple[int, ...]
+    channels: tuple[int, ...]
+    sizes: list[tuple[int, ...]]
+    strides: list[tuple[int, ...]]
+    kernel: tuple[int, ...]
+
+    @property
+    def dims(self) -> int:
+        """The number of spatial axes."""
+        return len(self.kernel)
+
+    @property
+    def top(self) -> tuple[int, ...]:
+        """Shape of the smallest map, with channels."""
+        return (self.channels[-1], *self.sizes[-1])
+
+    def layer(self, index: int, below: int, above: int) -> dict[str, Any]:
+        """Return what the convolution number ``index`` and its transpose share."""
+        padding = tuple(size // 2 for size in self.kernel)
+        shared = {"kernel_size": self.kernel, "stride": self.strides[index], "padding": padding}
+        return {"in_channels": below, "out_channels": above, **shared}
+
+
+def pyramid(
+    shape: tuple[int, ...],
+    channels: Sequence[int],
+    dims: int | None = None,
+    stride: Stride = 2,
+    kernel: Kernel = 3,
+    *,
+    mirrored: bool = False,
+) -> Pyramid:
+    """Return the maps that convolutions with ``channels`` make of data of that shape.
+
+    A stride divides a size and rounds up, so that any shape works. A decoder's channels and
+    strides are ``mirrored``: given from the smallest map on.
+
+    >>> pyramid((28, 20), (32, 64)).sizes
+    [(28, 20), (14, 10), (7, 5)]
+    >>> pyramid((9, 32, 32), (8, 16), dims=3, stride=[(1, 2, 2), (2, 2, 2)]).sizes
+    [(9, 32, 32), (9, 16, 16), (5, 8, 8)]
+    """
+    if not isinstance(channels, Sequence) or isinstance(channels, str) or not channels:
+        raise ConfigurationError(f"channels={channels!r}: expected numbers, one for each layer")
+    for number in channels:
+        check_integer("channels", number, minimum=1)
+    in_channels, spatial = split_shape(shape, dims)
+    strides = _strides(stride, len(spatial), len(channels))
+    kernel = _per_axis("kernel", kernel, len(spatial))
+    if mirrored:
+        channels, strides = channels[::-1], strides[::-1]
+    if any(size % 2 == 0 for size in kernel):
+        raise ConfigurationError(f"kernel={kernel}: expected odd numbers")
+    sizes = [spatial]
+    for steps in strides:
+        sizes.append(tuple(-(-n // step) for n, step in zip(sizes[-1], steps, strict=True)))
+    return Pyramid(tuple(shape), (in_channels, *channels), sizes, strides, kernel)
+
+
+def _is_nested(stride: Stride) -> TypeGuard[Sequence[Sequence[int]]]:
+    return isinstance(stride, Sequence) and any(isinstance(row, Sequence) for row in stride)
+
+
+def _strides(stride: Stride, axes: int, layers: int) -> list[tuple[int, ...]]:
+    if not _is_nested(stride):
+        return [_per_axis("stride", stride, axes)] * layers
+    if len(stride) != layers:
+        raise ConfigurationError(
+            f"stride={stride!r}: expected those of {layers} layers, one for each of channels"
+        )
+    return [_per_axis("stride", row, axes) for row in stride]
+
+
+def _per_axis(name: str, value: object, axes: int) -> tuple[int, ...]:
+    values = value if isinstance(value, Sequence) else [value] * axes
+    if len(values) != axes:
+        raise ConfigurationError(f"{name}={value!r}: expected a number, or {axes}, one an axis")
+    for number in values:
+        check_integer(name, number, minimum=1)
+    return tuple(values)
 
 
 class ResidualBlock(nn.Module):
@@ -83,73 +177,75 @@ class ResidualBlock(nn.Module):
         return x + residual
 
 
-def _halve(
-    input_shape: tuple[int, ...], channels: Sequence[int], blocks: int, dims: int | None
-) -> tuple[list[nn.Module], tuple[int, ...]]:
-    """Return layers that halve once for each of ``channels``, and the spatial shape they give."""
-    in_channels, spatial = split_shape(input_shape, dims)
-    dims, shapes = len(spatial), halvings(spatial, channels)
+def _down(maps: Pyramid, blocks: int) -> list[nn.Module]:
+    """Return layers from the data to the smallest map."""
     # Vectors, grey images and plain volumes come without a channel: give them one.
-    implicit = len(input_shape) == dims
-    layers: list[nn.Module] = [nn.Unflatten(1, (1, spatial[0]))] if implicit else []
-    for below, above in pairwise([in_channels, *channels]):
-        layers += [CONV[dims](below, above, 3, stride=2, padding=1), nn.SiLU()]
-        layers += [ResidualBlock(above, dims) for _ in range(blocks)]
-    return layers, shapes[-1]
+    implicit = len(maps.shape) == maps.dims
+    layers: list[nn.Module] = [nn.Unflatten(1, (1, maps.shape[0]))] if implicit else []
+    for index, (below, above) in enumerate(pairwise(maps.channels)):
+        layers += [CONV[maps.dims](**maps.layer(index, below, above)), nn.SiLU()]
+        layers += [ResidualBlock(above, maps.dims) for _ in range(blocks)]
+    return layers
 
 
-def _double(
-    output_shape: tuple[int, ...], channels: Sequence[int], blocks: int, dims: int | None
-) -> list[nn.Module]:
-    """Return layers from ``channels[0]`` of the smallest map to the output: the mirror of that."""
-    out_channels, spatial = split_shape(output_shape, dims)
-    dims, shapes = len(spatial), halvings(spatial, channels)[::-1]
+def _up(maps: Pyramid, blocks: int) -> list[nn.Module]:
+    """Return layers from the smallest map to the data: the mirror of that."""
     layers: list[nn.Module] = []
-    stages = zip(pairwise([*channels, out_channels]), pairwise(shapes), strict=True)
-    for (below, above), (small, large) in stages:
-        layers += [ResidualBlock(below, dims) for _ in range(blocks)]
-        # A stride of 2 gives 2n - 1 or 2n, as the padding says: exactly what was halved.
-        padding = tuple(m - (2 * n - 1) for n, m in zip(small, large, strict=True))
+    for index in reversed(range(len(maps.strides))):
+        above, below = maps.channels[index : index + 2]
+        large, small = maps.sizes[index : index + 2]
+        layers += [ResidualBlock(below, maps.dims) for _ in range(blocks)]
+        # A stride s gives s (n - 1) + 1 to s n, as the padding says: exactly what was divided.
+        padding = tuple(
+            m - s * (n - 1) - 1 for n, m, s in zip(small, large, maps.strides[index], strict=True)
+        )
+        transposed = TRANSPOSED[maps.dims]
         layers += [
-            TRANSPOSED[dims](below, above, 3, stride=2, padding=1, output_padding=padding),
+            transposed(**maps.layer(index, below, above), output_padding=padding),
             nn.SiLU(),
         ]
-    return [*layers[:-1], nn.Flatten(), nn.Unflatten(1, tuple(output_shape))]
+    return [*layers[:-1], nn.Flatten(), nn.Unflatten(1, maps.shape)]
 
 
-def _encoder(
-    input_shape: tuple[int, ...],
-    channels: Sequence[int],
-    features: int,
-    blocks: int = 0,
-    dims: int | None = None,
-) -> nn.Module:
-    layers, spatial = _halve(input_shape, channels, blocks, dims)
-    flat = channels[-1] * math.prod(spatial)
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, features), nn.SiLU())
+def _encoder(maps: Pyramid, features: int, blocks: int = 0) -> nn.Module:
+    last = nn.Linear(math.prod(maps.top), features)
+    return nn.Sequential(*_down(maps, blocks), nn.Flatten(), last, nn.SiLU())
 
 
-def _decoder(
-    latent_dim: int,
-    output_shape: tuple[int, ...],
-    channels: Sequence[int],
-    features: int,
-    blocks: int = 0,
-    dims: int | None = None,
-) -> nn.Module:
-    _, spatial = split_shape(output_shape, dims)
-    start = (channels[0], *halvings(spatial, channels)[-1])
+def _decoder(latent_dim: int, maps: Pyramid, features: int, blocks: int = 0) -> nn.Module:
     layers: list[nn.Module] = [nn.Linear(latent_dim, features), nn.SiLU()]
-    layers += [nn.Linear(features, math.prod(start)), nn.SiLU(), nn.Unflatten(1, start)]
-    return nn.Sequential(*layers, *_double(output_shape, channels, blocks, dims))
+    layers += [nn.Linear(features, math.prod(maps.top)), nn.SiLU(), nn.Unflatten(1, maps.top)]
+    return nn.Sequential(*layers, *_up(maps, blocks))
 
 
 @register_encoder("conv")
 def conv_encoder(
-    input_shape: tuple[int, ...], channels: Sequence[int] = (32, 64), features: int = 128
+    input_shape: tuple[int, ...],
+    channels: Sequence[int] = (32, 64),
+    features: int = 128,
+    dims: int | None = None,
+    stride: Stride = 2,
+    kernel: Kernel = 3,
 ) -> nn.Module:
-    """Return an encoder of 3-wide convolutions of stride 2, and a linear layer to ``features``."""
-    return _encoder(input_shape, channels, features)
+    """Return an encoder of strided convolutions, and a linear layer to ``features``.
+
+    Args:
+        input_shape: shape of one observation. Without ``dims`` that is ``(D,)``, ``(H, W)``,
+            ``(C, H, W)`` or ``(C, D, H, W)``, and ``(12, 1000)`` is an image 12 high.
+        channels: of each layer.
+        features: size of the result.
+        dims: number of spatial axes: 1 for signals ``(C, L)``, 3 for volumes ``(D, H, W)``.
+        stride: what each layer divides sizes by, rounding up: a number, one an axis, or a list of
+            those for each layer: ``[(1, 2, 2), (2, 2, 2)]`` for volumes of thick slices.
+        kernel: width of the convolutions, odd: a number, or one an axis.
+
+    Raises:
+        ConfigurationError: for a shape of other dimensions, or an option out of range.
+
+    >>> conv_encoder((12, 1000), dims=1)(torch.zeros(5, 12, 1000)).shape
+    torch.Size([5, 128])
+    """
+    return _encoder(pyramid(input_shape, channels, dims, stride, kernel), features)
 
 
 @register_decoder("conv")
@@ -158,9 +254,16 @@ def conv_decoder(
     output_shape: tuple[int, ...],
     channels: Sequence[int] = (64, 32),
     features: int = 128,
+    dims: int | None = None,
+    stride: Stride = 2,
+    kernel: Kernel = 3,
 ) -> nn.Module:
-    """Return the mirror of `conv_encoder`, with transposed convolutions."""
-    return _decoder(latent_dim, output_shape, channels, features)
+    """Return the mirror of `conv_encoder`, with transposed convolutions.
+
+    The options are those, but that channels and strides are given from the smallest map on.
+    """
+    maps = pyramid(output_shape, channels, dims, stride, kernel, mirrored=True)
+    return _decoder(latent_dim, maps, features)
 
 
 @register_encoder("resnet")
@@ -169,9 +272,12 @@ def resnet_encoder(
     channels: Sequence[int] = (32, 64),
     features: int = 128,
     blocks: int = 1,
+    dims: int | None = None,
+    stride: Stride = 2,
+    kernel: Kernel = 3,
 ) -> nn.Module:
-    """Return `conv_encoder` with ``blocks`` residual blocks after each halving."""
-    return _encoder(input_shape, channels, features, blocks)
+    """Return `conv_encoder` with ``blocks`` residual blocks after each convolution."""
+    return _encoder(pyramid(input_shape, channels, dims, stride, kernel), features, blocks)
 
 
 @register_decoder("resnet")
@@ -181,17 +287,25 @@ def resnet_decoder(
     channels: Sequence[int] = (64, 32),
     features: int = 128,
     blocks: int = 1,
+    dims: int | None = None,
+    stride: Stride = 2,
+    kernel: Kernel = 3,
 ) -> nn.Module:
     """Return the mirror of `resnet_encoder`."""
-    return _decoder(latent_dim, output_shape, channels, features, blocks)
+    maps = pyramid(output_shape, channels, dims, stride, kernel, mirrored=True)
+    return _decoder(latent_dim, maps, features, blocks)
 
 
 @register_encoder("conv3d")
 def conv3d_encoder(
-    input_shape: tuple[int, ...], channels: Sequence[int] = (16, 32, 64), features: int = 128
+    input_shape: tuple[int, ...],
+    channels: Sequence[int] = (16, 32, 64),
+    features: int = 128,
+    stride: Stride = 2,
+    kernel: Kernel = 3,
 ) -> nn.Module:
     """Return `conv_encoder` for volumes, ``(D, H, W)`` or ``(C, D, H, W)``."""
-    return _encoder(input_shape, channels, features, dims=3)
+    return conv_encoder(input_shape, channels, features, 3, stride, kernel)
 
 
 @register_decoder("conv3d")
@@ -200,9 +314,11 @@ def conv3d_decoder(
     output_shape: tuple[int, ...],
     channels: Sequence[int] = (64, 32, 16),
     features: int = 128,
+    stride: Stride = 2,
+    kernel: Kernel = 3,
 ) -> nn.Module:
     """Return the mirror of `conv3d_encoder`."""
-    return _decoder(latent_dim, output_shape, channels, features, dims=3)
+    return conv_decoder(latent_dim, output_shape, channels, features, 3, stride, kernel)
 
 
 @register_encoder("conv_map")
@@ -211,14 +327,17 @@ def conv_map_encoder(
     channels: Sequence[int] = (32, 64),
     features: int = 16,
     blocks: int = 1,
+    dims: int | None = None,
+    stride: Stride = 2,
+    kernel: Kernel = 3,
 ) -> nn.Module:
     """Return `resnet_encoder` that keeps its map, ``(batch, features, h, w)``: no dense layer.
 
     For the models whose latents are a grid of codes of size ``features``; each of ``channels``
-    halves the grid.
+    divides the grid by the stride.
     """
-    layers, spatial = _halve(input_shape, channels, blocks, None)
-    return nn.Sequential(*layers, CONV[len(spatial)](channels[-1], features, 1))
+    maps = pyramid(input_shape, channels, dims, stride, kernel)
+    return nn.Sequential(*_down(maps, blocks), CONV[maps.dims](channels[-1], features, 1))
 
 
 @register_decoder("conv_map")
@@ -228,6 +347,9 @@ def conv_map_decoder(
     channels: Sequence[int] = (64, 32),
     blocks: int = 1,
     features: int | None = None,
+    dims: int | None = None,
+    stride: Stride = 2,
+    kernel: Kernel = 3,
 ) -> nn.Module:
     """Return the mirror of `conv_map_encoder`, from its map laid flat, channel after channel.
 
@@ -236,8 +358,8 @@ def conv_map_decoder(
     """
     if features is not None:
         check_integer("features", features, minimum=1)
-    _, spatial = split_shape(output_shape)
-    grid = halvings(spatial, channels)[-1]
+    maps = pyramid(output_shape, channels, dims, stride, kernel, mirrored=True)
+    grid = maps.sizes[-1]
     if latent_dim < math.prod(grid) * (features or 1):
         raise ConfigurationError(
             f"latent_dim={latent_dim}: a map of {grid} needs {math.prod(grid) * (features or 1)} "
@@ -245,10 +367,8 @@ def conv_map_decoder(
         )
     features = latent_dim // math.prod(grid) if features is None else features
     inputs = features + latent_dim - features * math.prod(grid)
-    first = CONV[len(grid)](inputs, channels[0], 3, padding=1)
-    return nn.Sequential(
-        _Places(features, grid), first, nn.SiLU(), *_double(output_shape, channels, blocks, None)
-    )
+    first = CONV[maps.dims](inputs, channels[0], 3, padding=1)
+    return nn.Sequential(_Places(features, grid), first, nn.SiLU(), *_up(maps, blocks))
 
 
 class _Places(nn.Module):
