@@ -1,5 +1,7 @@
 """Latents from a mixture of Gaussians fitted to the training embeddings."""
 
+import logging
+import warnings
 from typing import ClassVar, Self
 
 import torch
@@ -13,6 +15,8 @@ from chartae.randomness import derive_seed, make_generator
 from chartae.samplers.base import Sampler, check_training_set, embeddings
 
 __all__ = ["MixtureSampler"]
+
+logger = logging.getLogger(__name__)
 
 
 class MixtureSampler(Sampler):
@@ -64,6 +68,7 @@ class MixtureSampler(Sampler):
             DataError: if x is not a tensor that the model accepts, or y not its conditions, or
                 there are fewer observations than components, or than 2.
         """
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
 
         codes = embeddings(self, *check_training_set(self, x, y))
@@ -75,16 +80,32 @@ class MixtureSampler(Sampler):
             )
         mixture = GaussianMixture(
             count,
+            max_iter=500,
             reg_covar=self.regularization,
             random_state=derive_seed(self.seed, "mixture") % 2**32,
         )
         try:
-            mixture.fit(codes.double().cpu().numpy())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # told below
+                mixture.fit(codes.double().cpu().numpy())
         except ValueError as error:
             raise DataError(
                 f"no mixture fits the codes of x, of size up to {codes.abs().max():.3g}: expected "
                 f"more than regularization={self.regularization:g} for such"
             ) from error
+        distinct = len(codes.unique(dim=0))
+        if distinct < count:
+            logger.warning(
+                "num_components=%d: x has %d distinct code(s), and the other components weigh "
+                "nothing",
+                *(count, distinct),
+            )
+        elif not mixture.converged_:
+            logger.warning(
+                "the mixture of num_components=%d was still improving after %d iterations; "
+                "expected a smaller number, or a larger regularization than %g",
+                *(count, mixture.n_iter_, self.regularization),
+            )
         self.weights = torch.as_tensor(mixture.weights_).to(codes)
         self.means = torch.as_tensor(mixture.means_).to(codes)
         self.factors = torch.linalg.cholesky(torch.as_tensor(mixture.covariances_)).to(codes)
