@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
@@ -29,7 +30,7 @@ from chartae.distributions import (
 from chartae.errors import ConfigurationError, DataError
 from chartae.models.configured import Configured
 from chartae.nn import NetworkSpec, build_decoder, build_encoder, output_features
-from chartae.randomness import seeded
+from chartae.randomness import resolve_seed, seeded
 
 __all__ = ["Autoencoder", "Extra", "Losses", "Networks", "VariationalAutoencoder"]
 
@@ -452,7 +453,13 @@ class VariationalAutoencoder(Autoencoder):
 
     @takes_arrays("x", "y", "mask")
     def elbo(
-        self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
+        self,
+        x: Tensor,
+        num_samples: int = 1,
+        *,
+        y: Extra = None,
+        mask: Extra = None,
+        seed: int | None = None,
     ) -> Tensor:
         """Return the evidence lower bound of each x, averaged over samples: ``(batch,)``.
 
@@ -460,7 +467,8 @@ class VariationalAutoencoder(Autoencoder):
         """
         self.check_call("x", x, y, mask)
         check_integer("num_samples", num_samples, minimum=1)
-        return self.log_weights(x, int(num_samples), y=y, mask=mask).mean(0)
+        with self._own_stream(seed, "elbo"):
+            return self.log_weights(x, int(num_samples), y=y, mask=mask).mean(0)
 
     @takes_arrays("x", "y", "mask")
     @torch.no_grad()
@@ -472,6 +480,7 @@ class VariationalAutoencoder(Autoencoder):
         y: Extra = None,
         mask: Extra = None,
         max_batch: int | None = None,
+        seed: int | None = None,
     ) -> Tensor:
         """Return log p(x|y) by importance sampling, in nats: ``(batch,)``.
 
@@ -485,8 +494,11 @@ class VariationalAutoencoder(Autoencoder):
             mask: boolean, as x, True where a feature is observed.
             max_batch: largest number of (sample, point) pairs at once; None takes what keeps the
                 decoded data near 8 MiB in float32.
+            seed: the same seed gives the same samples on one kind of device, with the same x and
+                ``max_batch``, and leaves torch's global generators alone; None draws from those.
 
         Raises:
+            ConfigurationError: for a number or a seed out of range.
             DataError: if x or the mask has another shape or dtype than the model, or x is not
                 finite or out of the likelihood's range; if the conditions do not fit.
         """
@@ -499,15 +511,22 @@ class VariationalAutoencoder(Autoencoder):
         samples = min(num_samples, max_batch)
         points = max_batch // samples
         total = x.new_full((len(x),), -math.inf)
-        for start in range(0, len(x), points):
-            rows = slice(start, start + points)
-            given = {"y": y, "mask": mask}
-            extras = {name: value[rows] for name, value in given.items() if value is not None}
-            for done in range(0, num_samples, samples):
-                count = min(samples, num_samples - done)
-                log_weights = self.log_weights(x[rows], count, **extras)
-                total[rows] = torch.logaddexp(total[rows], log_weights.logsumexp(0))
+        with self._own_stream(seed, "log_likelihood"):
+            for start in range(0, len(x), points):
+                rows = slice(start, start + points)
+                given = {"y": y, "mask": mask}
+                extras = {name: value[rows] for name, value in given.items() if value is not None}
+                for done in range(0, num_samples, samples):
+                    count = min(samples, num_samples - done)
+                    log_weights = self.log_weights(x[rows], count, **extras)
+                    total[rows] = torch.logaddexp(total[rows], log_weights.logsumexp(0))
         return total - math.log(num_samples)
+
+    def _own_stream(self, seed: int | None, stream: str) -> AbstractContextManager[None]:
+        """Return the block whose draws are those of ``seed``; None leaves them to the caller."""
+        if seed is None:
+            return nullcontext()
+        return seeded(resolve_seed(seed), stream, device=self.device)
 
 
 def _check_dense(name: str, value: object) -> None:
