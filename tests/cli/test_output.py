@@ -329,6 +329,25 @@ def test_an_archive_comes_back_as_it_was_given(here):
         np.testing.assert_array_equal(made["x"][:6], x)
 
 
+@pytest.mark.parametrize("conditional", [[], ["--conditional"]])
+def test_samples_have_the_form_of_the_training_data(here, conditional):
+    x = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
+    np.savez("last.npz", x=x, y=[0, 0, 0, 1, 1, 1])
+    last = ["last.npz", "--channels-last", "--epochs", "1", *conditional]
+    assert run(["train", *last, "--out", "m"]) == 0
+    models = ["m", "new-models/all" if conditional else "new-models/1"]
+    assert run(["augment", *last, "--out", "new.npz", *QUICK[:4], "--per-class", "2"]) == 0
+    for number, folder in enumerate(models):
+        assert run(["sample", folder, "--n", "2", "--out", f"{number}.npz"]) == 0
+        with np.load(f"{number}.npz") as drawn:
+            assert (drawn["x"].shape, drawn["x"].dtype) == ((2, 5, 4, 3), np.uint8)
+            assert drawn["x"].max() > 1
+    assert run(["sample", "m", "--n", "2", "--out", "sheet.png"]) == 0
+    record = json.loads(Path("m/train.json").read_text())
+    Path("m/train.json").write_text(json.dumps({**record, "form": {"dtype": "nothing"}}))
+    assert run(["sample", "m", "--n", "2", "--out", "other.npz"]) == 1
+
+
 @pytest.mark.parametrize("options", [[], ["--conditional"], ["--include-real"]])
 def test_the_mask_of_the_file_is_used(here, options):
     random = np.random.default_rng(0)

@@ -49,7 +49,7 @@ class DataOptions:
         label_column: Column of a table that holds the labels; its number from 0 with --no-header.
         labels: File of the labels of an .npy file: .npy, or text with one label a line.
         no_header: The first line of a table is a sample.
-        channels_last: Arrays are (N, height, width, channels); what is written is so too.
+        channels_last: Arrays are (N, height, width, channels).
         resize: Size to which images are resampled, as HEIGHTxWIDTH.
         grey: Convert images to grey.
         rgb: Convert images to RGB.

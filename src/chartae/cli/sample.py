@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chartae.cli.options import ConfigFile, DataOptions, MachineOptions, Overwrite
 from chartae.cli.output import Outputs, check_suffix, effective, say
@@ -12,7 +12,7 @@ from chartae.cli.train import RECORD
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from chartae.data import ArrayDataset
+    from chartae.data import ArrayDataset, Form
     from chartae.models import Autoencoder
     from chartae.samplers import Sampler
 
@@ -36,6 +36,9 @@ def sample(
     config: ConfigFile = None,
 ) -> None:
     """Draw observations from MODEL and write them to a file.
+
+    Those of an .npz file have the dtype and the layout of the data that "chartae train" or "chartae
+    augment" learned from.
 
     Args:
         model: Folder of a trained model or sampler, or that of the models of "chartae augment".
@@ -117,7 +120,7 @@ def _of_a_model(
     device: str,
 ) -> tuple["ArrayDataset", str]:
     """Return what a model's sampler draws, and what it is called."""
-    from chartae.data import ArrayDataset
+    from chartae.data import ArrayDataset, Form
     from chartae.loading import load
     from chartae.samplers import Sampler
 
@@ -127,7 +130,8 @@ def _of_a_model(
     y = _labels(names, asked, n)
     chosen = _fitted(loaded, sampler, data, names)
     x = chosen.sample(n, seed=seed, y=y, draw=model.observation_model.discrete).cpu()
-    return ArrayDataset(x, y, class_names=names), type(chosen).__name__
+    form = _form(folder) or Form(x.dtype)
+    return ArrayDataset(x, y, class_names=names, form=form), type(chosen).__name__
 
 
 def class_names(folder: Path, model: "Autoencoder") -> tuple[str, ...]:
@@ -150,21 +154,47 @@ def _kept_names(folder: Path, count: int) -> tuple[str, ...]:
     Raises:
         CheckpointError: if the file that keeps them is damaged, or of a model with other classes.
     """
-    from chartae.augmentation.augmenter import ALL, RECORD_FILE
     from chartae.errors import CheckpointError
 
-    path = folder / RECORD
-    if folder.name == ALL and not path.is_file():  # of an augmenter, which knows the names
-        path = folder.parent / RECORD_FILE
+    path, record = _kept(folder)
     try:
-        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         names = record.get("class_names") or record.get("labels", {}).get("names") or range(count)
         names = tuple(map(str, names))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read (truncated or damaged?): {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
     if len(names) != count:
         raise CheckpointError(f"{path} names {len(names)} classes: the model has {count}")
     return names
+
+
+def _form(folder: Path) -> "Form | None":
+    """Return the form of the data that a model was trained on, if it was kept."""
+    from chartae.data import Form
+    from chartae.errors import CheckpointError, DataError
+
+    path, record = _kept(folder)
+    try:
+        return Form.from_json(record["form"]) if "form" in record else None
+    except DataError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _kept(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Return what is known of the data that a model was trained on, and the file that says it.
+
+    Raises:
+        CheckpointError: if the file is damaged.
+    """
+    from chartae.augmentation import RECORD_FILE
+    from chartae.errors import CheckpointError
+
+    path = folder / RECORD
+    if not path.is_file():  # a model of an augmenter, which knows the data of all
+        path = folder.resolve().parent / RECORD_FILE
+    try:
+        return path, {**json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read (truncated or damaged?): {error}") from error
 
 
 def _labels(names: tuple[str, ...], asked: Sequence[str], n: int) -> "Tensor | None":

@@ -87,7 +87,9 @@ def train(
     if overwrite:
         outputs.clear()
     conditions = autoencoder.conditions == len(source.class_names) and source.class_names
-    facts = {"class_names": list(source.class_names)} if conditions else {}
+    facts: dict[str, Any] = {"form": source.form.to_json()}
+    if conditions:
+        facts["class_names"] = list(source.class_names)
     with outputs.recording(given(options), **facts):
         history = fit(
             autoencoder,
