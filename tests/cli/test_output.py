@@ -364,6 +364,25 @@ def test_the_mask_of_the_file_is_used(here, options):
             assert made["mask"][40:].all()
 
 
+def test_a_report_leaves_blank_what_was_not_observed(here, monkeypatch):
+    import chartae.report
+
+    random, drawn = np.random.default_rng(0), {}
+    seen = random.random((6, 4, 4)) < 0.6
+    np.savez("holes.npz", x=random.random((6, 4, 4)), y=[0, 0, 0, 1, 1, 1], mask=seen)
+    original = chartae.report.image_grid
+
+    def grid(groups, **options):
+        drawn.update(groups)
+        return original(groups, **options)
+
+    monkeypatch.setattr(chartae.report, "image_grid", grid)
+    assert augment("holes.npz", "--out", "new.npz", "--report") == 0
+    assert set(drawn) == {"real", "synthetic"}
+    rows = np.concatenate([drawn["real"][:3], drawn["real"][10:13]])
+    np.testing.assert_array_equal(np.isnan(rows), ~seen)
+
+
 def test_images_are_written_in_folders_of_their_classes(here):
     assert augment("scans", "--out", "new") == 0
     made = read_images("new")

@@ -164,6 +164,8 @@ def test_training_curves_have_a_panel_for_each_term():
     figure = training_curves({"a": first, "b": second})
     assert [axes.get_title() for axes in figure.axes] == ["loss", "kl"]
     assert list(figure.axes[0].lines[0].get_ydata()) == terms["loss"]
+    assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3]
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
     with pytest.raises(ConfigurationError):
         training_curves({"a": History()})
 

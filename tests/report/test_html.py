@@ -97,6 +97,18 @@ def test_tells_verdicts(report):
     assert [a.get("class") for a in page.all("td")].count("best") == 1
 
 
+def test_the_table_is_no_wider_than_its_numbers_need(report):
+    """What rows have in common is a line above them, not a column that has to be scrolled by."""
+    page = Page(report.render())
+    headings = page.all("th")
+    assert [h["scope"] for h in headings[:2]] == ["col", "col"]
+    groups = [h["colspan"] for h in headings if h["scope"] == "rowgroup"]
+    assert groups == ["2", "2"]
+    assert len([h for h in headings if h["scope"] == "row"]) == 5
+    words = " ".join(page.text).split()
+    assert " ".join(words).count("synthetic only") == 1
+
+
 def test_parts_are_left_out_when_empty():
     page = Page(Report("Empty").render())
     assert not page.all("h2")

@@ -57,7 +57,7 @@ def sections(
     real = next(iter(groups.values()))
     names = ", ".join(real.class_names)
     sheets = {
-        title: one_row_per_class(data.x.cpu(), data.y, columns)
+        title: one_row_per_class(_seen(data), data.y, columns)
         for title, data in groups.items()
         if data.y is not None
     }
@@ -79,6 +79,12 @@ def sections(
         )
     )
     return found
+
+
+def _seen(data: "ArrayDataset") -> "Tensor":
+    """Return observations with NaN, which is drawn as nothing, for what was not observed."""
+    x = data.x.cpu()
+    return x if data.mask is None else x.masked_fill(~data.mask.cpu(), float("nan"))
 
 
 def _maps(augmenter: "Augmenter", real: "ArrayDataset", most: int = 12) -> list["Section"]:

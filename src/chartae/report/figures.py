@@ -207,6 +207,8 @@ def training_curves(histories: Mapping[str, History]) -> "Figure":
             _draw_term(axes, history, term, color, name)
         if max(history.num_epochs for history in histories.values()) > 50:
             axes.set_xscale("log")  # the first epochs change as much as all the others
+        else:
+            axes.locator_params(axis="x", integer=True)
         axes.spines[["top", "right"]].set_visible(False)
     if 1 < len(histories) <= 12:
         figure.axes[-1].legend(frameon=False, fontsize="small", ncols=2)
