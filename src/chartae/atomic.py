@@ -42,9 +42,12 @@ def remove_leftovers(path: str | Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` to ``path`` in UTF-8, atomically."""
+    """Write ``text`` to ``path`` in UTF-8, atomically.
+
+    What is no text, as a file name in another encoding may be, is written as an escape.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def check_writable(name: str, folder: str | Path) -> Path:

@@ -1,6 +1,7 @@
 """Files are never lost: an output is no input, and replaces only what the command wrote."""
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -317,6 +318,38 @@ def test_an_interrupted_augmentation_goes_on(here, ctrl_c, capsys, option):
     assert torch.equal(read_data("new.npz").x, read_data("uncut.npz").x)
 
 
+@pytest.mark.parametrize("wrong", ["--device=abacus", "--batch-size=0", "--sampler=none"])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_refused_option_leaves_nothing_in_the_way(here, wrong, jobs, capsys):
+    before = contents(here)
+    refused = augment("data.npz", "--out", "new.npz", "--jobs", jobs, *wrong.split("="))
+    assert refused == 2
+    assert wrong.split("=")[0] in capsys.readouterr().err
+    assert contents(here) == before
+
+
+def test_what_was_learned_before_a_refusal_is_recorded(here, monkeypatch, capsys):
+    """The second class is refused in its training; the first one's is kept."""
+    import chartae.augmentation.augmenter as augmenter
+
+    original, calls = augmenter.fit, []
+
+    @functools.wraps(original)
+    def refuses(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise ConfigurationError("x: expected something else")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(augmenter, "fit", refuses)
+    assert augment("data.npz", "--out", "new.npz") == 2
+    assert Path("new-models/cat/model.safetensors").exists()
+    assert augment("data.npz", "--out", "new.npz") == 2
+    assert "exists: expected --overwrite" in capsys.readouterr().err
+    assert augment("data.npz", "--out", "new.npz", "--resume") == 0
+    assert augment("data.npz", "--out", "new.npz", "--overwrite") == 0
+
+
 # --- forms of output ------------------------------------------------------------------------------
 
 
@@ -444,6 +477,8 @@ def test_a_device_that_is_not_there_is_a_line(here, command, capsys):
         ("train data.npz --out m --batch-size 0", ["--batch-size=0"]),
         ("train numbers.csv --out m", ["--no-header"]),
         ("train nothing.npz --out m", ["DATA='nothing.npz'"]),
+        ("train x_key.npz --out m", ["DATA='x_key.npz'"]),
+        ("train data.npz --out m --device abacus", ["--device='abacus'"]),
         ("augment data.npz --out n.npz --per-class 0", ["--per-class=0"]),
         ("train mixed --out m", ["--resize"]),
     ],
@@ -488,6 +523,17 @@ def test_any_encoding_of_the_terminal_will_do(here, encoding, monkeypatch):
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(sys, "stderr", err)
         assert run(command) in (0, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_names_in_another_encoding_are_a_line_or_an_escape(here, capsys):
+    Path("data.npz").rename("b\udcffd.npz")
+    assert augment("b\udcffd.npz", "--out", "new.npz", "--report") == 0
+    assert "b\\udcffd.npz" in Path("new.html").read_text(encoding="utf-8")
+    capsys.readouterr()
+    Path("scans/cat").rename("scans/c\udcff")
+    assert augment("scans", "--out", "other.npz") == 2
+    assert "not UTF-8" in capsys.readouterr().err
 
 
 def test_help_tells_the_defaults_that_hold(capsys):

@@ -4,7 +4,8 @@ import inspect
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -218,8 +219,8 @@ class Augmenter:
         for name, members in parts.items():
             # What is refused later would waste the training of the classes before.
             self._make(name, data).model.check_data("x", members.x)
-        self._claim_output(parts)
-        learned = self._learn_all(parts, data)
+        with self._claimed_output(parts):
+            learned = self._learn_all(parts, data)
         self._form, self._labels = data.form, labels
         self.classes_ = labels.values
         self.samplers_ = {name: sampler for name, (sampler, _) in learned.items()}
@@ -494,13 +495,15 @@ class Augmenter:
             results[name] = (sampler, history)
         return results
 
-    def _claim_output(self, names: Iterable[str]) -> None:
-        """Note in ``output_dir`` whose folders are below it.
+    @contextmanager
+    def _claimed_output(self, names: Iterable[str]) -> Iterator[None]:
+        """Note in ``output_dir`` whose folders are below it, unless all that follows is refused.
 
         Raises:
             ConfigurationError: if other classes are being learned there.
         """
         if self.output_dir is None:
+            yield
             return
         folder = check_writable("output_dir", self.output_dir)
         record = folder / RECORD_FILE
@@ -511,7 +514,15 @@ class Augmenter:
                 f"expected the same as now, {', '.join(names)}, or another folder"
             )
         content = {"chartae": chartae.__version__, "names": names}
+        new = not record.exists()
         write_text(record, json.dumps(content, indent=1))
+        try:
+            yield
+        except ChartaeError:
+            files = (entry for entry in folder.rglob("*") if not entry.is_dir())
+            if new and set(files) == {record}:  # a wrong option of the training, for one
+                record.unlink()
+            raise
 
     def _draw_all(self, counts: Mapping[str, int], seed: int | None) -> Tensor:
         seed = self.seed if seed is None else resolve_seed(seed)

@@ -86,12 +86,13 @@ def _in_the_commands_words(message: str, arguments: Sequence[str]) -> str:
         return message
     message = re.sub(r"\bheader=False\b", "--no-header", message)
     message = re.sub(r"\bpath=", "DATA=", message)
+    message = re.sub(r"\baccelerator=", "--device=", message)
     for option in sorted(COMMANDS[name], key=len, reverse=True):
         flag = f"--{option.replace('_', '-')}"
         message = re.sub(rf"(?<![\w.-]){option}=True\b", flag, message)
         message = re.sub(rf"\bthe option {option}\b", flag, message)
         pattern = option if "_" in option else rf"{option}(?==)"
-        message = re.sub(rf"(?<![\w.-]){pattern}(?![\w/])", flag, message)
+        message = re.sub(rf"(?<![\w.-]){pattern}(?![\w/]|\.\w)", flag, message)
     return message
 
 

@@ -152,12 +152,17 @@ class Outputs:
 
     @contextmanager
     def recording(self, options: Mapping[str, Any], **facts: Any) -> Iterator[None]:
-        """Write the record after the block, also if that is cut short, but not if it is refused."""
+        """Write the record after the block, also if that is cut short.
+
+        Not if it is refused and has written nothing: what an earlier run did then still holds.
+        """
         from chartae.errors import CheckpointError, ConfigurationError, DataError
 
         try:
             yield
         except (CheckpointError, ConfigurationError, DataError):
+            if self._has_written():
+                self.write_record(options, **facts)
             raise
         except BaseException:
             self.write_record(options, **facts)
@@ -182,6 +187,13 @@ class Outputs:
             },
         }
         write_text(self.record, json.dumps(content, indent=2))
+
+    def _has_written(self) -> bool:
+        """Whether claimed files are not as they were when they were claimed."""
+        files = [file for path in self.claimed for file in _files(path) if file != self.record]
+        return any(
+            not self._is_ours(file) and self.strange.get(file) != _digest(file) for file in files
+        )
 
     def _read_record(self) -> dict[str, str] | None:
         """Return the files of the earlier run, by their digests; None without a record of one."""

@@ -182,6 +182,11 @@ def _below(folder: Path) -> list[Path]:
 def _class_names(root: Path, folders: Sequence[Path]) -> dict[str, str]:
     """Return the names of classes by the names of their folders."""
     names = {folder.name: folder.name for folder in folders}
+    if unreadable := [name for name in names if not _is_text(name)]:
+        raise DataError(
+            f"{root} has a folder named {unreadable[0]!a}, which is not UTF-8: "
+            "expected the name of a class; rename it"
+        )
     try:
         with (root / MANIFEST).open(newline="", encoding="utf-8") as table:
             rows = list(csv.reader(table))
@@ -194,6 +199,14 @@ def _class_names(root: Path, folders: Sequence[Path]) -> dict[str, str]:
     if len(set(names.values())) < len(names):
         raise DataError(f"{root / MANIFEST} gives one label to several folders: expected one each")
     return names
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file name is text: names are bytes on some systems, of any encoding."""
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _class_folder(root: Path, file: Path) -> str:
