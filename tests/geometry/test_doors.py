@@ -15,23 +15,27 @@ from chartae.geometry import (
     CentroidMetric,
     ConstantMetric,
     EuclideanMetric,
+    ManifoldDensity,
     Metric,
     NeighbourMetric,
     PoincareMetric,
     PosteriorMetric,
     PullbackMetric,
+    WrappedNormal,
     distance,
     energy,
     exponential_map,
     exponential_path,
     frechet_mean,
     geodesic,
+    hmc,
     initial_velocity,
     kmeans,
     length,
     logarithmic_map,
     pairwise_distances,
     parallel_transport,
+    random_walk,
     shortest_paths,
 )
 from chartae.geometry.graph import graph_paths
@@ -123,6 +127,20 @@ def test_in_a_constant_metric_all_is_linear():
     torch.testing.assert_close(exponential_map(metric, a, b), b)
 
 
+def test_the_mean_of_two_points_at_the_rim_is_halfway(caplog):
+    gap = torch.tensor(1e-6, dtype=torch.float64)
+    turn = torch.tensor([0.6, 0.8], dtype=torch.float64)
+    ends = torch.stack([-(1 - gap) * turn, (1 - gap) * turn])
+    mean = frechet_mean(PoincareMetric(2), ends, torch.tensor([3.0, 1.0], dtype=torch.float64))
+    # On the diameter, at a quarter of the way: half as far from the middle as the end is.
+    expected = -torch.tanh(0.5 * torch.atanh(1 - gap)) * turn
+    torch.testing.assert_close(mean, expected, rtol=1e-6, atol=0)
+    clusters = kmeans(PoincareMetric(2), torch.cat([ends, -ends.flip(1)]), 4)
+    assert clusters.converged
+    assert clusters.inertia == 0
+    assert not caplog.records
+
+
 # --- arrays in, arrays out ------------------------------------------------------------------------
 
 Z = np.random.default_rng(0).uniform(-0.5, 0.5, (4, 2))
@@ -148,7 +166,7 @@ FUNCTIONS = {
     "hamiltonian": lambda m, z: m.hamiltonian(z, z),
     "hamiltonian_grad": lambda m, z: m.hamiltonian_grad(z, z)[0],
     "distance": lambda m, z: distance(
-        m, z, z[::-1].copy() if isinstance(z, np.ndarray) else z.flip(0)
+        m, z, z[::-1].copy() if isinstance(z, np.ndarray) else z.flip(0), max_iterations=10
     ),
     "geodesic": lambda m, z: geodesic(m, z[:2], z[:1], num_points=3),
     "paths": lambda m, z: shortest_paths(m, z, z[:1], num_points=3).points,
@@ -187,16 +205,77 @@ def test_a_posterior_metric_is_made_from_arrays():
     torch.testing.assert_close(metric.means, expected.means)
 
 
+def walk(kernel, metric, initial):
+    density = ManifoldDensity(metric)
+    options = {"num_steps": 6, "generator": torch.Generator().manual_seed(0)}
+    if kernel == "hmc":
+        return hmc(density, initial, num_leapfrog=2, num_warmup=0, step_size=0.1, **options)
+    return random_walk(metric, initial, covariance=0.1, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kernel", ["hmc", "walk"])
+def test_chains_start_from_arrays(kernel, dtype):
+    metric = METRICS["posterior"]
+    found = walk(kernel, metric, Z.astype(dtype))
+    expected = walk(kernel, metric, torch.tensor(Z, dtype=torch.float32))
+    for name in ("samples", "acceptance", "final", "r_hat", "effective_sample_size"):
+        value = getattr(found, name)
+        assert isinstance(value, np.ndarray)
+        assert value.dtype == dtype
+        np.testing.assert_allclose(value, getattr(expected, name), rtol=1e-3, atol=1e-5)
+
+
+def test_densities_take_arrays():
+    metric = METRICS["posterior"]
+    z = torch.tensor(Z, dtype=torch.float32)
+    normal, density = WrappedNormal(metric, torch.zeros(2), 0.1), ManifoldDensity(metric)
+    np.testing.assert_allclose(normal.log_prob(Z), normal.log_prob(z), rtol=1e-4)
+    assert normal.log_prob(Z).dtype == np.float64
+    for found, expected in zip(density(Z), density(z), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert density.contains(Z).dtype == bool
+    np.testing.assert_allclose(density.log_prob(Z), density.log_prob(z), rtol=1e-5)
+
+
+def test_new_arrays_join_clusters_in_the_precision_of_the_metric():
+    metric = METRICS["posterior"]
+    clusters = kmeans(metric, torch.tensor(Z, dtype=torch.float32), 2)
+    assert (clusters.predict(metric, Z) == clusters.labels.numpy()).all()
+    arrays = kmeans(metric, Z, 2)
+    assert (arrays.predict(metric, Z) == arrays.labels).all()
+
+
+def test_hidden_values_are_no_points():
+    hidden = np.ma.masked_greater(Z, 0.1)
+    with pytest.raises(DataError, match="end is a masked array that hides values"):
+        distance(METRICS["ball"], Z, hidden)
+    bare = np.ma.masked_array(Z)
+    assert (distance(METRICS["flat"], bare, Z) == 0).all()
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_mode_of_the_caller_does_not_matter(metric, mode):
     z = torch.tensor(Z, dtype=METRICS[metric].dtype or torch.float64)
-    expected = distance(METRICS[metric], z, z.flip(0))
+    expected = distance(METRICS[metric], z, z.flip(0), max_iterations=10)
     gradient = METRICS[metric].log_volume_grad(z).detach()
     with mode():
         inside = torch.tensor(Z, dtype=z.dtype)
-        torch.testing.assert_close(distance(METRICS[metric], inside, inside.flip(0)), expected)
+        found = distance(METRICS[metric], inside, inside.flip(0), max_iterations=10)
+        torch.testing.assert_close(found, expected)
         torch.testing.assert_close(METRICS[metric].log_volume_grad(inside), gradient)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_normal_made_in_any_mode_has_its_density(mode):
+    metric = METRICS["posterior"]
+    z = torch.tensor(Z, dtype=torch.float32)
+    expected = WrappedNormal(metric, z[0], 0.1).log_prob(z)
+    with mode():
+        inside = torch.tensor(Z, dtype=torch.float32)
+        found = WrappedNormal(metric, inside[0], 0.1).log_prob(inside)
+        torch.testing.assert_close(found, expected)
 
 
 # --- what a metric must have ----------------------------------------------------------------------
@@ -208,6 +287,39 @@ def test_a_metric_without_a_tensor_is_refused_by_name():
 
     with pytest.raises(ConfigurationError, match="Nothing has neither `tensor` nor `at`"):
         Nothing()
+
+
+REFUSED = {
+    "no metric": (lambda m, z: distance(None, z, z), "metric is NoneType: expected a Metric"),
+    "a matrix": (lambda m, z: kmeans(np.eye(2), z, 2), "metric is ndarray: expected a Metric"),
+    "sparse points": (lambda m, z: distance(m, z.to_sparse(), z), "start is a sparse or nested"),
+    "a list": (lambda m, z: m.tensor([0.0, 0.0]), "z is list: expected a torch.Tensor"),
+    "integers": (lambda m, z: m.log_volume(z.long()), "z has dtype torch.int64: expected"),
+    "points too long": (lambda m, z: m.tensor(torch.zeros(3)), r"z has shape \(3,\): expected"),
+    "vectors too long": (lambda m, z: m.norm(z, z[:, :1]), r"v has shape \(4, 1\): expected"),
+    "too many vectors": (
+        lambda m, z: m.inner(z, z[:3], z),
+        r"u has shape \(3, 2\) and v has shape \(4, 2\) for points of shape \(4, 2\): expected "
+        "shapes that broadcast",
+    ),
+    "momenta of another dtype": (
+        lambda m, z: m.hamiltonian_grad(z, z.double()),
+        "momentum has dtype torch.float64: the points have torch.float32",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize("metric", METRICS)
+def test_what_fits_no_metric_is_told_in_a_sentence(metric, call, message):
+    with pytest.raises((ConfigurationError, DataError), match=message):
+        call(METRICS[metric], torch.tensor(Z, dtype=torch.float32))
+
+
+def test_a_sphere_is_not_left_by_the_pull_back():
+    model = chartae.SVAE((4,), 3, encoder={"name": "mlp", "hidden": [4]})
+    with pytest.raises(ConfigurationError, match="model is SVAE: its latents lie on a sphere"):
+        PullbackMetric.from_model(model)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

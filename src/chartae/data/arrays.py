@@ -121,7 +121,8 @@ def takes_arrays(
 
     Arrays of floats become tensors of the dtype and on the device of the function's first argument
     (a model, a metric) where it has them; data, the argument ``x``, are scaled as everywhere
-    (`scaled`). Results have the dtype of the first array given, where that is a float.
+    (`scaled`). Results have the dtype of the first array given, where that is a float. Masked
+    arrays that hide values are refused, but for ``x`` where the function takes a ``mask``.
 
     Args:
         names: arguments that may be arrays.
@@ -172,6 +173,8 @@ def _torch_dtype(array: np.ndarray[Any, Any]) -> torch.dtype:
 def _like_owner(name: str, array: np.ndarray[Any, Any], owner: object) -> Tensor:
     dtype, device = getattr(owner, "dtype", None), getattr(owner, "device", None)
     if isinstance(array, np.ma.MaskedArray):
+        if name != "x" and np.ma.getmaskarray(array).any():
+            raise DataError(f"{name} is a masked array that hides values: expected a plain array")
         array = array.filled(0)
     tensor = as_tensor(name, array)
     if name == "x":

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_number
+from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError
 from chartae.geometry.metric import Metric
 
@@ -44,15 +45,28 @@ class ManifoldDensity:
         self.metric, self.radius = metric, radius
         self.sign = 1.0 if metric.volume_is_large_near_data else -1.0
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The metric's dtype."""
+        return self.metric.dtype
+
+    @property
+    def device(self) -> torch.device | None:
+        """The metric's device."""
+        return self.metric.device
+
+    @takes_arrays("z")
     def contains(self, z: Tensor) -> Tensor:
         """Return which points ``(..., d)`` lie inside the walls, ``(...)`` bool."""
         inside: Tensor = z.norm(dim=-1) <= self.radius
         return inside & self.metric.contains(z)
 
+    @takes_arrays("z")
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log density of z ``(..., d)``, -inf outside the walls: ``(...)``."""
         return torch.where(self.contains(z), self.sign * self.metric.log_volume(z), -torch.inf)
 
+    @takes_arrays("z")
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log density of z ``(..., d)`` and its gradient.
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from chartae.checks import check_finite, check_integer, check_shape
+from chartae.checks import check_finite, check_integer
 from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError, DivergenceError
-from chartae.geometry.metric import Metric, check_points
+from chartae.geometry.metric import Metric, check_points, check_vectors
 
 __all__ = ["exponential_map", "exponential_path", "parallel_transport", "shoot"]
 
@@ -70,7 +70,8 @@ def _checked_path(metric: Metric, z: Tensor, v: Tensor, num_steps: int) -> list[
     """Return the points of a geodesic; differentiable in z and v, if these ask for it."""
     check_integer("num_steps", num_steps, minimum=1)
     check_points(metric, z=z)
-    check_vectors(metric, "v", v, z)
+    check_vectors(metric, z, v=v)
+    check_finite("v", v.detach())
     z, v = torch.broadcast_tensors(z, v)
     wanted = torch.is_grad_enabled() and (z.requires_grad or v.requires_grad)
     with torch.set_grad_enabled(wanted):
@@ -93,21 +94,6 @@ def _inside(metric: Metric, points: list[Tensor]) -> list[Tensor]:
             "shorten v, or keep them inside the domain of the metric"
         )
     return points
-
-
-def check_vectors(metric: Metric, name: str, v: Tensor, z: Tensor) -> None:
-    """Raise `DataError` unless v are finite tangent vectors that broadcast against points z."""
-    check_shape(name, v, (*["..."] * (v.dim() - 1), metric.dim))
-    if v.dtype != z.dtype:
-        raise DataError(f"{name} has dtype {v.dtype}: the points have {z.dtype}")
-    check_finite(name, v.detach())
-    try:
-        torch.broadcast_shapes(v.shape, z.shape)
-    except RuntimeError as error:
-        raise DataError(
-            f"{name} has shape {tuple(v.shape)} for points of shape {tuple(z.shape)}: expected "
-            "shapes that broadcast"
-        ) from error
 
 
 @takes_arrays("curve", "v")
@@ -138,7 +124,8 @@ def parallel_transport(metric: Metric, curve: Tensor, v: Tensor) -> Tensor:
     tensor([1., 2.])
     """
     check_curve(metric, curve)
-    check_vectors(metric, "v", v, curve[..., 0, :])
+    check_vectors(metric, curve[..., 0, :], v=v)
+    check_finite("v", v.detach())
     start, v = torch.broadcast_tensors(curve[..., 0, :], v)
     momentum = metric.at(start).momentum(v)
     momenta = [momentum]

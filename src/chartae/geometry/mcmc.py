@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_floating, check_integer, check_number, check_shape
+from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError
 
 __all__ = ["Chain", "LogDensity", "effective_sample_size", "hmc", "split_r_hat"]
@@ -73,6 +74,7 @@ class DualAveraging:
         return math.exp(self.log_average) if self.count else self.step_size
 
 
+@takes_arrays("initial")
 @torch.no_grad()
 def hmc(
     log_density_and_grad: LogDensity,
@@ -211,6 +213,7 @@ def acceptance_probability(gain: Tensor) -> Tensor:
     return finite.clamp_max(0.0).exp()
 
 
+@takes_arrays("samples")
 def split_r_hat(samples: Tensor) -> Tensor:
     """Return split R-hat of each coordinate (Gelman et al., 2013), ``(d,)``.
 
@@ -226,6 +229,7 @@ def split_r_hat(samples: Tensor) -> Tensor:
     return ((half - 1) / half + between / within).sqrt()
 
 
+@takes_arrays("samples")
 def effective_sample_size(samples: Tensor) -> Tensor:
     """Return the effective sample size of each coordinate over all chains, ``(d,)``.
 

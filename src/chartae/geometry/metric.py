@@ -17,11 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from chartae.checks import check_finite, check_floating, check_shape
-from chartae.data.arrays import takes_arrays
+from chartae.data.arrays import check_dense, takes_arrays
 from chartae.errors import ConfigurationError, DataError
 from chartae.gradients import gradients
 
-__all__ = ["AutogradLocal", "ClosedForm", "DiagonalLocal", "Local", "Metric", "check_points"]
+__all__ = [
+    "AutogradLocal",
+    "ClosedForm",
+    "DiagonalLocal",
+    "Local",
+    "Metric",
+    "check_points",
+    "check_vectors",
+]
 
 _TAKE_ARRAYS = {
     "contains": ("z",),
@@ -161,6 +169,7 @@ class Metric(nn.Module, ABC):
 
         It looks at no value, and so costs nothing; `check_points` does.
         """
+        check_floating(name, z)
         check_shape(name, z, (*["..."] * (z.dim() - 1), self.dim))
         if self.dtype is not None and z.dtype != self.dtype:
             raise DataError(f"{name} has dtype {z.dtype}: the metric has {self.dtype}")
@@ -199,22 +208,29 @@ class Metric(nn.Module, ABC):
     @takes_arrays(*_TAKE_ARRAYS["inner"])
     def inner(self, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Return the inner product u^T G(z) v of tangent vectors ``(..., d)``: ``(...)``."""
-        return self.at(z).inner(u, v)
+        local = self.at(z)
+        check_vectors(self, z, u=u, v=v)
+        return local.inner(u, v)
 
     @takes_arrays(*_TAKE_ARRAYS["norm"])
     def norm(self, z: Tensor, v: Tensor) -> Tensor:
         """Return the length of tangent vectors v at z, ``(...)``."""
-        return self.inner(z, v, v).clamp_min(0.0).sqrt()
+        local = self.at(z)
+        check_vectors(self, z, v=v)
+        return local.inner(v, v).clamp_min(0.0).sqrt()
 
     @takes_arrays(*_TAKE_ARRAYS["hamiltonian"])
     def hamiltonian(self, z: Tensor, momentum: Tensor) -> Tensor:
         """Return 1/2 p^T G(z)^-1 p, the Hamiltonian of geodesics: ``(...)``."""
-        return self.at(z).kinetic(momentum)
+        local = self.at(z)
+        check_vectors(self, z, momentum=momentum)
+        return local.kinetic(momentum)
 
     @takes_arrays(*_TAKE_ARRAYS["hamiltonian_grad"])
     def hamiltonian_grad(self, z: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
         """Return the Hamiltonian's gradients in z and in the momentum, both ``(..., d)``."""
         local = self.at(z)
+        check_vectors(self, z, momentum=momentum)
         return local.kinetic_grad(momentum), local.velocity(momentum)
 
 
@@ -328,6 +344,29 @@ class DiagonalLocal(Local):
         return self.pull(-0.5 * self.velocity(momentum).square())
 
 
+def check_vectors(metric: Metric, z: Tensor, **vectors: Tensor) -> None:
+    """Raise `DataError` unless vectors ``(..., d)`` fit points z, by shape and dtype.
+
+    It looks at no value, and so costs nothing.
+    """
+    for name, v in vectors.items():
+        if isinstance(v, Tensor) and v.shape == z.shape and v.dtype == z.dtype:
+            continue  # the usual case, in loops that are hot
+        check_floating(name, v)
+        check_shape(name, v, (*["..."] * (v.dim() - 1), metric.dim))
+        if v.dtype != z.dtype:
+            raise DataError(f"{name} has dtype {v.dtype}: the points have {z.dtype}")
+    if all(v.shape == z.shape for v in vectors.values()):
+        return
+    try:
+        torch.broadcast_shapes(z.shape, *(v.shape for v in vectors.values()))
+    except RuntimeError as error:
+        shapes = " and ".join(f"{name} has shape {tuple(v.shape)}" for name, v in vectors.items())
+        raise DataError(
+            f"{shapes} for points of shape {tuple(z.shape)}: expected shapes that broadcast"
+        ) from error
+
+
 def check_points(metric: Metric, **points: Tensor) -> None:
     """Raise `DataError` unless points can be used with ``metric``; called by outermost functions.
 
@@ -338,8 +377,10 @@ def check_points(metric: Metric, **points: Tensor) -> None:
         metric: a metric.
         points: points by the name of the argument that holds them.
     """
+    if not isinstance(metric, Metric):
+        raise ConfigurationError(f"metric is {type(metric).__name__}: expected a Metric")
     for name, z in points.items():
-        check_floating(name, z)
+        check_dense(name, z)
         metric.check(z, name)
         if not z.numel():
             raise DataError(f"{name} has shape {tuple(z.shape)}: expected at least one point")

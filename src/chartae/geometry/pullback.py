@@ -81,11 +81,16 @@ class PullbackMetric(Metric):
             regularization: as above.
 
         Raises:
-            ConfigurationError: if the model has no likelihood.
+            ConfigurationError: if the model has no likelihood, or its latents lie on a sphere.
         """
         if not hasattr(model, "likelihood"):
             raise ConfigurationError(
                 f"model is {type(model).__name__}: expected a model of chartae, with a likelihood"
+            )
+        if getattr(model, "latent_space", None) == "sphere":
+            raise ConfigurationError(
+                f"model is {type(model).__name__}: its latents lie on a sphere, which paths in the "
+                "space around it leave; expected a model whose latents are vectors"
             )
         deviation = _Moment(model, "stddev") if _deviation_varies(model) else None
         return cls(
@@ -100,6 +105,7 @@ class PullbackMetric(Metric):
         return self._dim
 
     def tensor(self, z: Tensor) -> Tensor:
+        self.check(z)
         flat = z.reshape(-1, self.dim)
         total = self._gram(self.decoder, flat)
         if self.deviation is not None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from chartae.checks import check_floating, check_integer, check_number, check_shape
+from chartae.data.arrays import takes_arrays
 from chartae.geometry.centroid import check_positive_definite
 from chartae.geometry.density import ManifoldDensity
 from chartae.geometry.exponential import exponential_map, shoot
@@ -66,6 +67,16 @@ class WrappedNormal:
         self.metric, self.mean, self.num_steps = metric, mean, num_steps
         self.factor = _cholesky(covariance, mean)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The mean's dtype."""
+        return self.mean.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The mean's device."""
+        return self.mean.device
+
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw n points, ``(n, d)``.
@@ -83,6 +94,7 @@ class WrappedNormal:
         velocities = noise @ self.factor.mT
         return exponential_map(self.metric, self.mean, velocities, num_steps=self.num_steps)
 
+    @takes_arrays("z")
     def log_prob(self, z: Tensor) -> Tensor:
         r"""Return the log density of z ``(..., d)`` for Lebesgue's measure of the chart: ``(...)``.
 
@@ -97,9 +109,9 @@ class WrappedNormal:
         """
         check_points(self.metric, z=z)
         v = logarithmic_map(self.metric, self.mean, z, num_points=self.num_steps + 1)
-        with gradients(v) as (v,):
+        with gradients(v, self.mean) as (v, mean):
             v = v.detach().requires_grad_()
-            end = exponential_map(self.metric, self.mean, v, num_steps=self.num_steps)
+            end = exponential_map(self.metric, mean, v, num_steps=self.num_steps)
             rows = [
                 torch.autograd.grad(coordinate.sum(), v, retain_graph=True)[0]
                 for coordinate in end.unbind(-1)
@@ -116,6 +128,7 @@ def _log_normal(v: Tensor, factor: Tensor) -> Tensor:
     return log_prob
 
 
+@takes_arrays("initial", "covariance")
 @torch.no_grad()
 def random_walk(
     metric: Metric,

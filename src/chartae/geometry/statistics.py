@@ -129,6 +129,8 @@ class _Solver:
 
         Sought anew, a path may turn up on another side of a void, and its length jump.
         """
+        if self.metric.closed_form is not None:
+            return self.paths(z, paths.curves[:, -1])
         shift = (1.0 - torch.linspace(0.0, 1.0, self.num_points).to(z))[:, None]
         curves = paths.curves + shift * (z - paths.curves[:, 0])[:, None]
         curves[:, 0] = z
@@ -185,6 +187,9 @@ class _Paths(NamedTuple):
     @classmethod
     def of(cls, metric: Metric, lengths: Tensor, curves: Tensor) -> "_Paths":
         """Return paths given by their points."""
+        if (formulas := metric.closed_form) is not None:
+            velocities = formulas.logarithm(curves[:, 0], curves[:, -1])
+            return cls(lengths, lengths.square(), velocities, curves)
         before, after = curves[:, :-1], curves[:, 1:]
         step = (curves.shape[1] - 1) * (after - before)
         squares = metric.inner(0.5 * (before + after), step, step).mean(-1)
@@ -410,7 +415,10 @@ class _Descent:
 
 def _moved(metric: Metric, z: Tensor, v: Tensor) -> Tensor:
     """Return Exp_z(v), about; z itself where that leaves the domain of the metric."""
-    *_, (end, _) = shoot(metric, z, metric.at(z).momentum(v), STEPS)
+    if (formulas := metric.closed_form) is not None:
+        end = formulas.exponential(z, v, z.new_ones(1))[..., 0, :]
+    else:
+        *_, (end, _) = shoot(metric, z, metric.at(z).momentum(v), STEPS)
     finite = torch.isfinite(end).all(-1)
     end = torch.where(finite[:, None], end, z)
     usable = metric.contains(end) & torch.isfinite(metric.log_volume(end))
@@ -438,7 +446,7 @@ class KMeans:
     converged: bool
     iterations: int
 
-    @takes_arrays("points")
+    @takes_arrays("points", owner="metric")
     def predict(self, metric: Metric, points: Tensor) -> Tensor:
         """Return the nearest centre of new points ``(M, d)``, by the same metric: ``(M,)``."""
         return pairwise_distances(metric, points, self.centers).argmin(1)
