@@ -127,6 +127,15 @@ def test_in_a_constant_metric_all_is_linear():
     torch.testing.assert_close(exponential_map(metric, a, b), b)
 
 
+def test_where_there_are_formulas_no_mean_is_sought_by_descent_of_paths(monkeypatch):
+    monkeypatch.setattr("chartae.geometry.statistics.resolve", None)
+    points = torch.tensor([[0.9, 0.0], [0.0, 0.8], [-0.1, 0.2]], dtype=torch.float64)
+    for metric in (PoincareMetric(2), EuclideanMetric(2)):
+        mean = frechet_mean(metric, points)
+        assert logarithmic_map(metric, mean, points).mean(0).norm() < 1e-3
+    torch.testing.assert_close(mean, points.mean(0))
+
+
 def test_means_of_points_at_the_rim_are_exact(caplog):
     gap = torch.tensor(1e-6, dtype=torch.float64)
     turn = torch.tensor([0.6, 0.8], dtype=torch.float64)
