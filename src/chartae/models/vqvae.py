@@ -10,6 +10,7 @@ from chartae.checks import check_integer, check_integers, check_number, check_sh
 from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError, DataError
 from chartae.models.base import Autoencoder, Extra, LatentSpace, Losses, Networks
+from chartae.nn import output_shape
 
 __all__ = ["HRQVAE", "VQVAE"]
 
@@ -94,14 +95,8 @@ class VQVAE(Autoencoder):
             rotation_trick=False,
         )
         self.code_head: nn.Module = nn.Linear(self.num_features, latent_dim)
-        if self._gives_codes():
+        if output_shape(self.encoder, self.input_shape) == (self.code_size, *self.grid):
             self.code_head = nn.Identity()
-
-    def _gives_codes(self) -> bool:
-        """Whether the encoder's own output has the shape of the codes."""
-        with torch.no_grad():
-            output = self.encoder(torch.zeros(2, *self.input_shape, dtype=self.dtype))
-        return tuple(output.shape[1:]) == (self.code_size, *self.grid)
 
     def continuous(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the vectors before quantisation, ``(batch, places, code_size)``."""
