@@ -119,7 +119,7 @@ def other(random: np.random.Generator) -> Any:
     """A value that nobody has saved, or somebody of another class."""
     nested: Any = []
     for _ in range(int(pick(random, [10, 200, 5000]))):
-        nested = pick(random, ["list", "dict"]) == "list" and [nested] or {"a": nested}
+        nested = [nested] if random.random() < 0.5 else {"a": nested}
     rare = [nested, [2] * 10_000, "x" * 10_000, float("nan"), float("inf")]
     return pick(random, pick(random, [NUMBERS, NUMBERS, OTHERS, MAPPINGS, STRANGE, rare]))
 
