@@ -86,16 +86,18 @@ def save(module: Any, folder: str | Path) -> None:
     Raises:
         ConfigurationError: if the folder cannot be written to or has files of these names that
             chartae did not write, or an argument of the module is neither JSON nor a module of its
-            own, or its class has another's name.
+            own, or its class has another's name, or its precision is not float32 or float64.
         CheckpointError: if writing fails (a full disk); what was there before is left, or, where
             one of the two files was replaced, refused by `load`.
     """
-    text = json.dumps(describe(module), indent=2)
+    text, state = json.dumps(describe(module), indent=2), module.state_dict()
+    if reason := _unusable_precision(state):
+        raise ConfigurationError(f"this {type(module).__name__} cannot be saved: {reason}")
     folder = check_writable("folder", folder)
     check_replaceable("folder", folder)
     # The weights name the configuration they belong to, so that no mixture of two savings loads.
     metadata = {"config": _fingerprint(text)}
-    _write_tensors(folder / WEIGHTS_FILE, module.state_dict(), metadata)
+    _write_tensors(folder / WEIGHTS_FILE, state, metadata)
     with writing(folder / CONFIG_FILE):
         write_text(folder / CONFIG_FILE, text)
 
@@ -145,8 +147,9 @@ def load(
 
     Raises:
         CheckpointError: if a file is missing, truncated, of another saving or a newer version; if
-            the class is unknown; if a tensor is missing or has another shape; or if a module of
-            your own is needed and not given.
+            the class is unknown, cannot be built from the arguments, or would take far more memory
+            than the file; if a tensor is missing, or has another shape, another precision or NaN;
+            if what was fitted does not fit together; or if a module of your own is not given.
         ConfigurationError: for another dtype, a device that is not there, or a module that no
             argument asks for.
 

@@ -160,7 +160,7 @@ def _kept_names(folder: Path, count: int) -> tuple[str, ...]:
         record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         names = record.get("class_names") or record.get("labels", {}).get("names") or range(count)
         names = tuple(map(str, names))
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read (truncated or damaged?): {error}") from error
     if len(names) != count:
         raise CheckpointError(f"{path} names {len(names)} classes: the model has {count}")

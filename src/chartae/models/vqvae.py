@@ -94,9 +94,9 @@ class VQVAE(Autoencoder):
             threshold_ema_dead_code=0.05,
             rotation_trick=False,
         )
-        self.code_head: nn.Module = nn.Linear(self.num_features, latent_dim)
-        if output_shape(self.encoder, self.input_shape) == (self.code_size, *self.grid):
-            self.code_head = nn.Identity()
+        self.code_head: nn.Module = nn.Identity()
+        if output_shape(self.encoder, self.input_shape) != (self.code_size, *self.grid):
+            self.code_head = nn.Linear(self.num_features, latent_dim)
 
     def continuous(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the vectors before quantisation, ``(batch, places, code_size)``."""
