@@ -15,7 +15,7 @@ from chartae.errors import ConfigurationError
 
 __all__ = ["LEAST", "Allowance"]
 
-LEAST = 1 << 14
+LEAST = 1 << 16
 """Bytes that a tensor counts for at least: the objects around it take memory too."""
 META = torch.device("meta")
 SMALL = 1 << 22
@@ -105,7 +105,9 @@ def _bound(args: Sequence[Any]) -> int:
     if any(tensor.is_meta for tensor in tensors):
         return 0
     if not tensors:
-        return math.prod(size for size in (*args, *sizes) if isinstance(size, int) and size > 1)
+        sides = [side for side in args if isinstance(side, int)]
+        sizes += [*sides, *sides]  # the identity has as many rows as columns
+        return math.prod(size for size in sizes if isinstance(size, int) and size > 1)
     x = next((tensor for tensor in tensors if tensor.dim() > 1), tensors[0])
     sides = [side for tensor in tensors if tensor is not x for side in tensor.shape]
     if not sides:

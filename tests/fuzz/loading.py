@@ -237,13 +237,14 @@ def module(random: np.random.Generator, kind: str, folder: Path) -> str:
     """Damage and load a model or a sampler."""
     sources = sorted(p for p in originals().iterdir() if not p.name.startswith("training"))
     source = pick(random, sources)
-    text = (source / "config.json").read_text()
+    description = json.loads((source / "config.json").read_text())
     tensors, _ = read_tensors(source / "model.safetensors")
     for _ in range(int(pick(random, [1, 1, 2]))):
         if kind == "configuration":
-            text = dumped(edited(random, json.loads(text)))
+            description = edited(random, description)
         elif tensors:
             damaged(random, tensors)
+    text = dumped(description)
     (folder / "config.json").write_text(text)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
     write_tensors(folder / "model.safetensors", tensors, {"config": fingerprint})
@@ -252,7 +253,7 @@ def module(random: np.random.Generator, kind: str, folder: Path) -> str:
             loaded = chartae.load(folder)
     except CheckpointError:
         return "refused"
-    return use(loaded, json.loads(text))
+    return use(loaded, description)
 
 
 def use(loaded: Any, description: Any) -> str:
