@@ -356,6 +356,14 @@ def test_a_metric_that_nobody_fitted_is_refused_in_a_model_and_inside_a_sampler(
             refuse(tmp_path, message)
 
 
+def test_spectral_norms_of_zero_are_refused(tmp_path):
+    build("RAE", regularization="sn").save_pretrained(tmp_path)
+    tensors = read_tensors(tmp_path)
+    name = "decoder.0.parametrizations.weight.0._u"
+    rewrite(tmp_path, tensors=tensors | {name: torch.zeros(8)})
+    refuse(tmp_path, "decoder has spectral norms of 0")
+
+
 def test_posteriors_that_nobody_fitted_are_refused(tmp_path):
     chartae.VolumeSampler(build(), num_steps=2).fit(X).save_pretrained(tmp_path)
     tensors = read_tensors(tmp_path)

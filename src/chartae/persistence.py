@@ -190,8 +190,8 @@ def load(
             f"{', '.join(unused)} given, but the {description['class']} in {folder} was saved "
             "without a module of your own there"
         )
-    _fill(module, tensors, folder / WEIGHTS_FILE, dtype)
-    return (module if place.type == "cpu" else module.to(place)).eval()
+    _fill(module.eval(), tensors, folder / WEIGHTS_FILE, dtype)
+    return module if place.type == "cpu" else module.to(place)
 
 
 def _available(device: torch.device | str) -> torch.device:
