@@ -264,7 +264,7 @@ def rebuild(
 def _brief(error: Exception) -> str:
     """Return what an error says, in a line, and of which kind it is if it is not chartae's."""
     kind = "" if isinstance(error, ChartaeError) else f"{type(error).__name__}: "
-    text = " ".join(f"{kind}{error}".split())
+    text = " ".join(f"{kind}{error}".split()).partition("Exception raised from")[0]  # C++ frames
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 

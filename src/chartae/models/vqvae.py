@@ -15,6 +15,10 @@ from chartae.nn import output_shape
 __all__ = ["HRQVAE", "VQVAE"]
 
 
+MOST_LEVELS = 1000
+"""Each level halves what the last one left, or does better: numbers have no more digits."""
+
+
 class CodebookOptions(Networks, total=False):
     """The arguments that the models of this file share."""
 
@@ -178,7 +182,7 @@ class HRQVAE(VQVAE):
     Args:
         input_shape: shape of one observation.
         latent_dim: size of a latent, a multiple of the number of places in the grid.
-        num_levels: number L of levels.
+        num_levels: number L of levels, at most 1000.
         options: the arguments of `VQVAE`; ``num_codes`` is the size K of each codebook.
     """
 
@@ -190,7 +194,7 @@ class HRQVAE(VQVAE):
         num_levels: int = 4,
         **options: Unpack[CodebookOptions],
     ) -> None:
-        check_integer("num_levels", num_levels, minimum=1)
+        check_integer("num_levels", num_levels, minimum=1, maximum=MOST_LEVELS)
         self.__dict__["num_levels"] = num_levels  # before the module exists: the base needs it
         super().__init__(input_shape, latent_dim, **options)
         self.index_shape = (*self.grid, num_levels)
