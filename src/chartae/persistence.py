@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from chartae.allowance import LEAST, Allowance
 from chartae.atomic import atomic_path, check_writable, write_text
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError
 from chartae.gradients import gradients
@@ -37,6 +38,10 @@ __all__ = [
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
+LONGEST = 1000
+"""Characters of another error in one of ours."""
+ROOM = 1 << 27
+"""Bytes that a constructor may use besides what its tensors need."""
 
 CLASSES: dict[str, type[Any]] = {}
 
@@ -49,6 +54,10 @@ class Configurable(Protocol):
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
+        ...
+
+    def check_buffers(self) -> None:
+        """Raise an error of chartae's if what was loaded cannot have been fitted."""
         ...
 
 
@@ -77,16 +86,18 @@ def save(module: Any, folder: str | Path) -> None:
     Raises:
         ConfigurationError: if the folder cannot be written to or has files of these names that
             chartae did not write, or an argument of the module is neither JSON nor a module of its
-            own, or its class has another's name.
+            own, or its class has another's name, or its precision is not float32 or float64.
         CheckpointError: if writing fails (a full disk); what was there before is left, or, where
             one of the two files was replaced, refused by `load`.
     """
-    text = json.dumps(describe(module), indent=2)
+    text, state = json.dumps(describe(module), indent=2), module.state_dict()
+    if reason := _unusable_precision(state):
+        raise ConfigurationError(f"this {type(module).__name__} cannot be saved: {reason}")
     folder = check_writable("folder", folder)
     check_replaceable("folder", folder)
     # The weights name the configuration they belong to, so that no mixture of two savings loads.
     metadata = {"config": _fingerprint(text)}
-    _write_tensors(folder / WEIGHTS_FILE, module.state_dict(), metadata)
+    _write_tensors(folder / WEIGHTS_FILE, state, metadata)
     with writing(folder / CONFIG_FILE):
         write_text(folder / CONFIG_FILE, text)
 
@@ -136,8 +147,9 @@ def load(
 
     Raises:
         CheckpointError: if a file is missing, truncated, of another saving or a newer version; if
-            the class is unknown; if a tensor is missing or has another shape; or if a module of
-            your own is needed and not given.
+            the class is unknown, cannot be built from the arguments, or would take far more memory
+            than the file; if a tensor is missing, or has another shape, another precision or NaN;
+            if what was fitted does not fit together; or if a module of your own is not given.
         ConfigurationError: for another dtype, a device that is not there, or a module that no
             argument asks for.
 
@@ -166,15 +178,20 @@ def load(
             f"{folder}: {WEIGHTS_FILE} does not belong to {CONFIG_FILE} (a saving was interrupted, "
             "or a file was edited): save the model again"
         )
+    if reason := _unusable_precision(tensors):
+        raise CheckpointError(f"{folder / WEIGHTS_FILE}: {reason}")
+    # What is built is filled from the file, so that a small file has no large module.
+    size = ROOM + 4 * sum(max(LEAST, tensor.nbytes) for tensor in tensors.values())
     unused = dict(modules)
-    module = rebuild(description, modules, unused)
+    with seeded(0), Allowance(size):
+        module = rebuild(description, modules, unused)
     if unused:
         raise ConfigurationError(
             f"{', '.join(unused)} given, but the {description['class']} in {folder} was saved "
             "without a module of your own there"
         )
-    _load_tensors(module, tensors, folder / WEIGHTS_FILE, dtype)
-    return module.to(place).eval()
+    _fill(module.eval(), tensors, folder / WEIGHTS_FILE, dtype)
+    return module if place.type == "cpu" else module.to(place)
 
 
 def _available(device: torch.device | str) -> torch.device:
@@ -212,9 +229,7 @@ def describe(module: Any) -> dict[str, Any]:
 
 
 def rebuild(
-    description: Mapping[str, Any],
-    modules: Mapping[str, nn.Module],
-    unused: dict[str, nn.Module] | None = None,
+    description: Mapping[str, Any], modules: Mapping[str, nn.Module], unused: dict[str, nn.Module]
 ) -> Any:
     """Return the module of a description, with fresh weights.
 
@@ -229,21 +244,28 @@ def rebuild(
             f"saved in format {version} by chartae {description.get('chartae')}: this version "
             f"reads formats up to {FORMAT}; upgrade chartae"
         )
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         raise CheckpointError(
             f"class {name!r} is unknown: expected one of {', '.join(sorted(CLASSES))}; if it is "
             "your own, import it before loading"
         )
-    given = description.get("arguments", {})
-    unused = {} if unused is None else unused
-    arguments = {key: _from_json(key, value, modules, unused) for key, value in given.items()}
     try:
-        with seeded(0):
-            return CLASSES[name](**arguments)
-    except (ChartaeError, TypeError, ValueError) as error:
+        given = description["arguments"]
+        arguments = {key: _from_json(key, value, modules, unused) for key, value in given.items()}
+        return CLASSES[name](**arguments)
+    except CheckpointError:  # of a part, which says it all
+        raise
+    except Exception as error:  # it was built from these arguments before: they are damaged
         raise CheckpointError(
-            f"{name} cannot be rebuilt from its configuration: {error}"
+            f"{name} cannot be rebuilt from its configuration: {_brief(error)}"
         ) from error
+
+
+def _brief(error: Exception) -> str:
+    """Return what an error says, in a line, and of which kind it is if it is not chartae's."""
+    kind = "" if isinstance(error, ChartaeError) else f"{type(error).__name__}: "
+    text = " ".join(f"{kind}{error}".split()).partition("Exception raised from")[0]  # C++ frames
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def _to_json(name: str, value: Any) -> Any:
@@ -273,42 +295,66 @@ def _from_json(
     return value
 
 
-def _load_tensors(
+def _unusable_precision(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return why no model has tensors of these dtypes, or None if one may have."""
+    kinds = {tensor.dtype: name for name, tensor in tensors.items() if tensor.is_floating_point()}
+    for dtype, name in kinds.items():
+        if dtype not in (torch.float32, torch.float64):
+            return f"{name} is {dtype}: expected torch.float32 or torch.float64"
+    if len(kinds) > 1:
+        given = " and ".join(f"{name} is {dtype}" for dtype, name in kinds.items())
+        return f"{given}: expected one precision"
+    return None
+
+
+def _fill(
     module: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None
 ) -> None:
-    floating = next((t.dtype for t in tensors.values() if t.is_floating_point()), None)
-    if (dtype or floating) is not None:
-        module.to(dtype=dtype or floating)
+    """Give a fresh module the tensors of a file, once they are found to be all that it needs."""
+    wanted = dtype or next((t.dtype for t in tensors.values() if t.is_floating_point()), None)
     expected = module.state_dict()
+    if any(t.is_floating_point() and t.dtype != wanted for t in expected.values()):
+        expected = module.to(dtype=wanted).state_dict()
     if missing := sorted(expected.keys() - tensors.keys()):
         raise CheckpointError(f"{path} lacks the tensor(s) {', '.join(missing)}")
     if unknown := sorted(tensors.keys() - expected.keys()):
         raise CheckpointError(f"{path} has unknown tensor(s) {', '.join(unknown)}")
-    parameters = {name for name, _ in module.named_parameters()}
-    growing = {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, part in module.named_modules()
-        for name in getattr(part, "fitted_buffers", ())
-    }
+    parts = dict(module.named_modules())
     for name, tensor in tensors.items():
-        # A buffer may hold NaN for what is not known yet.
-        if name in parameters and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: {name} has NaN or infinite values (damaged?)")
-        shape, wanted = tuple(tensor.shape), tuple(expected[name].shape)
-        if name in growing and len(shape) == len(wanted):
-            owner, _, last = name.rpartition(".")
-            like = expected[name]
-            setattr(module.get_submodule(owner), last, like.new_empty(shape))
-        elif shape != wanted:
-            raise CheckpointError(f"{path}: {name} has shape {shape}: expected {wanted}")
+        owner, _, last = name.rpartition(".")
+        grows = last in getattr(parts.get(owner), "fitted_buffers", ())
+        _check_tensor(f"{path}: {name}", tensor, expected[name], grows=grows)
     module.load_state_dict(dict(tensors))
+    try:
+        for part in parts.values():
+            if hasattr(part, "check_buffers"):
+                part.check_buffers()
+    except ChartaeError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _check_tensor(name: str, tensor: Tensor, like: Tensor, *, grows: bool) -> None:
+    """Raise `CheckpointError` unless a tensor of a file can take the place of a fresh one."""
+    if tensor.dtype != like.dtype and not (tensor.is_floating_point() and like.is_floating_point()):
+        raise CheckpointError(f"{name} is {tensor.dtype}: expected {like.dtype}")
+    shape, wanted = tuple(tensor.shape), tuple(like.shape)
+    if shape != wanted and not (grows and shape[1:] == wanted[1:] and len(shape) == len(wanted)):
+        text = f"({', '.join(['n', *map(str, wanted[1:])])})" if grows and wanted else str(wanted)
+        raise CheckpointError(f"{name} has shape {shape}: expected {text}")
+    value = tensor.to(like.dtype)
+    if not tensor.is_floating_point() or bool(value.sum().isfinite()):
+        return
+    finite = value.isfinite()
+    # Some are no numbers from the start, such as what a training has yet to fix.
+    if not finite.all() and not (shape == wanted and torch.equal(finite, like.isfinite())):
+        raise CheckpointError(f"{name} has NaN or infinite values: expected finite numbers")
 
 
 def _read_json(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
         description = json.loads(text)
-    except (OSError, ValueError) as error:  # both kinds of decoding among the latter
+    except (OSError, ValueError, RecursionError) as error:  # both decodings are ValueErrors
         raise CheckpointError(f"{path} cannot be read (truncated or damaged?): {error}") from error
     if not isinstance(description, dict) or not isinstance(description.get("arguments"), dict):
         raise CheckpointError(f"{path} does not describe a model of chartae")
@@ -355,12 +401,14 @@ def read_state(path: str | Path) -> dict[str, Any]:
     tensors, metadata = _read_tensors(Path(path))
     if "state" not in metadata or not metadata.get("format", "").isdecimal():
         raise CheckpointError(f"{path} is not a checkpoint of chartae")
-    if int(metadata["format"]) > FORMAT:
-        raise CheckpointError(f"{path} is of a newer format: upgrade chartae")
     try:
-        state: dict[str, Any] = _unpack(json.loads(metadata["state"]), tensors)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+        if int(metadata["format"]) > FORMAT:
+            raise CheckpointError(f"{path} is of a newer format: upgrade chartae")
+        state = _unpack(json.loads(metadata["state"]), tensors)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {_brief(error)}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} is damaged: it holds {type(state).__name__}, not a state")
     return state
 
 
@@ -382,7 +430,7 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return [_unpack(item, tensors) for item in value]
     if isinstance(value, dict):
         if "__tensor__" in value:
-            return tensors[value["__tensor__"]]
+            return tensors[value["__tensor__"]].clone()  # the file may be replaced
         return {key: _unpack(item, tensors) for key, item in value["__dict__"]}
     return value
 
@@ -414,10 +462,10 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a file, as windows on it, and what it says about them."""
     with _opened(path) as file:
-        # Clones: the tensors of safetensors are windows on the file, which may be replaced.
         names = file.keys()
-        return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

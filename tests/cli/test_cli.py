@@ -425,8 +425,9 @@ def test_what_nobody_foresaw_is_a_line_too(data, monkeypatch, capsys):
         run(["train", data, "--out", "m", "--debug"])
 
 
-def test_a_process_ends_with_its_exit_code(data):
-    command = [sys.executable, "-m", "chartae.cli", "train", "nothing.npz", "--out", "m"]
+@pytest.mark.parametrize("module", ["chartae", "chartae.cli"])
+def test_a_process_ends_with_its_exit_code(module):
+    command = [sys.executable, "-m", module, "train", "nothing.npz", "--out", "m"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""

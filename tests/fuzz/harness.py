@@ -18,19 +18,24 @@ from chartae.errors import ChartaeError
 Case = Callable[[int], str]
 """From the number of a case to one word for its outcome; it raises where something is wrong."""
 
+FIGURES: dict[str, float] = {}
+"""What a case has measured, by name; the largest of each is printed at the end."""
 
-def outcome(case: Case, number: int) -> tuple[int, str, str]:
-    """The number, what came of the case, and a traceback where that is a finding."""
+
+def outcome(case: Case, number: int) -> tuple[int, str, str, dict[str, float]]:
+    """The number, what came of the case, a traceback where that is a finding, and its figures."""
     torch.set_num_threads(1)
+    FIGURES.clear()
     logging.disable(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return number, case(number), ""
+            return number, case(number), "", dict(FIGURES)
         except ChartaeError as error:
-            return number, f"refused: {type(error).__name__}", ""
+            return number, f"refused: {type(error).__name__}", "", dict(FIGURES)
         except Exception as error:
-            return number, f"FINDING: {type(error).__name__}", traceback.format_exc()
+            what = f"FINDING: {type(error).__name__}"
+            return number, what, traceback.format_exc(), dict(FIGURES)
 
 
 def main(case: Case, count: int) -> None:
@@ -48,12 +53,17 @@ def main(case: Case, count: int) -> None:
     )
     counts: Counter[str] = Counter()
     findings = []
-    for number, what, trace in track(results, "cases", len(numbers), console=console):
+    largest: dict[str, tuple[float, int]] = {}
+    for number, what, trace, figures in track(results, "cases", len(numbers), console=console):
         counts[what] += 1
+        for name, value in figures.items():
+            largest[name] = max(largest.get(name, (value, number)), (value, number))
         if trace:
             findings.append((number, trace))
     for what, times in sorted(counts.items()):
         console.print(f"{times:8d}  {what}")
+    for name, (value, number) in sorted(largest.items()):
+        console.print(f"{name}: {value:.3g} at most, --only {number}")
     # One of each kind: cases that fail at the same line are one fault.
     by_kind: dict[str, list[tuple[int, str]]] = {}
     for number, trace in sorted(findings):

@@ -13,6 +13,7 @@ from chartae.nn import (
     build_decoder,
     build_encoder,
     output_features,
+    output_shape,
     register_decoder,
     register_encoder,
 )
@@ -215,6 +216,25 @@ def test_probing_leaves_a_module_as_it_was():
     assert [part.training for part in module] == [True, False, True, True]
     assert all(parameter.grad is None for parameter in module.parameters())
     assert output_features(nn.Linear(4, 2).double(), (4,)) == 2
+
+
+def test_large_inputs_are_tried_on_their_shape_alone():
+    """A meta tensor has no numbers; the answer is that of a real one."""
+    devices, shape = [], (1, 1024, 1024)
+
+    class Noted(nn.Flatten):
+        def forward(self, x):
+            devices.append(x.device.type)
+            return super().forward(x)[:, :3]
+
+    encoder = build_encoder({"name": "conv_map", "channels": [2, 3], "features": 4}, shape)
+    assert output_shape(encoder, shape) == encoder(torch.zeros(2, *shape)).shape[1:]
+    assert next(encoder.parameters()).device.type == "cpu"
+    # What is not torch's or ours, or has yet to be completed, may need the numbers.
+    assert output_shape(Noted(), shape) == (3,)
+    lazy = nn.Sequential(nn.MaxPool2d(512), nn.Flatten(), nn.LazyLinear(5))
+    assert output_shape(lazy, shape) == (5,)
+    assert devices == ["cpu"]
 
 
 @pytest.mark.parametrize(

@@ -72,3 +72,34 @@ def test_it_plots_a_panel_for_each_term(history, tmp_path):
 
 def test_an_empty_history_plots_nothing():
     assert History().plot().axes == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": [1.0]}, "train is list: expected a mapping"),
+        ({"train": {"loss": 3.0}}, r"train\['loss'\] holds something else: expected a list"),
+        ({"train": {"loss": [3.0, {}, 1.0]}}, r"train\['loss'\] holds something else"),
+        ({"validation": {"kl": [0.5]}}, r"validation\['kl'\] and seconds are of different lengths"),
+        ({"seconds": None}, "seconds holds something else"),
+        ({"learning_rate": [True] * 3}, "learning_rate holds something else"),
+        ({"best_epoch": 3}, "best_epoch=3: expected an integer at least 0 and at most 2"),
+        ({"best_epoch": "x"}, "best_epoch='x': expected an integer"),
+        ({"stopped": "tired"}, "stopped='tired' is not known"),
+        ({"stopped": []}, r"stopped=\[\] is not known"),
+        ({"others": 1}, "it holds .*others"),
+    ],
+)
+def test_records_of_another_form_are_refused(history, tmp_path, change, message):
+    path = tmp_path / "history.json"
+    history.save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=f"is not a saved History: {message}"):
+        History.load(path)
+
+
+def test_a_record_of_any_depth_is_refused(tmp_path):
+    path = tmp_path / "history.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match="is not a saved History"):
+        History.load(path)

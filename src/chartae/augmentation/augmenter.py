@@ -616,6 +616,6 @@ def _read_record(path: Path) -> dict[str, Any]:
             raise ValueError("it is no record of an augmenter")
         if not all(isinstance(name, str) for name in record["names"]):
             raise ValueError("its names are no strings")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     return record

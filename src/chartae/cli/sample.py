@@ -193,7 +193,7 @@ def _kept(folder: Path) -> tuple[Path, dict[str, Any]]:
         path = folder.resolve().parent / RECORD_FILE
     try:
         return path, {**json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read (truncated or damaged?): {error}") from error
 
 

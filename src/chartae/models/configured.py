@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Unpack, get_args, get_origin
 import numpy as np
 from torch import Tensor, nn
 
-from chartae.errors import ConfigurationError
+from chartae.errors import ConfigurationError, DataError
 from chartae.persistence import register, save
 
 __all__ = ["Configured"]
@@ -50,6 +50,19 @@ class Configured(nn.Module):
         A sampler is written together with its model.
         """
         save(self, folder)
+
+    def check_buffers(self) -> None:
+        """Raise an error of chartae's if what was loaded cannot have been fitted.
+
+        Here, unless all of ``fitted_buffers`` have been fitted, or none.
+        """
+        sizes = {
+            n: b.numel() for n in self.fitted_buffers if (b := self._buffers.get(n)) is not None
+        }
+        if any(sizes.values()) and (empty := [name for name, size in sizes.items() if not size]):
+            raise DataError(
+                f"{', '.join(empty)} is empty: expected what was fitted with the others"
+            )
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Let fitted buffers take the size of those that are loaded."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.utils.parametrizations import spectral_norm
 
 from chartae.checks import check_choice, check_number
+from chartae.errors import DataError
 from chartae.gradients import gradients, leave_inference_mode
 from chartae.models.ae import AE
 from chartae.models.base import Extra, Losses, Networks
@@ -58,6 +59,12 @@ class RAE(AE):
                 matrix = getattr(layer, "weight", None)
                 if isinstance(matrix, Tensor) and matrix.dim() > 1:
                     spectral_norm(layer)
+
+    def check_buffers(self) -> None:
+        super().check_buffers()
+        weights = [getattr(layer, "weight", None) for layer in self.decoder.modules()]
+        if not all(bool(w.isfinite().all()) for w in weights if isinstance(w, Tensor)):
+            raise DataError("decoder has spectral norms of 0: expected those of its weights")
 
     def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
         """Return the reconstruction, the size of the codes, and the decoder's penalty."""

@@ -151,6 +151,11 @@ class RHVAE(HVAE):
         # A copy makes a metric of its own buffers.
         return {**vars(self), "_kept": None}
 
+    def check_buffers(self) -> None:
+        super().check_buffers()
+        if len(self.centroids):
+            _ = self.metric  # checks what it is made of
+
     def on_fit_start(self, size: int) -> None:
         """Forget the metric of an earlier training set."""
         none = torch.zeros(0, self.latent_dim, dtype=self.dtype, device=self.device)

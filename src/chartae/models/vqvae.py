@@ -10,8 +10,13 @@ from chartae.checks import check_integer, check_integers, check_number, check_sh
 from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError, DataError
 from chartae.models.base import Autoencoder, Extra, LatentSpace, Losses, Networks
+from chartae.nn import output_shape
 
 __all__ = ["HRQVAE", "VQVAE"]
+
+
+MOST_LEVELS = 1000
+"""Each level halves what the last one left, or does better: numbers have no more digits."""
 
 
 class CodebookOptions(Networks, total=False):
@@ -93,15 +98,9 @@ class VQVAE(Autoencoder):
             threshold_ema_dead_code=0.05,
             rotation_trick=False,
         )
-        self.code_head: nn.Module = nn.Linear(self.num_features, latent_dim)
-        if self._gives_codes():
-            self.code_head = nn.Identity()
-
-    def _gives_codes(self) -> bool:
-        """Whether the encoder's own output has the shape of the codes."""
-        with torch.no_grad():
-            output = self.encoder(torch.zeros(2, *self.input_shape, dtype=self.dtype))
-        return tuple(output.shape[1:]) == (self.code_size, *self.grid)
+        self.code_head: nn.Module = nn.Identity()
+        if output_shape(self.encoder, self.input_shape) != (self.code_size, *self.grid):
+            self.code_head = nn.Linear(self.num_features, latent_dim)
 
     def continuous(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the vectors before quantisation, ``(batch, places, code_size)``."""
@@ -183,7 +182,7 @@ class HRQVAE(VQVAE):
     Args:
         input_shape: shape of one observation.
         latent_dim: size of a latent, a multiple of the number of places in the grid.
-        num_levels: number L of levels.
+        num_levels: number L of levels, at most 1000.
         options: the arguments of `VQVAE`; ``num_codes`` is the size K of each codebook.
     """
 
@@ -195,7 +194,7 @@ class HRQVAE(VQVAE):
         num_levels: int = 4,
         **options: Unpack[CodebookOptions],
     ) -> None:
-        check_integer("num_levels", num_levels, minimum=1)
+        check_integer("num_levels", num_levels, minimum=1, maximum=MOST_LEVELS)
         self.__dict__["num_levels"] = num_levels  # before the module exists: the base needs it
         super().__init__(input_shape, latent_dim, **options)
         self.index_shape = (*self.grid, num_levels)

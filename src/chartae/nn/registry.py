@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 
 from chartae.checks import named_options
 from chartae.errors import ConfigurationError
@@ -18,6 +20,7 @@ __all__ = [
     "build_decoder",
     "build_encoder",
     "output_features",
+    "output_shape",
     "probing",
     "register_decoder",
     "register_encoder",
@@ -25,6 +28,8 @@ __all__ = [
 
 NetworkSpec = str | Mapping[str, Any] | nn.Module
 Shape = tuple[int, ...]
+LARGE = 1 << 20
+"""Numbers of a batch from which a network is tried on its shape alone."""
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {}
@@ -91,21 +96,32 @@ def build_decoder(spec: NetworkSpec, latent_dim: int, output_shape: Shape) -> nn
 
 
 def output_features(module: nn.Module, input_shape: Shape) -> int:
-    """Return how many numbers ``module`` gives for one input, by trying it on zeros.
+    """Return how many numbers ``module`` gives for one input, as `output_shape` finds."""
+    return math.prod(output_shape(module, input_shape))
+
+
+def output_shape(module: nn.Module, input_shape: Shape) -> Shape:
+    """Return the shape of what ``module`` gives for one input, by trying it on zeros.
 
     Raises:
         ConfigurationError: if the module does not accept the shape, or does not return a tensor
             whose first dimension is the batch.
     """
     parameter = next(module.parameters(), torch.empty(0))
-    probe = torch.zeros(2, *input_shape, dtype=parameter.dtype, device=parameter.device)
+    shape, dtype = (2, *input_shape), parameter.dtype
     try:
         with probing(module):
-            output = module(probe)
+            if math.prod(shape) > LARGE and _is_plain(module):
+                state = {name: tensor.to("meta") for name, tensor in module.state_dict().items()}
+                output = functional_call(
+                    module, state, torch.zeros(shape, dtype=dtype, device="meta")
+                )
+            else:
+                output = module(torch.zeros(shape, dtype=dtype, device=parameter.device))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ConfigurationError(
-            f"{type(module).__name__} does not accept a batch of shape {tuple(probe.shape)} "
-            f"and dtype {probe.dtype}: {error}"
+            f"{type(module).__name__} does not accept a batch of shape {shape} and dtype "
+            f"{dtype}: {error}"
         ) from error
     if not isinstance(output, Tensor) or output.dim() == 0 or output.shape[0] != 2:
         given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -113,7 +129,16 @@ def output_features(module: nn.Module, input_shape: Shape) -> int:
             f"{type(module).__name__} returned {given} for a batch of 2: expected one tensor "
             "whose first dimension is the batch"
         )
-    return output[0].numel()
+    return tuple(output.shape[1:])
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Return whether a module is made of torch's and chartae's, none of them yet to be completed.
+
+    Such a one can be tried on a shape alone; one of yours may do anything at its first call.
+    """
+    homes = {type(part).__module__.partition(".")[0] for part in module.modules()}
+    return homes <= {"torch", "chartae"} and not any(map(is_lazy, module.parameters()))
 
 
 @contextmanager

@@ -160,6 +160,11 @@ class ManifoldSampler(Sampler):
         else:
             super().check_fitted()
 
+    def check_buffers(self) -> None:
+        super().check_buffers()
+        if len(self.means):
+            _ = self.metric  # checks what it is made of
+
     @property
     def metric(self) -> Metric:
         """The metric whose manifold is sampled; it has ``centroids``.

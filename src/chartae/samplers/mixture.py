@@ -111,6 +111,18 @@ class MixtureSampler(Sampler):
         self.factors = torch.linalg.cholesky(torch.as_tensor(mixture.covariances_)).to(codes)
         return self
 
+    def check_buffers(self) -> None:
+        super().check_buffers()
+        parts = (len(self.weights), len(self.means), len(self.factors))
+        if len(set(parts)) > 1:
+            raise DataError(
+                f"weights, means and factors are of {parts} components: expected as many"
+            )
+        if len(self.weights) and not (self.weights.min() >= 0 and self.weights.sum() > 0):
+            raise DataError(
+                "weights has negative values, or zeros only: expected those of a mixture"
+            )
+
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         generator = make_generator(seed, "component")
         component = torch.multinomial(

@@ -1,11 +1,13 @@
 """What happened during a training, epoch by epoch."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from chartae.atomic import write_text
+from chartae.checks import check_choice, check_integer
 from chartae.errors import DataError
 from chartae.persistence import check_ours, writing
 
@@ -92,12 +94,38 @@ class History:
             DataError: if the file is missing or is not such a record.
         """
         try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
-            if set(record) != {attribute.name for attribute in fields(cls)}:
-                raise ValueError(f"it holds {', '.join(map(str, record)) or 'nothing'}")
-            return cls(**record)
-        except (OSError, TypeError, ValueError) as error:
+            return cls.of(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"path={str(path)!r} is not a saved History: {error}") from error
+
+    @classmethod
+    def of(cls, record: object) -> "History":
+        """Return the history that a record describes: its attributes by name.
+
+        Raises:
+            DataError: if it describes none.
+        """
+        if not isinstance(record, Mapping):
+            raise DataError(f"it is {type(record).__name__}: expected a mapping")
+        if set(record) != {attribute.name for attribute in fields(cls)}:
+            raise DataError(f"it holds {', '.join(map(str, record)) or 'nothing'}")
+        curves = {name: record[name] for name in ("seconds", "learning_rate")}
+        for name in ("train", "validation"):
+            if not isinstance(record[name], Mapping):
+                raise DataError(f"{name} is {type(record[name]).__name__}: expected a mapping")
+            curves |= {f"{name}[{term!r}]": values for term, values in record[name].items()}
+        for name, values in curves.items():
+            if not isinstance(values, list) or not all(map(_is_number, values)):
+                raise DataError(f"{name} holds something else: expected a list of numbers")
+            if len(values) != len(curves["seconds"]):
+                raise DataError(f"{name} and seconds are of different lengths: expected one length")
+        history = cls(**record)
+        if history.best_epoch is not None:
+            check_integer(
+                "best_epoch", history.best_epoch, minimum=0, maximum=history.num_epochs - 1
+            )
+        check_choice("stopped", history.stopped, get_args(Stopped))
+        return history
 
     def plot(self) -> "Figure":
         """Return a figure of every term over the epochs, one panel each."""
@@ -117,3 +145,7 @@ class History:
         if terms:
             axes.legend(frameon=False)
         return figure
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

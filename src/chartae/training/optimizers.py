@@ -1,7 +1,9 @@
 """Optimizers and schedulers by name, or any of yours."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
@@ -19,6 +21,7 @@ __all__ = [
     "make_optimizer",
     "make_scheduler",
     "name_of",
+    "state_like",
 ]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter], float], optim.Optimizer]
@@ -53,6 +56,30 @@ def make_optimizer(
     """Return the optimizer of a name, or ``spec(parameters, learning_rate)``."""
     factory = OPTIMIZERS[spec] if isinstance(spec, str) else spec
     return factory(parameters, learning_rate)
+
+
+def state_like(
+    spec: str, parameters: Sequence[nn.Parameter], numbers: Iterable[int]
+) -> dict[int, dict[str, Any]]:
+    """Return tensors of the shapes that a named optimizer keeps for some of its parameters.
+
+    Args:
+        spec: a name.
+        parameters: what it optimises.
+        numbers: of the parameters that have had a gradient.
+    """
+    twin = nn.Parameter(parameters[0].detach().new_zeros(2))
+    twin.grad = torch.zeros_like(twin)
+    optimizer = make_optimizer(spec, [twin], 0.0)
+    optimizer.step()
+    state = optimizer.state[twin]
+    return {
+        number: {
+            name: parameters[number].detach() if value.shape == twin.shape else value
+            for name, value in state.items()
+        }
+        for number in numbers
+    }
 
 
 def make_scheduler(

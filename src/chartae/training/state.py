@@ -9,12 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chartae.checks import (
+    check_floating,
+    check_integer,
+    check_integers,
+    check_number,
+    check_shape,
+)
 from chartae.errors import CheckpointError
 from chartae.models import Autoencoder
 from chartae.persistence import describe
 from chartae.training.batches import Batches
 
-__all__ = ["Plan", "Position", "Snapshots", "rng_state", "set_rng_state"]
+__all__ = ["Plan", "Position", "Snapshots", "check_alike", "rng_state", "set_rng_state"]
 
 
 @dataclass
@@ -56,14 +63,16 @@ class Plan:
         Raises:
             CheckpointError: if the checkpoint was made with other arguments; it names them.
         """
-        saved = state["plan"]
+        saved = state.get("plan")
+        if not isinstance(saved, Mapping) or not isinstance(saved.get("seed"), int):
+            raise CheckpointError("the checkpoint is damaged: it does not say what it is of")
         if not keep_seed:
             self.seed = saved["seed"]
         free = {"patience"} if self.scheduler == "cosine" else {"patience", "epochs"}
         different = [
             f"{name}={value!r} (was {saved.get(name)!r})"
             for name, value in asdict(self).items()
-            if name not in free and value != saved.get(name)
+            if name not in free and not _is_same(saved.get(name), value)
         ]
         if different:
             raise CheckpointError(
@@ -83,6 +92,27 @@ class Position:
     seconds: float = 0.0
     terms: list[Tensor] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
+
+    def check(self, *, epoch: int, num_batches: int, num_terms: int) -> None:
+        """Raise an error of chartae's unless a training can stand here.
+
+        Args:
+            epoch: number of epochs it has recorded.
+            num_batches: of an epoch.
+            num_terms: of the loss.
+        """
+        check_integer("epoch", self.epoch, minimum=epoch, maximum=epoch)
+        check_integer("step", self.step, minimum=0, maximum=num_batches)
+        check_integer("bad_epochs", self.bad_epochs, minimum=0)
+        check_number("seconds", self.seconds, minimum=0.0)
+        if self.best != math.inf:
+            check_number("best", self.best)
+        check_integers("sizes", self.sizes, minimum=1)
+        if len(self.sizes) != self.step or len(self.terms) != self.step:
+            raise CheckpointError(f"there are not the terms of {self.step} step(s)")
+        for row in self.terms:
+            check_floating("terms", row)
+            check_shape("terms", row, (num_terms,))
 
 
 class Snapshots:
@@ -131,6 +161,51 @@ class Snapshots:
         torch._foreach_copy_(self.newer, state["newer"])
         torch._foreach_copy_(self.older, state["older"])
         self.epochs = state["epochs"]
+
+
+CHANGING = {
+    *("lr", "last_epoch", "_step_count", "_last_lr", "best", "num_bad_epochs", "cooldown_counter"),
+    *("_get_lr_called_within_step", "_is_initial", "scale", "_growth_tracker"),
+}
+"""What optimizers, schedulers and scalers change as they go, besides tensors."""
+
+
+def check_alike(name: str, saved: Any, fresh: Any, *, changing: bool = False) -> None:
+    """Raise `CheckpointError` unless a saved state is one that a fresh state may become.
+
+    Tensors have the same shapes and dtypes, mappings the same keys, lists the same lengths; other
+    values are equal, but for numbers whose name is among `CHANGING`.
+    """
+    if isinstance(fresh, Tensor):
+        if not isinstance(saved, Tensor):
+            raise CheckpointError(f"{name} is {type(saved).__name__}: expected a tensor")
+        if saved.dtype != fresh.dtype or saved.shape != fresh.shape:
+            raise CheckpointError(
+                f"{name} has shape {tuple(saved.shape)} and dtype {saved.dtype}: expected "
+                f"{tuple(fresh.shape)} and {fresh.dtype}"
+            )
+    elif isinstance(fresh, Mapping):
+        if not isinstance(saved, Mapping) or saved.keys() != fresh.keys():
+            held = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else saved
+            raise CheckpointError(f"{name} holds {held}: expected {', '.join(map(str, fresh))}")
+        for key, value in fresh.items():
+            check_alike(f"{name}.{key}", saved[key], value, changing=changing or key in CHANGING)
+    elif isinstance(fresh, (list, tuple)):
+        if not isinstance(saved, list) or len(saved) != len(fresh):
+            raise CheckpointError(f"{name} is {saved!r}: expected a list of {len(fresh)}")
+        for place, (item, value) in enumerate(zip(saved, fresh, strict=True)):
+            check_alike(f"{name}.{place}", item, value, changing=changing)
+    elif changing and isinstance(fresh, float):
+        if saved != math.inf:
+            check_number(name, saved)
+    elif changing and isinstance(fresh, int) and not isinstance(fresh, bool):
+        check_integer(name, saved, minimum=0, maximum=2**53)
+    elif not (isinstance(saved, bool) if changing else _is_same(saved, fresh)):
+        raise CheckpointError(f"{name} is {saved!r}: expected {fresh!r}")
+
+
+def _is_same(saved: object, value: object) -> bool:
+    return not isinstance(saved, Tensor) and saved == value
 
 
 def rng_state(device: torch.device) -> dict[str, Tensor]:

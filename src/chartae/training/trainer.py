@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from chartae.checks import check_integer
 from chartae.errors import CheckpointError, ConfigurationError, DivergenceError
 from chartae.gradients import leave_inference_mode
 from chartae.models import Autoencoder
@@ -28,9 +29,17 @@ from chartae.training.optimizers import (
     SchedulerFactory,
     make_optimizer,
     make_scheduler,
+    state_like,
 )
 from chartae.training.progress import TrainingProgress
-from chartae.training.state import Plan, Position, Snapshots, rng_state, set_rng_state
+from chartae.training.state import (
+    Plan,
+    Position,
+    Snapshots,
+    check_alike,
+    rng_state,
+    set_rng_state,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -77,6 +86,7 @@ class Trainer:
         self.fabric, self.model, self.plan = fabric, model, plan
         self.batches, self.held_out = batches, held_out
         self.checkpoint, self.checkpoint_interval = checkpoint, checkpoint_interval
+        self.optimizer, self.scheduler = optimizer, scheduler
         self.kl_weight = getattr(model, "kl_weight", None)
         leave_inference_mode(model)
         model.on_fit_start(batches.size)
@@ -326,7 +336,11 @@ class Trainer:
         self.next_checkpoint = time.monotonic() + self.checkpoint_interval
         if self.checkpoint is None or self.fabric.global_rank != 0:
             return
-        state = {
+        write_state(self.checkpoint, self.state())
+
+    def state(self) -> dict[str, Any]:
+        """Return where the training stands, and all that what follows depends on."""
+        return {
             "plan": asdict(self.plan),
             "position": vars(self.at),
             "names": self.objective.names,
@@ -338,31 +352,66 @@ class Trainer:
             "precision": self.fabric.strategy.precision.state_dict(),
             "rng": rng_state(self.fabric.device),
         }
-        write_state(self.checkpoint, state)
 
     def load_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Continue where `save_checkpoint` left off; the plan has been checked.
 
         Raises:
-            CheckpointError: if the checkpoint is of another training.
+            CheckpointError: if the checkpoint is of another training, or damaged; nothing has
+                changed then.
         """
         try:
+            self.check_checkpoint(state)
             self.model.load_state_dict(state["model"])
-            for name, saved in state["optimizers"].items():
-                self.optimizers[name].load_state_dict(saved)
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
             for scheduler, saved in zip(self.schedulers, state["schedulers"], strict=True):
                 if scheduler is not None:
                     scheduler.load_state_dict(saved)
             self.good.load_state_dict(state["good"])
-            self.history = History(**state["history"])
+            self.history = History.of(state["history"])
             self.at = Position(**state["position"])
             self.objective.names = state["names"]
             self.fabric.strategy.precision.load_state_dict(state["precision"])
             set_rng_state(state["rng"], self.fabric.device)
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"the checkpoint is of another training: {error}") from error
+        except Exception as error:  # of many kinds, as optimizers of yours may raise any
+            raise CheckpointError(
+                f"the checkpoint is of another training, or damaged: {error}"
+            ) from error
         if self.is_to_continue():
             self.history.stopped = "running"
+
+    def check_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Raise an error of some kind unless a checkpoint can be one of this training.
+
+        Optimizers and schedulers of yours look after their states themselves.
+        """
+        fresh, names = self.state(), state["names"]
+        for part in ("model", "precision"):
+            check_alike(part, state[part], fresh[part])
+        for part in ("newer", "older"):
+            check_alike(part, state["good"][part], fresh["good"][part])
+        check_alike("cpu", state["rng"]["cpu"], fresh["rng"]["cpu"])
+        check_alike("optimizers", dict.fromkeys(state["optimizers"]), dict.fromkeys(self.groups))
+        if isinstance(self.optimizer, str):
+            for name, parameters in self.groups.items():
+                saved = state["optimizers"][name]
+                like = state_like(self.optimizer, parameters, saved["state"])
+                check_alike(name, saved, {**fresh["optimizers"][name], "state": like})
+        if isinstance(self.scheduler, str):
+            check_alike("schedulers", state["schedulers"], fresh["schedulers"])
+        history, at = History.of(state["history"]), Position(**state["position"])
+        done = history.num_epochs
+        at.check(epoch=done, num_batches=self.batches.num_batches, num_terms=len(names))
+        newer, older = state["good"]["epochs"]
+        for epoch in (newer, older):
+            if epoch is not None:
+                check_integer("good.epochs", epoch, minimum=0, maximum=done - 1)
+        held_out = [] if self.held_out is None else names
+        if done:
+            check_alike("history", [*history.train, *history.validation], [*names, *held_out])
+        if names and self.model.monitored not in names:
+            raise CheckpointError(f"names={names!r}: expected {self.model.monitored!r} among them")
 
     def is_to_continue(self) -> bool:
         """Return whether a loaded training has epochs left, perhaps by a larger plan."""
