@@ -53,6 +53,11 @@ class TestImageGrid:
         else:
             assert drawn.get_array()[:4, :4, :3].min() >= 0.33
             assert drawn.get_array()[:4, :4, :3].max() <= 0.59
+        outlying = np.concatenate([dull, dull, dull])
+        outlying.flat[:2] = -0.4, 1.7  # as a decoder or noise may have them
+        (axes,) = image_grid({"outlying": outlying}).axes
+        drawn = axes.images[0]
+        assert drawn.get_clim() == (0.0, 1.0) or 0.33 <= drawn.get_array()[1, 1, 0] <= 0.59
         first, second = image_grid({"dull": dull, "wide": 10 * dull - 3}).axes
         if len(shape) == 3:
             assert first.images[0].get_clim() == second.images[0].get_clim()

@@ -519,6 +519,8 @@ class VariationalAutoencoder(Autoencoder):
                 for done in range(0, num_samples, samples):
                     count = min(samples, num_samples - done)
                     log_weights = self.log_weights(x[rows], count, **extras)
+                    # A sample whose path overflowed counts as 0, which keeps the bound a bound.
+                    log_weights = log_weights.masked_fill(log_weights.isnan(), -math.inf)
                     total[rows] = torch.logaddexp(total[rows], log_weights.logsumexp(0))
         return total - math.log(num_samples)
 

@@ -31,6 +31,9 @@ __all__ = [
     "value_range",
 ]
 
+FEW = 2.0
+"""Percentage of the values, on either side, that may leave the range of images."""
+
 
 # --- observations -------------------------------------------------------------------------------
 
@@ -104,19 +107,20 @@ def _check_groups(arrays: Mapping[str, Array]) -> None:
 def value_range(arrays: Iterable[Array]) -> tuple[float, float]:
     """Return the scale on which observations are drawn.
 
-    That is [0, 1] for values in it, whatever they reach, so that no contrast is made up; else
-    from the least to the greatest value.
+    That is [0, 1] for values in it, whatever they reach, so that no contrast is made up; for images
+    also if a few are outside, where a decoder or noise has put them. Else it is from the least to
+    the greatest value.
 
     >>> value_range([np.array([0.4, 0.6])]), value_range([np.array([0.4]), np.array([3.0])])
     ((0.0, 1.0), (0.4, 3.0))
     """
     arrays = list(arrays)
-    low = min(float(np.nanmin(x)) for x in arrays)
-    high = max(float(np.nanmax(x)) for x in arrays)
-    # A decoder may leave the range of its images by a little.
-    if low >= -0.05 and high <= 1.05:
+    values = np.concatenate([np.ravel(x) for x in arrays])
+    few = FEW if any(x.ndim > 2 for x in arrays) else 0.0
+    usual = np.nanpercentile(values, [few, 100.0 - few])
+    if usual[0] >= -0.05 and usual[1] <= 1.05:
         return 0.0, 1.0
-    return low, high
+    return float(np.nanmin(values)), float(np.nanmax(values))
 
 
 def aspect_ratio(x: Array, columns: int) -> float:
