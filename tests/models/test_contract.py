@@ -321,7 +321,7 @@ def test_config_rebuilds_an_equal_model(make, digits):
     y = conditions_of(model, 64)
     assert (twin.encode(digits, y) == model.encode(digits, y)).all()
     assert loss_of(twin, digits) == loss_of(model, digits)
-    assert rebuild(describe(model), {}).config() == config
+    assert rebuild(describe(model), {}, {}).config() == config
 
 
 def test_saved_and_loaded(make, digits, tmp_path):
