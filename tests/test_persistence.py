@@ -227,13 +227,13 @@ def test_a_model_and_a_sampler_of_mine_come_back(tmp_path):
 def test_a_model_of_a_script_comes_back_in_it(tmp_path):
     script = f"""
 import chartae
-class Mine(chartae.AE):
+class OfAScript(chartae.AE):
     pass
-Mine((4,), 2).save_pretrained({str(tmp_path)!r})
-assert type(chartae.load({str(tmp_path)!r})) is Mine
+OfAScript((4,), 2).save_pretrained({str(tmp_path)!r})
+assert type(chartae.load({str(tmp_path)!r})) is OfAScript
 """
     subprocess.run([sys.executable, "-c", script], check=True)
-    with pytest.raises(CheckpointError, match="class 'Mine' is unknown.*import it before"):
+    with pytest.raises(CheckpointError, match="class 'OfAScript' is unknown.*import it before"):
         chartae.load(tmp_path)
 
 

@@ -14,9 +14,9 @@ def parameters(k, d, scale, offset=0.0):
     return loc.requires_grad_(), spread.requires_grad_()
 
 
-def reference(loc, scale):
-    weights = Categorical(logits=torch.zeros(len(loc), dtype=loc.dtype))
-    return MixtureSameFamily(weights, Independent(Normal(loc, scale), 1))
+def reference(loc, scale, weights=None):
+    shares = torch.ones(len(loc), dtype=loc.dtype) if weights is None else weights
+    return MixtureSameFamily(Categorical(probs=shares), Independent(Normal(loc, scale), 1))
 
 
 def points(loc, scale, *shape):
@@ -61,6 +61,31 @@ def test_gradients_reach_the_parameters_by_the_chain_rule():
     loc, spread = parameters(3, 2, 0.5)
     z = torch.randn(4, 2, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda a, b: NormalMixture(a, b).log_prob(z), (loc, spread))
+
+
+def test_components_of_unequal_weights():
+    loc, spread = (p.detach() for p in parameters(4, 3, 0.5))
+    weights = torch.tensor([3.0, 1.0, 0.0, 4.0], dtype=torch.float64)
+    p, twin = NormalMixture(loc, spread, weights), reference(loc, spread, weights)
+    z = points(loc, spread, 50)
+    torch.testing.assert_close(p.log_prob(z), twin.log_prob(z))
+    torch.testing.assert_close(p.mean, twin.mean)
+    torch.testing.assert_close(p.variance, twin.variance)
+    torch.testing.assert_close(p.log_joint(z).exp().sum(-1), twin.log_prob(z).exp())
+    drawn = p.sample((40_000,), torch.Generator().manual_seed(0))
+    error = 5 * (p.variance / 40_000).sqrt()
+    assert ((drawn.mean(0) - p.mean).abs() < error).all()
+    assert (drawn == p.sample((40_000,), torch.Generator().manual_seed(0))).all()
+    with pytest.raises(ConfigurationError, match=r"weights has shape \(3,\): expected \(4,\)"):
+        NormalMixture(loc, spread, weights[:3])
+
+
+def test_many_points_are_taken_in_pieces(monkeypatch):
+    loc, spread = (p.detach() for p in parameters(5, 3, 0.5))
+    z = points(loc, spread, 4, 7)
+    whole = NormalMixture(loc, spread).log_prob(z)
+    monkeypatch.setattr("chartae.distributions.mixture.PAIRS", 12)
+    torch.testing.assert_close(NormalMixture(loc, spread).log_prob(z), whole)
 
 
 def test_samples_and_moments():

@@ -17,7 +17,6 @@ from chartae.geometry import (
     EuclideanMetric,
     ManifoldDensity,
     Metric,
-    NeighbourMetric,
     PoincareMetric,
     PosteriorMetric,
     PullbackMetric,
@@ -360,16 +359,3 @@ def test_where_no_edge_joins_landmarks_the_way_is_the_line():
     paths = graph_paths(Walled(2), nodes[:1], nodes[2:3], 5, nodes)
     assert torch.isfinite(paths).all()
     torch.testing.assert_close(paths[0, [0, -1]], nodes[[0, 2]])
-
-
-def test_a_neighbour_metric_finds_the_geodesics_of_the_metric_it_stands_for():
-    generator = torch.Generator().manual_seed(0)
-    angles = 2 * math.pi * torch.rand(60, generator=generator, dtype=torch.float64)
-    means = 2 * torch.stack([angles.cos(), angles.sin()], -1)
-    whole = PosteriorMetric(means, torch.full_like(means, 0.05))
-    stand_in = NeighbourMetric(whole)
-    assert torch.equal(stand_in.landmarks, whole.landmarks)
-    a, b = means[:3], means[10:13]
-    torch.testing.assert_close(
-        shortest_paths(stand_in, a, b).lengths, shortest_paths(whole, a, b).lengths
-    )

@@ -6,7 +6,7 @@ from scipy import stats
 from tests.geometry.quadrature import PLANAR, chi_square
 
 from chartae.errors import ConfigurationError, DataError
-from chartae.geometry import effective_sample_size, hmc, split_r_hat
+from chartae.geometry import Jumps, effective_sample_size, hmc, split_r_hat
 from chartae.geometry.density import ManifoldDensity
 
 
@@ -53,12 +53,17 @@ def test_a_correlated_gaussian_with_large_steps():
     assert chi_square(whitened, log_density, -5, 5) > 1e-3
 
 
+@pytest.mark.parametrize("jumping", [False, True], ids=["alone", "with jumps"])
 @pytest.mark.parametrize("planar", PLANAR.values(), ids=PLANAR)
-def test_the_density_of_a_manifold_against_quadrature(planar):
+def test_the_density_of_a_manifold_against_quadrature(planar, jumping):
     density = ManifoldDensity(planar)
     radius = density.radius
     start = planar.centroids[torch.arange(3000) % 6]
-    chain = hmc(density, start, num_steps=40, num_leapfrog=10, num_warmup=40, generator=generator())
+    options = {"num_steps": 40, "num_leapfrog": 10, "num_warmup": 40}
+    if jumping:  # from proposals that are rather wrong
+        options |= {"num_steps": 8, "num_leapfrog": 3, "num_warmup": 15}
+        options["jumps"] = Jumps(density.log_prob, planar.bumps, count=5)
+    chain = hmc(density, start, **options, generator=generator())
     assert float(chain.final.norm(dim=-1).max()) <= radius
     assert chain.divergences.sum() == 0
     ticks = torch.linspace(-radius, radius, 801, dtype=torch.float64)

@@ -9,9 +9,9 @@ from scipy import stats
 from torch import nn
 
 import chartae
-from chartae.distributions import LIKELIHOODS
+from chartae.distributions import LIKELIHOODS, NormalMixture
 from chartae.errors import CheckpointError, ConfigurationError, DataError
-from chartae.geometry import CentroidMetric, PosteriorMetric
+from chartae.geometry import CentroidMetric, EuclideanMetric, Jumps, PosteriorMetric
 from chartae.geometry.density import ManifoldDensity
 from chartae.geometry.random_walk import random_walk
 from chartae.models import AAE, AE, CVAE, HRQVAE, RHVAE, SVAE, VAE, VAMP, VQVAE, PoincareVAE
@@ -575,9 +575,50 @@ def test_volume_sampler_warns_when_it_is_stuck(caplog):
     caplog.set_level(logging.WARNING)
     VolumeSampler(rhvae(), num_steps=200).sample_latents(50, seed=0)
     assert not caplog.records
-    VolumeSampler(rhvae(), **SHORT, step_size=0.02).sample_latents(50, seed=0)
-    assert "have not mixed" in caplog.text  # steps too small to leave a code
-    assert "accepted" not in caplog.text
     VolumeSampler(rhvae(), **SHORT, step_size=50.0).sample_latents(50, seed=0)
     assert "VolumeSampler accepted 0 % of its steps" in caplog.text
     assert "lower step_size" in caplog.text
+    assert "have not mixed" not in caplog.text  # jumps move the chains all the same
+
+
+def test_volume_sampler_warns_when_its_chains_have_not_mixed(caplog, monkeypatch):
+    def useless(log_prob, proposal, generator):
+        far = NormalMixture(proposal.loc + 1e3, proposal.scale)
+        return Jumps(log_prob, far), proposal.loc
+
+    monkeypatch.setattr(Jumps, "adapted", useless)
+    caplog.set_level(logging.WARNING)
+    VolumeSampler(rhvae(), **SHORT, step_size=0.02).sample_latents(50, seed=0)
+    assert "chains have not mixed (R-hat" in caplog.text
+    assert "raise num_steps" in caplog.text
+
+
+@pytest.mark.parametrize("geometry", ["model", "posterior"])
+def test_codes_have_equal_masses_and_the_widths_of_their_bumps(geometry):
+    """The target of the codes is the mixture of what each centroid alone makes, inside S."""
+    model = rhvae()
+    sampler = VolumeSampler(model, geometry=geometry, target="codes", rho=0.5).fit(X)
+    metric, n = sampler.metric, 20_000
+    z = sampler.sample_latents(n, seed=0)
+    assert ManifoldDensity(metric).contains(z).all()
+    mixture = metric.bumps.sample((n,), torch.Generator().manual_seed(1))
+    expected = mixture[ManifoldDensity(metric).contains(mixture)]
+    for side in (z, expected):
+        assert len(side) > 0.8 * n
+    error = 5 * expected.std(0) * (2 / len(expected)) ** 0.5
+    assert ((z.mean(0) - expected.mean(0)).abs() < error).all()
+    assert ((z.std(0) - expected.std(0)).abs() < error).all()
+    assert (sampler.sample_latents(50, seed=0) == sampler.sample_latents(50, seed=0)).all()
+    narrow = VolumeSampler(model, geometry="posterior", target="codes", rho=1e-4).fit(X)
+    near = torch.cdist(narrow.sample_latents(4000, seed=0), narrow.metric.centroids).argmin(1)
+    counts = torch.bincount(near, minlength=40).float()
+    assert ((counts - 100).abs() < 5 * 10).all()
+
+
+def test_a_metric_without_bumps_has_no_codes():
+    class FlatVAE(VAE):
+        metric = EuclideanMetric(2)
+
+    sampler = VolumeSampler(FlatVAE((8, 8), 2), target="codes")
+    with pytest.raises(ConfigurationError, match="target='codes': EuclideanMetric has no bumps"):
+        sampler.sample_latents(2)

@@ -1,4 +1,4 @@
-"""Mixtures of normals, as priors."""
+"""Mixtures of normals."""
 
 import math
 from typing import ClassVar
@@ -12,11 +12,14 @@ from chartae.errors import ConfigurationError
 
 __all__ = ["NormalMixture"]
 
+PAIRS = 2**22
+"""Most (point, component) pairs at once: 32 MiB."""
+
 
 class NormalMixture(BatchDistribution):
-    r"""Mixture of K diagonal normals over R^d, in equal shares.
+    r"""Mixture of K diagonal normals over R^d.
 
-    .. math:: p(z) = \frac1K \sum_{k=1}^K N(z; \mu_k, \mathrm{diag}(\sigma_k^2))
+    .. math:: p(z) = \sum_{k=1}^K \pi_k N(z; \mu_k, \mathrm{diag}(\sigma_k^2))
 
     Log densities of components are linear in :math:`(z^2, z)`, so that one product of matrices
     gives them all, without a tensor of ``(..., K, d)`` for `MixtureSameFamily`. It is taken in
@@ -26,18 +29,20 @@ class NormalMixture(BatchDistribution):
     Args:
         loc: means of the components, ``(K, d)``.
         scale: their standard deviations, positive, broadcastable to ``(K, d)``.
+        weights: their shares :math:`\pi_k`, at least 0, ``(K,)``; they are divided by their sum.
+            None means equal shares.
 
     Raises:
-        ConfigurationError: for means of another shape, or scales that do not fit them.
+        ConfigurationError: for means of another shape, or scales or weights that do not fit them.
 
     >>> p = NormalMixture(torch.tensor([[-1.0], [1.0]]), torch.tensor(0.1))
     >>> p.sample((5,)).shape, p.log_prob(torch.tensor([1.0])).exp()
     (torch.Size([5, 1]), tensor(1.9947))
     """
 
-    settings: ClassVar[tuple[str, ...]] = ("loc", "scale")
+    settings: ClassVar[tuple[str, ...]] = ("loc", "scale", "weights")
 
-    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+    def __init__(self, loc: Tensor, scale: Tensor, weights: Tensor | None = None) -> None:
         if loc.dim() != 2 or not len(loc):
             raise ConfigurationError(f"loc has shape {tuple(loc.shape)}: expected (K, d), K >= 1")
         try:
@@ -46,38 +51,58 @@ class NormalMixture(BatchDistribution):
             raise ConfigurationError(
                 f"scale has shape {tuple(scale.shape)}: it does not fit loc {tuple(loc.shape)}"
             ) from error
+        if weights is not None and weights.shape != loc.shape[:1]:
+            raise ConfigurationError(
+                f"weights has shape {tuple(weights.shape)}: expected ({len(loc)},), as loc has "
+                f"{len(loc)} components"
+            )
+        shares = loc.new_ones(len(loc)) if weights is None else weights
+        self.weights = shares / shares.sum()
         super().__init__(torch.Size(), loc.shape[1:], validate_args=False)
 
     @property
     def mean(self) -> Tensor:
         """The mean of the mixture, ``(d,)``."""
-        return self.loc.mean(0).expand(self.batch_shape + self.event_shape)
+        return (self.weights @ self.loc).expand(self.batch_shape + self.event_shape)
 
     @property
     def variance(self) -> Tensor:
         """The variance of each coordinate, ``(d,)``: that within components and among them."""
-        variance = self.scale.square().mean(0) + self.loc.var(0, correction=0)
+        among = (self.loc - self.weights @ self.loc).square()
+        variance = self.weights @ (self.scale.square() + among)
         return variance.expand(self.batch_shape + self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density at ``value``, ``(..., d)``: ``(...)``."""
-        num_components, dim = self.loc.shape
+        # In pieces, or the components of very many would fill the memory.
+        pieces = value.reshape(-1, value.shape[-1]).split(max(1, PAIRS // len(self.loc)))
+        found = torch.cat([self.log_joint(piece).logsumexp(-1) for piece in pieces])
+        log_prob = found.to(self.loc.dtype).reshape(value.shape[:-1])
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
+    def log_joint(self, value: Tensor) -> Tensor:
+        """Return the log of each component's part of the density, ``(..., K)``, in float64."""
         # MPS has no float64, and what it loses is small unless scales are.
         wide = torch.float32 if value.device.type == "mps" else torch.float64
         loc, scale, z = (t.to(wide) for t in (self.loc, self.scale, value))
         origin = loc.detach().mean(0)
         loc, z = loc - origin, z - origin
         precision = scale.square().reciprocal()
-        weights = torch.cat([-0.5 * precision, loc * precision], -1)
+        coefficients = torch.cat([-0.5 * precision, loc * precision], -1)
         bias = -(0.5 * loc.square() * precision + scale.log()).sum(-1)
-        bias = bias - 0.5 * dim * math.log(2.0 * math.pi) - math.log(num_components)
-        log_joint = torch.cat([z.square(), z], -1) @ weights.mT + bias
-        log_prob = log_joint.logsumexp(-1).to(self.loc.dtype)
-        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+        bias = bias - 0.5 * loc.shape[-1] * math.log(2.0 * math.pi) + self.weights.to(wide).log()
+        return torch.cat([z.square(), z], -1) @ coefficients.mT + bias
 
     @torch.no_grad()
-    def sample(self, sample_shape: _size = ()) -> Tensor:
-        """Return draws ``(*sample_shape, d)``."""
-        shape = (*sample_shape, *self.batch_shape)
-        component = torch.randint(len(self.loc), shape, device=self.loc.device)
-        return torch.normal(self.loc[component], self.scale[component])
+    def sample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
+        """Return draws ``(*sample_shape, d)``.
+
+        Args:
+            sample_shape: shape of the sample.
+            generator: source of randomness, on the device of the means; None is torch's own.
+        """
+        shape = torch.Size((*sample_shape, *self.batch_shape))
+        uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
+        ends = self.weights.double().cumsum(0)[:-1]
+        component = torch.searchsorted(ends, uniform.to(ends), right=True)
+        return torch.normal(self.loc[component], self.scale[component], generator=generator)

@@ -14,10 +14,11 @@ from chartae.geometry.geodesics import (
     logarithmic_map,
     shortest_paths,
 )
+from chartae.geometry.hmc import hmc
 from chartae.geometry.integrators import generalised_leapfrog
-from chartae.geometry.mcmc import Chain, effective_sample_size, hmc, split_r_hat
+from chartae.geometry.jumps import Jumps
+from chartae.geometry.mcmc import Chain, effective_sample_size, split_r_hat
 from chartae.geometry.metric import DiagonalLocal, Local, Metric, check_points
-from chartae.geometry.neighbours import NeighbourMetric
 from chartae.geometry.posterior import PosteriorMetric, Reach
 from chartae.geometry.pullback import PullbackMetric
 from chartae.geometry.random_walk import WrappedNormal, random_walk
@@ -32,11 +33,11 @@ __all__ = [
     "ConstantMetric",
     "DiagonalLocal",
     "EuclideanMetric",
+    "Jumps",
     "KMeans",
     "Local",
     "ManifoldDensity",
     "Metric",
-    "NeighbourMetric",
     "Paths",
     "PoincareMetric",
     "PosteriorMetric",

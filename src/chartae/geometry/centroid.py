@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_finite, check_floating, check_number, check_shape
+from chartae.distributions import NormalMixture
 from chartae.errors import DataError
 from chartae.geometry.metric import Local, Metric
 
@@ -81,6 +82,12 @@ class CentroidMetric(Metric):
     @property
     def dim(self) -> int:
         return self.centroids.shape[-1]
+
+    @property
+    def bumps(self) -> NormalMixture:
+        """Near a lone centroid the inverse volume is N(c_i, T^2 / d I)."""
+        deviation = self.temperature / math.sqrt(self.dim)
+        return NormalMixture(self.centroids, self.centroids.new_tensor(deviation))
 
     @property
     def landmarks(self) -> Tensor:

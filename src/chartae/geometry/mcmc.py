@@ -1,20 +1,77 @@
-"""Markov chain Monte Carlo over batches of chains: Hamiltonian Monte Carlo and its diagnostics."""
+"""Markov chain Monte Carlo over batches of chains: their driver, and what it finds."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_floating, check_integer, check_number, check_shape
+from chartae.checks import (
+    check_floating,
+    check_integer,
+    check_number,
+    check_shape,
+)
 from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError
 
-__all__ = ["Chain", "LogDensity", "effective_sample_size", "hmc", "split_r_hat"]
+__all__ = ["Chain", "Schedule", "State", "effective_sample_size", "run_chains", "split_r_hat"]
 
-LogDensity = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Maps z ``(chains, d)`` to the log density ``(chains,)`` and its gradient ``(chains, d)``."""
+
+class State(NamedTuple):
+    """Where chains are.
+
+    Attributes:
+        z: points, ``(chains, d)``.
+        log_density: of the target there, ``(chains,)``.
+        grad: its gradient, ``(chains, d)``; None where it is not known.
+    """
+
+    z: Tensor
+    log_density: Tensor
+    grad: Tensor | None = None
+
+
+Kernel = Callable[[State, float, torch.Generator | None], tuple[State, Tensor, Tensor]]
+"""From a state and a step size: the new state, acceptance probabilities, and failures, each
+``(chains,)``."""
+Move = Callable[[State, torch.Generator | None], State]
+"""A kernel that has no step size."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many steps chains make, which of them are kept, and how long a step is.
+
+    Attributes:
+        num_steps: steps after warm-up, at least 1.
+        num_warmup: steps before, which are not kept.
+        step_size: a fixed size, positive; None adapts it during warm-up.
+        first_step_size: where adaptation starts, positive.
+        target_acceptance: the mean acceptance that adaptation aims at, in (0, 1).
+        thinning: keep every ``thinning``-th step, counted back from the last.
+
+    Raises:
+        ConfigurationError: for a count or a rate out of range.
+    """
+
+    num_steps: int
+    num_warmup: int
+    step_size: float | None
+    first_step_size: float
+    target_acceptance: float
+    thinning: int = 1
+
+    def __post_init__(self) -> None:
+        check_integer("num_steps", self.num_steps, minimum=1)
+        check_integer("num_warmup", self.num_warmup, minimum=0)
+        check_integer("thinning", self.thinning, minimum=1)
+        check_number("target_acceptance", self.target_acceptance, above=0.0, below=1.0)
+        check_number("first_step_size", self.first_step_size, above=0.0)
+        if self.step_size is not None:
+            check_number("step_size", self.step_size, above=0.0)
 
 
 @dataclass(frozen=True)
@@ -74,84 +131,65 @@ class DualAveraging:
         return math.exp(self.log_average) if self.count else self.step_size
 
 
-@takes_arrays("initial")
-@torch.no_grad()
-def hmc(
-    log_density_and_grad: LogDensity,
-    initial: Tensor,
-    *,
-    num_steps: int,
-    num_leapfrog: int = 10,
-    step_size: float | None = None,
-    num_warmup: int = 50,
-    target_acceptance: float = 0.8,
-    thinning: int = 1,
+def run_chains(
+    kernel: Kernel,
+    state: State,
+    schedule: Schedule,
     generator: torch.Generator | None = None,
+    move: Move | None = None,
 ) -> Chain:
-    r"""Sample a density by Hamiltonian Monte Carlo, all chains at once.
-
-    Every step draws a momentum from N(0, I), integrates ``num_leapfrog`` leapfrog steps, and
-    accepts with probability :math:`\min(1, e^{H_0 - H})`. A log density of -inf is a wall, and a
-    NaN a rejection: neither can poison a chain. All chains share one step size; unless it is
-    given, dual averaging adapts it during ``num_warmup`` steps, which are not kept. Each
-    trajectory's step is jittered by 10 %, so that no period of the target is locked in.
+    """Run chains by a kernel, all of them with one step size, and return what they did.
 
     Args:
-        log_density_and_grad: maps z ``(chains, d)`` to log density ``(chains,)`` and gradient
-            ``(chains, d)``, known up to a constant. It is called under `torch.no_grad`.
-        initial: starting states, ``(chains, d)``, of positive density.
-        num_steps: steps after warm-up.
-        num_leapfrog: leapfrog steps of each step.
-        step_size: fixed step size; None adapts it.
-        num_warmup: steps of adaptation; they are made, and not kept, for a fixed step too.
-        target_acceptance: what dual averaging aims at.
-        thinning: keep every ``thinning``-th step, counted back from the last.
-        generator: source of randomness, on the device of ``initial``.
+        kernel: makes one step of a size. Where its new state lacks the gradient, it computes it.
+        state: where the chains start.
+        schedule: how many steps, and how long.
+        generator: source of randomness, on the device of the state.
+        move: another kernel with the same stationary law, applied after each step.
 
     Raises:
-        DataError: if ``initial`` is not a ``(chains, d)`` float tensor of positive density.
-        ConfigurationError: for a count or a rate out of range.
-
-    >>> def standard_normal(z):
-    ...     return -0.5 * z.square().sum(-1), -z
-    >>> chain = hmc(
-    ...     standard_normal,
-    ...     torch.zeros(500, 2),
-    ...     num_steps=50,
-    ...     generator=torch.Generator().manual_seed(0),
-    ... )
-    >>> chain.samples.shape, bool((chain.samples.std((0, 1)) - 1).abs().max() < 0.05)
-    (torch.Size([50, 500, 2]), True)
+        DataError: if a state has no finite log density.
     """
-    check_chains(initial)
-    check_integer("num_steps", num_steps, minimum=1)
-    check_integer("num_leapfrog", num_leapfrog, minimum=1)
-    check_integer("num_warmup", num_warmup, minimum=0)
-    check_integer("thinning", thinning, minimum=1)
-    check_number("target_acceptance", target_acceptance, above=0.0, below=1.0)
-    if step_size is not None:
-        check_number("step_size", step_size, above=0.0)
-    state = (initial, *log_density_and_grad(initial))
-    check_positive_density(state[1])
-    adaptation = DualAveraging(step_size or 0.1, target_acceptance)
+    check_positive_density(state.log_density)
+    adaptation = DualAveraging(schedule.first_step_size, schedule.target_acceptance)
     kept: list[Tensor] = []
-    total = torch.zeros_like(state[1])
-    divergences = torch.zeros(len(initial), dtype=torch.long, device=initial.device)
-    for step in range(-num_warmup, num_steps):
+    total = torch.zeros_like(state.log_density)
+    divergences = torch.zeros(len(total), dtype=torch.long, device=total.device)
+    for step in range(-schedule.num_warmup, schedule.num_steps):
         size = adaptation.step_size if step < 0 else adaptation.average
-        state, acceptance, diverged = _transition(
-            log_density_and_grad, state, step_size or size, num_leapfrog, generator
-        )
+        state, acceptance, failed = kernel(state, schedule.step_size or size, generator)
+        if move is not None:
+            state = move(state, generator)
         if step < 0:
-            if step_size is None:
-                adaptation.update(float(acceptance.mean()))
+            adaptation.update(float(acceptance.mean()))
             continue
         total += acceptance
-        divergences += diverged
-        if (num_steps - 1 - step) % thinning == 0:
-            kept.append(state[0])
-    used = step_size or adaptation.average
-    return Chain(torch.stack(kept), total / num_steps, divergences, used)
+        divergences += failed
+        if (schedule.num_steps - 1 - step) % schedule.thinning == 0:
+            kept.append(state.z)
+    used = schedule.step_size or adaptation.average
+    return Chain(torch.stack(kept), total / schedule.num_steps, divergences, used)
+
+
+def accept(
+    state: State, proposed: State, gain: Tensor, generator: torch.Generator | None
+) -> tuple[State, Tensor]:
+    """Return the state after Metropolis' choice, and the acceptance probabilities, ``(chains,)``.
+
+    Args:
+        state: where the chains are.
+        proposed: where they may go; it has a gradient if the state has.
+        gain: log of the ratio to accept by, ``(chains,)``.
+        generator: source of randomness.
+    """
+    acceptance = acceptance_probability(gain)
+    accepted = torch.empty_like(acceptance).uniform_(generator=generator) < acceptance
+    grad = None
+    if state.grad is not None and proposed.grad is not None:
+        grad = torch.where(accepted[:, None], proposed.grad, state.grad)
+    z = torch.where(accepted[:, None], proposed.z, state.z)
+    log_density = torch.where(accepted, proposed.log_density, state.log_density)
+    return State(z, log_density, grad), acceptance
 
 
 def check_chains(initial: Tensor) -> None:
@@ -170,41 +208,6 @@ def check_positive_density(log_density: Tensor) -> None:
             f"initial: {bad} of {len(log_density)} states have no finite log density: "
             "expected states of positive density"
         )
-
-
-State = tuple[Tensor, Tensor, Tensor]
-
-
-def _transition(
-    log_density_and_grad: LogDensity,
-    state: State,
-    step_size: float,
-    num_leapfrog: int,
-    generator: torch.Generator | None,
-) -> tuple[State, Tensor, Tensor]:
-    """Make one step; return the new state, acceptance probabilities and divergence flags."""
-    z0, log_density0, grad0 = state
-    momentum0 = torch.empty_like(z0).normal_(generator=generator)
-    eps = step_size * torch.empty_like(z0[:, :1]).uniform_(0.9, 1.1, generator=generator)
-    z, grad = z0, grad0
-    momentum = momentum0 + 0.5 * eps * grad
-    for step in range(num_leapfrog):
-        z = z + eps * momentum
-        log_density, grad = log_density_and_grad(z)
-        momentum = momentum + (eps if step < num_leapfrog - 1 else 0.5 * eps) * grad
-    kinetic, kinetic0 = 0.5 * momentum.square().sum(-1), 0.5 * momentum0.square().sum(-1)
-    gain = (log_density - kinetic) - (log_density0 - kinetic0)
-    acceptance = acceptance_probability(gain)
-    accepted = torch.empty_like(acceptance).uniform_(generator=generator) < acceptance
-    # A wall is a boundary of the target, not a failure of the integrator.
-    wall = (log_density == -math.inf) & torch.isfinite(kinetic)
-    diverged = ~((gain >= -1000.0) & (gain < math.inf)) & ~wall
-    new = (
-        torch.where(accepted[:, None], z, z0),
-        torch.where(accepted, log_density, log_density0),
-        torch.where(accepted[:, None], grad, grad0),
-    )
-    return new, acceptance, diverged
 
 
 def acceptance_probability(gain: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from chartae.checks import check_finite, check_floating, check_shape
 from chartae.data.arrays import check_dense, takes_arrays
+from chartae.distributions import NormalMixture
 from chartae.errors import ConfigurationError, DataError
 from chartae.gradients import gradients
 
@@ -151,6 +152,14 @@ class Metric(nn.Module, ABC):
         return None
 
     @property
+    def bumps(self) -> NormalMixture | None:
+        """The density near each landmark, as that landmark alone makes it; None if there is none.
+
+        All have one mass: landmarks that lie close together make more of the manifold's density.
+        """
+        return None
+
+    @property
     def landmarks(self) -> Tensor:
         """Points near which the data lie, ``(n, d)``: geodesics are first sought among them."""
         return torch.empty(0, self.dim)
@@ -169,7 +178,8 @@ class Metric(nn.Module, ABC):
 
         It looks at no value, and so costs nothing; `check_points` does.
         """
-        check_floating(name, z)
+        if not isinstance(z, Tensor) or not z.is_floating_point():  # autocast has its own dtypes
+            check_floating(name, z)
         check_shape(name, z, (*["..."] * (z.dim() - 1), self.dim))
         if self.dtype is not None and z.dtype != self.dtype:
             raise DataError(f"{name} has dtype {z.dtype}: the metric has {self.dtype}")

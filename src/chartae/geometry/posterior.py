@@ -16,7 +16,7 @@ from chartae.checks import (
     check_shape,
 )
 from chartae.data.arrays import takes_arrays
-from chartae.distributions import DiagonalNormal
+from chartae.distributions import DiagonalNormal, NormalMixture
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry.metric import DiagonalLocal, Metric
 from chartae.geometry.selection import Selection, nearest_neighbour_distances, select_centroids
@@ -59,8 +59,6 @@ class PosteriorMetric(Metric):
     whatever the dtype, because it cancels: with :math:`\sigma = 10^{-3}` its terms reach 1e7 where
     their difference is 1. What follows it is in float32 for a float32 metric, unless the spread
     of the means in units of :math:`\rho\sigma` is such that the gradient cancels too.
-
-    With very many centroids `NeighbourMetric` skips those too far to matter.
 
     Args:
         means: the :math:`\mu_i`, ``(N, d)``.
@@ -184,6 +182,11 @@ class PosteriorMetric(Metric):
     @property
     def dim(self) -> int:
         return self.means.shape[-1]
+
+    @property
+    def bumps(self) -> NormalMixture:
+        r"""Near a lone mean the volume is :math:`N(\mu_i, \rho^2 \mathrm{diag}\,\sigma_i^2/d)`."""
+        return NormalMixture(self.means, self.rho * (self.variances / self.dim).sqrt())
 
     @property
     def centroids(self) -> Tensor:

@@ -9,18 +9,14 @@ from torch.distributions import MultivariateNormal
 
 from chartae.checks import check_floating, check_integer, check_number, check_shape
 from chartae.data.arrays import takes_arrays
+from chartae.errors import ConfigurationError
 from chartae.geometry.centroid import check_positive_definite
 from chartae.geometry.density import ManifoldDensity
 from chartae.geometry.exponential import exponential_map, shoot
 from chartae.geometry.geodesics import logarithmic_map
 from chartae.geometry.integrators import generalised_leapfrog
-from chartae.geometry.mcmc import (
-    Chain,
-    DualAveraging,
-    acceptance_probability,
-    check_chains,
-    check_positive_density,
-)
+from chartae.geometry.jumps import Jumps
+from chartae.geometry.mcmc import Chain, Schedule, State, accept, check_chains, run_chains
 from chartae.geometry.metric import Metric, check_points
 from chartae.gradients import gradients
 
@@ -142,6 +138,7 @@ def random_walk(
     target_acceptance: float = 0.4,
     radius: float | None = None,
     thinning: int = 1,
+    jumps: Jumps | None = None,
     generator: torch.Generator | None = None,
 ) -> Chain:
     r"""Walk on a manifold by geodesics of random velocities, all chains at once.
@@ -183,6 +180,7 @@ def random_walk(
         target_acceptance: what it aims at.
         radius: of S, as in `ManifoldDensity`.
         thinning: keep every ``thinning``-th step, counted back from the last.
+        jumps: proposals far from where a chain is, after every step of an exact walk.
         generator: source of randomness, on the device of ``initial``.
 
     Returns:
@@ -210,40 +208,30 @@ def random_walk(
     """
     check_chains(initial)
     check_points(metric, initial=initial)
-    check_integer("num_steps", num_steps, minimum=1)
     check_integer("num_integration_steps", num_integration_steps, minimum=1)
-    check_integer("num_warmup", num_warmup, minimum=0)
-    check_number("target_acceptance", target_acceptance, above=0.0, below=1.0)
-    check_integer("thinning", thinning, minimum=1)
+    first = 0.1 if num_warmup else 1.0
+    schedule = Schedule(num_steps, num_warmup, None, first, target_acceptance, thinning)
+    if jumps is not None and not exact:
+        raise ConfigurationError(
+            "jumps: the published walk has a law of its own, which no jump keeps; expected "
+            "exact=True, or no jumps"
+        )
     factor = _cholesky(covariance, initial)
     density = ManifoldDensity(metric, radius)
-    z, log_density = initial, density.log_prob(initial)
-    check_positive_density(log_density)
     propose = _exact_proposal if exact else _published_proposal
-    adaptation = DualAveraging(0.1 if num_warmup else 1.0, target_acceptance)
-    kept: list[Tensor] = []
-    total = torch.zeros_like(log_density)
-    divergences = torch.zeros(len(initial), dtype=torch.long, device=initial.device)
-    for step in range(-num_warmup, num_steps):
-        size = adaptation.step_size if step < 0 else adaptation.average
-        noise = torch.empty_like(z).normal_(generator=generator)
-        proposal, correction, valid = propose(
-            metric, z, noise, size * factor, num_integration_steps
-        )
-        log_proposed = density.log_prob(torch.where(valid[:, None], proposal, z))
-        gain = torch.where(valid, log_proposed - log_density + correction, -torch.inf)
-        acceptance = acceptance_probability(gain)
-        accepted = torch.empty_like(acceptance).uniform_(generator=generator) < acceptance
-        z = torch.where(accepted[:, None], proposal, z)
-        log_density = torch.where(accepted, log_proposed, log_density)
-        if step < 0:
-            adaptation.update(float(acceptance.mean()))
-            continue
-        total += acceptance
-        divergences += ~valid
-        if (num_steps - 1 - step) % thinning == 0:
-            kept.append(z)
-    return Chain(torch.stack(kept), total / num_steps, divergences, adaptation.average)
+
+    def kernel(
+        state: State, size: float, generator: torch.Generator | None
+    ) -> tuple[State, Tensor, Tensor]:
+        noise = torch.empty_like(state.z).normal_(generator=generator)
+        z, correction, valid = propose(metric, state.z, noise, size * factor, num_integration_steps)
+        log_density = density.log_prob(torch.where(valid[:, None], z, state.z))
+        gain = torch.where(valid, log_density - state.log_density + correction, -torch.inf)
+        state, acceptance = accept(state, State(z, log_density), gain, generator)
+        return state, acceptance, ~valid
+
+    state = State(initial, density.log_prob(initial))
+    return run_chains(kernel, state, schedule, generator, jumps)
 
 
 Proposal = Callable[[Metric, Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]

@@ -13,6 +13,7 @@ from chartae.distributions import DiagonalNormal
 from chartae.errors import ConfigurationError
 from chartae.geometry import (
     Chain,
+    Jumps,
     ManifoldDensity,
     Metric,
     PosteriorMetric,
@@ -28,6 +29,8 @@ __all__ = ["ChainSampler", "Geometry", "ManifoldOptions", "ManifoldSampler"]
 logger = logging.getLogger(__name__)
 
 Geometry = Literal["auto", "model", "posterior"]
+MIXED = 1.1
+"""R-hat above which chains are said not to have mixed."""
 
 
 class ManifoldOptions(TypedDict, total=False):
@@ -42,10 +45,11 @@ class ManifoldOptions(TypedDict, total=False):
 
 
 class ManifoldSampler(Sampler):
-    r"""Base of the samplers of the uniform distribution on a latent manifold.
+    r"""Base of the samplers of a latent manifold.
 
-    The target is the `ManifoldDensity` of a metric: :math:`1/\sqrt{\det G}` for the metric of an
-    RHVAE, :math:`\sqrt{\det G}` for that of a vanilla VAE's posteriors; the metric knows which.
+    The uniform distribution on it is the `ManifoldDensity` of a metric: :math:`1/\sqrt{\det G}`
+    for the metric of an RHVAE, :math:`\sqrt{\det G}` for that of a vanilla VAE's posteriors; the
+    metric knows which.
     A subclass says how latents are drawn from it.
 
     Args:
@@ -57,9 +61,9 @@ class ManifoldSampler(Sampler):
         num_centroids: how many posteriors the metric keeps, or all of fewer; None keeps all.
         selection: which: ``"k-medoids"`` or ``"random"``.
         rho: reach of a centroid, a number or a rule, as in `PosteriorMetric`. The default keeps
-            the bumps of the density apart: where they overlap in many dimensions it grows so much
-            that all latents would gather where codes are densest (``docs/sampling.md``).
-        regularization: :math:`\lambda` > 0, the metric in the void.
+            the bumps of the density apart: where they overlap in many dimensions the volume grows
+            so much that all latents would gather where codes are densest (``docs/sampling.md``).
+        regularization: :math:`\lambda` > 0, the metric far from all centroids.
         max_chains: chains run at once; more latents are drawn in blocks.
 
     Raises:
@@ -185,7 +189,9 @@ class ManifoldSampler(Sampler):
 class ChainSampler(ManifoldSampler):
     """Base of the manifold samplers whose latents are the ends of chains, one a latent.
 
-    Chains start from codes drawn at random. A subclass says how they move: `run`.
+    A subclass says how chains move: `run`. Where they keep the law of the manifold's density they
+    may jump as well, and they start from draws that have nearly that law. Other chains start from
+    codes drawn at random.
 
     Attributes:
         diagnostics: the `Chain` of the last draw's last block, with its acceptance and divergences.
@@ -198,19 +204,33 @@ class ChainSampler(ManifoldSampler):
     """... that says what to do."""
 
     @abstractmethod
-    def run(self, density: ManifoldDensity, start: Tensor, generator: torch.Generator) -> Chain:
+    def run(
+        self,
+        density: ManifoldDensity,
+        start: Tensor,
+        jumps: Jumps | None,
+        generator: torch.Generator,
+    ) -> Chain:
         """Return chains of the density from starting points, ``(chains, d)``."""
+
+    @property
+    def keeps_density(self) -> bool:
+        """Whether the law of the chains is the manifold's density."""
+        return True
 
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         metric: Any = self.metric
-        density, centroids = ManifoldDensity(metric), metric.centroids
-        device, name = centroids.device, type(self).__name__
+        density, device, name = ManifoldDensity(metric), self.device, type(self).__name__
+        jumps, starts = None, metric.centroids
+        if self.keeps_density and metric.bumps is not None:
+            generator = make_generator(seed, name, "jumps", device=device)
+            jumps, starts = Jumps.adapted(density.log_prob, metric.bumps, generator)
         blocks = []
         for done in range(0, n, self.max_chains):
             chains = min(self.max_chains, n - done)
             generator = make_generator(seed, name, done, device=device)
-            start = torch.randint(len(centroids), (chains,), generator=generator, device=device)
-            chain = self.run(density, centroids[start], generator)
+            start = torch.randint(len(starts), (chains,), generator=generator, device=device)
+            chain = self.run(density, starts[start], jumps, generator)
             blocks.append(chain.final)
             self.diagnostics = chain
         self._warn(chain)
@@ -221,21 +241,14 @@ class ChainSampler(ManifoldSampler):
         acceptance, diverged = float(chain.acceptance.mean()), int((chain.divergences > 0).sum())
         if acceptance < self.least_acceptance:
             logger.warning(
-                "%s accepted %.0f %% of its steps: its latents may stay near their starting "
-                "codes; %s",
-                name,
-                100.0 * acceptance,
-                self.remedy,
+                "%s accepted %.0f %% of its steps; %s", name, 100.0 * acceptance, self.remedy
             )
         if diverged:
             logger.warning("%d of %d chains diverged at times", diverged, len(chain.acceptance))
-        # Isolated bumps have one mass, and chains start in them in equal shares: none need leave.
-        isolated = not self.uses_model_metric and self.rho == "isolated"
-        if (r_hat := float(chain.r_hat.max())) > 1.2 and not isolated:
+        if (r_hat := float(chain.r_hat.max())) > MIXED and self.keeps_density:
             logger.warning(
-                "%s's chains have not mixed (R-hat %.2f): its latents keep the proportions of the "
-                "codes they started from; raise num_steps, or an RHVAE's temperature, or take "
-                "rho='isolated' of posteriors",
+                "%s's chains have not mixed (R-hat %.2f): its latents do not yet follow the "
+                "density; raise num_steps",
                 name,
                 r_hat,
             )

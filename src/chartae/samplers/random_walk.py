@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_boolean, check_integer, check_number
-from chartae.geometry import Chain, ManifoldDensity, random_walk
+from chartae.geometry import Chain, Jumps, ManifoldDensity, random_walk
 from chartae.models import Autoencoder
 from chartae.samplers.manifold import ChainSampler, ManifoldOptions
 
@@ -18,7 +18,8 @@ class RandomWalkSampler(ChainSampler):
 
     Each step follows a geodesic of random velocity, and is accepted or not: see `random_walk`. As
     published, the law of the walk is near that of `VolumeSampler`, and not it; with ``exact`` it
-    is the same, and a step costs several times more.
+    is the same, and a step costs several times more. As published, the walk seldom leaves the
+    neighbourhood of the code that it starts from; the exact one jumps as well.
 
     Args:
         model: a trained model with a metric (`RHVAE`), which needs no `fit`, or with a Gaussian
@@ -58,7 +59,17 @@ class RandomWalkSampler(ChainSampler):
         self.num_steps, self.scale, self.exact = num_steps, scale, exact
         self.num_integration_steps, self.num_warmup = num_integration_steps, num_warmup
 
-    def run(self, density: ManifoldDensity, start: Tensor, generator: torch.Generator) -> Chain:
+    @property
+    def keeps_density(self) -> bool:
+        return self.exact
+
+    def run(
+        self,
+        density: ManifoldDensity,
+        start: Tensor,
+        jumps: Jumps | None,
+        generator: torch.Generator,
+    ) -> Chain:
         return random_walk(
             density.metric,
             start,
@@ -68,5 +79,6 @@ class RandomWalkSampler(ChainSampler):
             num_integration_steps=self.num_integration_steps,
             num_warmup=self.num_warmup if self.scale is None else 0,
             radius=density.radius,
+            jumps=jumps,
             generator=generator,
         )

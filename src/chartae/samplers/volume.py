@@ -1,24 +1,40 @@
-"""Latents from the uniform distribution on a manifold, by Hamiltonian Monte Carlo."""
+"""Latents from a manifold, by its volume or by its codes."""
 
-from typing import ClassVar, Unpack
+from typing import ClassVar, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_integer, check_number
-from chartae.geometry import Chain, ManifoldDensity, NeighbourMetric, PosteriorMetric, hmc
+from chartae.checks import check_choice, check_integer, check_number
+from chartae.distributions import NormalMixture
+from chartae.errors import ConfigurationError
+from chartae.geometry import Chain, Jumps, ManifoldDensity, hmc
 from chartae.models import Autoencoder
+from chartae.randomness import make_generator
 from chartae.samplers.manifold import ChainSampler, ManifoldOptions
 
 __all__ = ["VolumeSampler"]
 
+Target = Literal["volume", "codes"]
+
 
 class VolumeSampler(ChainSampler):
-    r"""Draw latents uniformly from the manifold of a model, by HMC (thesis eq. 1.8, Alg. 5).
+    r"""Draw latents from the manifold of a model (thesis eq. 1.8, Alg. 5).
 
-    The target is that of `ManifoldSampler`, high where the data are;
-    :math:`S = \{\|z\| \le 2 \max_i \|c_i\|\}` is a wall that no chain leaves. Chains run
-    ``num_steps`` steps after an adaptation of the step size.
+    Two densities, both high where the data are, inside a wall,
+    :math:`S = \{\|z\| \le 2 \max_i \|c_i\|\}`:
+
+    * ``"volume"`` is the thesis': uniform on the manifold, `ManifoldDensity`. Where m bumps
+      overlap it is :math:`m^{d/2}` times higher, so that in many dimensions latents gather where
+      codes are densest.
+    * ``"codes"`` gives each code the same mass: it is the mixture of the densities that each
+      centroid alone makes, :math:`\frac1N \sum_i N(c_i, \Sigma_i)`, with
+      :math:`\Sigma_i = \rho^2 \mathrm{diag}(\sigma_i^2)/d` for posteriors and
+      :math:`T^2 I/d` for the metric of an RHVAE.
+
+    Both are sampled exactly. The mixture is drawn from. The volume is sampled by Hamiltonian Monte
+    Carlo and `Jumps` in turn: chains start from draws that have nearly its law, trajectories
+    explore a bump, and jumps, proposed by a mixture with adapted weights, move between bumps.
 
     Args:
         model: a trained model with a metric (`RHVAE`), which needs no `fit`, or with a Gaussian
@@ -27,6 +43,7 @@ class VolumeSampler(ChainSampler):
         num_leapfrog: leapfrog steps of each step.
         step_size: fixed step size; None adapts it.
         num_warmup: steps of adaptation.
+        target: the density: ``"volume"`` or ``"codes"``.
         options: ``geometry``, ``num_centroids``, ``selection``, ``rho``, ``regularization`` and
             ``max_chains``, as in `ManifoldSampler`.
 
@@ -36,7 +53,7 @@ class VolumeSampler(ChainSampler):
     >>> import chartae
     >>> from chartae.data import digits
     >>> model = chartae.VAE((8, 8), latent_dim=2)
-    >>> sampler = VolumeSampler(model, num_steps=5, num_centroids=50).fit(digits().x)
+    >>> sampler = VolumeSampler(model, target="volume", num_centroids=50).fit(digits().x)
     >>> sampler.sample(3, seed=0).shape
     torch.Size([3, 8, 8])
     """
@@ -47,24 +64,44 @@ class VolumeSampler(ChainSampler):
     def __init__(
         self,
         model: Autoencoder,
-        num_steps: int = 200,
-        num_leapfrog: int = 10,
+        num_steps: int = 30,
+        num_leapfrog: int = 3,
         step_size: float | None = None,
-        num_warmup: int = 50,
+        num_warmup: int = 15,
+        target: Target = "volume",
         **options: Unpack[ManifoldOptions],
     ) -> None:
+        check_choice("target", target, get_args(Target))
         check_integer("num_steps", num_steps, minimum=1)
         check_integer("num_leapfrog", num_leapfrog, minimum=1)
         check_integer("num_warmup", num_warmup, minimum=0)
         if step_size is not None:
             check_number("step_size", step_size, above=0.0)
         super().__init__(model, **options)
+        self.target: Target = target
         self.num_steps, self.num_leapfrog = num_steps, num_leapfrog
         self.step_size, self.num_warmup = step_size, num_warmup
 
-    def run(self, density: ManifoldDensity, start: Tensor, generator: torch.Generator) -> Chain:
-        if isinstance(density.metric, PosteriorMetric):  # very many centroids are thinned out
-            density = ManifoldDensity(NeighbourMetric(density.metric), density.radius)
+    def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
+        if self.target == "volume":
+            return super().draw_latents(n, seed, y)
+        metric = self.metric
+        if metric.bumps is None:
+            raise ConfigurationError(
+                f"target='codes': {type(metric).__name__} has no bumps; expected target='volume'"
+            )
+        generator = make_generator(seed, "VolumeSampler", "codes", device=self.device)
+        return _inside(ManifoldDensity(metric), metric.bumps, n, generator)
+
+    def run(
+        self,
+        density: ManifoldDensity,
+        start: Tensor,
+        jumps: Jumps | None,
+        generator: torch.Generator,
+    ) -> Chain:
+        # Half the smallest deviation of a bump is a step that a leapfrog integrates.
+        narrow = 0.2 if jumps is None else float(jumps.proposal.scale.amin(-1).median())
         return hmc(
             density,
             start,
@@ -72,5 +109,17 @@ class VolumeSampler(ChainSampler):
             num_leapfrog=self.num_leapfrog,
             step_size=self.step_size,
             num_warmup=self.num_warmup,
+            first_step_size=0.5 * narrow,
+            jumps=jumps,
             generator=generator,
         )
+
+
+def _inside(
+    density: ManifoldDensity, mixture: NormalMixture, n: int, generator: torch.Generator
+) -> Tensor:
+    """Return n draws of a mixture, drawn again where they are outside the walls of a density."""
+    z = mixture.sample((n,), generator)
+    while len(outside := (~density.contains(z)).nonzero()[:, 0]):
+        z[outside] = mixture.sample((len(outside),), generator)
+    return z

@@ -1,0 +1,170 @@
+"""Jumps between regions of high density: Metropolised proposals from a mixture of normals."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from chartae.checks import check_integer
+from chartae.distributions import NormalMixture
+from chartae.geometry.mcmc import State, accept, acceptance_probability
+
+__all__ = ["Jumps"]
+
+DEFENSIVE = 0.1
+"""The share of proposals in which all components keep equal weights, whatever was adapted."""
+ROUNDS = 6
+"""Rounds of adaptation."""
+DRAWS = (1000, 4)
+"""Draws in a round: at least so many, and so many for each component."""
+LARGEST = 2**24
+"""Most (draw, component) pairs in a round; of more components the weights stay equal."""
+STUCK = 0.1
+"""The share of chains that may find no accepted jump in a step ..."""
+MOST = 20
+"""... unless it takes more than so many."""
+
+
+@dataclass(frozen=True)
+class Jumps:
+    r"""Independent proposals from a mixture q, accepted by Metropolis' rule.
+
+    A chain at z moves to :math:`z' \sim q` with probability
+    :math:`\min(1, p(z') q(z) / (p(z) q(z')))`, wherever z' is. The law p is kept exactly, whatever
+    q is; how often a chain moves depends on how near q is to p.
+
+    Attributes:
+        log_prob: log of the density p, up to a constant: ``(chains, d)`` to ``(chains,)``.
+        proposal: the mixture q.
+        count: how many jumps a step has, at least 1.
+
+    >>> from chartae.geometry.hmc import hmc
+    >>> target = NormalMixture(torch.tensor([[-9.0], [9.0]]), torch.tensor(1.0))
+    >>> def density(z):
+    ...     z = z.requires_grad_()
+    ...     with torch.enable_grad():
+    ...         log_prob = target.log_prob(z)
+    ...     return log_prob.detach(), torch.autograd.grad(log_prob.sum(), z)[0]
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> start = torch.full((500, 1), 9.0)
+    >>> hmc(density, start, num_steps=20, generator=generator).final.mean() > 8
+    tensor(True)
+    >>> jumps = Jumps(target.log_prob, NormalMixture(target.loc, torch.tensor(1.5)))
+    >>> chain = hmc(density, start, num_steps=20, jumps=jumps, generator=generator)
+    >>> abs(chain.final.mean()) < 1.5
+    tensor(True)
+    """
+
+    log_prob: Callable[[Tensor], Tensor]
+    proposal: NormalMixture
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        check_integer("count", self.count, minimum=1)
+
+    def __call__(self, state: State, generator: torch.Generator | None) -> State:
+        """Return where chains are after ``count`` jumps, without the gradient."""
+        state = state._replace(grad=None)
+        weight = state.log_density - self.proposal.log_prob(state.z)
+        for _ in range(self.count):
+            z = self.proposal.sample((len(state.z),), generator)
+            log_density = self.log_prob(z)
+            new_weight = log_density - self.proposal.log_prob(z)
+            proposed = State(z, log_density)
+            state, _ = accept(state, proposed, new_weight - weight, generator)
+            weight = torch.where((state.z == z).all(-1), new_weight, weight)
+        return state
+
+    @classmethod
+    @torch.no_grad()
+    def adapted(
+        cls,
+        log_prob: Callable[[Tensor], Tensor],
+        proposal: NormalMixture,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Self, Tensor]:
+        r"""Return jumps whose mixture has weights that suit a density, and points to start from.
+
+        Population Monte Carlo (Cappé et al., 2008): draws of q have the importance weights p / q,
+        and a component's new weight is the share of these that falls to it, averaged over the
+        rounds so far by their effective sample sizes. The round of the largest one is kept. Ten
+        percent of the weights stay equal, so that no component is given up.
+
+        Args:
+            log_prob: log of the density, up to a constant; it is finite near the components.
+            proposal: a mixture whose components cover the density, in whatever shares.
+            generator: source of randomness.
+
+        Returns:
+            The jumps, with as many in a step as leave a tenth of the chains where they were; and
+            draws, resampled by their weights, that have nearly the law of the density, ``(n, d)``.
+        """
+        components = len(proposal.loc)
+        draws = max(DRAWS[0], DRAWS[1] * components)
+        if draws * components > LARGEST:
+            best = _Weighted.of(log_prob, proposal, DRAWS[0], generator)
+        else:
+            last = best = _Weighted.of(log_prob, proposal, draws, generator)
+            total = torch.zeros_like(proposal.weights)
+            for _ in range(ROUNDS - 1):
+                total = total + last.effective_size * last.shares()
+                weights = (1.0 - DEFENSIVE) * total / total.sum() + DEFENSIVE / components
+                mixture = NormalMixture(proposal.loc, proposal.scale, weights)
+                last = _Weighted.of(log_prob, mixture, draws, generator)
+                best = max(best, last, key=lambda found: found.effective_size)
+        chosen = torch.multinomial(best.weights, len(best.z), replacement=True, generator=generator)
+        acceptance = acceptance_probability(best.log_ratio - best.log_ratio[chosen]).mean()
+        return cls(log_prob, best.proposal, _enough(float(acceptance))), best.z[chosen]
+
+
+@dataclass(frozen=True)
+class _Weighted:
+    """Draws of a proposal with their importance weights.
+
+    Attributes:
+        proposal: the mixture q.
+        z: draws, ``(n, d)``.
+        log_ratio: log of p / q, ``(n,)``.
+    """
+
+    proposal: NormalMixture
+    z: Tensor
+    log_ratio: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        log_prob: Callable[[Tensor], Tensor],
+        proposal: NormalMixture,
+        draws: int,
+        generator: torch.Generator | None,
+    ) -> Self:
+        z = proposal.sample((draws,), generator)
+        return cls(proposal, z, log_prob(z) - proposal.log_prob(z))
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights, of sum 1, ``(n,)``."""
+        return self.log_ratio.softmax(0)
+
+    @property
+    def effective_size(self) -> float:
+        """The effective sample size of the weights."""
+        return float(1.0 / self.weights.square().sum())
+
+    def shares(self) -> Tensor:
+        """Return the share of the weights that falls to each component, ``(K,)``."""
+        responsibilities = self.proposal.log_joint(self.z).softmax(-1)
+        return self.weights @ responsibilities.to(self.weights)
+
+
+def _enough(acceptance: float) -> int:
+    """Return how many jumps of an acceptance probability are enough."""
+    if acceptance >= 1.0 - STUCK:
+        return 1
+    if acceptance <= 0.0:
+        return MOST
+    return min(MOST, math.ceil(math.log(STUCK) / math.log1p(-acceptance)))
