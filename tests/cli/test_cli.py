@@ -364,7 +364,7 @@ BAD = {
     "rows of images": "augment data.npz --out new.csv --per-class 1",
     "kind of output": "augment data.npz --out new.txt --per-class 1",
     "not a number": "augment nan.npz --out new.npz",
-    "out of range": "augment wide.npz --out new.npz",
+    "out of range": "augment wide.npz --out new.npz --likelihood bernoulli",
     "no such sampler": "augment data.npz --out new.npz --sampler volum",
     "no seeds": "demo --seeds 0",
     "demo on a file": "demo --out data.npz",

@@ -16,6 +16,7 @@ __all__ = [
     "augmentation_study",
     "default_options",
     "gaussian_noise",
+    "is_unit",
     "natural_sampler",
     "smote",
 ]
@@ -26,6 +27,7 @@ from chartae.augmentation.augmenter import (
     SAMPLERS,
     Augmenter,
     default_options,
+    is_unit,
     natural_sampler,
 )
 from chartae.augmentation.methods import Method, ModelMethod, gaussian_noise, smote

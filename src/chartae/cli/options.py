@@ -161,7 +161,8 @@ class ModelOptions:
         latent_dim: Dimension of the latent space. [default: 8, of codebooks 64]
         likelihood: Of observations given a latent, such as bernoulli, gaussian or categorical; a
             wrong name lists them all. [default: bernoulli to train; to augment a gaussian with a
-            sigmoid link, of scale 0.1, or 0.5 if conditional]
+            sigmoid link, of scale 0.1, or 0.5 if conditional; for data beyond [0, 1] a gaussian in
+            units of the data]
         encoder: Preset of the encoder, such as mlp, conv or resnet; a wrong name lists them all.
             [default: mlp]
         decoder: Preset of the decoder, as for the encoder. [default: mlp]

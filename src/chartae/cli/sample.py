@@ -129,7 +129,7 @@ def _of_a_model(
     names = class_names(folder, model)
     y = _labels(names, asked, n)
     chosen = _fitted(loaded, sampler, data, names)
-    x = chosen.sample(n, seed=seed, y=y, draw=model.observation_model.discrete).cpu()
+    x = chosen.sample(n, seed=seed, y=y, draw=model.observation_model.samples_are_draws).cpu()
     form = _form(folder) or Form(x.dtype)
     return ArrayDataset(x, y, class_names=names, form=form), type(chosen).__name__
 
