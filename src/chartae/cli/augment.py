@@ -11,6 +11,7 @@ from chartae.cli.options import (
     ModelName,
     ModelOptions,
     Overwrite,
+    SamplerOptions,
     TrainingOptions,
 )
 from chartae.cli.output import Outputs, effective, say
@@ -32,7 +33,7 @@ def augment(
     out: Path,
     per_class: int = 1000,
     model: ModelName = "rhvae",
-    sampler: str = "auto",
+    sampling: SamplerOptions = SamplerOptions(),  # noqa: B008
     conditional: bool = False,
     model_options: ModelOptions = ModelOptions(),  # noqa: B008
     training: TrainingOptions = TrainingOptions(),  # noqa: B008
@@ -59,9 +60,6 @@ def augment(
         out: An .npz file of synthetic data: x, y and class_names; a .csv file of vectors; or a
             folder of images in class folders, with a table of them.
         per_class: Number of synthetic observations of each class.
-        sampler: Name of a sampler, as two_stage for TwoStageSampler; a wrong one lists them all, or
-            those that serve the model. auto takes volume for a model with a metric, the model's own
-            prior for another one that has a prior, code for a codebook, else mixture.
         conditional: Learn all classes with one model that is given the label, in place of a model
             for each. A cvae does so by its nature.
         include_real: Put the real data before the synthetic ones.
@@ -90,8 +88,9 @@ def augment(
     _check_form(out, source, include_real)
     augmenter = Augmenter(
         model,
-        sampler,
+        sampling.sampler,
         model_options=model_options.arguments(),
+        sampler_options=sampling.arguments(),
         fit_options={"progress": True, **training.arguments(), "accelerator": machine.device},
         conditional=conditional,
         singles=cast("Singles", singles),
@@ -101,6 +100,7 @@ def augment(
     )
     options = effective(
         model_options,
+        sampling,
         training,
         data_options,
         machine,
@@ -108,7 +108,6 @@ def augment(
         out=out,
         per_class=per_class,
         model=model,
-        sampler=sampler,
         conditional=conditional,
         include_real=include_real,
         report=report,

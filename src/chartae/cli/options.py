@@ -22,6 +22,7 @@ __all__ = [
     "ModelName",
     "ModelOptions",
     "Overwrite",
+    "SamplerOptions",
     "TrainingOptions",
     "given",
     "option_names",
@@ -182,6 +183,28 @@ class ModelOptions:
         named = {name: v for name, v in vars(self).items() if name != "model_options"}
         others = {name.replace("-", "_"): _value(v) for name, v in self.model_options.items()}
         return {**given(named), **others}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class SamplerOptions:
+    """Which sampler.
+
+    Args:
+        sampler: Name of a sampler, as two_stage for TwoStageSampler; a wrong one lists them all, or
+            those that serve the model. auto takes volume for a model with a metric, the model's own
+            prior for another one that has a prior, code for a codebook, else mixture.
+        sampler_options: Arguments of the sampler, as in --sampler-options.num-steps 100.
+    """
+
+    sampler: str = "auto"
+    sampler_options: Annotated[dict[str, str], Parameter(show_default=False)] = field(
+        default_factory=dict
+    )
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments for the sampler's class that were given."""
+        return {name.replace("-", "_"): _value(v) for name, v in self.sampler_options.items()}
 
 
 def _value(text: str) -> Any:
