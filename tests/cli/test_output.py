@@ -563,7 +563,7 @@ def test_samplers_take_arguments(here, capsys):
     asked = ["--sampler-options.target", "volume", "--sampler-options.num-steps", "2"]
     assert run(["augment", "data.npz", "--out", "new.npz", *options, *asked]) == 0
     record = json.loads(Path("new.json").read_text())
-    assert record["options"]["sampler_options"] == {"target": "volume", "num-steps": "2"}
+    assert record["augment"]["sampler_options"] == {"target": "volume", "num-steps": "2"}
     sampler = chartae.load("new-models/cat")
     assert (sampler.target, sampler.num_steps) == ("volume", 2)
     capsys.readouterr()
