@@ -315,7 +315,8 @@ def _fill(
     expected = module.state_dict()
     if any(t.is_floating_point() and t.dtype != wanted for t in expected.values()):
         expected = module.to(dtype=wanted).state_dict()
-    if missing := sorted(expected.keys() - tensors.keys()):
+    optional = {name for name in expected if _is_optional(module, name)}
+    if missing := sorted(expected.keys() - tensors.keys() - optional):
         raise CheckpointError(f"{path} lacks the tensor(s) {', '.join(missing)}")
     if unknown := sorted(tensors.keys() - expected.keys()):
         raise CheckpointError(f"{path} has unknown tensor(s) {', '.join(unknown)}")
@@ -331,6 +332,12 @@ def _fill(
                 part.check_buffers()
     except ChartaeError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _is_optional(module: nn.Module, name: str) -> bool:
+    """Return whether files from before the present version may lack a tensor."""
+    owner, _, last = name.rpartition(".")
+    return last in getattr(module.get_submodule(owner), "units", ())
 
 
 def _check_tensor(name: str, tensor: Tensor, like: Tensor, *, grows: bool) -> None:

@@ -556,3 +556,23 @@ def test_help_tells_the_defaults_that_hold(capsys):
             assert fact in text, fact
         assert default_options("vae")["likelihood"]["scale"] == 0.1
         assert default_options("vae", conditional=True)["likelihood"]["scale"] == 0.5
+
+
+def test_samplers_take_arguments(here, capsys):
+    options = ["--model", "rhvae", "--epochs", "1", "--per-class", "2"]
+    asked = ["--sampler-options.target", "volume", "--sampler-options.num-steps", "2"]
+    assert run(["augment", "data.npz", "--out", "new.npz", *options, *asked]) == 0
+    record = json.loads(Path("new.json").read_text())
+    assert record["augment"]["sampler_options"] == {"target": "volume", "num-steps": "2"}
+    sampler = chartae.load("new-models/cat")
+    assert (sampler.target, sampler.num_steps) == ("volume", 2)
+    capsys.readouterr()
+    wrong = ["--sampler-options.steps", "2"]
+    assert run(["augment", "data.npz", "--out", "other.npz", *options, *wrong]) == 2
+    assert "steps" in capsys.readouterr().err
+    assert run(["train", "table.csv", "--out", "model", "--model", "vae", "--epochs", "1"]) == 0
+    drawn = ["sample", "model", "--n", "3", "--out", "drawn.npz", "--sampler", "mixture"]
+    drawn += ["--fit-on", "table.csv"]
+    assert run([*drawn, "--sampler-options.num-components", "1"]) == 0
+    assert run([*drawn, "--overwrite", *wrong]) == 2
+    assert "steps" in capsys.readouterr().err

@@ -136,6 +136,20 @@ def test_a_density_that_the_mixture_does_not_cover_has_many_jumps_and_keeps_its_
     torch.testing.assert_close(chain.final.std(0), torch.ones(6).double(), atol=0.08, rtol=0)
 
 
+def test_codes_that_nearly_coincide_are_sampled_within_their_narrow_wall():
+    """S is then far narrower than a bump, and all proposals as wide as bumps are beyond it."""
+    centroids = 1e-3 * torch.randn(10, 6, generator=generator()).double()
+    metric = CentroidMetric(centroids, torch.eye(6).double().expand(10, 6, 6), 1.0, 1e-2)
+    density = ManifoldDensity(metric)
+    jumps, starts = Jumps.adapted(density.log_prob, metric.bumps, generator())
+    assert density.contains(starts).all()
+    chain = hmc(density, starts[:500], num_steps=20, first_step_size=1e-3, jumps=jumps,
+                generator=generator(1))  # fmt: skip
+    # Flat inside: the norm has the law of a uniform point of a ball in 6 dimensions.
+    norm = chain.final.norm(dim=-1) / density.radius
+    assert abs(float(norm.mean()) - 6 / 7) < 4 * math.sqrt(6 / 8 - (6 / 7) ** 2) / math.sqrt(500)
+
+
 def test_more_components_than_can_be_adapted_keep_equal_weights():
     many = NormalMixture(torch.randn(5000, 2, generator=generator()), torch.tensor(0.1))
     jumps, starts = Jumps.adapted(many.log_prob, many, generator())

@@ -38,6 +38,7 @@ __all__ = [
     "SAMPLERS",
     "Augmenter",
     "default_options",
+    "is_unit",
     "natural_sampler",
 ]
 
@@ -78,19 +79,35 @@ ALL = "all"
 """The name under which a conditional augmenter keeps its one model."""
 
 
-def default_options(model: str, *, conditional: bool = False) -> dict[str, Any]:
+def default_options(
+    model: str, *, conditional: bool = False, x: Tensor | None = None
+) -> dict[str, Any]:
     """Return the arguments with which an `Augmenter` makes a model of this name.
+
+    Args:
+        model: a name (`MODELS`).
+        conditional: whether it learns all classes.
+        x: the training set, ``(N, *input_shape)``; None stands for data in [0, 1].
 
     >>> default_options("vae")["latent_dim"], default_options("vqvae")["latent_dim"]
     (8, 64)
     """
     # Eight numbers, or four for each place of a 4 x 4 grid of codes.
     latent_dim = 64 if MODELS[model].latent_space == "codes" else 8
-    # For data in [0, 1]. Sharp, for on ten small images a Bernoulli leaves the codes next to
-    # nothing; less so with labels, or codes would carry the class and labels would not come true.
+    # Sharp, for on ten small images a Bernoulli leaves the codes next to nothing; less so with
+    # labels, or codes would carry the class and labels would not come true.
     scale = 0.5 if conditional else 0.1
-    likelihood = {"name": "gaussian", "scale": scale, "link": "sigmoid"}
+    likelihood: dict[str, Any] = {"name": "gaussian", "scale": scale, "link": "sigmoid"}
+    if x is not None and not is_unit(x):
+        # In units of the data's deviation, which is about a third for images in [0, 1].
+        likelihood = {"name": "gaussian", "scale": "per_feature" if x.dim() == 2 else 3.0 * scale}
     return {"latent_dim": latent_dim, "likelihood": likelihood}
+
+
+def is_unit(x: Tensor) -> bool:
+    """Return whether all values are in [0, 1], as those of images are."""
+    low, high = x.aminmax()
+    return bool(low >= 0.0) and bool(high <= 1.0)
 
 
 def natural_sampler(model: Autoencoder) -> str:
@@ -132,7 +149,8 @@ class Augmenter:
     the label, and codes hold what classes have in common.
 
     What goes in comes out: samples and labels have the dtype, layout and container that `fit` was
-    given. Of counts and categories, samples are drawn from the likelihood; else they are its means.
+    given. Samples of vectors on scales of their own, of counts and of categories are drawn from the
+    likelihood; those of others, such as images, are its means.
 
     Args:
         model: a name (`MODELS`), or a function from an input shape to a model; with
@@ -140,7 +158,7 @@ class Augmenter:
         sampler: a name (`SAMPLERS`), ``"auto"`` for what goes with the model (`natural_sampler`),
             or a function from a trained model to a sampler.
         model_options: arguments of the model's class, where ``model`` is a name, in place of the
-            `default_options`, which are for data in [0, 1].
+            `default_options`, which suit the data.
         sampler_options: arguments of the sampler's class, where ``sampler`` is a name.
         fit_options: arguments of `chartae.fit`; 250 epochs without progress by default.
         conditional: whether one model learns all classes. A CVAE does so by its nature.
@@ -233,11 +251,12 @@ class Augmenter:
         data = self._dataset(x, y, mask)
         labels = Labels.of(data.class_names, x if isinstance(x, ArrayDataset) else y)
         parts = {ALL: data} if self.is_conditional else self._each_class(data)
+        example, defaults = data.subset([0]), self._default_options(data.x)
         for name, members in parts.items():
             # What is refused later would waste the training of the classes before.
-            self._make(name, data).model.check_data("x", members.x)
+            self._make(name, example, defaults).model.check_data("x", members.x)
         with self._claimed_output(parts):
-            learned = self._learn_all(parts, data)
+            learned = self._learn_all(parts, example, defaults)
         self._form, self._labels = data.form, labels
         self.classes_ = labels.values
         self.samplers_ = {name: of.sampler for name, of in learned.items()}
@@ -447,13 +466,24 @@ class Augmenter:
             )
         return {name: members for name, members in parts.items() if name not in single}
 
-    def _make(self, name: str, data: ArrayDataset) -> Sampler:
-        """Return the untrained model of a name, with its sampler."""
+    def _default_options(self, x: Tensor) -> dict[str, Any]:
+        """Return the arguments for the model's class that suit a training set."""
+        if not isinstance(self.model, str):
+            return {}
+        return default_options(self.model, conditional=self.is_conditional, x=x)
+
+    def _make(self, name: str, data: ArrayDataset, defaults: Mapping[str, Any]) -> Sampler:
+        """Return the untrained model of a name, with its sampler.
+
+        Args:
+            name: of a class, or of all.
+            data: an observation of the training set, which knows its shape and its classes.
+            defaults: arguments for the model's class that come after those of the user.
+        """
         conditions = data.num_classes if self.is_conditional else None
         given = {} if conditions is None else {"conditions": conditions}
         with seeded(self.seed, "model", name):
             if isinstance(self.model, str):
-                defaults = default_options(self.model, conditional=self.is_conditional)
                 options = {**defaults, **given, **(self.model_options or {})}
                 model = MODELS[self.model](data.input_shape, **options)
             else:
@@ -474,7 +504,12 @@ class Augmenter:
         return self.sampler(model)
 
     def _learn(
-        self, name: str, members: ArrayDataset, data: ArrayDataset, place: Path | None
+        self,
+        name: str,
+        members: ArrayDataset,
+        data: ArrayDataset,
+        defaults: Mapping[str, Any],
+        place: Path | None,
     ) -> Learned:
         """Return the fitted sampler of a name, with its trained model, its history and a check."""
         options: dict[str, Any] = {"epochs": EPOCHS, "progress": False, **(self.fit_options or {})}
@@ -484,7 +519,7 @@ class Augmenter:
         if place is not None:
             folder = place / folder_name(name)
             options |= {"output_dir": folder, "resume": True}
-        sampler = self._make(name, data)
+        sampler = self._make(name, data, defaults)
         subject = "all classes" if self.is_conditional else f"class {name!r}"
         with warnings_about(subject) as warned:
             history = fit(sampler.model, members, **options)
@@ -511,17 +546,19 @@ class Augmenter:
         return found
 
     def _learn_all(
-        self, parts: Mapping[str, ArrayDataset], data: ArrayDataset
+        self,
+        parts: Mapping[str, ArrayDataset],
+        example: ArrayDataset,
+        defaults: Mapping[str, Any],
     ) -> dict[str, Learned]:
         """Return what `_learn` gives for each name, class after class or in several processes.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C; the classes to come are not to be trained.
         """
-        example = data.subset([0])  # what of the data shapes a model, without all of them
         # In full, for a worker process may have another working directory.
         place = None if self.output_dir is None else Path(self.output_dir).resolve()
-        calls = [(name, members, example, place) for name, members in parts.items()]
+        calls = [(name, members, example, defaults, place) for name, members in parts.items()]
         learned: Iterable[Learned]
         if self.jobs == 1 or len(parts) == 1:
             learned = (self._learn(*call) for call in calls)
@@ -596,7 +633,7 @@ class Augmenter:
 
 def _draw(sampler: Sampler, n: int, seed: int, y: int | None) -> Tensor:
     """Return n observations: draws of the likelihood where a mean is no observation."""
-    return sampler.sample(n, seed=seed, y=y, draw=sampler.model.observation_model.discrete)
+    return sampler.sample(n, seed=seed, y=y, draw=sampler.model.observation_model.samples_are_draws)
 
 
 def _on_cpu(mask: Tensor | None) -> Tensor | None:

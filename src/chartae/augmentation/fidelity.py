@@ -43,7 +43,8 @@ def spread_ratio(real: Tensor, synthetic: Tensor, mask: Tensor | None = None) ->
     """Return the spread of synthetic observations, relative to that of real ones.
 
     Spread is the root of the variance, averaged over features: about 1 for samples that vary as
-    much as the data, 0 for samples that are all alike.
+    much as the data, 0 for samples that are all alike. Features of vectors, which may have units of
+    their own, are divided by their real deviation first, here and in the functions below.
 
     Args:
         real: ``(N, *input_shape)``, N at least 2.
@@ -171,7 +172,7 @@ class ClassFidelity:
         if self.distance < LEAST_DISTANCE:
             found.append(
                 f"samples are {self.distance:.2f} times as far from training examples as held-out "
-                "ones would be: they are near copies; train for fewer epochs"
+                "ones would be: they are near copies; try another sampler, such as normal"
             )
         if self.concentration - self.expected > MOST_EXCESS:
             found.append(
@@ -276,7 +277,12 @@ def _matrices(
     x, s, m = (t.detach().double().flatten(1) for t in (real, synthetic.to(real.device), observed))
     # About the mean of the real ones, or float64 would lose small differences of large numbers.
     mean = (m * x).sum(0) / m.sum(0).clamp_min(1.0)
-    return m * (x - mean), s - mean, m
+    x, s = m * (x - mean), s - mean
+    if real.dim() == 2:  # features of vectors have units of their own
+        deviation = (x.square().sum(0) / m.sum(0).clamp_min(1.0)).sqrt()
+        weight = torch.where(deviation > 0.0, 1.0 / deviation, 0.0)
+        x, s = x * weight, s * weight
+    return x, s, m
 
 
 def _mean_variance(x: Tensor, observed: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ from chartae.cli.options import (
     ModelName,
     ModelOptions,
     Overwrite,
+    SamplerOptions,
     TrainingOptions,
 )
 from chartae.cli.output import Outputs, effective, say
-from chartae.cli.results import few_baselines, sections
+from chartae.cli.results import few_baselines, fidelity_table, sections
 
 if TYPE_CHECKING:
     from chartae.augmentation import Augmenter
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["augment"]
 
+UNLIKE = 3
+"""The exit status of samples that are unlike the real examples, where that is asked for."""
 EXAMPLE = "Example: chartae augment scans/ --per-class 1000 --out synthetic.npz --report"
 
 
@@ -32,13 +35,14 @@ def augment(
     out: Path,
     per_class: int = 1000,
     model: ModelName = "rhvae",
-    sampler: str = "auto",
+    sampling: SamplerOptions = SamplerOptions(),  # noqa: B008
     conditional: bool = False,
     model_options: ModelOptions = ModelOptions(),  # noqa: B008
     training: TrainingOptions = TrainingOptions(),  # noqa: B008
     include_real: bool = False,
     report: bool = False,
     singles: str = "skip",
+    strict: bool = False,
     jobs: int = 1,
     seed: int = 0,
     resume: bool = False,
@@ -46,12 +50,14 @@ def augment(
     data_options: DataOptions = DataOptions(),  # noqa: B008
     machine: MachineOptions = MachineOptions(),  # noqa: B008
     config: ConfigFile = None,
-) -> None:
+) -> int:
     """Learn each class of DATA from its few examples, and write new ones with their labels.
 
-    What is written has the dtype and the layout of DATA. Beside OUT are written OUT.json, the
-    options; OUT-models, a folder for each class, or "all" with --conditional, that "chartae sample"
-    reads; and OUT.html with --report.
+    What is written has the dtype and the layout of DATA. A class whose samples are unlike its real
+    examples is named: one that has collapsed, is copied, or gathers around a few examples. Beside
+    OUT are written OUT.json, the options and how samples compare to real examples; OUT-models, a
+    folder for each class, or "all" with --conditional, that "chartae sample" reads; and OUT.html
+    with --report.
 
     Args:
         data: Labelled data: a .npz, .npy with --labels, .csv, .tsv or .pt file, or a folder of
@@ -59,15 +65,14 @@ def augment(
         out: An .npz file of synthetic data: x, y and class_names; a .csv file of vectors; or a
             folder of images in class folders, with a table of them.
         per_class: Number of synthetic observations of each class.
-        sampler: Name of a sampler, as two_stage for TwoStageSampler; a wrong one lists them all, or
-            those that serve the model. auto takes volume for a model with a metric, the model's own
-            prior for another one that has a prior, code for a codebook, else mixture.
         conditional: Learn all classes with one model that is given the label, in place of a model
             for each. A cvae does so by its nature.
         include_real: Put the real data before the synthetic ones.
         report: Write a report with images, latent maps and training curves.
         singles: skip leaves out, with a warning, a class of one observation, of which a model of
             its own cannot be learned; refuse stops.
+        strict: End with exit status 3 where a class has collapsed, is copied, or gathers around a
+            few examples; everything is written all the same.
         jobs: Classes learned at the same time, in processes of one thread each.
         seed: Of the models, their training and the samples.
         resume: Continue after an interruption: classes that were learned are kept.
@@ -90,8 +95,9 @@ def augment(
     _check_form(out, source, include_real)
     augmenter = Augmenter(
         model,
-        sampler,
+        sampling.sampler,
         model_options=model_options.arguments(),
+        sampler_options=sampling.arguments(),
         fit_options={"progress": True, **training.arguments(), "accelerator": machine.device},
         conditional=conditional,
         singles=cast("Singles", singles),
@@ -101,6 +107,7 @@ def augment(
     )
     options = effective(
         model_options,
+        sampling,
         training,
         data_options,
         machine,
@@ -108,20 +115,22 @@ def augment(
         out=out,
         per_class=per_class,
         model=model,
-        sampler=sampler,
         conditional=conditional,
         include_real=include_real,
         report=report,
         singles=singles,
+        strict=strict,
         jobs=jobs,
         seed=seed,
     )
     if overwrite:
         outputs.clear()
     files = {str(out): f"{per_class} synthetic observations of each class", str(models): "models"}
+    fidelity: dict[str, Any] = {}
     try:
-        with outputs.recording(options):
+        with outputs.recording(options, fidelity=fidelity):
             augmenter.fit(source)
+            fidelity |= augmenter.fidelity_.to_json()
             synthetic = _named_as(source, augmenter.sample_dataset(per_class))
             augmenter.save(models)
             outputs.remove(out)
@@ -133,6 +142,7 @@ def augment(
         message = f"interrupted; the same command with --resume continues in {models}"
         raise KeyboardInterrupt(message) from None
     say(*(f"{meaning}: {path}" for path, meaning in files.items()))
+    return UNLIKE if strict and augmenter.fidelity_.problems else 0
 
 
 def _beside(out: Path, ending: str) -> Path:
@@ -236,6 +246,7 @@ def _write_report(
             "Versions": versions(),
         },
         settings=options,
+        tables=[fidelity_table(augmenter.fidelity_)],
         sections=sections(
             augmenter,
             {

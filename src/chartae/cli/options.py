@@ -22,6 +22,7 @@ __all__ = [
     "ModelName",
     "ModelOptions",
     "Overwrite",
+    "SamplerOptions",
     "TrainingOptions",
     "given",
     "option_names",
@@ -161,7 +162,8 @@ class ModelOptions:
         latent_dim: Dimension of the latent space. [default: 8, of codebooks 64]
         likelihood: Of observations given a latent, such as bernoulli, gaussian or categorical; a
             wrong name lists them all. [default: bernoulli to train; to augment a gaussian with a
-            sigmoid link, of scale 0.1, or 0.5 if conditional]
+            sigmoid link, of scale 0.1, or 0.5 if conditional; for data beyond [0, 1] a gaussian in
+            units of the data]
         encoder: Preset of the encoder, such as mlp, conv or resnet; a wrong name lists them all.
             [default: mlp]
         decoder: Preset of the decoder, as for the encoder. [default: mlp]
@@ -181,6 +183,28 @@ class ModelOptions:
         named = {name: v for name, v in vars(self).items() if name != "model_options"}
         others = {name.replace("-", "_"): _value(v) for name, v in self.model_options.items()}
         return {**given(named), **others}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class SamplerOptions:
+    """Which sampler.
+
+    Args:
+        sampler: Name of a sampler, as two_stage for TwoStageSampler; a wrong one lists them all, or
+            those that serve the model. auto takes volume for a model with a metric, the model's own
+            prior for another one that has a prior, code for a codebook, else mixture.
+        sampler_options: Arguments of the sampler, as in --sampler-options.num-steps 100.
+    """
+
+    sampler: str = "auto"
+    sampler_options: Annotated[dict[str, str], Parameter(show_default=False)] = field(
+        default_factory=dict
+    )
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments for the sampler's class that were given."""
+        return {name.replace("-", "_"): _value(v) for name, v in self.sampler_options.items()}
 
 
 def _value(text: str) -> Any:
@@ -219,7 +243,7 @@ class TrainingOptions:
         return given(vars(self))
 
 
-def option_names(command: Callable[..., None]) -> set[str]:
+def option_names(command: Callable[..., object]) -> set[str]:
     """Return the names of a subcommand's options, those of its groups among them."""
     names: set[str] = set()
     for name, parameter in inspect.signature(command).parameters.items():

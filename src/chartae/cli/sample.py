@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chartae.cli.options import ConfigFile, DataOptions, MachineOptions, Overwrite
+from chartae.cli.options import (
+    ConfigFile,
+    DataOptions,
+    MachineOptions,
+    Overwrite,
+    SamplerOptions,
+)
 from chartae.cli.output import Outputs, check_suffix, effective, say
 from chartae.cli.train import RECORD
 
@@ -27,7 +33,7 @@ def sample(
     n: int = 100,
     out: Path,
     label: list[str] | None = None,
-    sampler: str = "auto",
+    sampling: SamplerOptions = SamplerOptions(),  # noqa: B008
     fit_on: Path | None = None,
     seed: int = 0,
     overwrite: Overwrite = False,
@@ -46,9 +52,6 @@ def sample(
         out: A .npz file, or a .png contact sheet.
         label: For a model of several classes, a class to draw; given several times, or not at all
             for every class, observations are spread evenly.
-        sampler: Name of a sampler, as two_stage for TwoStageSampler; a wrong one lists them all, or
-            those that serve the model. auto takes volume for a model with a metric, the model's own
-            prior for another one that has a prior, code for a codebook, else mixture.
         fit_on: Training data, for the samplers that learn from them, as code and mixture do; with
             labels for a conditional model.
         seed: Of the samples.
@@ -67,26 +70,26 @@ def sample(
     outputs.claim(out)
     machine.apply()
     if (model / RECORD_FILE).exists():
-        if sampler != "auto" or fit_on is not None:
+        if sampling != SamplerOptions() or fit_on is not None:
             raise ConfigurationError(
-                'MODEL is of "chartae augment", with fitted samplers: expected neither --sampler '
-                "nor --fit-on"
+                'MODEL is of "chartae augment", with fitted samplers: expected neither --sampler, '
+                "--sampler-options nor --fit-on"
             )
         drawn, title = _of_each_class(model, label or [], n, seed, machine.place)
     else:
         data = None if fit_on is None else data_options.read(fit_on)
-        drawn, title = _of_a_model(model, label or [], n, seed, sampler, data, machine.place)
+        drawn, title = _of_a_model(model, label or [], n, seed, sampling, data, machine.place)
     if overwrite:
         outputs.clear()
     _write(out, drawn, title)
     options = effective(
+        sampling,
         data_options,
         machine,
         model=model.resolve(),
         n=n,
         out=out,
         label=label,
-        sampler=sampler,
         fit_on=fit_on,
         seed=seed,
     )
@@ -115,7 +118,7 @@ def _of_a_model(
     asked: Sequence[str],
     n: int,
     seed: int,
-    sampler: str,
+    sampling: SamplerOptions,
     data: "ArrayDataset | None",
     device: str,
 ) -> tuple["ArrayDataset", str]:
@@ -128,8 +131,8 @@ def _of_a_model(
     model = loaded.model if isinstance(loaded, Sampler) else loaded
     names = class_names(folder, model)
     y = _labels(names, asked, n)
-    chosen = _fitted(loaded, sampler, data, names)
-    x = chosen.sample(n, seed=seed, y=y, draw=model.observation_model.discrete).cpu()
+    chosen = _fitted(loaded, sampling, data, names)
+    x = chosen.sample(n, seed=seed, y=y, draw=model.observation_model.samples_are_draws).cpu()
     form = _form(folder) or Form(x.dtype)
     return ArrayDataset(x, y, class_names=names, form=form), type(chosen).__name__
 
@@ -219,26 +222,27 @@ def _labels(names: tuple[str, ...], asked: Sequence[str], n: int) -> "Tensor | N
 
 def _fitted(
     loaded: "Autoencoder | Sampler",
-    name: str,
+    sampling: SamplerOptions,
     data: "ArrayDataset | None",
     names: tuple[str, ...],
 ) -> "Sampler":
-    """Return the sampler of a name, fitted, or the loaded one."""
+    """Return the sampler that is asked for, fitted, or the loaded one."""
     from chartae.augmentation import SAMPLERS, natural_sampler
     from chartae.checks import check_choice
     from chartae.errors import ConfigurationError
     from chartae.samplers import Sampler
 
+    name = sampling.sampler
     check_choice("sampler", name, ["auto", *SAMPLERS])
     if isinstance(loaded, Sampler):
-        if name != "auto" or data is not None:
+        if sampling != SamplerOptions() or data is not None:
             raise ConfigurationError(
-                f"MODEL is a fitted {type(loaded).__name__}: expected neither --sampler nor "
-                "--fit-on"
+                f"MODEL is a fitted {type(loaded).__name__}: expected neither --sampler, "
+                "--sampler-options nor --fit-on"
             )
         return loaded
     name = natural_sampler(loaded) if name == "auto" else name
-    chosen = SAMPLERS[name](loaded)
+    chosen = SAMPLERS[name](loaded, **sampling.arguments())
     if data is None and chosen.needs_data:
         raise ConfigurationError(
             f"sampler={name!r}, for this {type(loaded).__name__}, learns from data: "

@@ -27,6 +27,7 @@ from chartae.distributions.likelihoods import (
 from chartae.distributions.mixed import MixedLikelihood
 from chartae.distributions.mixture import NormalMixture
 from chartae.distributions.mmd import KERNELS, mmd
+from chartae.distributions.moments import Moments
 from chartae.distributions.normal import DiagonalNormal, DiagonalNormalHead, StandardNormal
 from chartae.distributions.sphere import (
     HypersphericalUniform,
@@ -56,6 +57,7 @@ __all__ = [
     "LaplaceLikelihood",
     "Likelihood",
     "MixedLikelihood",
+    "Moments",
     "NegativeBinomialLikelihood",
     "NormalMixture",
     "Observation",

@@ -10,6 +10,7 @@ from torch.types import _size
 
 from chartae.checks import check_choice
 from chartae.distributions.likelihoods import Likelihood, register_likelihood
+from chartae.distributions.moments import Moments
 from chartae.errors import DataError
 
 __all__ = ["CategoricalLikelihood", "NegativeBinomialLikelihood"]
@@ -102,8 +103,9 @@ class _Counts(NegativeBinomial):
 class NegativeBinomialLikelihood(Likelihood):
     r"""Negative binomial for counts, of mean m and variance :math:`m + \alpha m^2`.
 
-    The decoder gives log m, and the encoder sees log(1 + x). The dispersion :math:`\alpha` is
-    learned (scvi-tools calls :math:`\theta = 1/\alpha` the inverse dispersion).
+    The decoder gives log m less an offset, the log mean of the training set (`set_units`): of each
+    feature of a vector, or of all of another array. The encoder sees log(1 + x). The dispersion
+    :math:`\alpha` is learned (scvi-tools calls :math:`\theta = 1/\alpha` the inverse dispersion).
 
     Args:
         input_shape: shape of one observation: counts 0, 1, 2, ... as floats.
@@ -121,6 +123,9 @@ class NegativeBinomialLikelihood(Likelihood):
     discrete = True
     floor = 1e-4  # below, a Poisson for all purposes
     ceiling = 80.0  # of log m: e^80 is still finite in float32
+    has_units = True
+    units = ("log_mean",)
+    log_mean: Tensor
 
     def __init__(
         self,
@@ -131,11 +136,19 @@ class NegativeBinomialLikelihood(Likelihood):
         super().__init__(input_shape)
         shape = self.input_shape if dispersion == "per_feature" else ()
         self.raw_dispersion = nn.Parameter(torch.zeros(shape))
+        vector = len(self.input_shape) == 1
+        self.register_buffer("log_mean", torch.zeros(self.input_shape if vector else ()))
 
     @property
     def dispersion(self) -> Tensor:
         """The dispersion alpha, a scalar or of the shape of one observation."""
         return softplus(self.raw_dispersion) + self.floor
+
+    @torch.no_grad()
+    def set_units(self, moments: Moments) -> None:
+        """Take the log mean of the training set for the offset; a mean is at least half a count."""
+        found = moments if self.log_mean.dim() else moments.pooled()
+        self.log_mean.copy_(found.mean.clamp_min(0.5 / found.count.clamp_min(1.0)).log())
 
     def encoder_input(self, x: Tensor) -> Tensor:
         """Return log(1 + x): counts span orders of magnitude, and so does the mean to be read."""
@@ -146,7 +159,8 @@ class NegativeBinomialLikelihood(Likelihood):
         return softplus(raw).expm1()
 
     def features(self, output: Tensor) -> Distribution:
-        return _Counts(output.clamp(max=self.ceiling), self.dispersion)
+        log_mean = (output + self.log_mean).clamp(max=self.ceiling)
+        return _Counts(log_mean, self.dispersion)
 
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` unless x is finite, and whole numbers of 0 or more."""

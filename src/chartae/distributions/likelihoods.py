@@ -4,6 +4,7 @@ Every density includes its constants, so that log p(x) can be compared between m
 published figures (MATH.md section 1), and sums over the observed features only, when given a mask.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
@@ -15,6 +16,7 @@ from torch.nn.functional import softplus
 
 from chartae.checks import check_choice, check_finite, check_integer, check_number, named_options
 from chartae.distributions.bounded import ContinuousBernoulli, DiscretizedLogistic
+from chartae.distributions.moments import Moments
 from chartae.errors import ConfigurationError, DataError
 
 __all__ = [
@@ -31,7 +33,11 @@ __all__ = [
     "register_likelihood",
 ]
 
+logger = logging.getLogger(__name__)
+
 ScaleKind = Literal["learned", "per_feature"]
+ALREADY_UNIT = 0.1
+"""How much of [0, 1] data must cover to be left in their units."""
 
 
 class Observation(Independent[Distribution]):
@@ -73,10 +79,19 @@ class Likelihood(nn.Module):
     """Whether a mean is no possible observation: counts, categories."""
     details: str = ""
     """What messages add to the likelihood's name."""
+    has_units: bool = False
+    """Whether it measures the data in units of its own, which `set_units` learns."""
+    units: tuple[str, ...] = ()
+    """The buffers that hold them; files from before there were any lack them."""
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.input_shape = tuple(input_shape)
+
+    @property
+    def samples_are_draws(self) -> bool:
+        """Whether a sample is a draw of p(x|z), not its mean, as of tables, counts, categories."""
+        return self.discrete or (self.has_units and len(self.input_shape) == 1)
 
     @property
     def label(self) -> str:
@@ -98,6 +113,17 @@ class Likelihood(nn.Module):
         distribution = self.features(output)
         dims = len(self.input_shape) - len(distribution.event_shape)
         return Observation(distribution, dims, validate_args=False)
+
+    def set_units(self, moments: Moments) -> None:
+        """Learn the units of the data from the moments of a training set; `fit` does so.
+
+        Nothing changes for a likelihood whose range is fixed.
+        """
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in self.units:
+            state_dict.setdefault(prefix + name, self.get_buffer(name))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def encoder_input(self, x: Tensor) -> Tensor:
         """Return x on the scale on which networks see it; as it is, unless said otherwise."""
@@ -178,12 +204,18 @@ class ContinuousBernoulliLikelihood(Likelihood):
 
 
 class ScaledLikelihood(Likelihood):
-    """A location given by the decoder, and a scale: fixed, learned, or learned per feature.
+    r"""A location given by the decoder, and a scale: fixed, learned, or learned per feature.
+
+    With the identity as its link it takes data of any scale: it has units of its own, a centre c
+    and a spread s learned from the training set (`set_units`). Networks see (x - c) / s, and the
+    location is c + s times the decoder's output. Decoded values and densities are in the data's
+    units all the same. Vectors have a centre and a spread for each feature, images and other arrays
+    one of each. They are 0 and 1 for data that lie in [0, 1] already.
 
     Args:
         input_shape: shape of one observation.
         scale: a positive number (fixed), ``"learned"`` (one for all features) or
-            ``"per_feature"``.
+            ``"per_feature"``; in units of the spread.
         link: ``"identity"``, or ``"sigmoid"`` to keep the mean in [0, 1], for data in [0, 1].
 
     Raises:
@@ -191,6 +223,8 @@ class ScaledLikelihood(Likelihood):
     """
 
     floor = 1e-3  # a learned scale stays above, or the density of constant data would be infinite
+    center: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -204,6 +238,11 @@ class ScaledLikelihood(Likelihood):
         if link == "sigmoid":
             self.support = (0.0, 1.0)
             self.details = " with link='sigmoid'"
+        if self.support == (-math.inf, math.inf):
+            self.has_units, self.units = True, ("center", "spread")
+            of_units: tuple[int, ...] = self.input_shape if len(self.input_shape) == 1 else ()
+            self.register_buffer("center", torch.zeros(of_units))
+            self.register_buffer("spread", torch.ones(of_units))
         if isinstance(scale, str):
             check_choice("scale", scale, ("learned", "per_feature"))
             shape = self.input_shape if scale == "per_feature" else ()
@@ -215,15 +254,72 @@ class ScaledLikelihood(Likelihood):
 
     @property
     def scale(self) -> Tensor:
-        """The scale, a scalar or of the shape of one observation."""
+        """The scale in the data's units, a scalar or of the shape of one observation."""
+        scale = self.relative_scale
+        return scale * self._unit if self.has_units else scale
+
+    @property
+    def relative_scale(self) -> Tensor:
+        """The scale in units of the spread."""
         if hasattr(self, "raw_scale"):
             return softplus(self.raw_scale) + self.floor
         scale: Tensor = self.get_buffer("fixed_scale")
         return scale
 
+    @torch.no_grad()
+    def set_units(self, moments: Moments) -> None:
+        """Take the mean and the deviation of the training set for centre and spread.
+
+        Data in [0, 1], a tenth of it at least, keep 0 and 1. Of a feature that is constant the
+        spread is 0: it is decoded as it is, and measured in units of 1.
+        """
+        if not self.has_units:
+            return
+        whole = moments.pooled()
+        if whole.low >= 0.0 and whole.high <= 1.0 and whole.high - whole.low >= ALREADY_UNIT:
+            self.center.zero_()
+            self.spread.fill_(1.0)
+            return
+        found = moments if self.center.dim() else whole
+        constant = found.low >= found.high
+        if bool(constant.all()):
+            logger.warning("the training set is constant: there is nothing to learn from it")
+        elif bool(constant.any()):
+            places = ", ".join(map(str, constant.nonzero()[:, 0].tolist()))
+            logger.info("constant in the training set, and decoded as such: feature(s) %s", places)
+        self.center.copy_(found.mean)
+        self.spread.copy_(torch.where(constant, 0.0, found.deviation))
+
+    @property
+    def _unit(self) -> Tensor:
+        """What a difference of 1 is in the data's units."""
+        return torch.where(self.spread > 0.0, self.spread, 1.0)
+
+    def check_buffers(self) -> None:
+        """Raise `DataError` if a spread that was loaded is negative."""
+        if self.has_units and not bool((self.spread >= 0.0).all()):
+            raise DataError("spread has negative values: expected deviations")
+
+    def encoder_input(self, x: Tensor) -> Tensor:
+        """Return x in units of the spread, from the centre."""
+        return (x - self.center) / self._unit if self.has_units else x
+
+    def squashed(self, raw: Tensor) -> Tensor:
+        """Return numbers of any size as data: those that `encoder_input` makes them from."""
+        if self.has_units:
+            return torch.addcmul(self.center, self.spread, raw)
+        return super().squashed(raw)
+
     def location(self, output: Tensor) -> Tensor:
         """Return the mean of each feature, given the decoder's output."""
+        if self.has_units:
+            return torch.addcmul(self.center, self.spread, output)
         return output.sigmoid() if self.link == "sigmoid" else output
+
+    def draw(self, output: Tensor) -> Tensor:
+        """Return a draw of x given the decoder's output, of constant features their value."""
+        drawn = super().draw(output)
+        return torch.where(self.spread > 0.0, drawn, self.center) if self.has_units else drawn
 
 
 @register_likelihood("gaussian")

@@ -16,6 +16,7 @@ from chartae.distributions.likelihoods import (
     make_likelihood,
     register_likelihood,
 )
+from chartae.distributions.moments import Moments
 from chartae.errors import ConfigurationError
 
 __all__ = ["MixedLikelihood"]
@@ -94,6 +95,7 @@ class MixedLikelihood(Likelihood):
         made = [make_likelihood(spec, (width,)) for width, spec in blocks]
         self.blocks = nn.ModuleList(made)
         self.discrete = any(block.discrete for block in made)
+        self.has_units = any(block.has_units for block in made)
 
     def _pieces(self, values: Tensor) -> Iterator[tuple[Likelihood, Tensor]]:
         """Return each block with its columns."""
@@ -103,6 +105,11 @@ class MixedLikelihood(Likelihood):
     def forward(self, output: Tensor) -> Observation:
         blocks = [block(piece) for block, piece in self._pieces(output)]
         return _Row(_Blocks(blocks), 0, validate_args=False)
+
+    def set_units(self, moments: Moments) -> None:
+        """Let each block learn the units of its own columns."""
+        for block, piece in zip(self.blocks, moments.split(self.widths), strict=True):
+            cast(Likelihood, block).set_units(piece)
 
     def encoder_input(self, x: Tensor) -> Tensor:
         """Return x with each block on the scale of its own likelihood."""

@@ -35,6 +35,9 @@ MOST_POINTS = 512
 MEMORY = 10
 """Steps that L-BFGS remembers."""
 
+UNMEASURED = 0.5
+"""The error of a length beyond which the length means nothing."""
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -77,7 +80,9 @@ def shortest_paths(
     whose inverse takes two cumulative sums. A path whose length changes when its points are
     doubled - a metric with ridges narrower than its segments - descends again with twice as
     many. A minimum of the energy has constant speed; that it is the shortest of all, no descent
-    can tell. Where a metric has its geodesics in closed form, these are returned.
+    can tell. Where a descent finds no way down, or ends with a longer path than it started from,
+    the start is returned, with an infinite residual. Where a metric has its geodesics in closed
+    form, these are returned.
 
     Args:
         metric: a metric.
@@ -119,7 +124,7 @@ def shortest_paths(
     start, end = start.reshape(-1, metric.dim), end.reshape(-1, metric.dim)
     first = _first_paths(metric, start, end, num_points, landmarks)
     pieces = [
-        resolve(metric, piece, tolerance, resolution, max_iterations)
+        _found(metric, piece, tolerance, resolution, max_iterations)
         for piece in first.split(max(1, BLOCK // num_points))
     ]
     points, lengths, residual, error = (torch.cat(column) for column in zip(*pieces, strict=True))
@@ -374,8 +379,27 @@ def _first_paths(
     return torch.where(shorter[:, None, None], paths, lines)
 
 
-def resolve(
+def _found(
     metric: Metric, first: Tensor, tolerance: float, resolution: float, max_iterations: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what `resolve` finds, and the first paths where it finds nothing better."""
+    at_first = smooth_length(metric, refined(first))
+    points, lengths, residual, error = resolve(metric, first, tolerance, resolution, max_iterations)
+    lost = (residual > 1.0) | (error > UNMEASURED) | (lengths > (1.0 + resolution) * at_first)
+    # A geodesic that was there from the start may come out longer, by the rounding of its points.
+    worse = lost | (lengths > at_first)
+    if bool(worse.any()):
+        points[worse] = at_constant_speed(metric, first[worse], first.shape[1])
+        lengths, residual = lengths.where(~worse, at_first), residual.masked_fill(lost, math.inf)
+    return points, lengths, residual, error
+
+
+def resolve(
+    metric: Metric,
+    first: Tensor,
+    tolerance: float,
+    resolution: float,
+    max_iterations: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return points, lengths, residuals and errors of paths, ``(n, ...)`` each, without checks.
 
@@ -393,7 +417,7 @@ def resolve(
     still = (points == points[:, :1]).all(-1).all(-1)  # a point with itself
     lengths = torch.where(still, 0.0, lengths)
     error = torch.where(still, 0.0, change / lengths)
-    coarse = error > resolution
+    coarse = (error > resolution) & residual.isfinite()
     if bool(coarse.any()) and fine.shape[1] <= MOST_POINTS:
         # What hid between the points has upset the speed.
         even = at_constant_speed(metric, fine[coarse], fine.shape[1])
@@ -412,14 +436,14 @@ class _Descent:
 
     def __init__(self, metric: Metric, points: Tensor, tolerance: float) -> None:
         self.metric, self.tolerance = metric, tolerance
-        self.points, self.residual = points, points.new_full((len(points),), math.inf)
+        self.points, self.residual = points.clone(), points.new_full((len(points),), math.inf)
         self.pairs = torch.arange(len(points), device=points.device)  # those still moving
         self.x = points.clone()
         local, self.energy, self.grad = self._evaluate(self.x)
         empty = self.grad.new_zeros(MEMORY, *self.grad.shape)
         self.moves, self.changes = empty, empty
         self.curvatures = empty.new_zeros(MEMORY, len(points))  # 1 / (move . change), or 0
-        self.direction = self._direction(local)
+        self.direction, self.lost = self._descending(local)
         self.slope = _dot(self.grad, self.direction)
         self.step = self.longest = self._longest()
 
@@ -470,6 +494,24 @@ class _Descent:
             move = move + correction[:, None, None] * self.moves[k]
         return -move
 
+    def _descending(self, local: Local) -> tuple[Tensor, Tensor]:
+        """Return directions of descent, and for which pairs there is none.
+
+        What is remembered may mislead; and rounding, where the metric spans many orders of
+        magnitude, may make even the preconditioned gradient an ascent.
+        """
+        direction = self._direction(local)
+        ascends = ~self._descends(direction)
+        if not bool(ascends.any()):
+            return direction, ascends
+        self.curvatures = torch.where(ascends, 0.0, self.curvatures)
+        direction = torch.where(ascends[:, None, None], self._direction(local), direction)
+        return direction, ~self._descends(direction)
+
+    def _descends(self, direction: Tensor) -> Tensor:
+        """Return for which pairs a direction lowers the energy, or there is nothing to lower."""
+        return (_dot(self.grad, direction) < 0.0) | (self.grad == 0.0).all(-1).all(-1)
+
     def _advance(self) -> None:
         """Try every pair's step; keep those that lower the energy enough, shorten the others."""
         x = self.x.clone()
@@ -489,8 +531,9 @@ class _Descent:
         misled &= finite
         self.curvatures = torch.where(misled, 0.0, self.curvatures)
         turned = lower | misled
-        direction = self._direction(local)
+        direction, lost = self._descending(local)
         self.direction = torch.where(turned[:, None, None], direction, self.direction)
+        self.lost = torch.where(turned, lost, self.lost)
         self.slope = _dot(self.grad, self.direction)
         self.longest = torch.where(turned, self._longest(), self.longest)
         self.step = torch.where(turned, self.longest, 0.3 * self.step)
@@ -516,7 +559,8 @@ class _Descent:
         """Take out the pairs that are done, once they are worth the copying."""
         tiny = torch.finfo(self.energy.dtype).tiny
         self._relative = (-self.slope / (2.0 * self.energy).clamp_min(tiny)).clamp_min(0.0).sqrt()
-        done = (self._relative <= self.tolerance) | (self.step < 1e-6 * self.longest)
+        self._relative = torch.where(self.lost, math.inf, self._relative)
+        done = self.lost | (self._relative <= self.tolerance) | (self.step < 1e-6 * self.longest)
         if not bool(done.any()) or (3 * int(done.sum()) < len(done) and len(done) > 8):
             return
         self._store(done)
@@ -524,7 +568,7 @@ class _Descent:
         self.pairs, self.x = self.pairs[kept], self.x[kept]
         self.energy, self.grad, self.slope = self.energy[kept], self.grad[kept], self.slope[kept]
         self.direction, self.step = self.direction[kept], self.step[kept]
-        self.longest = self.longest[kept]
+        self.longest, self.lost = self.longest[kept], self.lost[kept]
         self.moves, self.changes = self.moves[:, kept], self.changes[:, kept]
         self.curvatures, self._relative = self.curvatures[:, kept], self._relative[kept]
 

@@ -20,6 +20,10 @@ ROUNDS = 6
 """Rounds of adaptation."""
 DRAWS = (1000, 4)
 """Draws in a round: at least so many, and so many for each component."""
+WITHIN = 0.1
+"""The share of draws that must have some density ..."""
+HALVINGS = 50
+"""... for which components are halved so often at most."""
 LARGEST = 2**24
 """Most (draw, component) pairs in a round; of more components the weights stay equal."""
 STUCK = 0.1
@@ -94,14 +98,16 @@ class Jumps:
         percent of the weights stay equal, so that no component is given up.
 
         Args:
-            log_prob: log of the density, up to a constant; it is finite near the components.
-            proposal: a mixture whose components cover the density, in whatever shares.
+            log_prob: log of the density, up to a constant; it is finite at the means.
+            proposal: a mixture whose components cover the density, in whatever shares. Where most
+                of it is beyond the walls of the density, its components are made narrower.
             generator: source of randomness.
 
         Returns:
             The jumps, with as many in a step as leave a tenth of the chains where they were; and
             draws, resampled by their weights, that have nearly the law of the density, ``(n, d)``.
         """
+        proposal = _within_reach(log_prob, proposal, generator)
         components = len(proposal.loc)
         draws = max(DRAWS[0], DRAWS[1] * components)
         if draws * components > LARGEST:
@@ -159,6 +165,21 @@ class _Weighted:
         """Return the share of the weights that falls to each component, ``(K,)``."""
         responsibilities = self.proposal.log_joint(self.z).softmax(-1)
         return self.weights @ responsibilities.to(self.weights)
+
+
+def _within_reach(
+    log_prob: Callable[[Tensor], Tensor],
+    proposal: NormalMixture,
+    generator: torch.Generator | None,
+) -> NormalMixture:
+    """Return the mixture with components so narrow that a tenth of its draws have some density."""
+    z = proposal.sample((DRAWS[0],), generator)
+    for _ in range(HALVINGS):
+        if float(log_prob(z).isfinite().double().mean()) >= WITHIN:
+            break
+        proposal = NormalMixture(proposal.loc, 0.5 * proposal.scale, proposal.weights)
+        z = proposal.sample((DRAWS[0],), generator)
+    return proposal
 
 
 def _enough(acceptance: float) -> int:

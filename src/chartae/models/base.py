@@ -23,6 +23,7 @@ from chartae.data.arrays import takes_arrays
 from chartae.distributions import (
     DiagonalNormalHead,
     Likelihood,
+    Moments,
     Observation,
     StandardNormal,
     make_likelihood,
@@ -203,6 +204,16 @@ class Autoencoder(Configured):
         groups = {name: list(getattr(self, name).parameters()) for name in self.opponents}
         theirs = {id(parameter) for group in groups.values() for parameter in group}
         return {"model": [p for p in self.parameters() if id(p) not in theirs], **groups}
+
+    def set_units(self, batches: Iterable[Batch]) -> None:
+        """Let the likelihood learn the units of the training set; called before `on_fit_start`.
+
+        Args:
+            batches: the training set, in pieces: the arguments of `loss`, by name.
+        """
+        if self.observation_model.has_units:
+            pieces = ((batch["x"], batch.get("mask")) for batch in batches)
+            self.observation_model.set_units(Moments.of(pieces))
 
     def on_fit_start(self, size: int) -> None:
         """Forget what `on_fit_end` fixed; called before the first epoch.

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_choice, check_integer, check_number
-from chartae.distributions import NormalMixture
 from chartae.errors import ConfigurationError
 from chartae.geometry import Chain, Jumps, ManifoldDensity, hmc
 from chartae.models import Autoencoder
@@ -21,12 +20,12 @@ Target = Literal["volume", "codes"]
 class VolumeSampler(ChainSampler):
     r"""Draw latents from the manifold of a model (thesis eq. 1.8, Alg. 5).
 
-    Two densities, both high where the data are, inside a wall,
-    :math:`S = \{\|z\| \le 2 \max_i \|c_i\|\}`:
+    Two densities, both high where the data are:
 
-    * ``"volume"`` is the thesis': uniform on the manifold, `ManifoldDensity`. Where m bumps
-      overlap it is :math:`m^{d/2}` times higher, so that in many dimensions latents gather where
-      codes are densest.
+    * ``"volume"`` is the thesis': uniform on the manifold, `ManifoldDensity`, inside a wall,
+      :math:`S = \{\|z\| \le 2 \max_i \|c_i\|\}`. Where m bumps overlap it is
+      :math:`m^{d/2}` times higher, so that in many dimensions latents gather where codes are
+      densest.
     * ``"codes"`` gives each code the same mass: it is the mixture of the densities that each
       centroid alone makes, :math:`\frac1N \sum_i N(c_i, \Sigma_i)`, with
       :math:`\Sigma_i = \rho^2 \mathrm{diag}(\sigma_i^2)/d` for posteriors and
@@ -91,7 +90,7 @@ class VolumeSampler(ChainSampler):
                 f"target='codes': {type(metric).__name__} has no bumps; expected target='volume'"
             )
         generator = make_generator(seed, "VolumeSampler", "codes", device=self.device)
-        return _inside(ManifoldDensity(metric), metric.bumps, n, generator)
+        return metric.bumps.sample((n,), generator)
 
     def run(
         self,
@@ -113,13 +112,3 @@ class VolumeSampler(ChainSampler):
             jumps=jumps,
             generator=generator,
         )
-
-
-def _inside(
-    density: ManifoldDensity, mixture: NormalMixture, n: int, generator: torch.Generator
-) -> Tensor:
-    """Return n draws of a mixture, drawn again where they are outside the walls of a density."""
-    z = mixture.sample((n,), generator)
-    while len(outside := (~density.contains(z)).nonzero()[:, 0]):
-        z[outside] = mixture.sample((len(outside),), generator)
-    return z

@@ -89,6 +89,7 @@ class Trainer:
         self.optimizer, self.scheduler = optimizer, scheduler
         self.kl_weight = getattr(model, "kl_weight", None)
         leave_inference_mode(model)
+        model.set_units(batches.in_order())
         model.on_fit_start(batches.size)
         self.groups = _trainable_groups(model)
         if fabric.world_size > 1 and len(self.groups) > 1:

@@ -1,0 +1,90 @@
+"""Means and deviations of a training set, feature by feature, in one pass."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+__all__ = ["Moments"]
+
+
+@dataclass
+class Moments:
+    """What is known of the observed values of each feature, in float64.
+
+    Attributes:
+        count: how many values there are, ``shape``.
+        mean: their mean; 0 where there are none.
+        squares: sum of their squared differences from the mean.
+        low: the least value; infinity where there are none.
+        high: the greatest value; minus infinity where there are none.
+
+    >>> moments = Moments.of([(torch.tensor([[1.0, 5.0], [3.0, 5.0]]), None)])
+    >>> moments.mean, moments.deviation
+    (tensor([2., 5.], dtype=torch.float64), tensor([1., 0.], dtype=torch.float64))
+    """
+
+    count: Tensor
+    mean: Tensor
+    squares: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Self:
+        """Return the moments of batches of observations and masks, of which there is one at least.
+
+        Args:
+            batches: observations ``(batch, *shape)``, and masks of that shape, True where a value
+                is observed, or None when all are.
+        """
+        parts = [cls._of_batch(x, mask) for x, mask in batches]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total._joined(part)
+        return total
+
+    @classmethod
+    def _of_batch(cls, x: Tensor, mask: Tensor | None) -> Self:
+        x = x.detach().double()
+        seen = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+        count = seen.sum(0).double()
+        mean = torch.where(seen, x, 0.0).sum(0) / count.clamp_min(1.0)
+        squares = torch.where(seen, x - mean, 0.0).square().sum(0)
+        low = torch.where(seen, x, torch.inf).amin(0)
+        return cls(count, mean, squares, low, torch.where(seen, x, -torch.inf).amax(0))
+
+    def _joined(self, other: Self) -> Self:
+        """Return the moments of both (Chan et al., 1979): no large sums that cancel."""
+        count = self.count + other.count
+        share = other.count / count.clamp_min(1.0)
+        gap = other.mean - self.mean
+        mean = self.mean + gap * share
+        squares = self.squares + other.squares + gap.square() * self.count * share
+        low, high = torch.minimum(self.low, other.low), torch.maximum(self.high, other.high)
+        return type(self)(count, mean, squares, low, high)
+
+    @property
+    def deviation(self) -> Tensor:
+        """The standard deviation of each feature, ``shape``."""
+        return (self.squares / self.count.clamp_min(1.0)).sqrt()
+
+    def pooled(self) -> Self:
+        """Return the moments of all features taken as one, of shape ``()``."""
+        count = self.count.sum()
+        mean = (self.count * self.mean).sum() / count.clamp_min(1.0)
+        squares = (self.squares + self.count * (self.mean - mean).square()).sum()
+        return type(self)(count, mean, squares, self.low.amin(), self.high.amax())
+
+    def split(self, widths: Sequence[int]) -> list[Self]:
+        """Return the moments of blocks of features, along the last dimension."""
+        parts = zip(
+            *(
+                t.split(list(widths), -1)
+                for t in (self.count, self.mean, self.squares, self.low, self.high)
+            ),
+            strict=True,
+        )
+        return [type(self)(*part) for part in parts]
