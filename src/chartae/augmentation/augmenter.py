@@ -500,7 +500,8 @@ class Augmenter:
         sampler = self._make(name, data, defaults)
         history = fit(sampler.model, members, **options)
         if history.stopped != "interrupted":
-            sampler.fit(members.x, members.y if self.is_conditional else None)
+            x = sampler.model.filled(members.x, members.mask)
+            sampler.fit(x, members.y if self.is_conditional else None)
         return sampler, history
 
     def _learn_all(
