@@ -537,7 +537,8 @@ class Augmenter:
             history = fit(sampler.model, members, **options)
             if history.stopped == "interrupted":
                 return Learned(sampler, history, {})
-            sampler.fit(members.x, members.y if self.is_conditional else None)
+            x = sampler.model.filled(members.x, members.mask)
+            sampler.fit(x, members.y if self.is_conditional else None)
         return Learned(sampler, history, self._compare(sampler, members, warned))
 
     def _compare(

@@ -4,7 +4,6 @@ Every density includes its constants, so that log p(x) can be compared between m
 published figures (MATH.md section 1), and sums over the observed features only, when given a mask.
 """
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
@@ -33,8 +32,6 @@ __all__ = [
     "make_likelihood",
     "register_likelihood",
 ]
-
-logger = logging.getLogger(__name__)
 
 ScaleKind = Literal["learned", "per_feature"]
 UNIT_SPREAD = 0.1
@@ -82,8 +79,8 @@ class Likelihood(nn.Module):
     """What messages add to the likelihood's name."""
     has_units: bool = False
     """Whether it measures the data in units of its own, which `set_units` learns."""
-    units: tuple[str, ...] = ()
-    """The buffers that hold them; files from before there were any lack them."""
+    optional_buffers: Mapping[str, float] = {}
+    """Buffers that files of earlier versions lack, and the value that stands for each of them."""
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -119,11 +116,18 @@ class Likelihood(nn.Module):
         """Learn the units of the data from the moments of a training set; `fit` does so.
 
         Nothing changes for a likelihood whose range is fixed.
+
+        Raises:
+            DataError: if a deviation is too small for the dtype to hold its square.
         """
 
+    def filled(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return x with what networks see as 0 wherever the mask is False."""
+        return torch.where(mask, x, 0.0)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name in self.units:
-            state_dict.setdefault(prefix + name, self.get_buffer(name))
+        for name, value in self.optional_buffers.items():
+            state_dict.setdefault(prefix + name, torch.full_like(self.get_buffer(name), value))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def encoder_input(self, x: Tensor) -> Tensor:
@@ -241,7 +245,7 @@ class ScaledLikelihood(Likelihood):
             self.support = (0.0, 1.0)
             self.details = " with link='sigmoid'"
         if self.support == (-math.inf, math.inf):
-            self.has_units, self.units = True, ("center", "spread")
+            self.has_units, self.optional_buffers = True, {"center": 0.0, "spread": 1.0}
             of_units: tuple[int, ...] = self.input_shape if len(self.input_shape) == 1 else ()
             self.register_buffer("center", torch.zeros(self.input_shape))
             self.register_buffer("spread", torch.ones(of_units))
@@ -256,9 +260,14 @@ class ScaledLikelihood(Likelihood):
 
     @property
     def scale(self) -> Tensor:
-        """The scale in the data's units, a scalar or of the shape of one observation."""
+        """The scale in the data's units, a scalar or of the shape of one observation.
+
+        That of a constant feature is 1, for there is nothing to learn it from.
+        """
         scale = self.relative_scale
-        return scale * self._unit if self.has_units else scale
+        if not self.has_units:
+            return scale
+        return torch.where(self.spread > 0.0, scale * self.spread, 1.0)
 
     @property
     def relative_scale(self) -> Tensor:
@@ -273,7 +282,11 @@ class ScaledLikelihood(Likelihood):
         """Take the mean and the deviation of the training set for centre and spread.
 
         Data in [0, 1] with a spread of a tenth of it, in all, keep 0 and 1. Of a feature that is
-        constant the spread is 0: it is decoded as it is, and measured in units of 1.
+        constant the spread is 0: it is decoded as it is, and networks see its differences from that
+        as they are.
+
+        Raises:
+            DataError: if a deviation is too small for the dtype to hold its square.
         """
         if not self.has_units:
             return
@@ -281,20 +294,30 @@ class ScaledLikelihood(Likelihood):
             self.center.zero_()
             self.spread.fill_(1.0)
             return
-        spread = moments.deviation if self.spread.dim() else moments.spread
-        constant = moments.low >= moments.high if self.spread.dim() else spread <= 0.0
-        if bool(constant.all()):
-            logger.warning("the training set is constant: there is nothing to learn from it")
-        elif bool(constant.any()):
-            places = ", ".join(map(str, constant.nonzero()[:, 0].tolist()))
-            logger.info("constant in the training set, and decoded as such: feature(s) %s", places)
-        self.center.copy_(moments.mean)
-        self.spread.copy_(torch.where(constant, 0.0, spread))
+        constant = moments.low >= moments.high
+        deviation = moments.deviation
+        if not self.spread.dim():
+            constant, deviation = constant.all(), moments.spread
+        least, small = 1.0 / _largest(self.spread.dtype), deviation.masked_fill(constant, 1.0)
+        if bool((small < least).any()):
+            where = f" in feature {int(small.argmin())}" if small.dim() else ""
+            raise DataError(
+                f"x has a deviation of {small.min():.3g}{where}: expected at least {least:g}, "
+                f"whose square {self.spread.dtype} can hold; scale x"
+            )
+        # The mean of equal numbers is not always that number, to the last digit.
+        self.center.copy_(torch.where(moments.low == moments.high, moments.low, moments.mean))
+        self.spread.copy_(torch.where(constant, 0.0, deviation))
 
-    @property
-    def _unit(self) -> Tensor:
-        """What a difference of 1 is in the data's units."""
-        return torch.where(self.spread > 0.0, self.spread, 1.0)
+    def check_data(self, name: str, x: Tensor) -> None:
+        """Raise `DataError` if x is not finite, out of range, or too large to be squared."""
+        super().check_data(name, x)
+        limit, (least, most) = _largest(x.dtype), x.aminmax()
+        if self.has_units and bool(torch.maximum(-least, most) > limit):
+            raise DataError(
+                f"{name} has values up to {torch.maximum(-least, most):.3g}: expected at most "
+                f"{limit:g}, whose square {x.dtype} can hold; scale {name}"
+            )
 
     def check_buffers(self) -> None:
         """Raise `DataError` if a spread that was loaded is negative."""
@@ -303,7 +326,15 @@ class ScaledLikelihood(Likelihood):
 
     def encoder_input(self, x: Tensor) -> Tensor:
         """Return x in units of the spread, from the centre."""
-        return (x - self.center) / self._unit if self.has_units else x
+        if not self.has_units:
+            return x
+        return (x - self.center) / self.spread.where(self.spread > 0.0, 1.0)
+
+    def filled(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return x with the centre wherever the mask is False."""
+        if not self.has_units:
+            return super().filled(x, mask)
+        return torch.where(mask, x, self.center.to(x.device))
 
     def squashed(self, raw: Tensor) -> Tensor:
         """Return numbers of any size as data: those that `encoder_input` makes them from."""
@@ -321,6 +352,11 @@ class ScaledLikelihood(Likelihood):
         """Return a draw of x given the decoder's output, of constant features their value."""
         drawn = super().draw(output)
         return torch.where(self.spread > 0.0, drawn, self.center) if self.has_units else drawn
+
+
+def _largest(dtype: torch.dtype) -> float:
+    """Return how large values may be; one over that is the least deviation."""
+    return 1e18 if dtype == torch.float32 else 1e150
 
 
 @register_likelihood("gaussian")
