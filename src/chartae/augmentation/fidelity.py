@@ -113,8 +113,8 @@ def concentration(
     Raises:
         DataError: if there are too few, or the shapes do not fit together.
 
-    >>> real = torch.tensor([0.0, 1.0, 3.0, 6.0, 10.0])[:, None]
-    >>> concentration(real, torch.tensor([[0.1], [0.2], [0.9], [9.0]]))
+    >>> real = torch.tensor([[0.0], [1.0], [3.0], [7.0], [8.5]])
+    >>> concentration(real, torch.tensor([[0.1], [0.2], [0.9], [7.1]]))
     (0.75, 0.6)
     """
     x, s, observed = _matrices(real, synthetic, mask)

@@ -38,7 +38,7 @@ def sample_weight(y: ArrayLike, y_new: ArrayLike, share: float = 1.0) -> NDArray
             raise DataError(f"{name} has shape {labels.shape}: expected labels, (N,)")
     classes, counts = np.unique(real, return_counts=True)
     if len(unknown := np.setdiff1d(made, classes)):
-        raise DataError(f"y_new has the label {unknown[0]!r}: expected those of y")
+        raise DataError(f"y_new has the label {str(unknown[0])!r}: expected those of y")
     places = np.searchsorted(classes, made)
     synthetic = np.bincount(places, minlength=len(classes))
     weights = share * counts / np.maximum(synthetic, 1)
