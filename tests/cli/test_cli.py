@@ -271,6 +271,27 @@ class TestAugment:
         out = capsys.readouterr().out
         assert all(name in out for name in ("out/new.npz", "out/new-models", "out/new.html"))
 
+    def test_a_class_that_collapsed_is_named_everywhere(self, data, capsys):
+        """Two epochs are not enough to learn anything."""
+        command = words(f"augment {data} --out new.npz --per-class 2 --report")
+        assert run([*command, *QUICK]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "collapsed" in line]
+        assert [line.split(":")[1] for line in lines] == [" class 'cat'", " class 'dog/wolf'"]
+        figures = json.loads(Path("new.json").read_text())["fidelity"]
+        assert figures["cat"]["spread"] < 0.25
+        page = Path("new.html").read_text()
+        assert "Are samples like real examples?" in page
+        assert "cat: samples have" in page
+        assert run([*command, "--overwrite", "--strict", *QUICK]) == 3
+        assert len(read_data("new.npz")) == 4
+
+    def test_samples_like_the_examples_pass_the_strict_check(self, data, capsys):
+        options = "--model vae --sampler normal --epochs 60 --learning-rate 0.01"
+        command = f"augment {data} --out new.npz --per-class 2 --report --strict {options}"
+        assert run(words(command)) == 0
+        assert not capsys.readouterr().err
+        assert "No class has collapsed" in Path("new.html").read_text()
+
     def test_models_can_be_sampled(self, data):
         assert run(["augment", data, "--out", "new.npz", "--per-class", "1", *QUICK]) == 0
         assert sorted(path.name for path in Path("new-models").iterdir()) == [

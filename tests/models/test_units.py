@@ -73,8 +73,8 @@ def test_units_of_vectors_are_those_of_each_feature_and_of_arrays_those_of_all()
     assert vector.spread.tolist() == [1.0, 200.0]
     assert model.observation_model.encoder_input(x).tolist() == [[-1.0, -1.0], [1.0, 1.0]]
     VAE((1, 2), 1, likelihood=image).set_units([{"x": x[:, None]}])
-    assert image.center.item() == 151.0
-    assert image.spread.item() == pytest.approx(float(x.std(correction=0)))
+    assert image.center.tolist() == [[2.0, 300.0]]
+    assert image.spread.item() == pytest.approx(math.sqrt((1.0 + 200.0**2) / 2))
 
 
 def test_only_what_was_observed_counts():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from chartae.augmentation import REAL, StudyResult, TrainingSet
-from chartae.report import Report, Section, image_grid, versions
+from chartae.report import Report, Section, Table, image_grid, versions
 
 VOID = {"meta", "img", "br", "link"}
 
@@ -107,6 +107,17 @@ def test_the_table_is_no_wider_than_its_numbers_need(report):
     assert len([h for h in headings if h["scope"] == "row"]) == 5
     words = " ".join(page.text).split()
     assert " ".join(words).count("synthetic only") == 1
+
+
+def test_other_tables_are_shown_with_their_notes():
+    table = Table(
+        "Likeness", "Ratios.", ("class", "spread"), [("<a>", "0.1"), ("b", "1.0")], ["No."]
+    )
+    page = Page(Report("Tables", tables=[table]).render())
+    assert [h["scope"] for h in page.all("th")] == ["col", "col", "row", "row"]
+    assert len(page.all("td")) == 2
+    assert len(page.all("li")) == 1
+    assert {"Likeness", "Ratios.", "<a>", "0.1", "No."} <= {text.strip() for text in page.text}
 
 
 def test_parts_are_left_out_when_empty():

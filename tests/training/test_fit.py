@@ -442,6 +442,7 @@ def test_loggers_get_every_term_and_the_end(make_vae, fit, data):
     assert memory.rows[1][1] == {
         **{f"train/{name}": values[1] for name, values in history.train.items()},
         **{f"validation/{name}": values[1] for name, values in history.validation.items()},
+        "latents/active_units": history.latents["active_units"][1],
         "learning_rate": 1e-3,
     }
     assert memory.status == "success"

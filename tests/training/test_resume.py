@@ -77,6 +77,7 @@ def test_a_cut_training_ends_as_an_uncut_one(setting, step, make_vae, fit, data,
 
     assert history.train == expected.train
     assert history.validation == expected.validation
+    assert history.latents == expected.latents != {}
     assert history.learning_rate == expected.learning_rate
     assert history.best_epoch == expected.best_epoch
     assert history.stopped == expected.stopped

@@ -7,18 +7,24 @@ __all__ = [
     "RECORD_FILE",
     "SAMPLERS",
     "Augmenter",
+    "ClassFidelity",
     "Classifier",
     "Comparison",
+    "Fidelity",
     "Method",
     "ModelMethod",
     "StudyResult",
     "TrainingSet",
     "augmentation_study",
+    "concentration",
     "default_options",
+    "distance_ratio",
     "gaussian_noise",
     "is_unit",
     "natural_sampler",
+    "sample_weight",
     "smote",
+    "spread_ratio",
 ]
 
 from chartae.augmentation.augmenter import (
@@ -30,6 +36,14 @@ from chartae.augmentation.augmenter import (
     is_unit,
     natural_sampler,
 )
+from chartae.augmentation.fidelity import (
+    ClassFidelity,
+    Fidelity,
+    concentration,
+    distance_ratio,
+    spread_ratio,
+)
 from chartae.augmentation.methods import Method, ModelMethod, gaussian_noise, smote
 from chartae.augmentation.results import REAL, Comparison, StudyResult, TrainingSet
 from chartae.augmentation.study import CLASSIFIERS, Classifier, augmentation_study
+from chartae.augmentation.weights import sample_weight

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
 from numpy.typing import NDArray
@@ -18,9 +18,12 @@ from torch import Tensor
 import chartae
 from chartae import models, samplers
 from chartae.atomic import check_writable, write_text
+from chartae.augmentation.fidelity import ClassFidelity, Fidelity
 from chartae.augmentation.labels import Labels
+from chartae.augmentation.messages import warnings_about
 from chartae.checks import check_boolean, check_choice, check_integer
 from chartae.data import ArrayDataset, Form, encode_labels
+from chartae.distributions import UNIT_SPREAD
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
 from chartae.models import CVAE, Autoencoder, VariationalAutoencoder
 from chartae.naming import folder_name
@@ -43,6 +46,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Singles = Literal["skip", "refuse"]
+CHECKED = 100
+"""So many samples of each class are compared to its real examples."""
 RECORD_FILE = "augmenter.json"
 """What says which folders below are of an augmenter's classes."""
 
@@ -95,15 +100,20 @@ def default_options(
     scale = 0.5 if conditional else 0.1
     likelihood: dict[str, Any] = {"name": "gaussian", "scale": scale, "link": "sigmoid"}
     if x is not None and not is_unit(x):
-        # In units of the data's deviation, which is about a third for images in [0, 1].
-        likelihood = {"name": "gaussian", "scale": "per_feature" if x.dim() == 2 else 3.0 * scale}
+        # In units of the data's spread, which is about 0.13 for faint images in [0, 1].
+        likelihood = {"name": "gaussian", "scale": "per_feature" if x.dim() == 2 else 7.5 * scale}
     return {"latent_dim": latent_dim, "likelihood": likelihood}
 
 
 def is_unit(x: Tensor) -> bool:
-    """Return whether all values are in [0, 1], as those of images are."""
+    """Return whether values are in [0, 1] and spread over it, as those of most images.
+
+    Faint images, whose spread about their mean is less than `UNIT_SPREAD`, are not: beside a
+    likelihood of a fixed scale their codes would carry nothing.
+    """
     low, high = x.aminmax()
-    return bool(low >= 0.0) and bool(high <= 1.0)
+    spread = x.double().var(0, correction=0).mean().sqrt()
+    return bool(low >= 0.0) and bool(high <= 1.0) and (len(x) == 1 or bool(spread >= UNIT_SPREAD))
 
 
 def natural_sampler(model: Autoencoder) -> str:
@@ -126,6 +136,15 @@ def natural_sampler(model: Autoencoder) -> str:
         if SAMPLERS[name] in served:
             return name
     raise ConfigurationError(f"no sampler of chartae serves this {type(model).__name__}")
+
+
+class Learned(NamedTuple):
+    """What there is of a model after its training."""
+
+    sampler: Sampler
+    history: History
+    fidelity: Mapping[str, ClassFidelity]
+    """Of each of its classes, by name."""
 
 
 class Augmenter:
@@ -162,6 +181,9 @@ class Augmenter:
         models_: the trained models, by class name; a conditional one is alone, as ``"all"``.
         samplers_: the samplers, by the same names.
         histories_: the `History` of each training, by the same names.
+        fidelity_: how samples compare to the real examples, by class name: whether a class has
+            collapsed, samples are copies or gather around a few examples, and what the library
+            warned of. `fit` logs its ``problems``, in a line for each class.
 
     Raises:
         ConfigurationError: for unknown names or options.
@@ -180,6 +202,7 @@ class Augmenter:
     models_: dict[str, Autoencoder]
     samplers_: dict[str, Sampler]
     histories_: dict[str, History]
+    fidelity_: Fidelity
 
     def __init__(
         self,
@@ -234,17 +257,26 @@ class Augmenter:
         data = self._dataset(x, y, mask)
         labels = Labels.of(data.class_names, x if isinstance(x, ArrayDataset) else y)
         parts = {ALL: data} if self.is_conditional else self._each_class(data)
-        example, defaults = data.subset([0]), self._default_options(data.x)
+        example, whole = data.subset([0]), self._default_options(data.x)
+        # Faint classes are found one by one; a table has one likelihood for all its classes.
+        alike = data.x.dim() == 2 or not is_unit(data.x)
+        defaults = {
+            name: whole if alike else self._default_options(members.x)
+            for name, members in parts.items()
+        }
         for name, members in parts.items():
             # What is refused later would waste the training of the classes before.
-            self._make(name, example, defaults).model.check_data("x", members.x)
+            self._make(name, example, defaults[name]).model.check_data("x", members.x)
         with self._claimed_output(parts):
             learned = self._learn_all(parts, example, defaults)
         self._form, self._labels = data.form, labels
         self.classes_ = labels.values
-        self.samplers_ = {name: sampler for name, (sampler, _) in learned.items()}
+        self.samplers_ = {name: of.sampler for name, of in learned.items()}
         self.models_ = {name: sampler.model for name, sampler in self.samplers_.items()}
-        self.histories_ = {name: history for name, (_, history) in learned.items()}
+        self.histories_ = {name: of.history for name, of in learned.items()}
+        self.fidelity_ = Fidelity({c: f for of in learned.values() for c, f in of.fidelity.items()})
+        for name, problems in self.fidelity_.problems.items():
+            logger.warning("class %r: %s", name, "; ".join(problems))
         return self
 
     def sample(
@@ -364,6 +396,7 @@ class Augmenter:
                     "form": self._form.to_json(),
                     "labels": self._labels.to_json(),
                     "names": list(self.samplers_),
+                    "fidelity": self.fidelity_.to_json(),
                 },
                 indent=1,
             ),
@@ -387,6 +420,7 @@ class Augmenter:
             augmenter._form = Form.from_json(record["form"])
             augmenter._labels = Labels.from_json(record["labels"])
             augmenter.classes_ = augmenter._labels.values
+            augmenter.fidelity_ = Fidelity.from_json(record.get("fidelity", {}))
             places = {name: folder / folder_name(name) for name in record["names"]}
         except (ChartaeError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise CheckpointError(f"{folder / RECORD_FILE} is damaged: {error}") from error
@@ -488,8 +522,8 @@ class Augmenter:
         data: ArrayDataset,
         defaults: Mapping[str, Any],
         place: Path | None,
-    ) -> tuple[Sampler, History]:
-        """Return the fitted sampler of a name, with its trained model, and its history."""
+    ) -> Learned:
+        """Return the fitted sampler of a name, with its trained model, its history and a check."""
         options: dict[str, Any] = {"epochs": EPOCHS, "progress": False, **(self.fit_options or {})}
         options["seed"] = derive_seed(self.seed, "fit", name)
         if self.jobs > 1:
@@ -498,18 +532,38 @@ class Augmenter:
             folder = place / folder_name(name)
             options |= {"output_dir": folder, "resume": True}
         sampler = self._make(name, data, defaults)
-        history = fit(sampler.model, members, **options)
-        if history.stopped != "interrupted":
+        subject = "all classes" if self.is_conditional else f"class {name!r}"
+        with warnings_about(subject) as warned:
+            history = fit(sampler.model, members, **options)
+            if history.stopped == "interrupted":
+                return Learned(sampler, history, {})
             x = sampler.model.filled(members.x, members.mask)
             sampler.fit(x, members.y if self.is_conditional else None)
-        return sampler, history
+        return Learned(sampler, history, self._compare(sampler, members, warned))
+
+    def _compare(
+        self, sampler: Sampler, members: ArrayDataset, warned: list[str]
+    ) -> dict[str, ClassFidelity]:
+        """Return how samples of each class compare to its examples, where there are enough."""
+        found = {}
+        for index in members.classes:
+            name = members.class_names[index]
+            real = members.of_class(name)
+            if len(real) < 2:
+                continue
+            y = index if self.is_conditional else None
+            with warnings_about(f"class {name!r}") as also:
+                made = _draw(sampler, CHECKED, derive_seed(self.seed, "class", name), y)
+            warnings = dict.fromkeys([*warned, *also])
+            found[name] = ClassFidelity.of(real.x.cpu(), made.cpu(), _on_cpu(real.mask), warnings)
+        return found
 
     def _learn_all(
         self,
         parts: Mapping[str, ArrayDataset],
         example: ArrayDataset,
-        defaults: Mapping[str, Any],
-    ) -> dict[str, tuple[Sampler, History]]:
+        defaults: Mapping[str, Mapping[str, Any]],
+    ) -> dict[str, Learned]:
         """Return what `_learn` gives for each name, class after class or in several processes.
 
         Raises:
@@ -517,8 +571,8 @@ class Augmenter:
         """
         # In full, for a worker process may have another working directory.
         place = None if self.output_dir is None else Path(self.output_dir).resolve()
-        calls = [(name, members, example, defaults, place) for name, members in parts.items()]
-        learned: Iterable[tuple[Sampler, History]]
+        calls = [(n, members, example, defaults[n], place) for n, members in parts.items()]
+        learned: Iterable[Learned]
         if self.jobs == 1 or len(parts) == 1:
             learned = (self._learn(*call) for call in calls)
         else:
@@ -527,10 +581,10 @@ class Augmenter:
             with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
                 learned = Parallel()(delayed(self._learn)(*call) for call in calls)
         results = {}
-        for name, (sampler, history) in zip(parts, learned, strict=True):
-            if history.stopped == "interrupted":
+        for name, of in zip(parts, learned, strict=True):
+            if of.history.stopped == "interrupted":
                 raise KeyboardInterrupt
-            results[name] = (sampler, history)
+            results[name] = of
         return results
 
     @contextmanager
@@ -568,11 +622,10 @@ class Augmenter:
 
     def _draw(self, name: str, n: int, seed: int) -> Tensor:
         """Return n observations of the class of a name."""
-        seed = derive_seed(seed, "class", name)
         sampler = self.samplers_[ALL if self.is_conditional else name]
         y = self._labels.names.index(name) if self.is_conditional else None
-        draw = sampler.model.observation_model.samples_are_draws
-        return sampler.sample(n, seed=seed, y=y, draw=draw)
+        with warnings_about(f"class {name!r}"):
+            return _draw(sampler, n, derive_seed(seed, "class", name), y)
 
     def _check_fitted(self) -> None:
         if not getattr(self, "samplers_", None):
@@ -589,6 +642,15 @@ class Augmenter:
             check_choice("per_class", name, known)
             check_integer(f"per_class[{name!r}]", n, minimum=1)
         return {name: int(n) for name, n in counts.items()}
+
+
+def _draw(sampler: Sampler, n: int, seed: int, y: int | None) -> Tensor:
+    """Return n observations: draws of the likelihood where a mean is no observation."""
+    return sampler.sample(n, seed=seed, y=y, draw=sampler.model.observation_model.samples_are_draws)
+
+
+def _on_cpu(mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else mask.cpu()
 
 
 _ARGUMENTS = dict(inspect.signature(Augmenter).parameters)

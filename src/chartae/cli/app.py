@@ -40,7 +40,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code.
 
     0 if all went well, 2 for wrong usage or input, 130 after Ctrl-C, else 1; with one line on
-    standard error when it is not 0, and a traceback only with ``--debug``.
+    standard error when it is not 0, and a traceback only with ``--debug``. A subcommand may return
+    a code of its own, as ``augment --strict`` does.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every letter
@@ -48,8 +49,8 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     try:
         with _warnings_on_stderr():
-            app([argument for argument in arguments if argument != "--debug"])
-        return OK
+            status: int | None = app([a for a in arguments if a != "--debug"])
+        return status or OK
     except KeyboardInterrupt as error:
         return _fail(str(error) or "interrupted", INTERRUPTED)
     except Exception as error:

@@ -15,7 +15,7 @@ from chartae.cli.options import (
     TrainingOptions,
 )
 from chartae.cli.output import Outputs, effective, say
-from chartae.cli.results import few_baselines, sections
+from chartae.cli.results import few_baselines, fidelity_table, sections
 
 if TYPE_CHECKING:
     from chartae.augmentation import Augmenter
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["augment"]
 
+UNLIKE = 3
+"""The exit status of samples that are unlike the real examples, where that is asked for."""
 EXAMPLE = "Example: chartae augment scans/ --per-class 1000 --out synthetic.npz --report"
 
 
@@ -40,6 +42,7 @@ def augment(
     include_real: bool = False,
     report: bool = False,
     singles: str = "skip",
+    strict: bool = False,
     jobs: int = 1,
     seed: int = 0,
     resume: bool = False,
@@ -47,12 +50,14 @@ def augment(
     data_options: DataOptions = DataOptions(),  # noqa: B008
     machine: MachineOptions = MachineOptions(),  # noqa: B008
     config: ConfigFile = None,
-) -> None:
+) -> int:
     """Learn each class of DATA from its few examples, and write new ones with their labels.
 
-    What is written has the dtype and the layout of DATA. Beside OUT are written OUT.json, the
-    options; OUT-models, a folder for each class, or "all" with --conditional, that "chartae sample"
-    reads; and OUT.html with --report.
+    What is written has the dtype and the layout of DATA. A class whose samples are unlike its real
+    examples is named: one that has collapsed, is copied, or gathers around a few examples. Beside
+    OUT are written OUT.json, the options and how samples compare to real examples; OUT-models, a
+    folder for each class, or "all" with --conditional, that "chartae sample" reads; and OUT.html
+    with --report.
 
     Args:
         data: Labelled data: a .npz, .npy with --labels, .csv, .tsv or .pt file, or a folder of
@@ -66,6 +71,8 @@ def augment(
         report: Write a report with images, latent maps and training curves.
         singles: skip leaves out, with a warning, a class of one observation, of which a model of
             its own cannot be learned; refuse stops.
+        strict: End with exit status 3 where a class has collapsed, is copied, or gathers around a
+            few examples; everything is written all the same.
         jobs: Classes learned at the same time, in processes of one thread each.
         seed: Of the models, their training and the samples.
         resume: Continue after an interruption: classes that were learned are kept.
@@ -112,15 +119,18 @@ def augment(
         include_real=include_real,
         report=report,
         singles=singles,
+        strict=strict,
         jobs=jobs,
         seed=seed,
     )
     if overwrite:
         outputs.clear()
     files = {str(out): f"{per_class} synthetic observations of each class", str(models): "models"}
+    fidelity: dict[str, Any] = {}
     try:
-        with outputs.recording(options):
+        with outputs.recording(options, fidelity=fidelity):
             augmenter.fit(source)
+            fidelity |= augmenter.fidelity_.to_json()
             synthetic = _named_as(source, augmenter.sample_dataset(per_class))
             augmenter.save(models)
             outputs.remove(out)
@@ -132,6 +142,7 @@ def augment(
         message = f"interrupted; the same command with --resume continues in {models}"
         raise KeyboardInterrupt(message) from None
     say(*(f"{meaning}: {path}" for path, meaning in files.items()))
+    return UNLIKE if strict and augmenter.fidelity_.problems else 0
 
 
 def _beside(out: Path, ending: str) -> Path:
@@ -235,6 +246,7 @@ def _write_report(
             "Versions": versions(),
         },
         settings=options,
+        tables=[fidelity_table(augmenter.fidelity_)],
         sections=sections(
             augmenter,
             {

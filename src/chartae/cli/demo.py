@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from chartae.cli.options import ConfigFile, Overwrite
 from chartae.cli.output import Outputs, say
-from chartae.cli.results import sections
+from chartae.cli.results import fidelity_table, sections
 
 if TYPE_CHECKING:
     from chartae.augmentation import Method, ModelMethod, StudyResult
@@ -247,6 +247,7 @@ def _write_report(
             "tuned": dict(study.tuned),
         },
         study=study,
+        tables=[fidelity_table(augmenter.fidelity_)],
         sections=[plot, *sections(augmenter, {"real": real, **groups}, columns=recipe.per_class)],
         files={
             "synthetic.npz": "the RHVAE’s synthetic digits of the first draw (x, y, class_names)",

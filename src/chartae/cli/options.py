@@ -243,7 +243,7 @@ class TrainingOptions:
         return given(vars(self))
 
 
-def option_names(command: Callable[..., None]) -> set[str]:
+def option_names(command: Callable[..., object]) -> set[str]:
     """Return the names of a subcommand's options, those of its groups among them."""
     names: set[str] = set()
     for name, parameter in inspect.signature(command).parameters.items():

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from chartae.augmentation import Augmenter
+    from chartae.augmentation import Augmenter, Fidelity
     from chartae.data import ArrayDataset
-    from chartae.report import Section
+    from chartae.report import Section, Table
     from chartae.samplers import Sampler
 
-__all__ = ["few_baselines", "sections"]
+__all__ = ["few_baselines", "fidelity_table", "sections"]
 
 
 def few_baselines(real: "ArrayDataset", seed: int, count: int = 10) -> dict[str, "ArrayDataset"]:
@@ -37,6 +37,28 @@ def few_baselines(real: "ArrayDataset", seed: int, count: int = 10) -> dict[str,
         made, labels = (torch.as_tensor(part) for part in method(x, y, count, seed))
         found[name] = replace(real, x=made.to(real.x), y=labels)
     return found
+
+
+def fidelity_table(fidelity: "Fidelity") -> "Table":
+    """Return a report's table of how the samples of each class compare to its real examples."""
+    from chartae.report import Table
+
+    notes = [
+        f"{name}: {said}"
+        for name, found in fidelity.items()
+        for said in (*found.problems, *found.warnings)
+    ]
+    return Table(
+        "Are samples like real examples?",
+        "Spread: that of the samples, relative to that of the real examples. Distance: of samples "
+        "to the nearest real example, relative to that of real examples to the nearest other one; "
+        "samples that are as new as held-out examples have about 1, copies 0. Around two: the "
+        "share of samples whose nearest real example is one of the two most popular; expected is "
+        "that share among real examples.",
+        fidelity.HEADINGS,
+        fidelity.cells(),
+        notes or ["No class has collapsed, and none is copied."],
+    )
 
 
 def sections(

@@ -20,6 +20,7 @@ from chartae.errors import ConfigurationError, DataError
 
 __all__ = [
     "LIKELIHOODS",
+    "UNIT_SPREAD",
     "BernoulliLikelihood",
     "ContinuousBernoulliLikelihood",
     "DiscretizedLogisticLikelihood",
@@ -33,8 +34,8 @@ __all__ = [
 ]
 
 ScaleKind = Literal["learned", "per_feature"]
-ALREADY_UNIT = 0.1
-"""How much of [0, 1] data must cover to be left in their units."""
+UNIT_SPREAD = 0.1
+"""The spread with which data in [0, 1] are left in their units."""
 
 
 class Observation(Independent[Distribution]):
@@ -213,8 +214,9 @@ class ScaledLikelihood(Likelihood):
     With the identity as its link it takes data of any scale: it has units of its own, a centre c
     and a spread s learned from the training set (`set_units`). Networks see (x - c) / s, and the
     location is c + s times the decoder's output. Decoded values and densities are in the data's
-    units all the same. Vectors have a centre and a spread for each feature, images and other arrays
-    one of each. They are 0 and 1 for data that lie in [0, 1] already.
+    units all the same. Vectors have a spread for each feature, images and other arrays one of all:
+    the root of the mean variance of a feature. Centre and spread are 0 and 1 for data that lie in
+    [0, 1] and have a spread of a tenth of it.
 
     Args:
         input_shape: shape of one observation.
@@ -245,7 +247,7 @@ class ScaledLikelihood(Likelihood):
         if self.support == (-math.inf, math.inf):
             self.has_units, self.optional_buffers = True, {"center": 0.0, "spread": 1.0}
             of_units: tuple[int, ...] = self.input_shape if len(self.input_shape) == 1 else ()
-            self.register_buffer("center", torch.zeros(of_units))
+            self.register_buffer("center", torch.zeros(self.input_shape))
             self.register_buffer("spread", torch.ones(of_units))
         if isinstance(scale, str):
             check_choice("scale", scale, ("learned", "per_feature"))
@@ -279,22 +281,24 @@ class ScaledLikelihood(Likelihood):
     def set_units(self, moments: Moments) -> None:
         """Take the mean and the deviation of the training set for centre and spread.
 
-        Data in [0, 1], a tenth of it at least, keep 0 and 1. Of a feature that is constant the
-        spread is 0: it is decoded as it is, and networks see its differences from that as they are.
+        Data in [0, 1] with a spread of a tenth of it, in all, keep 0 and 1. Of a feature that is
+        constant the spread is 0: it is decoded as it is, and networks see its differences from that
+        as they are.
 
         Raises:
             DataError: if a deviation is too small for the dtype to hold its square.
         """
         if not self.has_units:
             return
-        whole = moments.pooled()
-        if whole.low >= 0.0 and whole.high <= 1.0 and whole.high - whole.low >= ALREADY_UNIT:
+        if moments.low.min() >= 0.0 and moments.high.max() <= 1.0 and moments.spread >= UNIT_SPREAD:
             self.center.zero_()
             self.spread.fill_(1.0)
             return
-        found = moments if self.center.dim() else whole
-        constant = found.low >= found.high
-        least, small = 1.0 / _largest(self.spread.dtype), found.deviation.masked_fill(constant, 1.0)
+        constant = moments.low >= moments.high
+        deviation = moments.deviation
+        if not self.spread.dim():
+            constant, deviation = constant.all(), moments.spread
+        least, small = 1.0 / _largest(self.spread.dtype), deviation.masked_fill(constant, 1.0)
         if bool((small < least).any()):
             where = f" in feature {int(small.argmin())}" if small.dim() else ""
             raise DataError(
@@ -302,8 +306,8 @@ class ScaledLikelihood(Likelihood):
                 f"whose square {self.spread.dtype} can hold; scale x"
             )
         # The mean of equal numbers is not always that number, to the last digit.
-        self.center.copy_(torch.where(found.low == found.high, found.low, found.mean))
-        self.spread.copy_(torch.where(constant, 0.0, found.deviation))
+        self.center.copy_(torch.where(moments.low == moments.high, moments.low, moments.mean))
+        self.spread.copy_(torch.where(constant, 0.0, deviation))
 
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` if x is not finite, out of range, or too large to be squared."""

@@ -43,6 +43,8 @@ Batch = Mapping[str, Tensor]
 Extra = Tensor | None
 """Conditions or a mask of a batch, where there are any."""
 Conditions = int | tuple[int] | None
+ACTIVE = 0.01
+"""Variance over the data of the mean of a coordinate that carries something of them."""
 LatentSpace = Literal["euclidean", "sphere", "ball", "codes"]
 
 
@@ -112,6 +114,8 @@ class Autoencoder(Configured):
     monitored: str = "loss"
     """The term, or ``"loss"`` for the model's objective, whose least value is the best epoch's."""
     warmup: int = 0
+    watched: ClassVar[str] = ""
+    """Name of the submodule whose output tells how latents are used, at each step of a training."""
 
     def __init__(
         self,
@@ -237,6 +241,23 @@ class Autoencoder(Configured):
         self._check_tensor("x", x, ("batch", *self.input_shape))
         check_mask("mask", mask, x.shape)
         return self.observation_model.filled(x, mask)
+
+    @property
+    def tally_size(self) -> int:
+        """How many numbers `tally` returns; 0 if training follows no use of latents."""
+        return 0
+
+    def tally(self, output: Any) -> Tensor:
+        """Return numbers ``(tally_size,)``, averaged over a batch, of the ``watched`` output."""
+        raise NotImplementedError
+
+    def latent_use(self, tally: Tensor) -> dict[str, float]:
+        """Return how latents are used, by name, from the average `tally` of an epoch."""
+        raise NotImplementedError
+
+    def unused_latents(self, use: Mapping[str, float]) -> str | None:
+        """Return a sentence on latents that are not used, from their `latent_use`; else None."""
+        raise NotImplementedError
 
     def on_fit_start(self, size: int) -> None:
         """Forget what `on_fit_end` fixed; called before the first epoch.
@@ -430,16 +451,50 @@ class VariationalAutoencoder(Autoencoder):
     `log_weight_terms`. A model with another posterior or prior overrides `posterior` or `prior`;
     one with another objective overrides `loss`.
 
+    Training follows the number of active units of a Gaussian posterior: of coordinates whose
+    posterior mean has a variance over x above 0.01 (Burda et al., 2016). The others carry nothing
+    of x. Of posteriors that a flow transforms, it is that before the flow. Other posteriors, those
+    on a sphere or a ball, have no such coordinates.
+
     Attributes:
         kl_weight: weight of the prior and posterior against the reconstruction in `loss`; `fit`
             raises it from 0 to 1 during a KL warm-up. It never enters a likelihood.
     """
+
+    watched = "posterior_head"
 
     def __init__(self, input_shape: Shape, latent_dim: int, **networks: Unpack[Networks]) -> None:
         super().__init__(input_shape, latent_dim, **networks)
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
         self.posterior_head: nn.Module = DiagonalNormalHead(self.num_features, latent_dim)
         self.kl_weight = 1.0
+
+    @property
+    def tally_size(self) -> int:
+        head = getattr(self, self.watched, None)
+        return 2 * self.latent_dim if isinstance(head, DiagonalNormalHead) else 0
+
+    def tally(self, output: Any) -> Tensor:
+        """Return the mean and the mean square of each coordinate of the posterior means."""
+        mean = output.mean.detach()
+        return torch.cat([mean, mean.square()], -1).mean(0)
+
+    def latent_use(self, tally: Tensor) -> dict[str, float]:
+        mean, square = tally.double().chunk(2)
+        return {"active_units": int((square - mean.square() > ACTIVE).sum())}
+
+    def unused_latents(self, use: Mapping[str, float]) -> str | None:
+        if use["active_units"]:
+            return None
+        ways = ["train for more epochs", "raise kl_warmup"]
+        if hasattr(self, "beta"):
+            ways.append("lower beta")
+        if hasattr(self.observation_model, "scale"):
+            ways.append("give the likelihood a smaller scale")
+        return (
+            f"the latents carry nothing: none of the {self.latent_dim} posterior means varies over "
+            f"the data; {', '.join(ways[:-1])} or {ways[-1]}"
+        )
 
     def posterior(self, x: Tensor, y: Extra = None) -> Any:
         """Return q(z|x, y) for x ``(batch, *input_shape)``.

@@ -1,7 +1,8 @@
 """Autoencoders whose codes come from a learned codebook."""
 
 import math
-from typing import ClassVar, Unpack
+from collections.abc import Mapping
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from chartae.nn import output_shape
 __all__ = ["HRQVAE", "VQVAE"]
 
 
+LEAST_USAGE, LEAST_PERPLEXITY = 0.1, 2.0
+"""Most codes of a codebook of which less is used are dead. Small sets of images use 0.3 to 1."""
 MOST_LEVELS = 1000
 """Each level halves what the last one left, or does better: numbers have no more digits."""
 
@@ -39,6 +42,11 @@ class VQVAE(Autoencoder):
     ``(latent_dim,)`` is ``(latent_dim / places, *grid)``. An encoder that gives that very shape
     (``"conv_map"``) is taken as it is; otherwise a linear layer leads there.
 
+    Training follows the usage of the codebook: the share of its codes that an epoch used; and its
+    perplexity, the exponential of the entropy of their frequencies, which is ``num_codes`` where
+    all are used as often. Of several levels it is the mean usage, and the geometric mean of the
+    perplexities.
+
     Use it for discrete codes, sharp reconstructions, and a powerful sampler of the codes
     (`CodeSampler`).
 
@@ -57,6 +65,7 @@ class VQVAE(Autoencoder):
     """
 
     latent_space: ClassVar[LatentSpace] = "codes"
+    watched = "quantizer"
     num_levels = 1
 
     def __init__(
@@ -101,6 +110,33 @@ class VQVAE(Autoencoder):
         self.code_head: nn.Module = nn.Identity()
         if output_shape(self.encoder, self.input_shape) != (self.code_size, *self.grid):
             self.code_head = nn.Linear(self.num_features, latent_dim)
+
+    @property
+    def tally_size(self) -> int:
+        return self.num_levels * self.num_codes
+
+    def tally(self, output: Any) -> Tensor:
+        """Return the frequency of each code of each level."""
+        indices: Tensor = output[1].flatten(0, -2)
+        levels = torch.arange(self.num_levels, device=indices.device)
+        numbers = (indices + self.num_codes * levels).flatten()
+        return torch.bincount(numbers, minlength=self.tally_size) / len(indices)
+
+    def latent_use(self, tally: Tensor) -> dict[str, float]:
+        frequencies = tally.double().unflatten(0, (self.num_levels, self.num_codes))
+        entropy = torch.special.entr(frequencies).sum(-1)
+        return {
+            "code_usage": float((frequencies > 0.0).double().mean()),
+            "perplexity": float(entropy.mean().exp()),
+        }
+
+    def unused_latents(self, use: Mapping[str, float]) -> str | None:
+        if use["code_usage"] >= LEAST_USAGE and use["perplexity"] >= LEAST_PERPLEXITY:
+            return None
+        return (
+            f"most codes are dead: {use['code_usage']:.0%} of {self.num_codes} are used, with a "
+            f"perplexity of {use['perplexity']:.1f}; train for more epochs or lower num_codes"
+        )
 
     def continuous(self, x: Tensor, y: Extra = None) -> Tensor:
         """Return the vectors before quantisation, ``(batch, places, code_size)``."""

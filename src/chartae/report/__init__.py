@@ -4,6 +4,7 @@ __all__ = [
     "Chart",
     "Report",
     "Section",
+    "Table",
     "accuracy_plot",
     "chain_traces",
     "distance_field",
@@ -29,5 +30,5 @@ from chartae.report.geometry import (
     exponential_fan,
     interpolation_figure,
 )
-from chartae.report.html import Report, Section, versions
+from chartae.report.html import Report, Section, Table, versions
 from chartae.report.latent import Chart, latent_map, latent_maps

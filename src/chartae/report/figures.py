@@ -190,16 +190,21 @@ def _as_image(observation: Array) -> Array:
 
 
 def training_curves(histories: Mapping[str, History]) -> "Figure":
-    """Return the terms of one or more trainings over epochs, a panel for each term.
+    """Return the terms of one or more trainings over epochs, and how latents were used.
 
-    Solid lines are training, dashed ones validation, dots the epochs whose weights were kept.
+    Each has a panel. Solid lines are training, dashed ones validation, dots the epochs whose
+    weights were kept.
 
     Raises:
         ConfigurationError: if there is no epoch to show.
     """
     from matplotlib.figure import Figure
 
-    terms = list(dict.fromkeys(term for history in histories.values() for term in history.train))
+    terms = list(
+        dict.fromkeys(
+            term for h in histories.values() for record in (h.train, h.latents) for term in record
+        )
+    )
     if not terms:
         raise ConfigurationError("histories hold no epoch: expected at least one of one training")
     figure = Figure((3.4 * len(terms), 2.9), layout="constrained")
@@ -220,7 +225,7 @@ def training_curves(histories: Mapping[str, History]) -> "Figure":
 
 
 def _draw_term(axes: "Axes", history: History, term: str, color: Any, name: str) -> None:
-    for record, style in ((history.train, "-"), (history.validation, "--")):
+    for record, style in (({**history.train, **history.latents}, "-"), (history.validation, "--")):
         values = record.get(term, [])
         label = name if style == "-" else None
         axes.plot(range(1, len(values) + 1), values, style, color=color, linewidth=1.2, label=label)

@@ -16,7 +16,7 @@ from chartae.augmentation import REAL, Comparison, StudyResult, TrainingSet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Report", "Section", "versions"]
+__all__ = ["Report", "Section", "Table", "versions"]
 
 MARKS = {"helps": "▲", "no clear difference": "·", "hurts": "▼"}
 
@@ -45,6 +45,25 @@ class Section:
         return base64.b64encode(buffer.getvalue()).decode()
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table of a report, with its heading.
+
+    Args:
+        title: the heading.
+        text: what it shows and how to read it.
+        headings: of the columns.
+        rows: the cells of each row, as text.
+        notes: sentences below it.
+    """
+
+    title: str
+    text: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """What was done, what came out, and where the files are.
@@ -55,6 +74,7 @@ class Report:
         facts: what was done, by name: data, sizes, seeds, versions.
         settings: every option that was in effect.
         study: accuracies, as a table with verdicts.
+        tables: other tables.
         sections: figures.
         files: what was written, by path: what it is.
 
@@ -68,6 +88,7 @@ class Report:
     facts: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     study: StudyResult | None = None
+    tables: Sequence[Table] = ()
     sections: Sequence[Section] = ()
     files: Mapping[str, str] = field(default_factory=dict)
 

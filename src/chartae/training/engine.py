@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,28 +77,58 @@ class Hidden:
         self.tensors = tensors
 
 
+class Watch:
+    """A hook that keeps the outputs of a module."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Any] = []
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self.outputs.append(output)
+
+
 class Objective(nn.Module):
     """A model's loss as a module's forward, for Fabric to wrap: it casts and synchronises there.
 
+    Until `unwatch`, the model has a hook that shows how its latents are used.
+
     Attributes:
-        names: of the rows of the terms, known after the first call.
+        names: of the objectives and terms, known after the first call.
     """
 
     def __init__(self, model: Autoencoder, *, compile: bool) -> None:
         super().__init__()
         self.model = model
+        self.tally_size = model.tally_size
+        self.watch = Watch()
+        if self.tally_size:
+            self.hook = model.get_submodule(model.watched).register_forward_hook(self.watch)
         self.loss = _compiled(model) if compile else model.loss
         self.names: list[str] = []
 
     def forward(self, batch: Hidden) -> tuple[dict[str, Tensor], Tensor]:
-        """Return each objective, and the values of all objectives and terms, detached."""
+        """Return each objective; and the values of all objectives and terms, then the tally."""
         losses = self.loss(**batch.tensors)
         objectives = dict(losses.objectives)
         if not self.names:
             self.names = [*map(_history_name, objectives), *losses.terms]
         with torch.no_grad():
             values = torch.stack([*objectives.values(), *losses.terms.values()])
+            if self.tally_size:
+                values = torch.cat([values, self.tally().to(values)])
         return objectives, values
+
+    def tally(self) -> Tensor:
+        """Return the model's tally of the batch, which its loss encodes first; NaN without one."""
+        outputs = self.watch.outputs
+        tally = self.model.tally(outputs[0]) if outputs else torch.full((self.tally_size,), nan)
+        outputs.clear()
+        return tally
+
+    def unwatch(self) -> None:
+        """Take the hook from the model."""
+        if self.tally_size:
+            self.hook.remove()
 
 
 def _compiled(model: Autoencoder) -> Callable[..., Losses]:

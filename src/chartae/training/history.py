@@ -1,9 +1,11 @@
 """What happened during a training, epoch by epoch."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
 from chartae.atomic import write_text
@@ -34,6 +36,9 @@ class History:
             was completed.
         stopped: why training ended: all epochs are ``"finished"``, ``"patience"`` ran out, a
             ``"callback"`` wanted it, Ctrl-C ``"interrupted"`` it, or it ``"diverged"``.
+        latents: how latents were used in every epoch: ``"active_units"`` of a Gaussian posterior
+            (`VariationalAutoencoder`), ``"code_usage"`` and ``"perplexity"`` of a codebook
+            (`VQVAE`); empty for other models. NaN in epochs of which it is not known.
 
     >>> History(
     ...     {"loss": [3.0, 2.0, 2.5]}, {}, [0.1] * 3, [1.5] * 3, best_epoch=1, stopped="patience"
@@ -47,6 +52,7 @@ class History:
     seconds: list[float] = field(default_factory=list)
     best_epoch: int | None = None
     stopped: Stopped = "running"
+    latents: dict[str, list[float]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         text = f"{self.num_epochs} epoch{'' if self.num_epochs == 1 else 's'}"
@@ -67,11 +73,15 @@ class History:
         *,
         learning_rate: float,
         seconds: float,
+        latents: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Record one more epoch."""
         for record, terms in ((self.train, train), (self.validation, validation)):
             for name, value in terms.items():
                 record.setdefault(name, []).append(value)
+        for name in {**self.latents, **latents}:
+            curve = self.latents.setdefault(name, [math.nan] * self.num_epochs)
+            curve.append(latents.get(name, math.nan))
         self.learning_rate.append(learning_rate)
         self.seconds.append(seconds)
 
@@ -107,10 +117,12 @@ class History:
         """
         if not isinstance(record, Mapping):
             raise DataError(f"it is {type(record).__name__}: expected a mapping")
+        # Records of earlier versions do not tell of latents.
+        record = {"latents": {}, **record}
         if set(record) != {attribute.name for attribute in fields(cls)}:
             raise DataError(f"it holds {', '.join(map(str, record)) or 'nothing'}")
         curves = {name: record[name] for name in ("seconds", "learning_rate")}
-        for name in ("train", "validation"):
+        for name in ("train", "validation", "latents"):
             if not isinstance(record[name], Mapping):
                 raise DataError(f"{name} is {type(record[name]).__name__}: expected a mapping")
             curves |= {f"{name}[{term!r}]": values for term, values in record[name].items()}
@@ -128,15 +140,16 @@ class History:
         return history
 
     def plot(self) -> "Figure":
-        """Return a figure of every term over the epochs, one panel each."""
+        """Return a figure of every term and of latents over the epochs, one panel each."""
         from matplotlib.figure import Figure
 
-        terms = list(self.train)
+        curves = {**self.train, **self.latents}
+        terms = list(curves)
         figure = Figure(figsize=(3.2 * max(1, len(terms)), 2.6), layout="constrained")
         for index, term in enumerate(terms):
             axes = figure.add_subplot(1, len(terms), index + 1)
             epochs = range(1, self.num_epochs + 1)
-            axes.plot(epochs, self.train[term], label="train", linewidth=1)
+            axes.plot(epochs, curves[term], label="train", linewidth=1)
             if term in self.validation:
                 axes.plot(epochs, self.validation[term], label="validation", linewidth=1)
             if self.best_epoch is not None:

@@ -99,7 +99,7 @@ class Position:
         Args:
             epoch: number of epochs it has recorded.
             num_batches: of an epoch.
-            num_terms: of the loss.
+            num_terms: of the loss, and of the tally of latents.
         """
         check_integer("epoch", self.epoch, minimum=epoch, maximum=epoch)
         check_integer("step", self.step, minimum=0, maximum=num_batches)

@@ -124,8 +124,10 @@ class Trainer:
                 self.save_checkpoint()
         finally:
             # Also after an error or a second Ctrl-C: a model that can be used.
+            self.objective.unwatch()
             self.restore()
             self.fix()
+        self.warn_of_latents()
         for callback in callbacks:
             callback.on_fit_end(self.model, self.history)
 
@@ -223,12 +225,12 @@ class Trainer:
     def end_epoch(self, seconds: float) -> None:
         """Record the epoch, keep the weights if they are the best, and move on to the next."""
         at, history, plan = self.at, self.history, self.plan
-        train = self.mean_terms(at.terms, at.sizes)
+        train, latents = self.mean_terms(at.terms, at.sizes)
         validation = {} if self.held_out is None else self.evaluate(self.held_out)
         monitored = (validation or train)[self.model.monitored]
         rate = next(iter(self.optimizers.values())).param_groups[0]["lr"]
-        history.add(train, validation, learning_rate=rate, seconds=seconds)
-        self.log(train, validation, rate)
+        history.add(train, validation, latents=latents, learning_rate=rate, seconds=seconds)
+        self.log({"train": train, "validation": validation, "latents": latents}, rate)
         # Losses of the warm-up are another objective's: none of them is the one to beat.
         warming_up = at.epoch < max(plan.kl_warmup, self.model.warmup)
         for scheduler in self.schedulers:
@@ -257,7 +259,7 @@ class Trainer:
             for batch in batches.in_order():
                 terms.append(self.losses(Hidden(batch))[1])
                 sizes.append(len(batch["x"]))
-        return self.mean_terms(terms, sizes, where="on the validation set, at the end")
+        return self.mean_terms(terms, sizes, where="on the validation set, at the end")[0]
 
     def restore(self) -> None:
         """Give the model its best weights, as far as there are any yet."""
@@ -282,8 +284,10 @@ class Trainer:
 
     def mean_terms(
         self, terms: list[Tensor], sizes: list[int], where: str = ""
-    ) -> dict[str, float]:
-        """Return the mean of every term over samples, all processes' if it is of training steps.
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Return means over samples, all processes' if they are of training steps.
+
+        They are those of every term, and how latents were used.
 
         Raises:
             DivergenceError: if one is not finite.
@@ -293,15 +297,19 @@ class Trainer:
         mean = weights @ rows
         if self.fabric.world_size > 1 and not where:
             mean = _sum(self.fabric, mean) / self.fabric.world_size
-        values: list[float] = mean.tolist()
+        names = self.objective.names
+        values: list[float] = mean[: len(names)].tolist()
         if not all(map(math.isfinite, values)):
             self.check_finite(rows, where)
             self.check_finite(mean[None], where or "in another process")
-        return dict(zip(self.objective.names, values, strict=True))
+        tally = mean[len(names) :]
+        known = len(tally) and bool(tally.isfinite().all())
+        latents = self.model.latent_use(tally) if known else {}
+        return dict(zip(names, values, strict=True)), latents
 
     def check_finite(self, rows: Tensor, where: str = "") -> None:
         """Raise `DivergenceError` if a term is not finite; the last row is the latest step's."""
-        bad = torch.nonzero(~torch.isfinite(rows)).tolist()
+        bad = torch.nonzero(~torch.isfinite(rows[:, : len(self.objective.names)])).tolist()
         if not bad:
             return
         row, term = bad[0]
@@ -332,12 +340,25 @@ class Trainer:
             return flag
         return bool(_sum(self.fabric, torch.tensor(float(flag), device=self.fabric.device)) > 0)
 
-    def log(self, train: dict[str, float], validation: dict[str, float], rate: float) -> None:
+    def log(self, groups: Mapping[str, Mapping[str, float]], rate: float) -> None:
         """Send the figures of an epoch to the loggers."""
         if self.fabric.global_rank == 0 and self.fabric.loggers:
-            figures = {f"train/{name}": value for name, value in train.items()}
-            figures |= {f"validation/{name}": value for name, value in validation.items()}
+            figures = {
+                f"{group}/{name}": value
+                for group, values in groups.items()
+                for name, value in values.items()
+            }
             self.fabric.log_dict({**figures, "learning_rate": rate}, step=self.at.epoch)
+
+    def warn_of_latents(self) -> None:
+        """Say so if the model that came out does not use its latents."""
+        best, latents = self.history.best_epoch, self.history.latents
+        if best is None or not latents or self.history.stopped == "interrupted":
+            return
+        use = {name: values[best] for name, values in latents.items()}
+        unused = self.model.unused_latents(use)
+        if unused is not None and self.fabric.global_rank == 0:
+            logger.warning("%s: %s", type(self.model).__name__, unused)
 
     # --- checkpoints --------------------------------------------------------------------------
 
@@ -412,7 +433,8 @@ class Trainer:
             check_alike("schedulers", state["schedulers"], fresh["schedulers"])
         history, at = History.of(state["history"]), Position(**state["position"])
         done = history.num_epochs
-        at.check(epoch=done, num_batches=self.batches.num_batches, num_terms=len(names))
+        width = len(names) + self.objective.tally_size
+        at.check(epoch=done, num_batches=self.batches.num_batches, num_terms=width)
         newer, older = state["good"]["epochs"]
         for epoch in (newer, older):
             if epoch is not None:
