@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_iris
 
 import chartae
 from chartae.augmentation import MODELS
@@ -454,3 +456,20 @@ def test_a_process_ends_with_its_exit_code(module):
     assert done.stdout == ""
     assert done.stderr.startswith("chartae: DATA='nothing.npz' does not exist")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_table_in_its_own_units_needs_no_option(tmp_path, monkeypatch):
+    """A class of deviation .38 comes back with about that."""
+    monkeypatch.chdir(tmp_path)
+    iris = load_iris(as_frame=True)
+    frame = iris.frame.drop(columns="target")
+    frame["species"] = iris.target_names[iris.target]
+    frame.to_csv("iris.csv", index=False)
+    assert run(["augment", "iris.csv", "--label-column", "species", "--out", "new.csv"]) == 0
+    drawn = pd.read_csv("new.csv")
+    assert list(drawn.columns[:4]) == list(frame.columns[:4])
+    real = frame[frame.species == "setosa"]["sepal width (cm)"].std()
+    found = drawn[drawn.iloc[:, 4] == "setosa"]["sepal width (cm)"].std()
+    assert real == pytest.approx(0.38, abs=0.01)
+    assert found == pytest.approx(real, rel=0.3)
