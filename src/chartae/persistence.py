@@ -337,7 +337,7 @@ def _fill(
 def _is_optional(module: nn.Module, name: str) -> bool:
     """Return whether files from before the present version may lack a tensor."""
     owner, _, last = name.rpartition(".")
-    return last in getattr(module.get_submodule(owner), "units", ())
+    return last in getattr(module.get_submodule(owner), "optional_buffers", ())
 
 
 def _check_tensor(name: str, tensor: Tensor, like: Tensor, *, grows: bool) -> None:

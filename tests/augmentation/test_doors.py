@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from chartae import Augmenter, load
 from chartae.augmentation import MODELS, SAMPLERS, gaussian_noise, smote
-from chartae.data import ArrayDataset
+from chartae.data import ArrayDataset, digits
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
 from chartae.models import VAE
 from chartae.naming import folder_name
@@ -401,3 +401,39 @@ def test_every_model_with_every_sampler_learns_from_five_of_a_class(model):
         assert drawn.shape == (4, 12, 12)
         assert np.isfinite(drawn).all()
     assert tried
+
+
+@pytest.mark.parametrize("contrast", [1.0, 0.1])
+def test_faint_classes_keep_their_spread(contrast):
+    """A class whose pixels hardly vary is measured in its own units: nothing collapses."""
+    data = digits()
+    few = (data.y == 3).nonzero()[:12, 0]
+    x = (0.5 + contrast * (data.x[few] - 0.5)).numpy()
+    augmenter = Augmenter("vae", "mixture").fit(x, np.zeros(12, int))
+    samples, _ = augmenter.sample(100)
+    spread = np.sqrt(samples.var(0).mean() / x.var(0).mean())
+    assert 0.6 < spread < 1.2
+    kind = augmenter.models_["0"].observation_model.link
+    assert kind == ("sigmoid" if contrast == 1.0 else "identity")
+
+
+@pytest.mark.slow
+def test_a_table_of_any_scale_comes_back_with_its_spread():
+    from sklearn.datasets import load_iris
+
+    x, y = load_iris(return_X_y=True)
+    x = x * np.array([1.0, 1e6, 1e-6, 1.0]) + np.array([0.0, 0.0, 0.0, 1e4])
+    few = np.concatenate([np.flatnonzero(y == label)[:20] for label in range(3)])
+    augmenter = Augmenter().fit(x[few], y[few])
+    samples, labels = augmenter.sample(200)
+    assert samples.dtype == np.float64
+    ratios = np.array([
+        samples[labels == c].std(0) / x[few][y[few] == c].std(0) for c in range(3)
+    ])  # fmt: skip
+    assert (ratios > 0.7).all()
+    assert (ratios < 1.4).all()
+    means = np.array([
+        (samples[labels == c].mean(0) - x[few][y[few] == c].mean(0)) / x[few].std(0)
+        for c in range(3)
+    ])  # fmt: skip
+    assert (np.abs(means) < 0.2).all()

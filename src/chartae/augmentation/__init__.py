@@ -22,6 +22,7 @@ __all__ = [
     "gaussian_noise",
     "is_unit",
     "natural_sampler",
+    "sample_weight",
     "smote",
     "spread_ratio",
 ]
@@ -45,3 +46,4 @@ from chartae.augmentation.fidelity import (
 from chartae.augmentation.methods import Method, ModelMethod, gaussian_noise, smote
 from chartae.augmentation.results import REAL, Comparison, StudyResult, TrainingSet
 from chartae.augmentation.study import CLASSIFIERS, Classifier, augmentation_study
+from chartae.augmentation.weights import sample_weight

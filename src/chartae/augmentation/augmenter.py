@@ -23,6 +23,7 @@ from chartae.augmentation.labels import Labels
 from chartae.augmentation.messages import warnings_about
 from chartae.checks import check_boolean, check_choice, check_integer
 from chartae.data import ArrayDataset, Form, encode_labels
+from chartae.distributions import UNIT_SPREAD
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
 from chartae.models import CVAE, Autoencoder, VariationalAutoencoder
 from chartae.naming import folder_name
@@ -99,15 +100,20 @@ def default_options(
     scale = 0.5 if conditional else 0.1
     likelihood: dict[str, Any] = {"name": "gaussian", "scale": scale, "link": "sigmoid"}
     if x is not None and not is_unit(x):
-        # In units of the data's deviation, which is about a third for images in [0, 1].
-        likelihood = {"name": "gaussian", "scale": "per_feature" if x.dim() == 2 else 3.0 * scale}
+        # In units of the data's spread, which is about 0.13 for faint images in [0, 1].
+        likelihood = {"name": "gaussian", "scale": "per_feature" if x.dim() == 2 else 7.5 * scale}
     return {"latent_dim": latent_dim, "likelihood": likelihood}
 
 
 def is_unit(x: Tensor) -> bool:
-    """Return whether all values are in [0, 1], as those of images are."""
+    """Return whether values are in [0, 1] and spread over it, as those of most images.
+
+    Faint images, whose spread about their mean is less than `UNIT_SPREAD`, are not: beside a
+    likelihood of a fixed scale their codes would carry nothing.
+    """
     low, high = x.aminmax()
-    return bool(low >= 0.0) and bool(high <= 1.0)
+    spread = x.double().var(0, correction=0).mean().sqrt()
+    return bool(low >= 0.0) and bool(high <= 1.0) and (len(x) == 1 or bool(spread >= UNIT_SPREAD))
 
 
 def natural_sampler(model: Autoencoder) -> str:
@@ -251,10 +257,16 @@ class Augmenter:
         data = self._dataset(x, y, mask)
         labels = Labels.of(data.class_names, x if isinstance(x, ArrayDataset) else y)
         parts = {ALL: data} if self.is_conditional else self._each_class(data)
-        example, defaults = data.subset([0]), self._default_options(data.x)
+        example, whole = data.subset([0]), self._default_options(data.x)
+        # Faint classes are found one by one; a table has one likelihood for all its classes.
+        alike = data.x.dim() == 2 or not is_unit(data.x)
+        defaults = {
+            name: whole if alike else self._default_options(members.x)
+            for name, members in parts.items()
+        }
         for name, members in parts.items():
             # What is refused later would waste the training of the classes before.
-            self._make(name, example, defaults).model.check_data("x", members.x)
+            self._make(name, example, defaults[name]).model.check_data("x", members.x)
         with self._claimed_output(parts):
             learned = self._learn_all(parts, example, defaults)
         self._form, self._labels = data.form, labels
@@ -525,7 +537,8 @@ class Augmenter:
             history = fit(sampler.model, members, **options)
             if history.stopped == "interrupted":
                 return Learned(sampler, history, {})
-            sampler.fit(members.x, members.y if self.is_conditional else None)
+            x = sampler.model.filled(members.x, members.mask)
+            sampler.fit(x, members.y if self.is_conditional else None)
         return Learned(sampler, history, self._compare(sampler, members, warned))
 
     def _compare(
@@ -549,7 +562,7 @@ class Augmenter:
         self,
         parts: Mapping[str, ArrayDataset],
         example: ArrayDataset,
-        defaults: Mapping[str, Any],
+        defaults: Mapping[str, Mapping[str, Any]],
     ) -> dict[str, Learned]:
         """Return what `_learn` gives for each name, class after class or in several processes.
 
@@ -558,7 +571,7 @@ class Augmenter:
         """
         # In full, for a worker process may have another working directory.
         place = None if self.output_dir is None else Path(self.output_dir).resolve()
-        calls = [(name, members, example, defaults, place) for name, members in parts.items()]
+        calls = [(n, members, example, defaults[n], place) for n, members in parts.items()]
         learned: Iterable[Learned]
         if self.jobs == 1 or len(parts) == 1:
             learned = (self._learn(*call) for call in calls)

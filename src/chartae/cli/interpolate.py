@@ -332,7 +332,8 @@ def _chart(
 
     if data is not None and len(data) > 1:
         with torch.no_grad():
-            codes = model.encode(data.x, conditions(data, names), batch_size=1024)
+            x = model.filled(data.x, data.mask)
+            codes = model.encode(x, conditions(data, names), batch_size=1024)
         return Chart(codes, data.y, metric, class_names=data.class_names)
     landmarks = curve if metric is None else metric.landmarks
     return Chart(landmarks if len(landmarks) > 1 else curve, metric=metric)

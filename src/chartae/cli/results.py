@@ -122,7 +122,7 @@ def _maps(augmenter: "Augmenter", real: "ArrayDataset", most: int = 12) -> list[
         members = real if augmenter.is_conditional else real.of_class(name)
         y = None if model.conditions is None else torch.unique(members.y, return_inverse=True)[1]
         with torch.no_grad():
-            codes = model.encode(members.x, y)
+            codes = model.encode(model.filled(members.x, members.mask), y)
         charts[name] = Chart(
             codes,
             metric=getattr(model, "metric", None),

@@ -248,7 +248,9 @@ def _fitted(
             f"sampler={name!r}, for this {type(loaded).__name__}, learns from data: "
             "expected --fit-on DATA"
         )
-    return chosen.fit() if data is None else chosen.fit(data.x, conditions(data, names))
+    if data is None:
+        return chosen.fit()
+    return chosen.fit(loaded.filled(data.x, data.mask), conditions(data, names))
 
 
 def conditions(data: "ArrayDataset", names: tuple[str, ...]) -> "Tensor | None":

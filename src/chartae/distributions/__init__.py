@@ -13,6 +13,7 @@ from chartae.distributions.discrete import CategoricalLikelihood, NegativeBinomi
 from chartae.distributions.flows import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
 from chartae.distributions.likelihoods import (
     LIKELIHOODS,
+    UNIT_SPREAD,
     BernoulliLikelihood,
     ContinuousBernoulliLikelihood,
     DiscretizedLogisticLikelihood,
@@ -41,6 +42,7 @@ WrappedNormal, WrappedNormalHead = PoincareNormal, PoincareNormalHead
 __all__ = [
     "KERNELS",
     "LIKELIHOODS",
+    "UNIT_SPREAD",
     "AutoregressiveFlow",
     "BernoulliLikelihood",
     "CategoricalLikelihood",

@@ -41,13 +41,13 @@ def log_aggregate(
 def log_shares(batch: int, size: int, estimator: Estimator) -> Tensor:
     """Return how much sample k of a batch counts for q(z_i), ``(batch, batch)``, as logs."""
     if estimator == "mws":
-        return torch.full((batch, batch), -math.log(batch * size))
+        return torch.full((batch, batch), -math.log(batch * size), dtype=torch.float64)
     if batch == 1:
-        return torch.zeros(1, 1)
+        return torch.zeros(1, 1, dtype=torch.float64)
     # z_i's own posterior counts 1 / N; the others, M = batch - 1 draws from the remaining N - 1,
     # share the rest: one of them more than the others.
     others = batch - 1
-    weights = torch.full((batch, batch), 1.0 / others)
+    weights = torch.full((batch, batch), 1.0 / others, dtype=torch.float64)
     rows = torch.arange(batch)
     weights[rows, (rows + 1) % batch] = (size - others) / (size * others)
     weights[rows, rows] = 1.0 / size

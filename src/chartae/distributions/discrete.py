@@ -1,5 +1,6 @@
 """Likelihoods of categories and counts."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 import torch
@@ -124,7 +125,7 @@ class NegativeBinomialLikelihood(Likelihood):
     floor = 1e-4  # below, a Poisson for all purposes
     ceiling = 80.0  # of log m: e^80 is still finite in float32
     has_units = True
-    units = ("log_mean",)
+    optional_buffers: Mapping[str, float] = {"log_mean": 0.0}
     log_mean: Tensor
 
     def __init__(
@@ -155,8 +156,8 @@ class NegativeBinomialLikelihood(Likelihood):
         return x.log1p()
 
     def squashed(self, raw: Tensor) -> Tensor:
-        """Return numbers of any size as positive ones, whose log(1 + x) is a softplus."""
-        return softplus(raw).expm1()
+        """Return numbers of any size as positive ones, around the mean of the training set."""
+        return softplus(raw + self.log_mean).expm1()
 
     def features(self, output: Tensor) -> Distribution:
         log_mean = (output + self.log_mean).clamp(max=self.ceiling)

@@ -4,7 +4,6 @@ Every density includes its constants, so that log p(x) can be compared between m
 published figures (MATH.md section 1), and sums over the observed features only, when given a mask.
 """
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
@@ -21,6 +20,7 @@ from chartae.errors import ConfigurationError, DataError
 
 __all__ = [
     "LIKELIHOODS",
+    "UNIT_SPREAD",
     "BernoulliLikelihood",
     "ContinuousBernoulliLikelihood",
     "DiscretizedLogisticLikelihood",
@@ -33,11 +33,9 @@ __all__ = [
     "register_likelihood",
 ]
 
-logger = logging.getLogger(__name__)
-
 ScaleKind = Literal["learned", "per_feature"]
-ALREADY_UNIT = 0.1
-"""How much of [0, 1] data must cover to be left in their units."""
+UNIT_SPREAD = 0.1
+"""The spread with which data in [0, 1] are left in their units."""
 
 
 class Observation(Independent[Distribution]):
@@ -81,8 +79,8 @@ class Likelihood(nn.Module):
     """What messages add to the likelihood's name."""
     has_units: bool = False
     """Whether it measures the data in units of its own, which `set_units` learns."""
-    units: tuple[str, ...] = ()
-    """The buffers that hold them; files from before there were any lack them."""
+    optional_buffers: Mapping[str, float] = {}
+    """Buffers that files of earlier versions lack, and the value that stands for each of them."""
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -118,11 +116,18 @@ class Likelihood(nn.Module):
         """Learn the units of the data from the moments of a training set; `fit` does so.
 
         Nothing changes for a likelihood whose range is fixed.
+
+        Raises:
+            DataError: if a deviation is too small for the dtype to hold its square.
         """
 
+    def filled(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return x with what networks see as 0 wherever the mask is False."""
+        return torch.where(mask, x, 0.0)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name in self.units:
-            state_dict.setdefault(prefix + name, self.get_buffer(name))
+        for name, value in self.optional_buffers.items():
+            state_dict.setdefault(prefix + name, torch.full_like(self.get_buffer(name), value))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def encoder_input(self, x: Tensor) -> Tensor:
@@ -209,8 +214,9 @@ class ScaledLikelihood(Likelihood):
     With the identity as its link it takes data of any scale: it has units of its own, a centre c
     and a spread s learned from the training set (`set_units`). Networks see (x - c) / s, and the
     location is c + s times the decoder's output. Decoded values and densities are in the data's
-    units all the same. Vectors have a centre and a spread for each feature, images and other arrays
-    one of each. They are 0 and 1 for data that lie in [0, 1] already.
+    units all the same. Vectors have a spread for each feature, images and other arrays one of all:
+    the root of the mean variance of a feature. Centre and spread are 0 and 1 for data that lie in
+    [0, 1] and have a spread of a tenth of it.
 
     Args:
         input_shape: shape of one observation.
@@ -239,9 +245,9 @@ class ScaledLikelihood(Likelihood):
             self.support = (0.0, 1.0)
             self.details = " with link='sigmoid'"
         if self.support == (-math.inf, math.inf):
-            self.has_units, self.units = True, ("center", "spread")
+            self.has_units, self.optional_buffers = True, {"center": 0.0, "spread": 1.0}
             of_units: tuple[int, ...] = self.input_shape if len(self.input_shape) == 1 else ()
-            self.register_buffer("center", torch.zeros(of_units))
+            self.register_buffer("center", torch.zeros(self.input_shape))
             self.register_buffer("spread", torch.ones(of_units))
         if isinstance(scale, str):
             check_choice("scale", scale, ("learned", "per_feature"))
@@ -254,9 +260,14 @@ class ScaledLikelihood(Likelihood):
 
     @property
     def scale(self) -> Tensor:
-        """The scale in the data's units, a scalar or of the shape of one observation."""
+        """The scale in the data's units, a scalar or of the shape of one observation.
+
+        That of a constant feature is 1, for there is nothing to learn it from.
+        """
         scale = self.relative_scale
-        return scale * self._unit if self.has_units else scale
+        if not self.has_units:
+            return scale
+        return torch.where(self.spread > 0.0, scale * self.spread, 1.0)
 
     @property
     def relative_scale(self) -> Tensor:
@@ -270,30 +281,43 @@ class ScaledLikelihood(Likelihood):
     def set_units(self, moments: Moments) -> None:
         """Take the mean and the deviation of the training set for centre and spread.
 
-        Data in [0, 1], a tenth of it at least, keep 0 and 1. Of a feature that is constant the
-        spread is 0: it is decoded as it is, and measured in units of 1.
+        Data in [0, 1] with a spread of a tenth of it, in all, keep 0 and 1. Of a feature that is
+        constant the spread is 0: it is decoded as it is, and networks see its differences from that
+        as they are.
+
+        Raises:
+            DataError: if a deviation is too small for the dtype to hold its square.
         """
         if not self.has_units:
             return
-        whole = moments.pooled()
-        if whole.low >= 0.0 and whole.high <= 1.0 and whole.high - whole.low >= ALREADY_UNIT:
+        if moments.low.min() >= 0.0 and moments.high.max() <= 1.0 and moments.spread >= UNIT_SPREAD:
             self.center.zero_()
             self.spread.fill_(1.0)
             return
-        found = moments if self.center.dim() else whole
-        constant = found.low >= found.high
-        if bool(constant.all()):
-            logger.warning("the training set is constant: there is nothing to learn from it")
-        elif bool(constant.any()):
-            places = ", ".join(map(str, constant.nonzero()[:, 0].tolist()))
-            logger.info("constant in the training set, and decoded as such: feature(s) %s", places)
-        self.center.copy_(found.mean)
-        self.spread.copy_(torch.where(constant, 0.0, found.deviation))
+        constant = moments.low >= moments.high
+        deviation = moments.deviation
+        if not self.spread.dim():
+            constant, deviation = constant.all(), moments.spread
+        least, small = 1.0 / _largest(self.spread.dtype), deviation.masked_fill(constant, 1.0)
+        if bool((small < least).any()):
+            where = f" in feature {int(small.argmin())}" if small.dim() else ""
+            raise DataError(
+                f"x has a deviation of {small.min():.3g}{where}: expected at least {least:g}, "
+                f"whose square {self.spread.dtype} can hold; scale x"
+            )
+        # The mean of equal numbers is not always that number, to the last digit.
+        self.center.copy_(torch.where(moments.low == moments.high, moments.low, moments.mean))
+        self.spread.copy_(torch.where(constant, 0.0, deviation))
 
-    @property
-    def _unit(self) -> Tensor:
-        """What a difference of 1 is in the data's units."""
-        return torch.where(self.spread > 0.0, self.spread, 1.0)
+    def check_data(self, name: str, x: Tensor) -> None:
+        """Raise `DataError` if x is not finite, out of range, or too large to be squared."""
+        super().check_data(name, x)
+        limit, (least, most) = _largest(x.dtype), x.aminmax()
+        if self.has_units and bool(torch.maximum(-least, most) > limit):
+            raise DataError(
+                f"{name} has values up to {torch.maximum(-least, most):.3g}: expected at most "
+                f"{limit:g}, whose square {x.dtype} can hold; scale {name}"
+            )
 
     def check_buffers(self) -> None:
         """Raise `DataError` if a spread that was loaded is negative."""
@@ -302,7 +326,15 @@ class ScaledLikelihood(Likelihood):
 
     def encoder_input(self, x: Tensor) -> Tensor:
         """Return x in units of the spread, from the centre."""
-        return (x - self.center) / self._unit if self.has_units else x
+        if not self.has_units:
+            return x
+        return (x - self.center) / self.spread.where(self.spread > 0.0, 1.0)
+
+    def filled(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return x with the centre wherever the mask is False."""
+        if not self.has_units:
+            return super().filled(x, mask)
+        return torch.where(mask, x, self.center.to(x.device))
 
     def squashed(self, raw: Tensor) -> Tensor:
         """Return numbers of any size as data: those that `encoder_input` makes them from."""
@@ -320,6 +352,11 @@ class ScaledLikelihood(Likelihood):
         """Return a draw of x given the decoder's output, of constant features their value."""
         drawn = super().draw(output)
         return torch.where(self.spread > 0.0, drawn, self.center) if self.has_units else drawn
+
+
+def _largest(dtype: torch.dtype) -> float:
+    """Return how large values may be; one over that is the least deviation."""
+    return 1e18 if dtype == torch.float32 else 1e150
 
 
 @register_likelihood("gaussian")

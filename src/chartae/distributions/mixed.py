@@ -111,6 +111,11 @@ class MixedLikelihood(Likelihood):
         for block, piece in zip(self.blocks, moments.split(self.widths), strict=True):
             cast(Likelihood, block).set_units(piece)
 
+    def filled(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return x with what is neutral to each block wherever the mask is False."""
+        pieces = zip(self._pieces(x), mask.split(self.widths, -1), strict=True)
+        return torch.cat([block.filled(piece, seen) for (block, piece), seen in pieces], -1)
+
     def encoder_input(self, x: Tensor) -> Tensor:
         """Return x with each block on the scale of its own likelihood."""
         return torch.cat([block.encoder_input(piece) for block, piece in self._pieces(x)], -1)

@@ -71,6 +71,12 @@ class Moments:
         """The standard deviation of each feature, ``shape``."""
         return (self.squares / self.count.clamp_min(1.0)).sqrt()
 
+    @property
+    def spread(self) -> Tensor:
+        """The root of the mean variance of the features that were observed, ``()``."""
+        variances = self.deviation.square()[self.count > 0.0]
+        return variances.mean().sqrt() if len(variances) else self.count.new_zeros(())
+
     def pooled(self) -> Self:
         """Return the moments of all features taken as one, of shape ``()``."""
         count = self.count.sum()

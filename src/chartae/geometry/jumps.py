@@ -94,8 +94,8 @@ class Jumps:
 
         Population Monte Carlo (Cappé et al., 2008): draws of q have the importance weights p / q,
         and a component's new weight is the share of these that falls to it, averaged over the
-        rounds so far by their effective sample sizes. The round of the largest one is kept. Ten
-        percent of the weights stay equal, so that no component is given up.
+        rounds so far by their effective sample sizes. Ten percent of the weights stay equal, so
+        that no component is given up.
 
         Args:
             log_prob: log of the density, up to a constant; it is finite at the means.
@@ -111,19 +111,20 @@ class Jumps:
         components = len(proposal.loc)
         draws = max(DRAWS[0], DRAWS[1] * components)
         if draws * components > LARGEST:
-            best = _Weighted.of(log_prob, proposal, DRAWS[0], generator)
+            found = _Weighted.of(log_prob, proposal, DRAWS[0], generator)
         else:
-            last = best = _Weighted.of(log_prob, proposal, draws, generator)
+            found = _Weighted.of(log_prob, proposal, draws, generator)
             total = torch.zeros_like(proposal.weights)
             for _ in range(ROUNDS - 1):
-                total = total + last.effective_size * last.shares()
+                total = total + found.effective_size * found.shares()
                 weights = (1.0 - DEFENSIVE) * total / total.sum() + DEFENSIVE / components
                 mixture = NormalMixture(proposal.loc, proposal.scale, weights)
-                last = _Weighted.of(log_prob, mixture, draws, generator)
-                best = max(best, last, key=lambda found: found.effective_size)
-        chosen = torch.multinomial(best.weights, len(best.z), replacement=True, generator=generator)
-        acceptance = acceptance_probability(best.log_ratio - best.log_ratio[chosen]).mean()
-        return cls(log_prob, best.proposal, _enough(float(acceptance))), best.z[chosen]
+                found = _Weighted.of(log_prob, mixture, draws, generator)
+        chosen = torch.multinomial(
+            found.weights, len(found.z), replacement=True, generator=generator
+        )
+        acceptance = acceptance_probability(found.log_ratio - found.log_ratio[chosen]).mean()
+        return cls(log_prob, found.proposal, _enough(float(acceptance))), found.z[chosen]
 
 
 @dataclass(frozen=True)

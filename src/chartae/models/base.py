@@ -1,6 +1,7 @@
 """The contracts of every model: `Autoencoder`, and `VariationalAutoencoder` above it."""
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -34,6 +35,8 @@ from chartae.nn import NetworkSpec, build_decoder, build_encoder, output_feature
 from chartae.randomness import resolve_seed, seeded
 
 __all__ = ["Autoencoder", "Extra", "Losses", "Networks", "VariationalAutoencoder"]
+
+logger = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
 Batch = Mapping[str, Tensor]
@@ -159,7 +162,7 @@ class Autoencoder(Configured):
             x: ``(batch, *input_shape)``.
             y: conditions, for a model that has them.
             mask: boolean, as x, True where a feature is observed. It is for the likelihood: the
-                encoder sees x as it is, so unobserved features need a neutral value.
+                encoder sees x as it is, so unobserved features need a neutral value (`filled`).
         """
         raise NotImplementedError
 
@@ -210,14 +213,34 @@ class Autoencoder(Configured):
         return {"model": [p for p in self.parameters() if id(p) not in theirs], **groups}
 
     def set_units(self, batches: Iterable[Batch]) -> None:
-        """Let the likelihood learn the units of the training set; called before `on_fit_start`.
+        """Let the likelihood learn the units of the training set; called before the first step.
 
         Args:
             batches: the training set, in pieces: the arguments of `loss`, by name.
+
+        Raises:
+            DataError: if a deviation is too small for the dtype to hold its square.
         """
         if self.observation_model.has_units:
-            pieces = ((batch["x"], batch.get("mask")) for batch in batches)
-            self.observation_model.set_units(Moments.of(pieces))
+            moments = Moments.of((batch["x"], batch.get("mask")) for batch in batches)
+            self.observation_model.set_units(moments)
+            _name_constants(moments)
+
+    def filled(self, x: Tensor, mask: Extra = None) -> Tensor:
+        """Return x with a neutral value where it was not observed, for networks see all of it.
+
+        Args:
+            x: ``(batch, *input_shape)``.
+            mask: boolean, as x, True where a feature is observed; None gives x as it is.
+
+        Raises:
+            DataError: if x or the mask has another shape or dtype than the model.
+        """
+        if mask is None:
+            return x
+        self._check_tensor("x", x, ("batch", *self.input_shape))
+        check_mask("mask", mask, x.shape)
+        return self.observation_model.filled(x, mask)
 
     @property
     def tally_size(self) -> int:
@@ -533,6 +556,7 @@ class VariationalAutoencoder(Autoencoder):
         """
         self.check_call("x", x, y, mask)
         check_integer("num_samples", num_samples, minimum=1)
+        x = self.filled(x, mask)
         with self._own_stream(seed, "elbo"):
             return self.log_weights(x, int(num_samples), y=y, mask=mask).mean(0)
 
@@ -557,7 +581,8 @@ class VariationalAutoencoder(Autoencoder):
             num_samples: importance samples for each x; the estimate is a lower bound in
                 expectation that tightens with more (Burda et al., 2016).
             y: conditions of each x, for a model that has them.
-            mask: boolean, as x, True where a feature is observed.
+            mask: boolean, as x, True where a feature is observed; what x holds elsewhere changes
+                nothing, for networks see a neutral value there (`filled`).
             max_batch: largest number of (sample, point) pairs at once; None takes what keeps the
                 decoded data near 8 MiB in float32.
             seed: the same seed gives the same samples on one kind of device, with the same x and
@@ -574,6 +599,7 @@ class VariationalAutoencoder(Autoencoder):
             max_batch = max(1, 2**21 // max(1024, math.prod(self.input_shape)))
         check_integer("max_batch", max_batch, minimum=1)
         num_samples, max_batch = int(num_samples), int(max_batch)
+        x = self.filled(x, mask)
         samples = min(num_samples, max_batch)
         points = max_batch // samples
         total = x.new_full((len(x),), -math.inf)
@@ -595,6 +621,15 @@ class VariationalAutoencoder(Autoencoder):
         if seed is None:
             return nullcontext()
         return seeded(resolve_seed(seed), stream, device=self.device)
+
+
+def _name_constants(moments: Moments) -> None:
+    constant = moments.low >= moments.high
+    if bool(constant.all()):
+        logger.warning("the training set is constant: there is nothing to learn from it")
+    elif constant.dim() == 1 and bool(constant.any()):
+        places = ", ".join(map(str, constant.nonzero()[:, 0].tolist()))
+        logger.info("constant in the training set: feature(s) %s", places)
 
 
 def _check_dense(name: str, value: object) -> None:

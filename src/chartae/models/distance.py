@@ -24,7 +24,12 @@ class DistanceVAE(VAE):
     """
 
     def distance(self, x: Tensor, mean: Tensor) -> Tensor:
-        """Return the distances of observations from their reconstructions, ``(batch,)``."""
+        """Return the distances of observations from their reconstructions, ``(batch,)``.
+
+        Args:
+            x: observations, as networks see them (`Likelihood.encoder_input`).
+            mean: their reconstructions, as networks see them.
+        """
         raise NotImplementedError
 
     def optimization_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -43,7 +48,8 @@ class DistanceVAE(VAE):
         """Return the mean distance plus the divergence."""
         posterior = self.posterior(x, y)
         observation = self.likelihood(posterior.rsample(), y)
-        distance = self.distance(*observed(mask, x, observation.mean)).mean()
+        scaled = map(self.observation_model.encoder_input, (x, observation.mean))
+        distance = self.distance(*observed(mask, *scaled)).mean()
         kl = kl_divergence(posterior, self.prior(y)).mean()
         total = distance + self.kl_weight * self.weighted(kl)
         calibration = self.calibration(-observation.log_prob(x, mask).mean())

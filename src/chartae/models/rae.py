@@ -86,7 +86,7 @@ class RAE(AE):
         with gradients(z, y) as (z, y):
             leave_inference_mode(self)
             z = z if z.requires_grad else z.detach().requires_grad_()
-            mean = self.likelihood(z, y).mean
+            mean = self.observation_model.encoder_input(self.likelihood(z, y).mean)
             # E |J^T v|^2 over v ~ N(0, I) is the squared norm of J.
             projection = (mean * torch.randn_like(mean)).sum()
             (gradient,) = torch.autograd.grad(projection, z, create_graph=differentiable)

@@ -58,8 +58,8 @@ class VAEGAN(DistanceVAE):
 
     def distance(self, x: Tensor, mean: Tensor) -> Tensor:
         """Return the distances in the discriminator's features, ``(batch,)``."""
-        features, scale = self.discriminator.features, self.observation_model.encoder_input
-        difference = features(scale(x), self.layer) - features(scale(mean), self.layer)
+        features = self.discriminator.features
+        difference = features(x, self.layer) - features(mean, self.layer)
         return 0.5 * difference.square().flatten(1).sum(1)
 
     def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
@@ -67,18 +67,18 @@ class VAEGAN(DistanceVAE):
         posterior = self.posterior(x, y)
         observation = self.likelihood(posterior.rsample(), y)
         draw = self.likelihood(torch.randn_like(posterior.mean), y).mean
-        real, reconstruction, draw = observed(mask, x, observation.mean, draw)
+        scaled = map(self.observation_model.encoder_input, (x, observation.mean, draw))
+        real, reconstruction, draw = observed(mask, *scaled)
         distance = self.distance(real, reconstruction).mean()
         kl = kl_divergence(posterior, self.prior(y)).mean()
-        scale = self.observation_model.encoder_input
-        on_fakes = self.discriminator(scale(torch.cat([reconstruction, draw])))
+        on_fakes = self.discriminator(torch.cat([reconstruction, draw]))
         deception = maker_loss(on_fakes)
         alpha = self.adversarial_weight
         nll = -observation.log_prob(x, mask).mean()
         objectives = {
             "model": distance + self.kl_weight * kl,
             "decoder": (1.0 - alpha) * distance + alpha * deception,
-            "discriminator": discriminator_loss(self.discriminator(scale(real)), on_fakes),
+            "discriminator": discriminator_loss(self.discriminator(real), on_fakes),
             **self.calibration(nll),
         }
         terms = {"reconstruction": nll, "features": distance, "kl": kl, "deception": deception}

@@ -1,6 +1,7 @@
 """What the samplers of a latent manifold share: which metric, where chains start, how they went."""
 
 import logging
+import math
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal, Self, TypedDict, get_args
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from chartae.checks import check_choice, check_integer, check_number
 from chartae.data.arrays import takes_arrays
-from chartae.distributions import DiagonalNormal
+from chartae.distributions import DiagonalNormal, NormalMixture
 from chartae.errors import ConfigurationError
 from chartae.geometry import (
     Chain,
@@ -224,7 +225,8 @@ class ChainSampler(ManifoldSampler):
         jumps, starts = None, metric.centroids
         if self.keeps_density and metric.bumps is not None:
             generator = make_generator(seed, name, "jumps", device=device)
-            jumps, starts = Jumps.adapted(density.log_prob, metric.bumps, generator)
+            proposal = _with_rest(metric.bumps, density.radius)
+            jumps, starts = Jumps.adapted(density.log_prob, proposal, generator)
         blocks = []
         for done in range(0, n, self.max_chains):
             chains = min(self.max_chains, n - done)
@@ -252,6 +254,13 @@ class ChainSampler(ManifoldSampler):
                 name,
                 r_hat,
             )
+
+
+def _with_rest(bumps: NormalMixture, radius: float) -> NormalMixture:
+    """Return the mixture with a component more, as wide as S: what is between the bumps."""
+    wide = torch.full_like(bumps.loc[:1], radius / math.sqrt(bumps.loc.shape[-1]))
+    loc = torch.cat([bumps.loc, torch.zeros_like(bumps.loc[:1])])
+    return NormalMixture(loc, torch.cat([bumps.scale, wide]))
 
 
 def _has_metric(model: Autoencoder) -> bool:

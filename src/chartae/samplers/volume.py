@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_choice, check_integer, check_number
+from chartae.distributions import NormalMixture
 from chartae.errors import ConfigurationError
 from chartae.geometry import Chain, Jumps, ManifoldDensity, hmc
 from chartae.models import Autoencoder
@@ -27,9 +28,10 @@ class VolumeSampler(ChainSampler):
       :math:`m^{d/2}` times higher, so that in many dimensions latents gather where codes are
       densest.
     * ``"codes"`` gives each code the same mass: it is the mixture of the densities that each
-      centroid alone makes, :math:`\frac1N \sum_i N(c_i, \Sigma_i)`, with
+      centroid alone makes, widened, :math:`\frac1N \sum_i N(c_i, w^2 \Sigma_i)`, with
       :math:`\Sigma_i = \rho^2 \mathrm{diag}(\sigma_i^2)/d` for posteriors and
-      :math:`T^2 I/d` for the metric of an RHVAE.
+      :math:`T^2 I/d` for the metric of an RHVAE. It is the default, because its samples vary as
+      the data do where those of the volume vary less (``docs/sampling.md``).
 
     Both are sampled exactly. The mixture is drawn from. The volume is sampled by Hamiltonian Monte
     Carlo and `Jumps` in turn: chains start from draws that have nearly its law, trajectories
@@ -43,6 +45,7 @@ class VolumeSampler(ChainSampler):
         step_size: fixed step size; None adapts it.
         num_warmup: steps of adaptation.
         target: the density: ``"volume"`` or ``"codes"``.
+        width: w > 0, for the codes.
         options: ``geometry``, ``num_centroids``, ``selection``, ``rho``, ``regularization`` and
             ``max_chains``, as in `ManifoldSampler`.
 
@@ -67,7 +70,8 @@ class VolumeSampler(ChainSampler):
         num_leapfrog: int = 3,
         step_size: float | None = None,
         num_warmup: int = 15,
-        target: Target = "volume",
+        target: Target = "codes",
+        width: float = 1.5,
         **options: Unpack[ManifoldOptions],
     ) -> None:
         check_choice("target", target, get_args(Target))
@@ -77,7 +81,9 @@ class VolumeSampler(ChainSampler):
         if step_size is not None:
             check_number("step_size", step_size, above=0.0)
         super().__init__(model, **options)
+        check_number("width", width, above=0.0)
         self.target: Target = target
+        self.width = width
         self.num_steps, self.num_leapfrog = num_steps, num_leapfrog
         self.step_size, self.num_warmup = step_size, num_warmup
 
@@ -90,7 +96,8 @@ class VolumeSampler(ChainSampler):
                 f"target='codes': {type(metric).__name__} has no bumps; expected target='volume'"
             )
         generator = make_generator(seed, "VolumeSampler", "codes", device=self.device)
-        return metric.bumps.sample((n,), generator)
+        bumps = metric.bumps
+        return NormalMixture(bumps.loc, self.width * bumps.scale).sample((n,), generator)
 
     def run(
         self,

@@ -68,6 +68,9 @@ class Batches:
         """Yield the batches of the samples numbered in each of ``pieces``."""
         raise NotImplementedError
 
+    def fill(self, model: Autoencoder) -> None:
+        """Put what is neutral to a model in place of what was not observed."""
+
     def describe(self) -> str:
         """Return what distinguishes these data from others, for `Plan`."""
         return f"{self.size} samples"
@@ -100,6 +103,10 @@ class InMemoryBatches(Batches):
             index = piece.to(home)
             batch = {key: tensor.index_select(0, index) for key, tensor in self.tensors.items()}
             yield _to(batch, self.device)
+
+    def fill(self, model: Autoencoder) -> None:
+        with torch.no_grad():
+            self.tensors["x"] = model.filled(self.tensors["x"], self.tensors.get("mask"))
 
     def describe(self) -> str:
         digest = hashlib.blake2b(digest_size=8)
@@ -153,7 +160,8 @@ class LoaderBatches(Batches):
         self.pieces[:] = [piece.tolist() for piece in pieces]
         self.loader.generator = generator
         for number, item in enumerate(self.loader):
-            yield _to(self._checked(number, self._named(item)), self.device)
+            batch = _to(self._checked(number, self._named(item)), self.device)
+            yield {**batch, "x": self.model.filled(batch["x"], batch.get("mask"))}
 
     def _named(self, item: Any) -> Batch:
         if isinstance(item, Mapping):

@@ -89,7 +89,6 @@ class Trainer:
         self.optimizer, self.scheduler = optimizer, scheduler
         self.kl_weight = getattr(model, "kl_weight", None)
         leave_inference_mode(model)
-        model.set_units(batches.in_order())
         model.on_fit_start(batches.size)
         self.groups = _trainable_groups(model)
         if fabric.world_size > 1 and len(self.groups) > 1:
@@ -118,6 +117,7 @@ class Trainer:
         for callback in callbacks:
             callback.on_fit_start(self.model, self.history)
         try:
+            self.prepare()
             if self.history.stopped == "running":
                 self.save_checkpoint()
                 self.train(callbacks, progress=progress)
@@ -130,6 +130,13 @@ class Trainer:
         self.warn_of_latents()
         for callback in callbacks:
             callback.on_fit_end(self.model, self.history)
+
+    def prepare(self) -> None:
+        """Let the model learn the units of the data, unless a checkpoint has them; fill gaps."""
+        if (self.at.epoch, self.at.step) == (0, 0):
+            self.model.set_units(self.batches.in_order())
+        for source in filter(None, (self.batches, self.held_out)):
+            source.fill(self.model)
 
     def train(self, callbacks: Sequence[Callback], *, progress: bool) -> None:
         """Run epochs until something ends the training; ``history.stopped`` says what."""
@@ -320,9 +327,11 @@ class Trainer:
         """Return what is to be done about a divergence."""
         for name, source in (("train", self.batches), ("validation", self.held_out)):
             batches = () if source is None else source.in_order()
-            largest = max((float(batch["x"].abs().max()) for batch in batches), default=0.0)
+            scaled = (self.model.observation_model.encoder_input(batch["x"]) for batch in batches)
+            largest = max((float(x.abs().max()) for x in scaled), default=0.0)
             if largest > LARGE:
-                return f"{name} has values up to {largest:.3g}: scale x, say to deviations of 1"
+                seen = f"{name} has values up to {largest:.3g} as the networks see them"
+                return f"{seen}: scale x, or look for outliers"
         return "try a lower learning_rate or clip_grad_norm"
 
     def any_process(self, flag: bool) -> bool:
