@@ -48,10 +48,11 @@ class Jumps:
     >>> from chartae.geometry.hmc import hmc
     >>> target = NormalMixture(torch.tensor([[-9.0], [9.0]]), torch.tensor(1.0))
     >>> def density(z):
-    ...     z = z.requires_grad_()
     ...     with torch.enable_grad():
+    ...         z = z.detach().requires_grad_()
     ...         log_prob = target.log_prob(z)
-    ...     return log_prob.detach(), torch.autograd.grad(log_prob.sum(), z)[0]
+    ...         (grad,) = torch.autograd.grad(log_prob.sum(), z)
+    ...     return log_prob.detach(), grad
     >>> generator = torch.Generator().manual_seed(0)
     >>> start = torch.full((500, 1), 9.0)
     >>> hmc(density, start, num_steps=20, generator=generator).final.mean() > 8
