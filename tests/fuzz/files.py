@@ -139,4 +139,6 @@ def case(number: int) -> str:
 
 
 if __name__ == "__main__":
-    main(case, 5_000)
+    import files  # by its name, so that worker processes find what it has
+
+    main(files.case, 5_000)

@@ -318,4 +318,6 @@ def training(random: np.random.Generator, kind: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    main(case, 5_000)
+    import loading  # by its name, so that worker processes find what it has
+
+    main(loading.case, 5_000)
