@@ -576,3 +576,11 @@ def test_samplers_take_arguments(here, capsys):
     assert run([*drawn, "--sampler-options.num-components", "1"]) == 0
     assert run([*drawn, "--overwrite", *wrong]) == 2
     assert "steps" in capsys.readouterr().err
+
+
+def test_a_table_keeps_the_name_of_its_labels(here):
+    text = Path("table.csv").read_text().replace("label", "kind")
+    Path("kinds.csv").write_text(text)
+    assert augment("kinds.csv", "--label-column", "kind", "--out", "new.csv") == 0
+    assert Path("new.csv").read_text().splitlines()[0].replace('"', "") == "a,b,kind"
+    assert read_table("new.csv", label_column="kind").class_names == ("u", "v")

@@ -134,7 +134,8 @@ def augment(
             synthetic = _named_as(source, augmenter.sample_dataset(per_class))
             augmenter.save(models)
             outputs.remove(out)
-            _write(out, _joined(source, synthetic) if include_real else synthetic)
+            written = _joined(source, synthetic) if include_real else synthetic
+            _write(out, written, _label_column(data_options))
             if report:
                 files[str(page)] = "report"
                 _write_report(page, data, augmenter, source, synthetic, options, files)
@@ -210,13 +211,19 @@ def _joined(real: "ArrayDataset", synthetic: "ArrayDataset") -> "ArrayDataset":
     return replace(real, x=x, y=y, mask=mask)
 
 
-def _write(out: Path, dataset: "ArrayDataset") -> None:
+def _label_column(options: DataOptions) -> str:
+    """Return the name that the column of labels has in a table."""
+    named = options.label_column is not None and not options.no_header
+    return str(options.label_column) if named else "label"
+
+
+def _write(out: Path, dataset: "ArrayDataset", label: str) -> None:
     from chartae.data import write_images, write_npz, write_table
 
     if out.suffix == ".npz":
         write_npz(out, dataset)
     elif out.suffix == ".csv":
-        write_table(out, dataset)
+        write_table(out, dataset, label)
     else:
         write_images(out, dataset, clip=True)
 
