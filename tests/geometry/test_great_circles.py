@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from chartae.geometry import ConformalMetric, Metric, distance, length, shortest_paths
+from chartae.geometry import (
+    ConformalMetric,
+    Metric,
+    distance,
+    frechet_mean,
+    length,
+    shortest_paths,
+)
+from chartae.geometry.statistics import _Solver
 
 
 def stereographic_point(z):
@@ -101,3 +109,51 @@ def test_an_ascent_is_no_residual_of_zero(caplog):
     assert float(paths.lengths) == pytest.approx(2.0 * math.pi - exact, rel=1e-3)
     assert float(distance(STEREOGRAPHIC, start, end)) > exact
     assert "1 of 1 shortest paths were not found" in caplog.text
+
+
+def test_a_residual_is_that_of_the_points_returned():
+    """Great circles are straight lines here, so the paths start at what they seek."""
+    paths = shortest_paths(Gnomonic(), *uniform([-2.0, -2.0], [2.0, 2.0], 500, 1), num_points=21)
+    assert (own_residuals(Gnomonic(), paths.points) <= 3e-4).all()
+
+
+def own_residuals(metric, points):
+    """Residuals of paths as they are, by the first variation of the energy at their points."""
+    points = points.clone().requires_grad_()
+    step = points.diff(dim=1)
+    segments = step.shape[1]
+    tensor = metric.tensor(0.5 * (points[:, 1:] + points[:, :-1]))
+    energy = 0.5 * segments * torch.einsum("pki,pkij,pkj->p", step, tensor, step)
+    (grad,) = torch.autograd.grad(energy.sum(), points)
+    hessian = torch.zeros(len(points), segments - 1, 2, segments - 1, 2, dtype=points.dtype)
+    # Of the metric frozen where the path is: block tridiagonal.
+    blocks = segments * tensor.detach()
+    for k in range(segments - 1):
+        hessian[:, k, :, k] = blocks[:, k] + blocks[:, k + 1]
+        if k:
+            hessian[:, k, :, k - 1] = hessian[:, k - 1, :, k] = -blocks[:, k]
+    inner = grad[:, 1:-1].flatten(1)
+    size = inner.shape[1]
+    move = torch.linalg.solve(hessian.reshape(-1, size, size), inner)
+    return ((inner * move).sum(-1) / (2.0 * energy.detach())).sqrt()
+
+
+def test_the_paths_of_a_mean_are_never_shorter_than_distances(caplog, monkeypatch):
+    """They continue one another, and where one is lost its length is still an upper bound."""
+    ratios = []
+    relax = _Solver._relax
+
+    def recorded(solver, curves):
+        paths = relax(solver, curves)
+        exact = angle(stereographic_point, curves[:, 0], curves[:, -1])
+        ratios.append(paths.lengths / exact)
+        return paths
+
+    monkeypatch.setattr(_Solver, "_relax", recorded)
+    points = 6.0 * torch.randn(
+        12, 2, generator=torch.Generator().manual_seed(7), dtype=torch.float64
+    )
+    mean = frechet_mean(STEREOGRAPHIC, points, num_points=21)
+    assert float(torch.cat(ratios).min()) > 0.97
+    assert float(mean.norm()) < 1e3  # not out through infinity
+    assert "means did not converge" in caplog.text

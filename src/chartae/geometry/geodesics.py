@@ -124,7 +124,7 @@ def shortest_paths(
     start, end = start.reshape(-1, metric.dim), end.reshape(-1, metric.dim)
     first = _first_paths(metric, start, end, num_points, landmarks)
     pieces = [
-        _found(metric, piece, tolerance, resolution, max_iterations)
+        resolve(metric, piece, tolerance, resolution, max_iterations)
         for piece in first.split(max(1, BLOCK // num_points))
     ]
     points, lengths, residual, error = (torch.cat(column) for column in zip(*pieces, strict=True))
@@ -379,29 +379,13 @@ def _first_paths(
     return torch.where(shorter[:, None, None], paths, lines)
 
 
-def _found(
+def resolve(
     metric: Metric, first: Tensor, tolerance: float, resolution: float, max_iterations: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return what `resolve` finds, and the first paths where it finds nothing better."""
-    at_first = smooth_length(metric, refined(first))
-    points, lengths, residual, error = resolve(metric, first, tolerance, resolution, max_iterations)
-    lost = (residual > 1.0) | (error > UNMEASURED) | (lengths > (1.0 + resolution) * at_first)
-    # A geodesic that was there from the start may come out longer, by the rounding of its points.
-    worse = lost | (lengths > at_first)
-    if bool(worse.any()):
-        points[worse] = at_constant_speed(metric, first[worse], first.shape[1])
-        lengths, residual = lengths.where(~worse, at_first), residual.masked_fill(lost, math.inf)
-    return points, lengths, residual, error
-
-
-def resolve(
-    metric: Metric,
-    first: Tensor,
-    tolerance: float,
-    resolution: float,
-    max_iterations: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return points, lengths, residuals and errors of paths, ``(n, ...)`` each, without checks.
+
+    Where the descent finds nothing, the first paths are returned, with infinite residuals. No
+    length is greater than that of the first path.
 
     Args:
         metric: a metric.
@@ -410,6 +394,22 @@ def resolve(
         resolution: likewise.
         max_iterations: likewise.
     """
+    at_first = smooth_length(metric, refined(first))
+    points, lengths, residual, error = _descended(
+        metric, first, tolerance, resolution, max_iterations
+    )
+    lost = (residual > 1.0) | (error > UNMEASURED) | (lengths > (1.0 + resolution) * at_first)
+    if bool(lost.any()):
+        points[lost] = at_constant_speed(metric, first[lost], first.shape[1])
+        lengths, residual = lengths.where(~lost, at_first), residual.masked_fill(lost, math.inf)
+    # A geodesic that was there from the start may come out longer, by the rounding of its points.
+    return points, lengths.minimum(at_first), residual, error
+
+
+def _descended(
+    metric: Metric, first: Tensor, tolerance: float, resolution: float, max_iterations: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what the descent ends with, with as many points as it needs."""
     points, residual = _Descent(metric, first, tolerance).run(max_iterations)
     fine = refined(points)
     lengths = smooth_length(metric, fine)
@@ -421,7 +421,7 @@ def resolve(
     if bool(coarse.any()) and fine.shape[1] <= MOST_POINTS:
         # What hid between the points has upset the speed.
         even = at_constant_speed(metric, fine[coarse], fine.shape[1])
-        better = resolve(metric, even, tolerance, resolution, max_iterations)
+        better = _descended(metric, even, tolerance, resolution, max_iterations)
         points[coarse] = better[0][:, ::2]
         lengths[coarse], residual[coarse], error[coarse] = better[1:]
     return points, lengths, residual, error
