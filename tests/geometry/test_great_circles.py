@@ -13,6 +13,7 @@ from chartae.geometry import (
     length,
     shortest_paths,
 )
+from chartae.geometry.geodesics import _Descent
 from chartae.geometry.statistics import _Solver
 
 
@@ -157,3 +158,19 @@ def test_the_paths_of_a_mean_are_never_shorter_than_distances(caplog, monkeypatc
     assert float(torch.cat(ratios).min()) > 0.97
     assert float(mean.norm()) < 1e3  # not out through infinity
     assert "means did not converge" in caplog.text
+
+
+def test_a_memory_that_misleads_is_dropped(monkeypatch):
+    times = torch.linspace(0.0, 1.0, 9, dtype=torch.float64)[:, None]
+    start, end = torch.tensor([0.5, 0.1]).double(), torch.tensor([-0.3, 0.6]).double()
+    descent = _Descent(STEREOGRAPHIC, torch.lerp(start, end, times)[None], 1e-4)
+    local, *_ = descent._evaluate(descent.x)
+    down = descent._direction(local)
+    descent.curvatures = torch.ones_like(descent.curvatures)
+    monkeypatch.setattr(
+        descent, "_direction", lambda local: -down if descent.curvatures.any() else down
+    )
+    direction, lost = descent._descending(local)
+    assert not lost.any()
+    torch.testing.assert_close(direction, down)
+    assert (descent.curvatures == 0.0).all()

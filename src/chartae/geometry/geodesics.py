@@ -403,7 +403,7 @@ def resolve(
         points[lost] = at_constant_speed(metric, first[lost], first.shape[1])
         lengths, residual = lengths.where(~lost, at_first), residual.masked_fill(lost, math.inf)
     # A geodesic that was there from the start may come out longer, by the rounding of its points.
-    return points, lengths.minimum(at_first), residual, error
+    return points, lengths.fmin(at_first), residual, error
 
 
 def _descended(
