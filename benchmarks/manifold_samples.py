@@ -11,8 +11,9 @@ with the 10,000 test images in the features of a small convolutional classifier 
 * copying: median distance to the nearest reconstruction of a training image, over that of
   reconstructions of test images; 1 is no copying, 0 is copying.
 
-The manifold is sampled by Markov chains (`VolumeSampler`), and, to see what chains that never end
-would give, exactly: by importance, from the mixture that the uniform distribution becomes where its
+The manifold is sampled around its codes and by its volume (`VolumeSampler`), by the thesis' chains,
+and, to see what chains that never end would give, exactly: by importance, from the
+mixture that the uniform distribution becomes where its
 bumps do not overlap. "ess" is the effective share of these proposals: at a few per cent or less,
 the row is a sketch.
 
@@ -26,7 +27,6 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from mnist_samples import coverage
@@ -38,7 +38,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 import chartae
 from chartae.data import read_data
-from chartae.geometry import ManifoldDensity, PosteriorMetric, Reach
+from chartae.geometry import Chain, ManifoldDensity, PosteriorMetric, Reach, hmc
 from chartae.randomness import make_generator
 from chartae.report import image_grid
 from chartae.samplers import Sampler
@@ -173,11 +173,21 @@ def draws(
     some = torch.randperm(len(x), generator=generator)[:n]
     noise = torch.randn(n, LATENT_DIM, generator=generator)
 
-    def chains(**options: Any) -> tuple[Tensor, dict[str, float]]:
-        sampler = chartae.VolumeSampler(model, **options).fit(x)
+    def told(chain: Chain) -> dict[str, float]:
+        return {"acceptance": float(chain.acceptance.mean()), "r_hat": float(chain.r_hat.max())}
+
+    def volume() -> tuple[Tensor, dict[str, float]]:
+        sampler = chartae.VolumeSampler(model, target="volume").fit(x)
         z = sampler.sample_latents(n, seed=seed)
-        found = sampler.diagnostics
-        return z, {"acceptance": float(found.acceptance.mean()), "r_hat": float(found.r_hat.max())}
+        assert sampler.diagnostics is not None
+        return z, told(sampler.diagnostics)
+
+    def published() -> tuple[Tensor, dict[str, float]]:
+        metric = PosteriorMetric.from_model(model, x, num_centroids=CENTROIDS, rho="euclidean")
+        generator = make_generator(seed, "published")
+        start = torch.randint(len(metric.means), (n,), generator=generator)
+        chain = hmc(ManifoldDensity(metric), metric.means[start], **CHAIN, generator=generator)
+        return chain.final, told(chain)
 
     def exact(rho: Reach) -> tuple[Tensor, dict[str, float]]:
         metric = PosteriorMetric.from_model(model, x, num_centroids=CENTROIDS, rho=rho)
@@ -193,10 +203,9 @@ def draws(
             posterior.mean[some] + posterior.stddev[some] * noise,
             {},
         ),
-        "manifold, VolumeSampler": chains,
-        "manifold, the thesis' chains": lambda: chains(
-            num_centroids=CENTROIDS, rho="euclidean", **CHAIN
-        ),
+        "manifold, the codes (default)": lambda: fitted(chartae.VolumeSampler(model)),
+        "manifold, the volume": volume,
+        "manifold, the thesis' chains": published,
         "manifold, exact, the thesis' rho": lambda: exact("euclidean"),
         "manifold, exact, isolated bumps": lambda: exact("isolated"),
         "mixture of 10": lambda: fitted(chartae.MixtureSampler(model)),

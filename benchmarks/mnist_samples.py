@@ -65,7 +65,9 @@ def main() -> None:
         few, held_out = data.subset(chosen), data.subset(rest)
         few = few.subset(torch.isin(few.y, torch.tensor([int(c) for c in CLASSES])))
         options = {"model_options": networks, "fit_options": {"epochs": arguments.epochs}}
-        rhvae = Augmenter("rhvae", "volume", seed=seed, **options).fit(few.x, few.y)
+        rhvae = Augmenter(
+            "rhvae", "volume", sampler_options={"target": "volume"}, seed=seed, **options
+        ).fit(few.x, few.y)
         vae = Augmenter("vae", "normal", seed=seed, **options).fit(few.x, few.y)
         grid: dict[str, list[Tensor]] = {}
         for name in CLASSES:

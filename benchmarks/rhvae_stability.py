@@ -71,7 +71,7 @@ def describe_metric(model: chartae.RHVAE, seed: int) -> dict[str, float]:
     radius = 2.0 * codes.norm(dim=-1).max()
     rim = radius * direction / direction.norm(dim=-1, keepdim=True)
     gap = metric.log_volume(rim).median() - metric.log_volume(codes).median()
-    latents = chartae.VolumeSampler(model).sample_latents(200, seed=seed)
+    latents = chartae.VolumeSampler(model, target="volume").sample_latents(200, seed=seed)
     floor = -0.5 * d * math.log(metric.regularization)
     void = (floor - metric.log_volume(latents) < 0.5 * d * math.log(2.0)).float().mean()
     between = torch.cdist(codes, codes).fill_diagonal_(math.inf).amin(1).median()

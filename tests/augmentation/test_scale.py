@@ -6,7 +6,8 @@ import torch
 from sklearn.datasets import load_iris, load_wine
 
 from chartae import Augmenter
-from chartae.augmentation import default_options, is_unit
+from chartae.augmentation import default_options, fills_unit_range
+from chartae.data import ArrayDataset
 
 TINY = {"name": "mlp", "hidden": [16]}
 QUICK = {
@@ -49,15 +50,25 @@ def test_holes_of_a_table_far_from_zero_do_no_harm():
 
 def test_the_default_likelihood_fits_the_data():
     unit = torch.rand(20, 4, generator=torch.Generator().manual_seed(0))
-    for data in (None, unit, unit.reshape(20, 2, 2)):
-        likelihood = default_options("rhvae", x=data)["likelihood"]
-        assert likelihood == {"name": "gaussian", "scale": 0.1, "link": "sigmoid"}
-    table = default_options("rhvae", x=3.0 * unit)["likelihood"]
-    assert table == {"name": "gaussian", "scale": "per_feature"}
-    image = default_options("rhvae", x=3.0 * unit.reshape(20, 2, 2))["likelihood"]
-    assert image.keys() == {"name", "scale"}
-    assert is_unit(unit)
-    assert not is_unit(unit - 0.5)
+    faint = 0.5 + 0.1 * (unit - 0.5)
+
+    def likelihood(x, mask=None):
+        data = ArrayDataset.from_arrays(x, mask=mask)
+        chosen = default_options("rhvae", data=data)["likelihood"]
+        assert fills_unit_range(data) == (chosen.get("link") == "sigmoid")
+        return chosen
+
+    sharp = default_options("rhvae")["likelihood"]
+    assert sharp == {"name": "gaussian", "scale": 0.1, "link": "sigmoid"}
+    assert likelihood(unit) == likelihood(unit.reshape(20, 2, 2)) == sharp
+    table, image = ({"name": "gaussian", "scale": scale} for scale in ("per_feature", 0.75))
+    for x in (3.0 * unit, unit - 0.5, faint):
+        assert likelihood(x) == table
+        assert likelihood(x.reshape(20, 2, 2)) == image
+    # What was not observed is 0, and has no say.
+    holes = torch.ones_like(unit, dtype=torch.bool)
+    holes[::2] = False
+    assert likelihood(faint.masked_fill(~holes, 0.0), holes) == table
 
 
 @pytest.mark.slow

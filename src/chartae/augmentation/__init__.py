@@ -19,8 +19,8 @@ __all__ = [
     "concentration",
     "default_options",
     "distance_ratio",
+    "fills_unit_range",
     "gaussian_noise",
-    "is_unit",
     "natural_sampler",
     "sample_weight",
     "smote",
@@ -33,7 +33,7 @@ from chartae.augmentation.augmenter import (
     SAMPLERS,
     Augmenter,
     default_options,
-    is_unit,
+    fills_unit_range,
     natural_sampler,
 )
 from chartae.augmentation.fidelity import (

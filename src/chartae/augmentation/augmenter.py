@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, Self, get_args
@@ -23,7 +24,7 @@ from chartae.augmentation.labels import Labels
 from chartae.augmentation.messages import warnings_about
 from chartae.checks import check_boolean, check_choice, check_integer
 from chartae.data import ArrayDataset, Form, encode_labels
-from chartae.distributions import UNIT_SPREAD
+from chartae.distributions import Moments
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
 from chartae.models import CVAE, Autoencoder, VariationalAutoencoder
 from chartae.naming import folder_name
@@ -39,7 +40,7 @@ __all__ = [
     "SAMPLERS",
     "Augmenter",
     "default_options",
-    "is_unit",
+    "fills_unit_range",
     "natural_sampler",
 ]
 
@@ -76,19 +77,21 @@ SAMPLERS: dict[str, type[Sampler]] = _classes(samplers, _snake_case)
 """The samplers by name: ``two_stage`` is `TwoStageSampler`."""
 
 EPOCHS = 250
+CHUNK = 1024
+"""Observations whose moments are taken at once."""
 ALL = "all"
 """The name under which a conditional augmenter keeps its one model."""
 
 
 def default_options(
-    model: str, *, conditional: bool = False, x: Tensor | None = None
+    model: str, *, conditional: bool = False, data: ArrayDataset | None = None
 ) -> dict[str, Any]:
     """Return the arguments with which an `Augmenter` makes a model of this name.
 
     Args:
         model: a name (`MODELS`).
         conditional: whether it learns all classes.
-        x: the training set, ``(N, *input_shape)``; None stands for data in [0, 1].
+        data: the training set; None stands for images in [0, 1].
 
     >>> default_options("vae")["latent_dim"], default_options("vqvae")["latent_dim"]
     (8, 64)
@@ -99,27 +102,27 @@ def default_options(
     # labels, or codes would carry the class and labels would not come true.
     scale = 0.5 if conditional else 0.1
     likelihood: dict[str, Any] = {"name": "gaussian", "scale": scale, "link": "sigmoid"}
-    if x is not None and not is_unit(x):
-        # In units of the data's spread, which is about 0.13 for faint images in [0, 1].
-        likelihood = {"name": "gaussian", "scale": "per_feature" if x.dim() == 2 else 7.5 * scale}
+    if data is not None and not fills_unit_range(data):
+        # In units of the data's spread: 0.1 is 0.75 of that of chest radiographs in [0, 1].
+        relative = "per_feature" if len(data.input_shape) == 1 else 7.5 * scale
+        likelihood = {"name": "gaussian", "scale": relative}
     return {"latent_dim": latent_dim, "likelihood": likelihood}
 
 
-def is_unit(x: Tensor) -> bool:
+def fills_unit_range(data: ArrayDataset) -> bool:
     """Return whether values are in [0, 1] and spread over it, as those of most images.
 
-    Faint images, whose spread about their mean is less than `UNIT_SPREAD`, are not: beside a
-    likelihood of a fixed scale their codes would carry nothing.
+    Faint images, whose spread about their mean is less than a tenth, do not: beside a likelihood of
+    a fixed scale their codes would carry nothing.
     """
-    low, high = x.aminmax()
-    spread = x.double().var(0, correction=0).mean().sqrt()
-    return bool(low >= 0.0) and bool(high <= 1.0) and (len(x) == 1 or bool(spread >= UNIT_SPREAD))
+    masks = repeat(None) if data.mask is None else data.mask.split(CHUNK)
+    return Moments.of(zip(data.x.split(CHUNK), masks, strict=False)).fills_unit_range
 
 
 def natural_sampler(model: Autoencoder) -> str:
     """Return the name of the sampler that goes with a model, of those that serve it.
 
-    The volume of a metric that was learned, else the model's own prior, else one over its codes,
+    That of a metric that was learned, else the model's own prior, else one over its codes,
     else a mixture fitted to them.
 
     Raises:
@@ -150,9 +153,9 @@ class Learned(NamedTuple):
 class Augmenter:
     """Learn each class from its few examples with a model of its own, and draw new ones.
 
-    The recipe of the thesis (section 1.4): a geometry-aware VAE for each class, sampled from the
-    volume of the metric that it learned. With ``conditional`` one model learns all classes, given
-    the label, and codes hold what classes have in common.
+    The recipe of the thesis (section 1.4): a geometry-aware VAE for each class, sampled by the
+    metric that it learned (`VolumeSampler`). With ``conditional`` one model learns all classes,
+    given the label, and codes hold what classes have in common.
 
     What goes in comes out: samples and labels have the dtype, layout and container that `fit` was
     given. Samples of vectors on scales of their own, of counts and of categories are drawn from the
@@ -257,13 +260,7 @@ class Augmenter:
         data = self._dataset(x, y, mask)
         labels = Labels.of(data.class_names, x if isinstance(x, ArrayDataset) else y)
         parts = {ALL: data} if self.is_conditional else self._each_class(data)
-        example, whole = data.subset([0]), self._default_options(data.x)
-        # Faint classes are found one by one; a table has one likelihood for all its classes.
-        alike = data.x.dim() == 2 or not is_unit(data.x)
-        defaults = {
-            name: whole if alike else self._default_options(members.x)
-            for name, members in parts.items()
-        }
+        example, defaults = data.subset([0]), self._default_options(data, parts)
         for name, members in parts.items():
             # What is refused later would waste the training of the classes before.
             self._make(name, example, defaults[name]).model.check_data("x", members.x)
@@ -478,11 +475,20 @@ class Augmenter:
             )
         return {name: members for name, members in parts.items() if name not in single}
 
-    def _default_options(self, x: Tensor) -> dict[str, Any]:
-        """Return the arguments for the model's class that suit a training set."""
+    def _default_options(
+        self, data: ArrayDataset, parts: Mapping[str, ArrayDataset]
+    ) -> dict[str, dict[str, Any]]:
+        """Return the arguments for the model's class that suit the training set of each name."""
         if not isinstance(self.model, str):
-            return {}
-        return default_options(self.model, conditional=self.is_conditional, x=x)
+            return {name: {} for name in parts}
+        # Faint classes are found one by one; a table has one likelihood for all its classes.
+        alike = len(data.input_shape) == 1 or not fills_unit_range(data)
+        return {
+            name: default_options(
+                self.model, conditional=self.is_conditional, data=data if alike else members
+            )
+            for name, members in parts.items()
+        }
 
     def _make(self, name: str, data: ArrayDataset, defaults: Mapping[str, Any]) -> Sampler:
         """Return the untrained model of a name, with its sampler.

@@ -177,7 +177,8 @@ class ClassFidelity:
         if self.concentration - self.expected > MOST_EXCESS:
             found.append(
                 f"{self.concentration:.0%} of the samples are nearest to two training examples, "
-                f"where {self.expected:.0%} would be expected; try another sampler, such as mixture"
+                f"where {self.expected:.0%} would be expected; train for more epochs, or try "
+                "another sampler, such as mixture"
             )
         return tuple(found)
 

@@ -31,7 +31,7 @@ class Recipe:
     pool_per_class: int = 45
     split_seed: int = 0
     noise_scale: float = 0.1
-    epochs: int = 250
+    epochs: int = 500
 
     @property
     def networks(self) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Recipe:
 
     @property
     def rhvae(self) -> dict[str, Any]:
-        """The geometry-aware autoencoder, sampled from the volume of its metric."""
+        """The geometry-aware autoencoder, sampled by the metric that it learned."""
         metric_network = {"name": "mlp", "hidden": [64]}
         return {
             "model": "rhvae",

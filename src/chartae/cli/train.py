@@ -17,8 +17,6 @@ from chartae.cli.options import (
 from chartae.cli.output import Outputs, effective, say
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from chartae.data import ArrayDataset
     from chartae.models import Autoencoder
 
@@ -72,7 +70,7 @@ def train(
     machine.apply()
     source = data_options.read(data)
     learned, held_out = _split(source, validation, seed)
-    arguments = _arguments(model, model_options, source.x)
+    arguments = _arguments(model, model_options, source)
     autoencoder = _make_model(model, conditional, source, arguments, seed)
     autoencoder.check_data("DATA", source.x)
     options = effective(
@@ -124,12 +122,12 @@ def _split(
     return (source, None) if fraction == 0.0 else held_out_split(source, fraction, seed=seed)
 
 
-def _arguments(name: str, options: ModelOptions, x: "Tensor") -> dict[str, Any]:
+def _arguments(name: str, options: ModelOptions, source: "ArrayDataset") -> dict[str, Any]:
     """Return the arguments of the model's class, with the defaults of this subcommand."""
-    from chartae.augmentation import default_options, is_unit
+    from chartae.augmentation import default_options, fills_unit_range
 
-    defaults = default_options(name, x=x)
-    if is_unit(x):
+    defaults = default_options(name, data=source)
+    if fills_unit_range(source):
         defaults["likelihood"] = "bernoulli"
     return {**defaults, **options.arguments()}
 

@@ -13,7 +13,6 @@ from chartae.distributions.discrete import CategoricalLikelihood, NegativeBinomi
 from chartae.distributions.flows import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
 from chartae.distributions.likelihoods import (
     LIKELIHOODS,
-    UNIT_SPREAD,
     BernoulliLikelihood,
     ContinuousBernoulliLikelihood,
     DiscretizedLogisticLikelihood,
@@ -42,7 +41,6 @@ WrappedNormal, WrappedNormalHead = PoincareNormal, PoincareNormalHead
 __all__ = [
     "KERNELS",
     "LIKELIHOODS",
-    "UNIT_SPREAD",
     "AutoregressiveFlow",
     "BernoulliLikelihood",
     "CategoricalLikelihood",

@@ -20,7 +20,6 @@ from chartae.errors import ConfigurationError, DataError
 
 __all__ = [
     "LIKELIHOODS",
-    "UNIT_SPREAD",
     "BernoulliLikelihood",
     "ContinuousBernoulliLikelihood",
     "DiscretizedLogisticLikelihood",
@@ -34,8 +33,6 @@ __all__ = [
 ]
 
 ScaleKind = Literal["learned", "per_feature"]
-UNIT_SPREAD = 0.1
-"""The spread with which data in [0, 1] are left in their units."""
 
 
 class Observation(Independent[Distribution]):
@@ -290,7 +287,7 @@ class ScaledLikelihood(Likelihood):
         """
         if not self.has_units:
             return
-        if moments.low.min() >= 0.0 and moments.high.max() <= 1.0 and moments.spread >= UNIT_SPREAD:
+        if moments.fills_unit_range:
             self.center.zero_()
             self.spread.fill_(1.0)
             return

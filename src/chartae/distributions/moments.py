@@ -9,6 +9,9 @@ from torch import Tensor
 
 __all__ = ["Moments"]
 
+UNIT_SPREAD = 0.1
+"""The spread with which data in [0, 1] are on a scale of their own already."""
+
 
 @dataclass
 class Moments:
@@ -76,6 +79,12 @@ class Moments:
         """The root of the mean variance of the features that were observed, ``()``."""
         variances = self.deviation.square()[self.count > 0.0]
         return variances.mean().sqrt() if len(variances) else self.count.new_zeros(())
+
+    @property
+    def fills_unit_range(self) -> bool:
+        """Whether values are in [0, 1] and have a spread of a tenth of it, as most images do."""
+        inside = bool(self.low.min() >= 0.0) and bool(self.high.max() <= 1.0)
+        return inside and bool(self.spread >= UNIT_SPREAD)
 
     def pooled(self) -> Self:
         """Return the moments of all features taken as one, of shape ``()``."""
