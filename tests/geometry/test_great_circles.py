@@ -114,8 +114,12 @@ def test_an_ascent_is_no_residual_of_zero(caplog):
 
 def test_a_residual_is_that_of_the_points_returned():
     """Great circles are straight lines here, so the paths start at what they seek."""
-    paths = shortest_paths(Gnomonic(), *uniform([-2.0, -2.0], [2.0, 2.0], 500, 1), num_points=21)
+    start, end = uniform([-2.0, -2.0], [2.0, 2.0], 500, 1)
+    paths = shortest_paths(Gnomonic(), start, end, num_points=21)
     assert (own_residuals(Gnomonic(), paths.points) <= 3e-4).all()
+    times = torch.linspace(0.0, 1.0, 41, dtype=torch.float64)[:, None]
+    lines = length(Gnomonic(), torch.lerp(start[:, None], end[:, None], times))
+    assert (paths.lengths <= lines * (1.0 + 1e-12)).all()
 
 
 def own_residuals(metric, points):

@@ -72,7 +72,6 @@ class Jumps:
 
     def __call__(self, state: State, generator: torch.Generator | None) -> State:
         """Return where chains are after ``count`` jumps, without the gradient."""
-        state = state._replace(grad=None)
         weight = state.log_density - self.proposal.log_prob(state.z)
         for _ in range(self.count):
             z = self.proposal.sample((len(state.z),), generator)
