@@ -141,7 +141,7 @@ def run_chains(
     """Run chains by a kernel, all of them with one step size, and return what they did.
 
     Args:
-        kernel: makes one step of a size. Where its new state lacks the gradient, it computes it.
+        kernel: makes one step of a given size. It computes the gradient that a state lacks.
         state: where the chains start.
         schedule: how many steps, and how long.
         generator: source of randomness, on the device of the state.

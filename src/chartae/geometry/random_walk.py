@@ -190,8 +190,8 @@ def random_walk(
     Raises:
         DataError: if ``initial`` is not a ``(chains, d)`` float tensor of points inside S, or the
             covariance is not symmetric positive definite, of its dtype.
-        ConfigurationError: for a count or a rate out of range, or a radius as in
-            `ManifoldDensity`.
+        ConfigurationError: for a count or a rate out of range, a radius as in `ManifoldDensity`,
+            or jumps of a walk that is not exact.
 
     >>> from chartae.geometry.conformal import PoincareMetric
     >>> chain = random_walk(
