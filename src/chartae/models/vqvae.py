@@ -152,9 +152,11 @@ class VQVAE(Autoencoder):
             learn: whether the codebook follows the vectors; it does so in training mode only.
         """
         with torch.no_grad():
-            _, indices, _, codes = self.quantizer(
-                vectors.detach(), freeze_codebook=not learn, return_all_codes=True
-            )
+            # A copy: the quantiser chooses by these codes, and then moves or replaces them.
+            codebooks = self.quantizer.codebooks
+            _, indices, _ = self.quantizer(vectors.detach(), freeze_codebook=not learn)
+            levels = torch.arange(self.num_levels, device=indices.device)
+            codes = codebooks[levels[:, None, None], indices.movedim(-1, 0)]
         return codes, indices
 
     def embed(self, x: Tensor, y: Extra = None) -> Tensor:
