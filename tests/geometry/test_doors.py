@@ -37,7 +37,7 @@ from chartae.geometry import (
     random_walk,
     shortest_paths,
 )
-from chartae.geometry.graph import graph_paths
+from chartae.geometry.paths.graph import graph_paths
 
 # --- closed forms ---------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ def test_in_a_constant_metric_all_is_linear():
 
 
 def test_where_there_are_formulas_no_mean_is_sought_by_descent_of_paths(monkeypatch):
-    monkeypatch.setattr("chartae.geometry.statistics.resolve", None)
+    monkeypatch.setattr("chartae.geometry.statistics.solver.resolve", None)
     points = torch.tensor([[0.9, 0.0], [0.0, 0.8], [-0.1, 0.2]], dtype=torch.float64)
     for metric in (PoincareMetric(2), EuclideanMetric(2)):
         mean = frechet_mean(metric, points)

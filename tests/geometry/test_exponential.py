@@ -12,7 +12,7 @@ from chartae.geometry import (
     exponential_path,
     parallel_transport,
 )
-from chartae.geometry.exponential import shoot
+from chartae.geometry.paths.exponential import shoot
 
 
 def velocities(z, seed=5, scale=0.4):

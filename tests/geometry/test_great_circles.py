@@ -13,8 +13,8 @@ from chartae.geometry import (
     length,
     shortest_paths,
 )
-from chartae.geometry.geodesics import _Descent
-from chartae.geometry.statistics import _Solver
+from chartae.geometry.paths.geodesics import _Descent
+from chartae.geometry.statistics.solver import Solver
 
 
 def stereographic_point(z):
@@ -146,7 +146,7 @@ def own_residuals(metric, points):
 def test_the_paths_of_a_mean_are_never_shorter_than_distances(caplog, monkeypatch):
     """They continue one another, and where one is lost its length is still an upper bound."""
     ratios = []
-    relax = _Solver._relax
+    relax = Solver._relax
 
     def recorded(solver, curves):
         paths = relax(solver, curves)
@@ -154,7 +154,7 @@ def test_the_paths_of_a_mean_are_never_shorter_than_distances(caplog, monkeypatc
         ratios.append(paths.lengths / exact)
         return paths
 
-    monkeypatch.setattr(_Solver, "_relax", recorded)
+    monkeypatch.setattr(Solver, "_relax", recorded)
     points = 6.0 * torch.randn(
         12, 2, generator=torch.Generator().manual_seed(7), dtype=torch.float64
     )

@@ -15,7 +15,7 @@ from chartae.geometry import (
     hmc,
     random_walk,
 )
-from chartae.geometry.mcmc import State
+from chartae.geometry.mcmc.driver import State
 
 CHAINS = 2000
 

@@ -7,7 +7,7 @@ from tests.geometry.quadrature import PLANAR, chi_square
 
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry import Jumps, effective_sample_size, hmc, split_r_hat
-from chartae.geometry.density import ManifoldDensity
+from chartae.geometry.mcmc.density import ManifoldDensity
 
 
 def generator(seed=0):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import chartae
 from chartae.errors import ConfigurationError, DataError
-from chartae.geometry.posterior import PosteriorMetric
+from chartae.geometry.metrics.posterior import PosteriorMetric
 
 
 def random_metric(n=6, d=3, *, seed=0, dtype=torch.float64, sigma=(0.3, 1.0), rho=1.3, **options):
@@ -96,8 +96,8 @@ def test_many_centroids_and_points_in_blocks(monkeypatch):
     z, p = torch.randn(2, 7, 9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     whole = metric.log_volume(z), metric.log_volume_grad(z), metric.at(z).kinetic_grad(p)
     torch.testing.assert_close(metric.tensor(z), naive_tensor(metric, z))
-    monkeypatch.setattr("chartae.geometry.posterior.BLOCK", 10_000)  # 9 points at once
-    monkeypatch.setattr("chartae.geometry.posterior.KEPT", 0)
+    monkeypatch.setattr("chartae.geometry.metrics.posterior.BLOCK", 10_000)  # 9 points at once
+    monkeypatch.setattr("chartae.geometry.metrics.posterior.KEPT", 0)
     blocks = metric.log_volume(z), metric.log_volume_grad(z), metric.at(z).kinetic_grad(p)
     for result, expected in zip(blocks, whole, strict=True):
         torch.testing.assert_close(result, expected)

@@ -7,10 +7,11 @@ from tests.geometry.quadrature import PLANAR, chi_square, draws
 
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry import ConformalMetric, ConstantMetric, EuclideanMetric, PoincareMetric
-from chartae.geometry.density import ManifoldDensity
-from chartae.geometry.exponential import exponential_map
-from chartae.geometry.integrators import generalised_leapfrog
-from chartae.geometry.random_walk import WrappedNormal, random_walk
+from chartae.geometry.mcmc.density import ManifoldDensity
+from chartae.geometry.mcmc.leapfrog import generalised_leapfrog
+from chartae.geometry.mcmc.walk import random_walk
+from chartae.geometry.paths.exponential import exponential_map
+from chartae.geometry.paths.wrapped_normal import WrappedNormal
 
 
 def generator(seed=0):

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from chartae.errors import ConfigurationError
-from chartae.geometry import selection
-from chartae.geometry.selection import nearest_neighbour_distances, select_centroids
+from chartae.geometry.metrics import selection
+from chartae.geometry.metrics.selection import nearest_neighbour_distances, select_centroids
 
 
 def clustered(n=400, clusters=8, seed=0):

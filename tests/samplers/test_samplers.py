@@ -12,8 +12,8 @@ import chartae
 from chartae.distributions import LIKELIHOODS, NormalMixture
 from chartae.errors import CheckpointError, ConfigurationError, DataError
 from chartae.geometry import CentroidMetric, EuclideanMetric, Jumps, PosteriorMetric
-from chartae.geometry.density import ManifoldDensity
-from chartae.geometry.random_walk import random_walk
+from chartae.geometry.mcmc.density import ManifoldDensity
+from chartae.geometry.mcmc.walk import random_walk
 from chartae.models import AAE, AE, CVAE, HRQVAE, RHVAE, SVAE, VAE, VAMP, VQVAE, PoincareVAE
 from chartae.randomness import make_generator
 from chartae.samplers import (

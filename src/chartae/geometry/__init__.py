@@ -1,12 +1,26 @@
 """Riemannian geometry of the latent space: metrics, geodesics, statistics, Markov chains."""
 
-from chartae.geometry.centroid import CentroidMetric, squared_distances
-from chartae.geometry.conformal import ConformalMetric, PoincareMetric
-from chartae.geometry.constant import ConstantMetric, EuclideanMetric
-from chartae.geometry.curves import energy, length
-from chartae.geometry.density import ManifoldDensity
-from chartae.geometry.exponential import exponential_map, exponential_path, parallel_transport
-from chartae.geometry.geodesics import (
+from chartae.geometry.mcmc.density import ManifoldDensity
+from chartae.geometry.mcmc.driver import Chain, effective_sample_size, split_r_hat
+from chartae.geometry.mcmc.hmc import hmc
+from chartae.geometry.mcmc.jumps import Jumps
+from chartae.geometry.mcmc.leapfrog import generalised_leapfrog
+from chartae.geometry.mcmc.walk import random_walk
+from chartae.geometry.metrics.base import DiagonalLocal, Local, Metric, check_points
+from chartae.geometry.metrics.centroid import CentroidMetric, squared_distances
+from chartae.geometry.metrics.conformal import ConformalMetric, PoincareMetric
+from chartae.geometry.metrics.constant import ConstantMetric, EuclideanMetric
+from chartae.geometry.metrics.posterior import PosteriorMetric, Reach
+from chartae.geometry.metrics.pullback import PullbackMetric
+from chartae.geometry.metrics.reach import mean_overlap, posterior_reach, scott_temperature
+from chartae.geometry.metrics.selection import (
+    Selection,
+    nearest_neighbour_distances,
+    select_centroids,
+)
+from chartae.geometry.paths.curves import energy, length
+from chartae.geometry.paths.exponential import exponential_map, exponential_path, parallel_transport
+from chartae.geometry.paths.geodesics import (
     Paths,
     distance,
     geodesic,
@@ -14,17 +28,10 @@ from chartae.geometry.geodesics import (
     logarithmic_map,
     shortest_paths,
 )
-from chartae.geometry.hmc import hmc
-from chartae.geometry.integrators import generalised_leapfrog
-from chartae.geometry.jumps import Jumps
-from chartae.geometry.mcmc import Chain, effective_sample_size, split_r_hat
-from chartae.geometry.metric import DiagonalLocal, Local, Metric, check_points
-from chartae.geometry.posterior import PosteriorMetric, Reach
-from chartae.geometry.pullback import PullbackMetric
-from chartae.geometry.random_walk import WrappedNormal, random_walk
-from chartae.geometry.reach import mean_overlap, posterior_reach, scott_temperature
-from chartae.geometry.selection import Selection, nearest_neighbour_distances, select_centroids
-from chartae.geometry.statistics import KMeans, frechet_mean, kmeans, pairwise_distances
+from chartae.geometry.paths.wrapped_normal import WrappedNormal
+from chartae.geometry.statistics.clusters import KMeans, kmeans
+from chartae.geometry.statistics.distances import pairwise_distances
+from chartae.geometry.statistics.means import frechet_mean
 
 __all__ = [
     "CentroidMetric",

@@ -368,7 +368,7 @@ def chain_traces(
     the coordinates with the largest R-hat if there are too many.
 
     Args:
-        chain: what `chartae.geometry.hmc` or `chartae.geometry.random_walk` returned.
+        chain: what `chartae.geometry.mcmc.hmc` or `chartae.geometry.mcmc.walk` returned.
         chart: the map to draw paths on; None leaves it out.
         max_chains: chains drawn.
         max_coordinates: coordinates drawn.

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from chartae.checks import check_integer
 from chartae.data.arrays import takes_arrays
-from chartae.geometry.jumps import Jumps
-from chartae.geometry.mcmc import Chain, Schedule, State, accept, check_chains, run_chains
+from chartae.geometry.mcmc.driver import Chain, Schedule, State, accept, check_chains, run_chains
+from chartae.geometry.mcmc.jumps import Jumps
 
 __all__ = ["LogDensity", "hmc"]
 

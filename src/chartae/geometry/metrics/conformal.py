@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.checks import check_integer, check_number
-from chartae.geometry.metric import ClosedForm, DiagonalLocal, Metric
+from chartae.geometry.metrics.base import ClosedForm, DiagonalLocal, Metric
 from chartae.gradients import gradients
 
 __all__ = ["ConformalMetric", "PoincareMetric"]

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_floating, check_integer, check_shape
-from chartae.geometry.centroid import check_positive_definite
-from chartae.geometry.metric import Local, Metric
+from chartae.geometry.metrics.base import Local, Metric
+from chartae.geometry.metrics.centroid import check_positive_definite
 
 __all__ = ["ConstantMetric", "EuclideanMetric"]
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from chartae.checks import check_number
 from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError
-from chartae.geometry.metric import Metric
+from chartae.geometry.metrics.base import Metric
 
 __all__ = ["ManifoldDensity"]
 
@@ -32,7 +32,7 @@ class ManifoldDensity:
         ConfigurationError: if the radius is not positive, or None for a metric that has no
             centroids, or has them all at the origin.
 
-    >>> from chartae.geometry.conformal import PoincareMetric
+    >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> density = ManifoldDensity(PoincareMetric(2), radius=0.9)
     >>> density.log_prob(torch.tensor([[0.5, 0.0], [0.95, 0.0]]))
     tensor([-1.9617,    -inf])

@@ -8,7 +8,7 @@ from torch import Tensor
 from chartae.checks import check_finite, check_floating, check_number, check_shape
 from chartae.distributions import NormalMixture
 from chartae.errors import DataError
-from chartae.geometry.metric import Local, Metric
+from chartae.geometry.metrics.base import Local, Metric
 
 __all__ = ["CentroidMetric", "check_positive_definite", "squared_distances"]
 

@@ -9,7 +9,7 @@ from torch.func import jvp
 from chartae.checks import check_finite, check_integer
 from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError, DivergenceError
-from chartae.geometry.metric import Metric, check_points, check_vectors
+from chartae.geometry.metrics.base import Metric, check_points, check_vectors
 
 __all__ = ["exponential_map", "exponential_path", "parallel_transport", "shoot"]
 
@@ -35,7 +35,7 @@ def exponential_map(metric: Metric, z: Tensor, v: Tensor, *, num_steps: int = 10
         DivergenceError: if a geodesic leaves the finite numbers, because the steps are too long
             or it leaves the metric's domain.
 
-    >>> from chartae.geometry.conformal import PoincareMetric
+    >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> z = exponential_map(PoincareMetric(2), torch.zeros(2), torch.tensor([0.5, 0.0]))
     >>> z  # tanh(0.5)
     tensor([0.4621, 0.0000])
@@ -118,7 +118,7 @@ def parallel_transport(metric: Metric, curve: Tensor, v: Tensor) -> Tensor:
         DataError: for shapes or dtypes that do not fit, values that are not finite, or points
             outside the metric's domain.
 
-    >>> from chartae.geometry.constant import EuclideanMetric
+    >>> from chartae.geometry.metrics.constant import EuclideanMetric
     >>> line = torch.linspace(0, 1, 5)[:, None] * torch.ones(2)
     >>> parallel_transport(EuclideanMetric(2), line, torch.tensor([1.0, 2.0]))[-1]
     tensor([1., 2.])

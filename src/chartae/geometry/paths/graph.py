@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chartae.geometry.curves import at_constant_speed, segment_lengths
-from chartae.geometry.metric import Metric
+from chartae.geometry.metrics.base import Metric
+from chartae.geometry.paths.curves import at_constant_speed, segment_lengths
 
 __all__ = ["graph_paths"]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from chartae.geometry.metric import Metric
+from chartae.geometry.metrics.base import Metric
 
 __all__ = ["generalised_leapfrog"]
 

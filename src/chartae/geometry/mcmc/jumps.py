@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chartae.checks import check_integer
 from chartae.distributions import NormalMixture
-from chartae.geometry.mcmc import State, accept, acceptance_probability
+from chartae.geometry.mcmc.driver import State, accept, acceptance_probability
 
 __all__ = ["Jumps"]
 
@@ -45,7 +45,7 @@ class Jumps:
         proposal: the mixture q.
         count: how many jumps a step has, at least 1.
 
-    >>> from chartae.geometry.hmc import hmc
+    >>> from chartae.geometry.mcmc.hmc import hmc
     >>> target = NormalMixture(torch.tensor([[-9.0], [9.0]]), torch.tensor(1.0))
     >>> def density(z):
     ...     with torch.enable_grad():

@@ -18,8 +18,12 @@ from chartae.checks import (
 from chartae.data.arrays import takes_arrays
 from chartae.distributions import DiagonalNormal, NormalMixture
 from chartae.errors import ConfigurationError, DataError
-from chartae.geometry.metric import DiagonalLocal, Metric
-from chartae.geometry.selection import Selection, nearest_neighbour_distances, select_centroids
+from chartae.geometry.metrics.base import DiagonalLocal, Metric
+from chartae.geometry.metrics.selection import (
+    Selection,
+    nearest_neighbour_distances,
+    select_centroids,
+)
 
 __all__ = ["PosteriorMetric", "Reach"]
 

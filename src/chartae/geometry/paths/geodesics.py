@@ -12,10 +12,10 @@ from torch import Tensor
 from chartae.checks import check_integer, check_number
 from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError
-from chartae.geometry.curves import at_constant_speed, refined, smooth_length
-from chartae.geometry.exponential import check_curve, shoot
-from chartae.geometry.graph import graph_paths
-from chartae.geometry.metric import Local, Metric, check_points
+from chartae.geometry.metrics.base import Local, Metric, check_points
+from chartae.geometry.paths.curves import at_constant_speed, refined, smooth_length
+from chartae.geometry.paths.exponential import check_curve, shoot
+from chartae.geometry.paths.graph import graph_paths
 
 __all__ = [
     "Paths",
@@ -101,7 +101,7 @@ def shortest_paths(
             not finite.
         ConfigurationError: for a number out of range.
 
-    >>> from chartae.geometry.conformal import PoincareMetric
+    >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> paths = shortest_paths(
     ...     PoincareMetric(2), torch.tensor([0.0, 0.5]), torch.tensor([[0.5, 0.0], [0.0, -0.5]])
     ... )
@@ -146,7 +146,7 @@ def geodesic(
     A path that was not found to the tolerance is named in a warning; `shortest_paths` returns
     the figures. Arguments and errors as there.
 
-    >>> from chartae.geometry.constant import EuclideanMetric
+    >>> from chartae.geometry.metrics.constant import EuclideanMetric
     >>> geodesic(EuclideanMetric(1), torch.zeros(1), torch.ones(1), num_points=3)[:, 0]
     tensor([0.0000, 0.5000, 1.0000])
     """
@@ -168,7 +168,7 @@ def distance(
     of all the subgradients the least. The metric is held fixed, and there are no second
     derivatives.
 
-    >>> from chartae.geometry.conformal import PoincareMetric
+    >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> distance(PoincareMetric(1), torch.zeros(1), torch.tensor([[0.5], [-0.5]]))
     tensor([1.0986, 1.0986])
     >>> z = torch.zeros(1, requires_grad=True)
@@ -255,7 +255,7 @@ def logarithmic_map(
     Raises:
         DataError, ConfigurationError: as `shortest_paths`.
 
-    >>> from chartae.geometry.conformal import PoincareMetric
+    >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> logarithmic_map(PoincareMetric(2), torch.zeros(2), torch.tensor([0.4621, 0.0]))
     tensor([0.5000, 0.0000])
     """

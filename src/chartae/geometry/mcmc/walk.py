@@ -1,127 +1,22 @@
-"""Walking along geodesics: the wrapped normal distribution and the Riemannian random walk."""
+"""The Riemannian random walk: geodesics of random velocities, accepted or not."""
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal
 
-from chartae.checks import check_floating, check_integer, check_number, check_shape
+from chartae.checks import check_integer
 from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError
-from chartae.geometry.centroid import check_positive_definite
-from chartae.geometry.density import ManifoldDensity
-from chartae.geometry.exponential import exponential_map, shoot
-from chartae.geometry.geodesics import logarithmic_map
-from chartae.geometry.integrators import generalised_leapfrog
-from chartae.geometry.jumps import Jumps
-from chartae.geometry.mcmc import Chain, Schedule, State, accept, check_chains, run_chains
-from chartae.geometry.metric import Metric, check_points
-from chartae.gradients import gradients
+from chartae.geometry.mcmc.density import ManifoldDensity
+from chartae.geometry.mcmc.driver import Chain, Schedule, State, accept, check_chains, run_chains
+from chartae.geometry.mcmc.jumps import Jumps
+from chartae.geometry.mcmc.leapfrog import generalised_leapfrog
+from chartae.geometry.metrics.base import Metric, check_points
+from chartae.geometry.metrics.gaussian import covariance_factor, log_normal
+from chartae.geometry.paths.exponential import shoot
 
-__all__ = ["WrappedNormal", "random_walk"]
-
-
-class WrappedNormal:
-    r"""The wrapped normal distribution (Mallasto and Feragen, 2018; thesis section 2.1).
-
-    A normal velocity at a point, carried to the manifold by the exponential map:
-    :math:`z = \mathrm{Exp}_p(v),\ v \sim N(0, \Sigma)`, in coordinates of the chart. Its density
-    is one with respect to Lebesgue's measure of the chart; `chartae.distributions.PoincareNormal`,
-    of the hyperbolic ball, has one with respect to the ball's own volume.
-
-    Args:
-        metric: a metric.
-        mean: p, ``(d,)``.
-        covariance: :math:`\Sigma`, symmetric positive definite, ``(d, d)``; a number s stands for
-            :math:`s I`.
-        num_steps: steps of the exponential map.
-
-    Raises:
-        DataError: if the mean is not a point of the metric, or the covariance is not symmetric
-            positive definite, of its shape.
-        ConfigurationError: for a number out of range.
-
-    >>> from chartae.geometry.conformal import PoincareMetric
-    >>> normal = WrappedNormal(PoincareMetric(2), torch.zeros(2), 0.1)
-    >>> normal.log_prob(normal.sample(5, generator=torch.Generator().manual_seed(0))).shape
-    torch.Size([5])
-    """
-
-    def __init__(
-        self,
-        metric: Metric,
-        mean: Tensor,
-        covariance: Tensor | float,
-        *,
-        num_steps: int = 100,
-    ) -> None:
-        check_points(metric, mean=mean)
-        check_shape("mean", mean, (metric.dim,))
-        check_integer("num_steps", num_steps, minimum=1)
-        self.metric, self.mean, self.num_steps = metric, mean, num_steps
-        self.factor = _cholesky(covariance, mean)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The mean's dtype."""
-        return self.mean.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The mean's device."""
-        return self.mean.device
-
-    @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw n points, ``(n, d)``.
-
-        Args:
-            n: at least 1.
-            generator: source of randomness, on the device of the mean.
-
-        Raises:
-            ConfigurationError: if n is less than 1.
-            DivergenceError: if a geodesic leaves the metric's domain, as in `exponential_map`.
-        """
-        check_integer("n", n, minimum=1)
-        noise = self.mean.new_empty(n, self.metric.dim).normal_(generator=generator)
-        velocities = noise @ self.factor.mT
-        return exponential_map(self.metric, self.mean, velocities, num_steps=self.num_steps)
-
-    @takes_arrays("z")
-    def log_prob(self, z: Tensor) -> Tensor:
-        r"""Return the log density of z ``(..., d)`` for Lebesgue's measure of the chart: ``(...)``.
-
-        :math:`\log N(v; 0, \Sigma) - \log |\det D\,\mathrm{Exp}_p(v)|` at
-        :math:`v = \mathrm{Log}_p(z)`. That is all of the density where a single geodesic leads
-        from p to z: everywhere, if the curvature is not positive, and nearer than the cut locus if
-        it is. Beyond, it counts the shortest geodesic alone; where `logarithmic_map` warns that it
-        found none, the value means nothing.
-
-        Raises:
-            DataError: if z are not points of the metric.
-        """
-        check_points(self.metric, z=z)
-        v = logarithmic_map(self.metric, self.mean, z, num_points=self.num_steps + 1)
-        with gradients(v, self.mean) as (v, mean):
-            v = v.detach().requires_grad_()
-            end = exponential_map(self.metric, mean, v, num_steps=self.num_steps)
-            rows = [
-                torch.autograd.grad(coordinate.sum(), v, retain_graph=True)[0]
-                for coordinate in end.unbind(-1)
-            ]
-        stretch = torch.stack(rows, -2).slogdet().logabsdet
-        return _log_normal(v.detach(), self.factor) - stretch.detach()
-
-
-def _log_normal(v: Tensor, factor: Tensor) -> Tensor:
-    """Return log N(v; 0, L L^T) of v ``(..., d)``, for the lower factor L: ``(...)``."""
-    zero = torch.zeros_like(factor[0])
-    normal = MultivariateNormal(zero, scale_tril=factor, validate_args=False)
-    log_prob: Tensor = normal.log_prob(v)
-    return log_prob
+__all__ = ["random_walk"]
 
 
 @takes_arrays("initial", "covariance")
@@ -193,7 +88,7 @@ def random_walk(
         ConfigurationError: for a count or a rate out of range, a radius as in `ManifoldDensity`,
             or jumps of a walk that is not exact.
 
-    >>> from chartae.geometry.conformal import PoincareMetric
+    >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> chain = random_walk(
     ...     PoincareMetric(2),
     ...     torch.zeros(100, 2),
@@ -216,7 +111,7 @@ def random_walk(
             "jumps: the published walk has a law of its own, which no jump keeps; expected "
             "exact=True, or no jumps"
         )
-    factor = _cholesky(covariance, initial)
+    factor = covariance_factor(covariance, initial)
     density = ManifoldDensity(metric, radius)
     propose = _exact_proposal if exact else _published_proposal
 
@@ -257,19 +152,6 @@ def _exact_proposal(
     tolerance = torch.finfo(z.dtype).eps ** 0.5
     returned &= ((back - z).abs() <= tolerance * (1.0 + z.abs())).all(-1)
     end = metric.at(proposal)
-    normal = _log_normal(end.velocity(arriving), factor) - _log_normal(velocity, factor)
+    normal = log_normal(end.velocity(arriving), factor) - log_normal(velocity, factor)
     correction = normal + 2.0 * (start.log_volume - end.log_volume)
     return proposal, correction, solved & returned & torch.isfinite(correction)
-
-
-def _cholesky(covariance: Tensor | float, like: Tensor) -> Tensor:
-    """Return the lower factor of a covariance, ``(d, d)``, once it is checked."""
-    d = like.shape[-1]
-    if not isinstance(covariance, Tensor):
-        check_number("covariance", covariance, above=0.0)
-        return math.sqrt(covariance) * torch.eye(d, dtype=like.dtype, device=like.device)
-    check_floating("covariance", covariance)
-    check_shape("covariance", covariance, (d, d))
-    check_positive_definite("covariance", covariance)
-    factor: Tensor = torch.linalg.cholesky(covariance.to(like))
-    return factor

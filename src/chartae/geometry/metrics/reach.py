@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from chartae.distributions import DiagonalNormal
-from chartae.geometry.centroid import squared_distances
-from chartae.geometry.selection import nearest_neighbour_distances
+from chartae.geometry.metrics.centroid import squared_distances
+from chartae.geometry.metrics.selection import nearest_neighbour_distances
 
 __all__ = ["mean_overlap", "posterior_reach", "scott_temperature"]
 

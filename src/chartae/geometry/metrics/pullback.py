@@ -9,7 +9,7 @@ from torch.func import jvp, vmap
 
 from chartae.checks import check_integer, check_number
 from chartae.errors import ConfigurationError
-from chartae.geometry.metric import Metric
+from chartae.geometry.metrics.base import Metric
 from chartae.gradients import gradients
 
 __all__ = ["PullbackMetric"]

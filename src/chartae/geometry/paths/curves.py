@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from chartae.data.arrays import takes_arrays
-from chartae.geometry.exponential import check_curve
-from chartae.geometry.metric import Metric
+from chartae.geometry.metrics.base import Metric
+from chartae.geometry.paths.exponential import check_curve
 
 __all__ = ["at_constant_speed", "energy", "length", "refined", "segment_lengths", "smooth_length"]
 
@@ -28,7 +28,7 @@ def length(metric: Metric, curve: Tensor) -> Tensor:
     Raises:
         DataError: for a shape or dtype that does not fit, or points that cannot be used.
 
-    >>> from chartae.geometry.conformal import PoincareMetric
+    >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> line = torch.linspace(0, 0.5, 64)[:, None] * torch.tensor([1.0, 0.0])
     >>> length(PoincareMetric(2), line)  # 2 artanh(0.5)
     tensor(1.0986)

@@ -1,0 +1,1 @@
+"""Markov chains on a manifold: its density, kernels, and the driver that runs them."""

@@ -1,0 +1,1 @@
+"""Metrics, what they are made of, and normals in tangent spaces."""

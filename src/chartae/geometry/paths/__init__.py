@@ -1,0 +1,1 @@
+"""Geodesics: the exponential map, shortest paths, distributions carried along them."""

@@ -1,0 +1,1 @@
+"""Statistics with Riemannian distances: their matrices, means, clusters."""
