@@ -81,6 +81,7 @@ def test_classes_of_the_same_data_share_no_noise():
     augmenter = Augmenter(**{**still, "model": same_weights}).fit(x, y)
     first, second = augmenter.histories_.values()
     assert first.train["reconstruction"] != second.train["reconstruction"]
+    assert augmenter.fidelity_["0"] != augmenter.fidelity_["1"]
     first, second = augmenter.sample(3)[0].split(3)
     assert not torch.allclose(first, second, atol=1e-3)
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from tests.models.equations.parts import (
     BATCH,
+    KL_WEIGHT,
     NETWORK,
     Case,
     Extra,
@@ -46,7 +47,7 @@ def factor_vae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Va
     order = torch.rand(z.shape, dtype=torch.float64).argsort(0)
     permuted = torch.stack([z[order[:, j], j] for j in range(z.shape[1])], 1)
     objectives = {
-        "model": fit + 0.7 * (kl + 2.5 * correlation),
+        "model": fit + KL_WEIGHT * (kl + 2.5 * correlation),
         "discriminator": verdict(model, z, permuted),
     }
     return objectives, {"reconstruction": fit, "kl": kl, "total_correlation": correlation}
@@ -87,7 +88,7 @@ def info_vae(kernel: Any) -> Any:
         fit = -log_likelihood(model, x, z, y, mask).mean()
         kl = kl_to_standard(mean, deviation).mean()
         mmd = discrepancy(z, noise(*z.shape), kernel, 0.8)
-        total = fit + 0.7 * ((1 - 0.3) * kl + (0.3 + 4 - 1) * mmd)
+        total = fit + KL_WEIGHT * ((1 - 0.3) * kl + (0.3 + 4 - 1) * mmd)
         return {"model": total}, {"reconstruction": fit, "kl": kl, "mmd": mmd}
 
     return equation
@@ -148,7 +149,7 @@ def vaegan(layer: int | None) -> Any:
         deception = -certainty(model.discriminator(fakes)).log().mean()
         calibration = -log_likelihood(model, x, z, y, mask).mean()
         objectives = {
-            "model": features + 0.7 * kl,
+            "model": features + KL_WEIGHT * kl,
             "decoder": (1 - 0.3) * features + 0.3 * deception,
             "discriminator": verdict(model, real, fakes),
             "likelihood": calibration,
@@ -188,11 +189,14 @@ CASES = {
         OPPONENT,
     ),
     "AAE": Case(
-        models.AAE, deceiver(stochastic=True, weight=0.7 * 4), {**TELLS, "weight": 4.0}, OPPONENT
+        models.AAE,
+        deceiver(stochastic=True, weight=KL_WEIGHT * 4),
+        {**TELLS, "weight": 4.0},
+        OPPONENT,
     ),
     "AAE deterministic": Case(
         models.AAE,
-        deceiver(stochastic=False, weight=0.7 * 4),
+        deceiver(stochastic=False, weight=KL_WEIGHT * 4),
         {**TELLS, "weight": 4.0, "stochastic": False},
         OPPONENT,
     ),

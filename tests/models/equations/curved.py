@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from tests.models.equations.parts import (
     BATCH,
+    KL_WEIGHT,
     NETWORK,
     Case,
     Extra,
@@ -63,7 +64,7 @@ def hvae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
     fit = -log_likelihood(model, x, z, y, mask).mean()
     log_ratio = log_normal(z) + log_normal(v) - log_normal(start, mean, deviation)
     kl = -(log_ratio - log_normal(gamma)).mean()
-    return {"model": fit + 0.7 * kl}, {"reconstruction": fit, "kl": kl}
+    return {"model": fit + KL_WEIGHT * kl}, {"reconstruction": fit, "kl": kl}
 
 
 def learned_inverse(model: Any, mean: Tensor, deviation: Tensor, x: Tensor) -> Any:
@@ -166,7 +167,7 @@ def rhvae(inverse_of: Any) -> Any:
         fit = -log_likelihood(model, x, z, y, mask).mean()
         log_ratio = log_normal(z) + log_momentum(z, v) - log_normal(start, mean, deviation)
         kl = -(log_ratio - log_momentum(start, gamma)).mean()
-        return {"model": fit + 0.7 * kl}, {"reconstruction": fit, "kl": kl}
+        return {"model": fit + KL_WEIGHT * kl}, {"reconstruction": fit, "kl": kl}
 
     return equation
 
@@ -201,7 +202,7 @@ def svae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
     fit = -log_likelihood(model, x, z, y, mask).mean()
     kl = (kappa / kappa.sinh()).log() + kappa / kappa.tanh() - 1
     kl = kl.mean()
-    return {"model": fit + 0.7 * kl}, {"reconstruction": fit, "kl": kl}
+    return {"model": fit + KL_WEIGHT * kl}, {"reconstruction": fit, "kl": kl}
 
 
 # --- the ball -------------------------------------------------------------------------------------
@@ -248,7 +249,7 @@ def wrapped_vae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, V
     to_origin = ball_distance(z)[:, None] * torch.tensor([1.0, 0.0]).double()
     fit = -log_likelihood(model, x, z, y, mask).mean()
     kl = (log_wrapped(v, head.scale) - log_wrapped(to_origin, torch.ones(2).double())).mean()
-    return {"model": fit + 0.7 * kl}, {"reconstruction": fit, "kl": kl}
+    return {"model": fit + KL_WEIGHT * kl}, {"reconstruction": fit, "kl": kl}
 
 
 def radial_mass(r: Tensor, sigma: Tensor) -> Tensor:
@@ -284,7 +285,7 @@ def riemannian_vae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values
     log_p = -(ball_distance(z) ** 2) / 2 - torch.log(2 * math.pi * radial_mass(far, one))
     fit = -log_likelihood(model, x, z, y, mask).mean()
     kl = (log_q - log_p).mean()
-    return {"model": fit + 0.7 * kl}, {"reconstruction": fit, "kl": kl}
+    return {"model": fit + KL_WEIGHT * kl}, {"reconstruction": fit, "kl": kl}
 
 
 FLOW = {"num_leapfrog": STEPS, "step_size": STEP, "sqrt_beta_0": ROOT}

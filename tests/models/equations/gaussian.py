@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from tests.models.equations.parts import (
     BATCH,
+    KL_WEIGHT,
     Case,
     Extra,
     Values,
@@ -38,24 +39,24 @@ def elbo_parts(
 
 
 def vae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
-    """-E log p(x|z) + w KL, w the weight of a warm-up."""
+    """-E log p(x|z) + w KL, w = KL_WEIGHT."""
     mean, deviation = gaussian_posterior(model, x, y)
     kl = kl_to_standard(mean, deviation)
     fit, kl = elbo_parts(model, x, y, mask, drawn(mean, deviation), kl)
-    return {"model": fit + 0.7 * kl}, {"reconstruction": fit, "kl": kl}
+    return {"model": fit + KL_WEIGHT * kl}, {"reconstruction": fit, "kl": kl}
 
 
 def beta_vae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
     """-E log p(x|z) + w beta KL, beta = 2.5."""
     _, terms = vae(model, x, y, mask)
-    return {"model": terms["reconstruction"] + 0.7 * 2.5 * terms["kl"]}, terms
+    return {"model": terms["reconstruction"] + KL_WEIGHT * 2.5 * terms["kl"]}, terms
 
 
 def capacity_vae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
     """-E log p(x|z) + w beta |KL - C|, beta = 3, C rising to 20 in 4 epochs."""
     _, terms = vae(model, x, y, mask)
     capacity = {0: 0.0, 1: 5.0, 3: 15.0}.get(model.epoch, 20.0)
-    total = terms["reconstruction"] + 0.7 * 3.0 * (terms["kl"] - capacity).abs()
+    total = terms["reconstruction"] + KL_WEIGHT * 3.0 * (terms["kl"] - capacity).abs()
     return {"model": total}, terms
 
 
@@ -74,7 +75,7 @@ def cvae(model: Any, x: Tensor, y: Tensor, mask: Extra) -> tuple[Values, Values]
     distance = (mean - prior.mean) / prior.stddev
     kl = (0.5 * (ratio**2 + distance**2 - 1) - ratio.log()).sum(-1)
     fit, kl = elbo_parts(model, x, y, mask, drawn(mean, deviation), kl)
-    return {"model": fit + 0.7 * kl}, {"reconstruction": fit, "kl": kl}
+    return {"model": fit + KL_WEIGHT * kl}, {"reconstruction": fit, "kl": kl}
 
 
 # --- distances between images ---------------------------------------------------------------------
@@ -120,7 +121,7 @@ def distance_vae(distance: Any) -> Any:
             images = [image * mask for image in images]
         fit = 30.0 * distance(*images).mean()
         calibration, kl = elbo_parts(model, x, y, mask, z, kl_to_standard(mean, deviation))
-        objectives = {"model": fit + 0.7 * kl, "likelihood": calibration}
+        objectives = {"model": fit + KL_WEIGHT * kl, "likelihood": calibration}
         return objectives, {"reconstruction": fit, "kl": kl}
 
     return equation
@@ -151,7 +152,7 @@ def weighted_terms(fit: Tensor, divergence: Tensor) -> Values:
 def iwae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
     """-log 1/S sum_s w_s, S = 4."""
     fit, divergence = log_weight_parts(model, x, y, mask, 4)
-    bound = log_mean(fit + 0.7 * divergence).mean()
+    bound = log_mean(fit + KL_WEIGHT * divergence).mean()
     return {"model": -bound}, weighted_terms(fit, divergence)
 
 
@@ -164,22 +165,22 @@ def miwae_bounds(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 def miwae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
     """-1/M sum_m log 1/K sum_k w_mk, M = 2, K = 3."""
     fit, divergence = log_weight_parts(model, x, y, mask, 6)
-    _, groups = miwae_bounds(fit + 0.7 * divergence)
+    _, groups = miwae_bounds(fit + KL_WEIGHT * divergence)
     return {"model": -groups}, weighted_terms(fit, divergence)
 
 
 def piwae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
     """The decoder has the bound of all weights, the encoder that of the groups."""
     fit, divergence = log_weight_parts(model, x, y, mask, 6)
-    whole, groups = miwae_bounds(fit + 0.7 * divergence)
+    whole, groups = miwae_bounds(fit + KL_WEIGHT * divergence)
     return {"model": -whole, "encoder": -groups}, weighted_terms(fit, divergence)
 
 
 def ciwae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
     """-beta ELBO - (1 - beta) log 1/S sum_s w_s, beta = 0.3, S = 4."""
     fit, divergence = log_weight_parts(model, x, y, mask, 4)
-    log_weights = fit + 0.7 * divergence
-    bound = 0.3 * log_weights.mean() + 0.7 * log_mean(log_weights).mean()
+    log_weights = fit + KL_WEIGHT * divergence
+    bound = 0.3 * log_weights.mean() + (1 - 0.3) * log_mean(log_weights).mean()
     return {"model": -bound}, weighted_terms(fit, divergence)
 
 
@@ -187,7 +188,7 @@ def ciwae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]
 
 
 def vamp(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
-    """Log p(z) = log 1/K sum_k q(z|u_k), K = 4; the KL by the one draw."""
+    """log p(z) = log 1/K sum_k q(z|u_k), K = 4; the KL by the one draw."""
     mean, deviation = gaussian_posterior(model, x, y)
     z = drawn(mean, deviation)
     center, spread = model.observation_model.center, model.observation_model.spread
@@ -202,11 +203,11 @@ def vamp(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
     )
     fit = log_likelihood(model, x, z, y, mask).mean()
     kl = (log_normal(z, mean, deviation) - log_prior).mean()
-    return {"model": -fit + 0.7 * kl}, {"reconstruction": -fit, "kl": kl}
+    return {"model": -fit + KL_WEIGHT * kl}, {"reconstruction": -fit, "kl": kl}
 
 
 def flow_vae(flow: Any) -> Any:
-    """Log q(f(z_0)) = log q_0(z_0) - log |det df/dz_0|, the determinant by differentiation."""
+    """log q(f(z_0)) = log q_0(z_0) - log |det df/dz_0|, the determinant by differentiation."""
 
     def equation(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
         features = encoded(model, x, y)
@@ -218,7 +219,7 @@ def flow_vae(flow: Any) -> Any:
         log_q = log_normal(start, head.mean, head.stddev) - log_det
         fit = log_likelihood(model, x, z, y, mask).mean()
         kl = (log_q - log_normal(z)).mean()
-        return {"model": -fit + 0.7 * kl}, {"reconstruction": -fit, "kl": kl}
+        return {"model": -fit + KL_WEIGHT * kl}, {"reconstruction": -fit, "kl": kl}
 
     return equation
 
@@ -267,7 +268,7 @@ def beta_tc_vae(weights: Tensor) -> Any:
         coordinates = (log_product - log_normal(z)).mean()
         fit = -log_likelihood(model, x, z, y, mask).mean()
         divergence = 1.5 * information + 2.5 * correlation + 0.6 * coordinates
-        return {"model": fit + 0.7 * divergence}, {
+        return {"model": fit + KL_WEIGHT * divergence}, {
             "reconstruction": fit,
             "mutual_information": information,
             "total_correlation": correlation,

@@ -19,6 +19,8 @@ from chartae.models import Autoencoder
 
 BATCH, FEATURES = 5, 6
 NETWORK = {"name": "mlp", "hidden": [7]}
+KL_WEIGHT = 0.7
+"""Of every model that has one, as in the middle of a warm-up; written w."""
 
 Extra = Tensor | None
 Values = dict[str, Tensor]
@@ -60,16 +62,11 @@ class Case:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))
-            likelihood = model.observation_model
-            if likelihood.has_units:
-                likelihood.center.copy_(
-                    torch.linspace(0.2, 0.6, likelihood.center.numel()).view_as(likelihood.center)
-                )
-                likelihood.spread.copy_(
-                    torch.linspace(0.5, 1.5, likelihood.spread.numel()).view_as(likelihood.spread)
-                )
+            if model.observation_model.has_units:
+                for buffer, low, high in zip(units(model), (0.2, 0.5), (0.6, 1.5), strict=True):
+                    buffer.copy_(torch.linspace(low, high, buffer.numel()).view_as(buffer))
         if hasattr(model, "kl_weight"):
-            model.kl_weight = 0.7
+            model.kl_weight = KL_WEIGHT
         self.prepare(model)
         return model
 
