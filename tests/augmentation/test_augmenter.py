@@ -77,7 +77,7 @@ def test_classes_of_the_same_data_share_no_noise():
     x, y = one_class.repeat(2, 1, 1), torch.arange(2).repeat_interleave(4)
     still = {**QUICK, "fit_options": {"epochs": 1, "learning_rate": 1e-12}}
     first, second = Augmenter(**still).fit(x, y).models_.values()
-    assert not torch.equal(first.encoder[1].weight, second.encoder[1].weight)
+    assert not torch.allclose(first.encoder[1].weight, second.encoder[1].weight, atol=1e-3)
     augmenter = Augmenter(**{**still, "model": same_weights}).fit(x, y)
     first, second = augmenter.histories_.values()
     assert first.train["reconstruction"] != second.train["reconstruction"]
