@@ -164,11 +164,13 @@ class VQVAE(Autoencoder):
         """
         vectors = vectors.detach()
         with torch.no_grad():
+            # A copy: the quantiser chooses by these codes, and then moves or replaces them.
+            codebooks = self.quantizer.codebooks
+            _, indices, _ = self.quantizer(vectors, freeze_codebook=not learn or weight is not None)
             if learn and weight is not None:
                 self.quantizer(vectors[resampled(weight, len(vectors))])
-            _, indices, _, codes = self.quantizer(
-                vectors, freeze_codebook=not learn or weight is not None, return_all_codes=True
-            )
+            levels = torch.arange(self.num_levels, device=indices.device)
+            codes = codebooks[levels[:, None, None], indices.movedim(-1, 0)]
         return codes, indices
 
     def embed(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Tensor:
