@@ -23,7 +23,7 @@ import chartae
 from chartae import samplers
 from chartae.data import digits
 from chartae.models import VAE, Autoencoder, VariationalAutoencoder
-from chartae.samplers import Sampler, serving, serving_table
+from chartae.samplers import Sampler, compatible_samplers, serving_table
 from chartae.samplers.base import posterior_of, prior_of
 
 FOLDER = Path(__file__).parent / "models"
@@ -228,7 +228,9 @@ def page(name: str) -> str:
     model = public_models()[name]
     paragraphs = prose(model)
     works = [f"* {work}. {WORKS[work]}." for work in citations(" ".join(paragraphs))]
-    served = [f"* `{s.__name__}`: {prose(s)[0].splitlines()[0]}" for s in serving(build(name))]
+    served = [
+        f"* `{s.__name__}`: {prose(s)[0].splitlines()[0]}" for s in compatible_samplers(build(name))
+    ]
     blocks = [
         NOTICE,
         f"# {name}",

@@ -11,7 +11,13 @@ import chartae.models
 from chartae.distributions import DiagonalNormal
 from chartae.errors import ConfigurationError
 from chartae.models import Autoencoder, VariationalAutoencoder
-from chartae.samplers import NormalSampler, Sampler, VolumeSampler, serving, serving_table
+from chartae.samplers import (
+    NormalSampler,
+    Sampler,
+    VolumeSampler,
+    compatible_samplers,
+    serving_table,
+)
 
 SMALL = {"name": "mlp", "hidden": [8]}
 X = torch.rand(12, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -72,7 +78,7 @@ def test_every_pair_of_the_table_samples_and_every_other_says_who_does(name):
     given = {} if model.conditions is None else {"y": Y}
     if name == "RHVAE":
         model.on_fit_end([{"x": X, **given}])
-    served = serving(model)
+    served = compatible_samplers(model)
     assert served
     header, rule, row = serving_table({name: model}).splitlines()
     assert rule.count("---") == len(EVERY) + 1
@@ -112,7 +118,7 @@ def test_every_pair_of_the_table_samples_and_every_other_says_who_does(name):
     ],
 )
 def test_who_serves_whom(name, options, expected):
-    assert names(serving(build(name, **options))) == expected
+    assert names(compatible_samplers(build(name, **options))) == expected
 
 
 def test_the_reasons():
@@ -126,7 +132,7 @@ def test_the_reasons():
         ("VAE", "CodeSampler", "its latents are no codes of a codebook"),
     ):
         sampler_class = getattr(chartae.samplers, sampler_name)
-        assert sampler_class.obstacle(build(name)) == reason
+        assert sampler_class.unsupported_reason(build(name)) == reason
     volume = build("VQVAE", grid=(2, 2, 1))
     with pytest.raises(
         ConfigurationError, match="codes are on a grid of 3 dimensions; .* do: none"
@@ -159,10 +165,10 @@ class OtherFamily(Centred):
 
 def test_the_prior_decides_whatever_the_class():
     arguments = {"encoder": SMALL, "decoder": SMALL}
-    assert NormalSampler.obstacle(Centred((8, 8), 4, **arguments)) is None
+    assert NormalSampler.unsupported_reason(Centred((8, 8), 4, **arguments)) is None
     for model_class in (Shifted, Wide, OtherFamily):
         model = model_class((8, 8), 4, **arguments)
-        assert NormalSampler.obstacle(model) == "its prior is not N(0, I)"
+        assert NormalSampler.unsupported_reason(model) == "its prior is not N(0, I)"
         assert chartae.samplers.VampSampler(model).sample_latents(5, seed=0).shape == (5, 4)
 
 
@@ -171,7 +177,7 @@ def test_asking_leaves_the_model_as_it_was():
     model = chartae.models.VAMP((8, 8), 4, encoder=body, decoder=SMALL).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    assert serving(model)
+    assert compatible_samplers(model)
     assert all((value == before[name]).all() for name, value in model.state_dict().items())
     assert all(part.training for part in model.modules())
     assert (torch.get_rng_state() == state).all()
@@ -182,7 +188,7 @@ def test_a_sampler_of_ones_own_is_in_no_table():
         def draw_latents(self, n, seed, y=None):
             return self.noise((n, self.model.latent_dim), seed)
 
-    assert "Mine" not in names(serving(build("AE")))
+    assert "Mine" not in names(compatible_samplers(build("AE")))
     with pytest.raises(ConfigurationError, match="Mine does not serve this VQVAE, for its latents"):
         Mine(build("VQVAE"))
     with pytest.raises(ConfigurationError, match="geometry='model': VAE has no metric"):

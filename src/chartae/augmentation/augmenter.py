@@ -134,7 +134,7 @@ def natural_sampler(model: Autoencoder) -> str:
     metric = ["volume"] if hasattr(type(model), "metric") else []
     priors = ["normal", "vamp", "sphere", "poincare"]
     prior = priors if isinstance(model, VariationalAutoencoder) else []
-    served = samplers.serving(model)
+    served = samplers.compatible_samplers(model)
     for name in [*metric, *prior, "code", "mixture"]:
         if SAMPLERS[name] in served:
             return name

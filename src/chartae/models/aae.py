@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from chartae.checks import check_boolean, check_number
 from chartae.errors import ConfigurationError
-from chartae.models.adversarial import discriminator_loss, maker_loss
+from chartae.models.adversarial import discriminator_loss, generator_loss
 from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
 from chartae.nn import Discriminator, NetworkSpec
 
@@ -32,7 +32,7 @@ class AAE(VariationalAutoencoder):
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
-    opponents = ("discriminator",)
+    adversaries = ("discriminator",)
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class AAE(VariationalAutoencoder):
         z = self.posterior(x, y).rsample() if self.stochastic else self.embed(x, y)
         reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()
         real, fake = self.discriminator(torch.randn_like(z)), self.discriminator(z)
-        deception = maker_loss(fake)
+        deception = generator_loss(fake)
         return Losses(
             {
                 "model": reconstruction + self.kl_weight * self.weight * deception,

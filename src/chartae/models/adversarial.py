@@ -1,9 +1,9 @@
-"""What adversarial models share: the two sides of a game between a maker and a discriminator."""
+"""What adversarial models share: the two sides of a game between a generator and a discriminator."""
 
 from torch import Tensor
 from torch.nn.functional import softplus
 
-__all__ = ["discriminator_loss", "maker_loss"]
+__all__ = ["discriminator_loss", "generator_loss"]
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return 0.5 * (softplus(-real).mean() + softplus(fake).mean())
 
 
-def maker_loss(fake: Tensor) -> Tensor:
+def generator_loss(fake: Tensor) -> Tensor:
     r"""Return the mean :math:`-\log D(\text{fake})`, whose gradient does not fade when D is sure.
 
     Args:

@@ -107,7 +107,7 @@ class FactorVAE(VAE):
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
-    opponents = ("discriminator",)
+    adversaries = ("discriminator",)
 
     def __init__(
         self,

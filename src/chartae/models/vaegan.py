@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from chartae.checks import check_integer, check_number
-from chartae.models.adversarial import discriminator_loss, maker_loss
+from chartae.models.adversarial import discriminator_loss, generator_loss
 from chartae.models.base import Extra, Losses, Networks
 from chartae.models.distance import DistanceVAE, observed
 from chartae.nn import Discriminator, NetworkSpec
@@ -36,7 +36,7 @@ class VAEGAN(DistanceVAE):
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
-    opponents = ("decoder", "discriminator")
+    adversaries = ("decoder", "discriminator")
     monitored = "reconstruction"
 
     def __init__(
@@ -72,7 +72,7 @@ class VAEGAN(DistanceVAE):
         distance = self.distance(real, reconstruction).mean()
         kl = kl_divergence(posterior, self.prior(y)).mean()
         on_fakes = self.discriminator(torch.cat([reconstruction, draw]))
-        deception = maker_loss(on_fakes)
+        deception = generator_loss(on_fakes)
         alpha = self.adversarial_weight
         nll = -observation.log_prob(x, mask).mean()
         objectives = {

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from chartae.checks import check_choice, check_number
 from chartae.distributions import KERNELS, mmd
-from chartae.models.adversarial import discriminator_loss, maker_loss
+from chartae.models.adversarial import discriminator_loss, generator_loss
 from chartae.models.ae import AE
 from chartae.models.base import Extra, Losses, Networks
 from chartae.nn import Discriminator, NetworkSpec
@@ -61,7 +61,7 @@ class WAE(AE):
         self.discriminator = None
         if regularization == "gan":
             self.discriminator = Discriminator(discriminator, (latent_dim,))
-            self.opponents = ("discriminator",)
+            self.adversaries = ("discriminator",)
             # How well codes deceive depends on the discriminator, which changes.
             self.monitored = "reconstruction"
 
@@ -75,7 +75,7 @@ class WAE(AE):
             total = reconstruction + self.weight * divergence
             return Losses.of(total, reconstruction=reconstruction, mmd=divergence)
         logits = self.discriminator(z)
-        deception = maker_loss(logits)
+        deception = generator_loss(logits)
         return Losses(
             {
                 "model": reconstruction + self.weight * deception,

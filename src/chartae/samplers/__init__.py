@@ -1,6 +1,6 @@
 """Ex-post samplers: ways to draw latents from a trained model."""
 
-from chartae.samplers.base import Sampler, serving, serving_table
+from chartae.samplers.base import Sampler, compatible_samplers, serving_table
 from chartae.samplers.codes import CodeSampler
 from chartae.samplers.flow import FlowSampler
 from chartae.samplers.learned import LearnedSampler
@@ -31,6 +31,6 @@ __all__ = [
     "TwoStageSampler",
     "VampSampler",
     "VolumeSampler",
-    "serving",
+    "compatible_samplers",
     "serving_table",
 ]

@@ -18,7 +18,7 @@ from chartae.models.configured import Configured
 from chartae.nn import probing
 from chartae.randomness import make_generator, resolve_seed, seeded
 
-__all__ = ["Sampler", "serving", "serving_table"]
+__all__ = ["Sampler", "compatible_samplers", "serving_table"]
 
 SPACES = {
     "sphere": "points of a sphere",
@@ -32,7 +32,7 @@ class Sampler(Configured, ABC):
 
     A subclass says how: `draw_latents`, and `fit` if it has something to learn; what it learns is
     in buffers named in ``fitted_buffers``, or in modules. What it cannot serve it says in
-    `obstacle`. Its constructor's arguments are its configuration (`Configured`).
+    `unsupported_reason`. Its constructor's arguments are its configuration (`Configured`).
 
     For a model with conditions, `fit`, `sample_latents` and `sample` take them as ``y``: labels
     ``(n,)`` of int64 or vectors ``(n, p)``; one label, or one vector ``(p,)``, is that of all n.
@@ -54,8 +54,8 @@ class Sampler(Configured, ABC):
                 f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
             )
             raise ConfigurationError(f"model is {given}: expected a trained model of chartae")
-        if reason := self.obstacle(model):
-            names = ", ".join(sampler.__name__ for sampler in serving(model)) or "none"
+        if reason := self.unsupported_reason(model):
+            names = ", ".join(sampler.__name__ for sampler in compatible_samplers(model)) or "none"
             raise ConfigurationError(
                 f"{type(self).__name__} does not serve this {type(model).__name__}, for {reason}; "
                 f"those that do: {names}"
@@ -65,7 +65,7 @@ class Sampler(Configured, ABC):
             self.register_buffer(name, torch.zeros(0, dtype=model.dtype, device=model.device))
 
     @classmethod
-    def obstacle(cls, model: Autoencoder) -> str | None:
+    def unsupported_reason(cls, model: Autoencoder) -> str | None:
         """Return why this sampler cannot serve a model, as "for" goes on; None if it can.
 
         A sampler serves vectors, unless it says otherwise.
@@ -199,14 +199,14 @@ class Sampler(Configured, ABC):
 # --- which sampler serves which model -----------------------------------------------------------
 
 
-def serving(model: Autoencoder) -> list[type[Sampler]]:
+def compatible_samplers(model: Autoencoder) -> list[type[Sampler]]:
     """Return the samplers of chartae that serve a model.
 
     >>> import chartae
-    >>> [sampler.__name__ for sampler in serving(chartae.AE((8, 8), latent_dim=2))]
+    >>> [sampler.__name__ for sampler in compatible_samplers(chartae.AE((8, 8), latent_dim=2))]
     ['FlowSampler', 'MixtureSampler', 'NormalSampler', 'TwoStageSampler']
     """
-    return [sampler for sampler in _samplers() if sampler.obstacle(model) is None]
+    return [sampler for sampler in _samplers() if sampler.unsupported_reason(model) is None]
 
 
 def serving_table(models: Mapping[str, Autoencoder]) -> str:
@@ -217,7 +217,7 @@ def serving_table(models: Mapping[str, Autoencoder]) -> str:
         ["---"] * (len(samplers) + 1),
     ]
     for name, model in models.items():
-        served = serving(model)
+        served = compatible_samplers(model)
         rows.append([name, *("yes" if sampler in served else "" for sampler in samplers)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

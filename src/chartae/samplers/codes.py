@@ -66,7 +66,7 @@ class CodeSampler(LearnedSampler):
         self.network = self._make_network()
 
     @classmethod
-    def obstacle(cls, model: Autoencoder) -> str | None:
+    def unsupported_reason(cls, model: Autoencoder) -> str | None:
         """Return why the model has no codes in rows and columns."""
         if not isinstance(model, VQVAE):
             return "its latents are no codes of a codebook"
@@ -111,7 +111,7 @@ class CodeSampler(LearnedSampler):
     def log_prob(self, codes: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the log probability of codes, as the model gives them, in nats: ``(n,)``."""
         places = codes.reshape(len(codes), *self.grid, -1)
-        return self.network.log_prob(places, self._given(y))
+        return self.network.log_prob(places, self._condition(y))
 
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         levels = (self.model.num_levels,) if isinstance(self.model, HRQVAE) else ()
@@ -122,11 +122,11 @@ class CodeSampler(LearnedSampler):
                 size,
                 self.grid,
                 make_generator(seed, "CodeSampler", done),
-                self._given(None if y is None else y[rows]),
+                self._condition(None if y is None else y[rows]),
             )
             codes = codes.reshape(size, *self.model.grid, *levels)
             blocks.append(self.model.embed_codes(codes))
         return torch.cat(blocks)
 
-    def _given(self, y: Tensor | None) -> Tensor | None:
+    def _condition(self, y: Tensor | None) -> Tensor | None:
         return self.model.condition(y) if self.model.condition_dim else None

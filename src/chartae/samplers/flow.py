@@ -98,15 +98,15 @@ class FlowSampler(LearnedSampler):
 
     def log_prob(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return log p(z|y) for latents ``(n, latent_dim)`` and their conditions: ``(n,)``."""
-        log_prob: Tensor = self._given(y).log_prob((z - self.shift) / self.spread)
+        log_prob: Tensor = self._flow(y).log_prob((z - self.shift) / self.spread)
         return log_prob - self.spread.log().sum()
 
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         # The noise is ours, not the flow's, so that it does not depend on the device.
         noise = self.noise((n, self.model.latent_dim), seed)
-        z: Tensor = self._given(y).transform.inv(noise)
+        z: Tensor = self._flow(y).transform.inv(noise)
         return self.shift + self.spread * z
 
-    def _given(self, y: Tensor | None) -> Any:
+    def _flow(self, y: Tensor | None) -> Any:
         condition = self.model.condition(y) if self.model.condition_dim else None
         return self.density(condition)

@@ -25,11 +25,11 @@ from chartae.models import Autoencoder
 from chartae.randomness import make_generator, seeded
 from chartae.samplers.base import Sampler, check_training_set, posterior_of
 
-__all__ = ["ChainSampler", "Geometry", "ManifoldOptions", "ManifoldSampler"]
+__all__ = ["ChainSampler", "ManifoldOptions", "ManifoldSampler", "MetricSource"]
 
 logger = logging.getLogger(__name__)
 
-Geometry = Literal["auto", "model", "posterior"]
+MetricSource = Literal["auto", "model", "posterior"]
 MIXED = 1.1
 """R-hat above which chains are said not to have mixed."""
 
@@ -37,7 +37,7 @@ MIXED = 1.1
 class ManifoldOptions(TypedDict, total=False):
     """The arguments that every `ManifoldSampler` shares."""
 
-    geometry: Geometry
+    geometry: MetricSource
     num_centroids: int | None
     selection: Selection
     rho: float | Reach
@@ -80,14 +80,14 @@ class ManifoldSampler(Sampler):
         self,
         model: Autoencoder,
         *,
-        geometry: Geometry = "auto",
+        geometry: MetricSource = "auto",
         num_centroids: int | None = 1000,
         selection: Selection = "k-medoids",
         rho: float | Reach = "isolated",
         regularization: float = 1e-2,
         max_chains: int = 1000,
     ) -> None:
-        check_choice("geometry", geometry, get_args(Geometry))
+        check_choice("geometry", geometry, get_args(MetricSource))
         if num_centroids is not None:
             check_integer("num_centroids", num_centroids, minimum=1)
         check_choice("selection", selection, get_args(Selection))
@@ -111,9 +111,9 @@ class ManifoldSampler(Sampler):
         self.variances = self.variances.reshape(0, model.latent_dim)
 
     @classmethod
-    def obstacle(cls, model: Autoencoder) -> str | None:
+    def unsupported_reason(cls, model: Autoencoder) -> str | None:
         """Return why a model has no manifold: no metric, and no Gaussian posterior to make one."""
-        if reason := super().obstacle(model):
+        if reason := super().unsupported_reason(model):
             return reason
         if _has_metric(model):
             return None

@@ -25,9 +25,9 @@ class NormalSampler(Sampler):
     """
 
     @classmethod
-    def obstacle(cls, model: Autoencoder) -> str | None:
+    def unsupported_reason(cls, model: Autoencoder) -> str | None:
         """Return what latents or which prior the model has, if they are not N(0, I)."""
-        if reason := super().obstacle(model):
+        if reason := super().unsupported_reason(model):
             return reason
         return None if has_standard_prior(model) in (True, None) else "its prior is not N(0, I)"
 

@@ -28,7 +28,7 @@ class PoincareSampler(Sampler):
     model: PoincareVAE
 
     @classmethod
-    def obstacle(cls, model: Autoencoder) -> str | None:
+    def unsupported_reason(cls, model: Autoencoder) -> str | None:
         """Return why, if the model's latents are not in a ball."""
         if isinstance(model, PoincareVAE):
             return None

@@ -25,7 +25,7 @@ class SphereSampler(Sampler):
     """
 
     @classmethod
-    def obstacle(cls, model: Autoencoder) -> str | None:
+    def unsupported_reason(cls, model: Autoencoder) -> str | None:
         """Return why, if the model's latents are not on a sphere."""
         return None if model.latent_space == "sphere" else "its latents are not points of a sphere"
 

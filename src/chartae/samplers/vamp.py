@@ -33,9 +33,9 @@ class VampSampler(Sampler):
     """
 
     @classmethod
-    def obstacle(cls, model: Autoencoder) -> str | None:
+    def unsupported_reason(cls, model: Autoencoder) -> str | None:
         """Return why the model has no prior to draw from but N(0, I)."""
-        if reason := super().obstacle(model):
+        if reason := super().unsupported_reason(model):
             return reason
         standard = has_standard_prior(model)
         if standard is None:
