@@ -1,4 +1,4 @@
-"""What adversarial models share: the two sides of a game between a generator and a discriminator."""
+"""The two objectives of adversarial training: those of the discriminator and of the generator."""
 
 from torch import Tensor
 from torch.nn.functional import softplus
