@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.checks import check_boolean, check_number
+from chartae.distributions import DiagonalNormal
 from chartae.errors import ConfigurationError
 from chartae.models.adversarial import discriminator_loss, generator_loss
 from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
@@ -33,6 +34,7 @@ class AAE(VariationalAutoencoder):
     """
 
     adversaries = ("discriminator",)
+    posterior_family: type[DiagonalNormal] | None = DiagonalNormal
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class AAE(VariationalAutoencoder):
         # How well latents deceive depends on the discriminator, which changes.
         self.monitored = "reconstruction"
         if not stochastic:
+            self.posterior_family = None
             del self.posterior_head
             self.code_head = nn.Linear(self.num_features, latent_dim)
 

@@ -36,6 +36,8 @@ class PlanarFlowVAE(VariationalAutoencoder):
         ConfigurationError: if the word is empty, or has another letter.
     """
 
+    posterior_family = FlowPosterior
+
     def __init__(
         self,
         input_shape: tuple[int, ...],
@@ -81,6 +83,8 @@ class IAFVAE(VariationalAutoencoder):
         context_dim: size of the context, 0 for none.
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
+
+    posterior_family = FlowPosterior
 
     def __init__(
         self,

@@ -65,7 +65,10 @@ class PoincareVAE(VariationalAutoencoder):
         check_choice("posterior", posterior, ("wrapped", "riemannian"))
         super().__init__(input_shape, latent_dim, **networks)
         self.curvature, self.family = float(curvature), posterior
-        head = PoincareNormalHead if posterior == "wrapped" else RiemannianNormalHead
+        wrapped = posterior == "wrapped"
+        self.posterior_family = PoincareNormal if wrapped else RiemannianNormal
+        self.prior_family = self.posterior_family
+        head = PoincareNormalHead if wrapped else RiemannianNormalHead
         self.posterior_head = head(self.num_features, latent_dim, self.curvature)
         # Where the prior lies, in units of the ball's own length 1 / sqrt(c).
         depth = math.sqrt(latent_dim * curvature)

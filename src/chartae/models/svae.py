@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Unpack
 from torch import Tensor
 
 from chartae.checks import check_integer
-from chartae.distributions import HypersphericalUniform, VonMisesFisherHead
+from chartae.distributions import HypersphericalUniform, VonMisesFisher, VonMisesFisherHead
 from chartae.errors import DataError
 from chartae.models.base import Extra, LatentSpace, Networks
 from chartae.models.vae import VAE
@@ -36,6 +36,8 @@ class SVAE(VAE):
     """
 
     latent_space: ClassVar[LatentSpace] = "sphere"
+    posterior_family = VonMisesFisher
+    prior_family = HypersphericalUniform
 
     def __init__(
         self, input_shape: tuple[int, ...], latent_dim: int, **networks: Unpack[Networks]

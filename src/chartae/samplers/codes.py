@@ -1,6 +1,6 @@
 """Latents from an autoregressive model of the codes of a vector-quantised model."""
 
-from typing import Unpack
+from typing import ClassVar, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from chartae.checks import check_integer
 from chartae.errors import ConfigurationError
 from chartae.models import Autoencoder
+from chartae.models.base import LatentSpace
 from chartae.models.vqvae import HRQVAE, VQVAE
 from chartae.randomness import make_generator, seeded
 from chartae.samplers.learned import LearnedSampler, LearningOptions
@@ -46,6 +47,7 @@ class CodeSampler(LearnedSampler):
     torch.Size([5, 8, 8])
     """
 
+    latent_space: ClassVar[LatentSpace] = "codes"
     model: VQVAE
 
     def __init__(
@@ -67,10 +69,9 @@ class CodeSampler(LearnedSampler):
 
     @classmethod
     def unsupported_reason(cls, model: Autoencoder) -> str | None:
-        """Return why the model has no codes in rows and columns."""
-        if not isinstance(model, VQVAE):
-            return "its latents are no codes of a codebook"
-        dims = len(model.grid)
+        if reason := super().unsupported_reason(model):
+            return reason
+        dims = len(cast(VQVAE, model).grid)
         return None if dims <= 2 else f"its codes are on a grid of {dims} dimensions"
 
     @property

@@ -23,7 +23,7 @@ from chartae.geometry import (
 )
 from chartae.models import Autoencoder
 from chartae.randomness import make_generator, seeded
-from chartae.samplers.base import Sampler, check_training_set, posterior_of
+from chartae.samplers.base import Sampler, check_training_set
 
 __all__ = ["ChainSampler", "ManifoldOptions", "ManifoldSampler", "MetricSource"]
 
@@ -112,15 +112,12 @@ class ManifoldSampler(Sampler):
 
     @classmethod
     def unsupported_reason(cls, model: Autoencoder) -> str | None:
-        """Return why a model has no manifold: no metric, and no Gaussian posterior to make one."""
         if reason := super().unsupported_reason(model):
             return reason
-        if _has_metric(model):
+        family = model.posterior_family
+        if _has_metric(model) or (family is not None and issubclass(family, DiagonalNormal)):
             return None
-        posterior = posterior_of(model)
-        if isinstance(posterior, DiagonalNormal):
-            return None
-        lacks = "posterior" if posterior is None else "Gaussian posterior"
+        lacks = "posterior" if family is None else "Gaussian posterior"
         return f"it has neither a metric nor a {lacks}"
 
     @takes_arrays("x", "y")

@@ -10,7 +10,7 @@ from chartae.checks import check_integers
 from chartae.data import ArrayDataset
 from chartae.models import VAE, Autoencoder, VariationalAutoencoder
 from chartae.randomness import derive_seed, seeded
-from chartae.samplers.base import embeddings, posterior_of
+from chartae.samplers.base import embeddings
 from chartae.samplers.learned import LearnedSampler, LearningOptions, standardisation
 from chartae.training import fit
 
@@ -101,7 +101,7 @@ class TwoStageSampler(LearnedSampler):
     @torch.no_grad()
     def _first_stage(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Return a latent of each x."""
-        if posterior_of(self.model) is None:
+        if self.model.posterior_family is None:
             return embeddings(self, x, y)
         posterior = cast(VariationalAutoencoder, self.model).posterior
         pieces = [x.split(1024)] + ([] if y is None else [y.split(1024)])
