@@ -5,7 +5,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_boolean, check_number
+from chartae.checks import NonNegative
 from chartae.distributions import DiagonalNormal
 from chartae.errors import ConfigurationError
 from chartae.models.adversarial import discriminator_loss, generator_loss
@@ -41,13 +41,11 @@ class AAE(VariationalAutoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        weight: float = 1.0,
+        weight: NonNegative = 1.0,
         stochastic: bool = True,
         discriminator: NetworkSpec | None = None,
         **networks: Unpack[Networks],
     ) -> None:
-        check_number("weight", weight, minimum=0.0)
-        check_boolean("stochastic", stochastic)
         super().__init__(input_shape, latent_dim, **networks)
         self.weight, self.stochastic = weight, stochastic
         self.discriminator = Discriminator(discriminator, (latent_dim,))

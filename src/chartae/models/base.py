@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 from torch.nn.functional import one_hot
 
 from chartae.checks import (
+    Count,
     check_finite,
     check_floating,
     check_integer,
@@ -126,7 +127,7 @@ class Autoencoder(Configured):
     def __init__(
         self,
         input_shape: Shape,
-        latent_dim: int,
+        latent_dim: Count,
         *,
         encoder: NetworkSpec = "mlp",
         decoder: NetworkSpec = "mlp",
@@ -140,7 +141,6 @@ class Autoencoder(Configured):
             )
         for size in input_shape:
             check_integer("input_shape", size, minimum=1)
-        check_integer("latent_dim", latent_dim, minimum=1)
         self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
         self.conditions, self.condition_dim = _check_conditions_argument(conditions)
         self.encoder = build_encoder(encoder, self.input_shape)

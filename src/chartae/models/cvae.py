@@ -2,7 +2,6 @@
 
 from typing import Unpack
 
-from chartae.checks import check_boolean
 from chartae.distributions import DiagonalNormal, DiagonalNormalHead, StandardNormal
 from chartae.errors import ConfigurationError
 from chartae.models.base import Extra, Networks
@@ -46,7 +45,6 @@ class CVAE(VAE):
             raise ConfigurationError(
                 "conditions=None: a CVAE expects a number of classes, or (p,) for vectors"
             )
-        check_boolean("learned_prior", learned_prior)
         super().__init__(input_shape, latent_dim, **networks)
         self.learned_prior = learned_prior
         self.prior_head = None

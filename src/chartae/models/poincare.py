@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Unpack
 import torch
 from torch import Tensor
 
-from chartae.checks import check_choice, check_number
+from chartae.checks import Positive
 from chartae.distributions import (
     PoincareNormal,
     PoincareNormalHead,
@@ -57,12 +57,10 @@ class PoincareVAE(VariationalAutoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        curvature: float = 1.0,
+        curvature: Positive = 1.0,
         posterior: Literal["wrapped", "riemannian"] = "wrapped",
         **networks: Unpack[Networks],
     ) -> None:
-        check_number("curvature", curvature, above=0.0)
-        check_choice("posterior", posterior, ("wrapped", "riemannian"))
         super().__init__(input_shape, latent_dim, **networks)
         self.curvature, self.family = float(curvature), posterior
         wrapped = posterior == "wrapped"

@@ -1,10 +1,10 @@
 """The variational autoencoder with latents on a sphere."""
 
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar, Unpack
 
 from torch import Tensor
 
-from chartae.checks import check_integer
+from chartae.checks import Range
 from chartae.distributions import HypersphericalUniform, VonMisesFisher, VonMisesFisherHead
 from chartae.errors import DataError
 from chartae.models.base import Extra, LatentSpace, Networks
@@ -40,9 +40,11 @@ class SVAE(VAE):
     prior_family = HypersphericalUniform
 
     def __init__(
-        self, input_shape: tuple[int, ...], latent_dim: int, **networks: Unpack[Networks]
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: Annotated[int, Range(minimum=2)],
+        **networks: Unpack[Networks],
     ) -> None:
-        check_integer("latent_dim", latent_dim, minimum=2)
         super().__init__(input_shape, latent_dim, **networks)
         self.posterior_head = VonMisesFisherHead(self.num_features, latent_dim)
 

@@ -1,12 +1,12 @@
 """The variational autoencoder with a discriminator's features for its reconstruction."""
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from chartae.checks import check_integer, check_number
+from chartae.checks import Range, check_integer
 from chartae.models.adversarial import discriminator_loss, generator_loss
 from chartae.models.base import Extra, Losses, Networks
 from chartae.models.distance import DistanceVAE, observed
@@ -44,12 +44,11 @@ class VAEGAN(DistanceVAE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        adversarial_weight: float = 0.5,
+        adversarial_weight: Annotated[float, Range(minimum=0.0, maximum=1.0)] = 0.5,
         discriminator: NetworkSpec = "mlp",
         layer: int | None = None,
         **networks: Unpack[Networks],
     ) -> None:
-        check_number("adversarial_weight", adversarial_weight, minimum=0.0, maximum=1.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.adversarial_weight, self.layer = adversarial_weight, layer
         self.discriminator = Discriminator(discriminator, self.input_shape)

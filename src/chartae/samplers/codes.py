@@ -1,11 +1,11 @@
 """Latents from an autoregressive model of the codes of a vector-quantised model."""
 
-from typing import ClassVar, Unpack, cast
+from typing import Annotated, ClassVar, Unpack, cast
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_integer
+from chartae.checks import Count, Range
 from chartae.errors import ConfigurationError
 from chartae.models import Autoencoder
 from chartae.models.base import LatentSpace
@@ -53,14 +53,11 @@ class CodeSampler(LearnedSampler):
     def __init__(
         self,
         model: Autoencoder,
-        channels: int = 64,
-        num_layers: int = 5,
-        kernel_size: int = 5,
+        channels: Count = 64,
+        num_layers: Count = 5,
+        kernel_size: Annotated[int, Range(minimum=3)] = 5,
         **options: Unpack[LearningOptions],
     ) -> None:
-        check_integer("channels", channels, minimum=1)
-        check_integer("num_layers", num_layers, minimum=1)
-        check_integer("kernel_size", kernel_size, minimum=3)
         if kernel_size % 2 == 0:
             raise ConfigurationError(f"kernel_size={kernel_size}: expected an odd number")
         super().__init__(model, **options)

@@ -3,12 +3,12 @@
 import logging
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, Self, TypedDict, get_args
+from typing import Any, ClassVar, Literal, Self, TypedDict
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_choice, check_integer, check_number
+from chartae.checks import Count, Positive
 from chartae.data.arrays import takes_arrays
 from chartae.distributions import DiagonalNormal, NormalMixture
 from chartae.errors import ConfigurationError
@@ -81,22 +81,12 @@ class ManifoldSampler(Sampler):
         model: Autoencoder,
         *,
         geometry: MetricSource = "auto",
-        num_centroids: int | None = 1000,
+        num_centroids: Count | None = 1000,
         selection: Selection = "k-medoids",
-        rho: float | Reach = "isolated",
-        regularization: float = 1e-2,
-        max_chains: int = 1000,
+        rho: Positive | Reach = "isolated",
+        regularization: Positive = 1e-2,
+        max_chains: Count = 1000,
     ) -> None:
-        check_choice("geometry", geometry, get_args(MetricSource))
-        if num_centroids is not None:
-            check_integer("num_centroids", num_centroids, minimum=1)
-        check_choice("selection", selection, get_args(Selection))
-        if isinstance(rho, str):
-            check_choice("rho", rho, get_args(Reach))
-        else:
-            check_number("rho", rho, above=0.0)
-        check_number("regularization", regularization, above=0.0)
-        check_integer("max_chains", max_chains, minimum=1)
         super().__init__(model)
         own = _has_metric(model)
         if geometry == "model" and not own:

@@ -6,7 +6,7 @@ from typing import ClassVar, Unpack, cast
 import torch
 from torch import Tensor
 
-from chartae.checks import check_integers
+from chartae.checks import Count
 from chartae.data import ArrayDataset
 from chartae.models import VAE, Autoencoder, VariationalAutoencoder
 from chartae.randomness import derive_seed, seeded
@@ -54,10 +54,9 @@ class TwoStageSampler(LearnedSampler):
     def __init__(
         self,
         model: Autoencoder,
-        hidden: Sequence[int] = (1024, 1024),
+        hidden: Sequence[Count] = (1024, 1024),
         **options: Unpack[LearningOptions],
     ) -> None:
-        check_integers("hidden", hidden, minimum=1)
         super().__init__(model, **options)
         self.hidden = tuple(hidden)
         self.shift = self.shift.reshape(0, model.latent_dim)
