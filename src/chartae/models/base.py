@@ -8,9 +8,11 @@ from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn.functional import one_hot
 
 from chartae.checks import (
+    Count,
     check_finite,
     check_floating,
     check_integer,
@@ -21,6 +23,7 @@ from chartae.checks import (
 )
 from chartae.data.arrays import takes_arrays
 from chartae.distributions import (
+    DiagonalNormal,
     DiagonalNormalHead,
     Likelihood,
     Moments,
@@ -92,11 +95,15 @@ class Autoencoder(Trainable):
     latent_space: ClassVar[LatentSpace] = "euclidean"
     """What latents are: vectors, points of the unit sphere or of a ball, or vectors of a codebook,
     side by side."""
+    posterior_family: type[Distribution] | None = None
+    """The class of q(z|x), from which samplers know what they can do; None without posteriors."""
+    prior_family: type[Distribution] | None = None
+    """The class of p(z|y), likewise."""
 
     def __init__(
         self,
         input_shape: Shape,
-        latent_dim: int,
+        latent_dim: Count,
         *,
         encoder: NetworkSpec = "mlp",
         decoder: NetworkSpec = "mlp",
@@ -110,7 +117,6 @@ class Autoencoder(Trainable):
             )
         for size in input_shape:
             check_integer("input_shape", size, minimum=1)
-        check_integer("latent_dim", latent_dim, minimum=1)
         self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
         self.conditions, self.condition_dim = _check_conditions_argument(conditions)
         self.encoder = build_encoder(encoder, self.input_shape)
@@ -409,8 +415,9 @@ class VariationalAutoencoder(Autoencoder):
     """Base of the models with a posterior q(z|x), a prior p(z) and a likelihood p(x|z).
 
     Everything derives from one primitive, `log_weights` (MATH.md section 1), in two parts:
-    `log_weight_terms`. A model with another posterior or prior overrides `posterior` or `prior`;
-    one with another objective overrides `loss`.
+    `log_weight_terms`. A model with another posterior or prior overrides `posterior` or `prior`,
+    and names its class in `posterior_family` or `prior_family`; one with another objective
+    overrides `loss`.
 
     Training follows the number of active units of a Gaussian posterior: of coordinates whose
     posterior mean has a variance over x above 0.01 (Burda et al., 2016). The others carry nothing
@@ -422,7 +429,15 @@ class VariationalAutoencoder(Autoencoder):
             raises it from 0 to 1 during a KL warm-up. It never enters a likelihood.
     """
 
+    posterior_family: type[Distribution] | None = DiagonalNormal
+    prior_family: type[Distribution] | None = StandardNormal
     watched = "posterior_head"
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for method, family in (("posterior", "posterior_family"), ("prior", "prior_family")):
+            if method in vars(cls) and family not in vars(cls):
+                setattr(cls, family, Distribution)  # another one, of which no more is known
 
     def __init__(self, input_shape: Shape, latent_dim: int, **networks: Unpack[Networks]) -> None:
         super().__init__(input_shape, latent_dim, **networks)

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_integer, check_integers
+from chartae.checks import Count, Natural
 from chartae.distributions import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
 from chartae.errors import ConfigurationError
 from chartae.models.base import Extra, Networks, VariationalAutoencoder
@@ -35,6 +35,8 @@ class PlanarFlowVAE(VariationalAutoencoder):
     Raises:
         ConfigurationError: if the word is empty, or has another letter.
     """
+
+    posterior_family = FlowPosterior
 
     def __init__(
         self,
@@ -82,19 +84,18 @@ class IAFVAE(VariationalAutoencoder):
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
+    posterior_family = FlowPosterior
+
     def __init__(
         self,
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_flows: int = 2,
-        hidden: Sequence[int] = (128, 128),
-        context_dim: int = 32,
+        num_flows: Count = 2,
+        hidden: Sequence[Count] = (128, 128),
+        context_dim: Natural = 32,
         **networks: Unpack[Networks],
     ) -> None:
-        check_integer("num_flows", num_flows, minimum=1)
-        check_integer("context_dim", context_dim, minimum=0)
-        check_integers("hidden", hidden, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
         self.num_flows, self.hidden, self.context_dim = num_flows, list(hidden), context_dim
         self.context_head = nn.Linear(self.num_features, context_dim) if context_dim else None

@@ -1,11 +1,11 @@
 """The information-maximising variational autoencoder."""
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from chartae.checks import check_choice, check_number
+from chartae.checks import OneOf, Positive, Range
 from chartae.distributions import KERNELS, mmd
 from chartae.errors import ConfigurationError
 from chartae.models.base import Extra, Losses, Networks, average
@@ -36,18 +36,14 @@ class InfoVAE(VAE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        alpha: float = 0.5,
-        weight: float = 10.0,
-        kernel: str = "imq",
-        bandwidth: float = 1.0,
+        alpha: Annotated[float, Range(maximum=1.0)] = 0.5,
+        weight: Annotated[float, Range()] = 10.0,
+        kernel: Annotated[str, OneOf(KERNELS)] = "imq",
+        bandwidth: Positive = 1.0,
         **networks: Unpack[Networks],
     ) -> None:
-        check_number("alpha", alpha, maximum=1.0)
-        check_number("weight", weight)
         if alpha + weight < 1.0:
             raise ConfigurationError(f"weight={weight}: expected at least 1 - alpha, {1 - alpha}")
-        check_choice("kernel", kernel, KERNELS)
-        check_number("bandwidth", bandwidth, above=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.alpha, self.weight = alpha, weight
         self.kernel, self.bandwidth = kernel, bandwidth

@@ -1,12 +1,12 @@
 """Models that penalise the dependence between latent coordinates, by estimates of it."""
 
-from typing import Unpack, get_args
+from typing import Unpack
 
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from chartae.checks import check_choice, check_number
+from chartae.checks import NonNegative
 from chartae.distributions import Estimator, log_aggregate
 from chartae.models.adversarial import discriminator_loss
 from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder, average, resampled
@@ -46,16 +46,12 @@ class BetaTCVAE(VariationalAutoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        alpha: float = 1.0,
-        beta: float = 6.0,
-        gamma: float = 1.0,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 6.0,
+        gamma: NonNegative = 1.0,
         estimator: Estimator = "mss",
         **networks: Unpack[Networks],
     ) -> None:
-        check_number("alpha", alpha, minimum=0.0)
-        check_number("beta", beta, minimum=0.0)
-        check_number("gamma", gamma, minimum=0.0)
-        check_choice("estimator", estimator, get_args(Estimator))
         super().__init__(input_shape, latent_dim, **networks)
         self.alpha, self.beta, self.gamma, self.estimator = alpha, beta, gamma, estimator
         self.register_buffer("training_size", torch.tensor(0))
@@ -111,18 +107,17 @@ class FactorVAE(VAE):
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
-    opponents = ("discriminator",)
+    adversaries = ("discriminator",)
 
     def __init__(
         self,
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        gamma: float = 10.0,
+        gamma: NonNegative = 10.0,
         discriminator: NetworkSpec | None = None,
         **networks: Unpack[Networks],
     ) -> None:
-        check_number("gamma", gamma, minimum=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.gamma = gamma
         self.discriminator = Discriminator(discriminator, (latent_dim,))

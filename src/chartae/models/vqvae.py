@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_integer, check_integers, check_number, check_shape
+from chartae.checks import Count, NonNegative, Range, check_shape
 from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError, DataError
 from chartae.models.base import (
@@ -81,19 +81,14 @@ class VQVAE(Autoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_codes: int = 256,
-        grid: tuple[int, ...] | None = None,
-        commitment: float = 0.25,
-        decay: float = 0.99,
+        num_codes: Annotated[int, Range(minimum=2)] = 256,
+        grid: tuple[Count, ...] | None = None,
+        commitment: NonNegative = 0.25,
+        decay: Annotated[float, Range(minimum=0.0, below=1.0)] = 0.99,
         **networks: Unpack[Networks],
     ) -> None:
         from vector_quantize_pytorch import ResidualVQ
 
-        check_integer("num_codes", num_codes, minimum=2)
-        check_number("commitment", commitment, minimum=0.0)
-        check_number("decay", decay, minimum=0.0, below=1.0)
-        if grid is not None:
-            check_integers("grid", grid, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
         if grid is None:
             grid = next((side, side) for side in (4, 3, 2, 1) if latent_dim % side**2 == 0)
@@ -244,10 +239,9 @@ class HRQVAE(VQVAE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_levels: int = 4,
+        num_levels: Annotated[int, Range(minimum=1, maximum=MOST_LEVELS)] = 4,
         **options: Unpack[CodebookOptions],
     ) -> None:
-        check_integer("num_levels", num_levels, minimum=1, maximum=MOST_LEVELS)
         self.__dict__["num_levels"] = num_levels  # before the module exists: the base needs it
         super().__init__(input_shape, latent_dim, **options)
         self.index_shape = (*self.grid, num_levels)

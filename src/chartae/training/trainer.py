@@ -93,7 +93,7 @@ class Trainer:
         self.groups = _trainable_groups(model)
         if fabric.world_size > 1 and len(self.groups) > 1:
             raise ConfigurationError(
-                f"devices={fabric.world_size}: {type(model).__name__} has opponents "
+                f"devices={fabric.world_size}: {type(model).__name__} has adversaries "
                 f"({', '.join(self.groups)}), which train on one device only"
             )
         self.objective = Objective(model, compile=compile)
