@@ -72,7 +72,7 @@ SAMPLED = {  # class, latent size and options of what a sampler is of, if that i
 }
 BASES = {
     "Autoencoder", "ChainSampler", "DistanceVAE", "LearnedSampler", "ManifoldSampler",
-    "PriorSampler", "Sampler", "VariationalAutoencoder",
+    "PriorSampler", "Sampler", "Trainable", "VariationalAutoencoder",
 }  # fmt: skip
 
 X = torch.rand(12, 3, 2, generator=torch.Generator().manual_seed(0))
