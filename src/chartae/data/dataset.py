@@ -177,6 +177,21 @@ class ArrayDataset:
             () if self.y is None or not self.class_names else tuple(torch.unique(self.y).tolist())
         )
 
+    @property
+    def constant_columns(self) -> tuple[str, ...]:
+        """The columns, of samples that are vectors, in which no two observed values differ.
+
+        By their names, or their numbers from 0 where they have none.
+        """
+        if len(self.input_shape) != 1:
+            return ()
+        low = high = self.x
+        if self.mask is not None:
+            low, high = (torch.where(self.mask, self.x, end) for end in (torch.inf, -torch.inf))
+        constant = (low.amin(0) >= high.amax(0)).tolist()
+        names = self.form.columns or range(len(constant))
+        return tuple(str(name) for name, so in zip(names, constant, strict=True) if so)
+
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """Return the rows at ``indices``: ``x``, and ``y`` and ``mask`` where there are any."""
         fields = {"x": self.x, "y": self.y, "mask": self.mask}
