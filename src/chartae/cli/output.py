@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +10,10 @@ from typing import Any
 
 from chartae.cli.options import without_none
 
-__all__ = ["Outputs", "check_suffix", "effective", "print_lines"]
+__all__ = ["Outputs", "check_suffix", "constant_line", "effective", "print_lines"]
+
+SHOWN = 10
+"""So many names a line lists; the record has all."""
 
 
 def print_lines(*lines: str) -> None:
@@ -20,6 +23,16 @@ def print_lines(*lines: str) -> None:
     console = Console(soft_wrap=True, markup=False, highlight=False)
     for line in lines:
         console.print(line)
+
+
+def constant_line(columns: Sequence[str], place: str) -> str:
+    """Return a line on columns in which no two values differ.
+
+    >>> constant_line(["a", "b"], "DATA")
+    'constant in DATA: a, b'
+    """
+    more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
+    return f"constant in {place}: {', '.join(columns[:SHOWN])}{more}"
 
 
 def check_suffix(path: Path, *suffixes: str) -> None:

@@ -14,7 +14,7 @@ from chartae.cli.options import (
     TrainingOptions,
     without_none,
 )
-from chartae.cli.output import Outputs, effective, print_lines
+from chartae.cli.output import Outputs, constant_line, effective, print_lines
 
 if TYPE_CHECKING:
     from chartae.data import ArrayDataset
@@ -87,7 +87,8 @@ def train(
     if overwrite:
         outputs.clear()
     conditions = autoencoder.conditions == len(source.class_names) and source.class_names
-    facts: dict[str, Any] = {"form": source.form.to_json()}
+    constant = learned.constant_columns
+    facts: dict[str, Any] = {"form": source.form.to_json(), "constant_columns": list(constant)}
     if conditions:
         facts["class_names"] = list(source.class_names)
     with outputs.recording(without_none(options), **facts):
@@ -106,6 +107,7 @@ def train(
     best = history.best_epoch or 0
     record = history.validation or history.train
     print_lines(
+        *([constant_line(constant, "the training set")] if constant else []),
         f"{type(autoencoder).__name__} trained on {len(learned)} observations: "
         f"{history.num_epochs} epochs, best {best + 1} with loss {record['loss'][best]:.4g}",
         f"model: {out}",
