@@ -69,6 +69,7 @@ RECIPES = {
     "CVAE": Recipe(options="conditions=10"),
     "DisentangledBetaVAE": Recipe(options="capacity=3.0, warmup=1"),
     "HRQVAE": Recipe(16, "grid=(2, 2), num_levels=2", "CodeSampler", "epochs=1"),
+    "MixtureVAE": Recipe(sampler="VampSampler"),
     "PoincareVAE": Recipe(sampler="PoincareSampler"),
     "RAE": Recipe(sampler="MixtureSampler"),
     "RHVAE": Recipe(sampler="VolumeSampler"),
@@ -94,6 +95,8 @@ WORKS = {
     "arXiv:2203.03463",
     "Hutchinson, 1989": "A stochastic estimator of the trace of the influence matrix for Laplacian "
     "smoothing splines. Communications in Statistics - Simulation and Computation",
+    "Jiang et al., 2017": "Variational Deep Embedding: An Unsupervised and Generative Approach to "
+    "Clustering. IJCAI. arXiv:1611.05148",
     "Kim and Mnih, 2018": "Disentangling by Factorising. ICML. arXiv:1802.05983",
     "Kingma and Welling, 2014": "Auto-Encoding Variational Bayes. ICLR. arXiv:1312.6114",
     "Kingma et al., 2016": "Improved Variational Inference with Inverse Autoregressive Flow. "

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         DisentangledBetaVAE,
         FactorVAE,
         InfoVAE,
+        MixtureVAE,
         PlanarFlowVAE,
         PoincareVAE,
     )
@@ -85,6 +86,7 @@ __all__ = [
     "History",
     "InfoVAE",
     "MixtureSampler",
+    "MixtureVAE",
     "MixupSampler",
     "NormalSampler",
     "PlanarFlowVAE",
@@ -128,6 +130,7 @@ HOMES = {
         "DisentangledBetaVAE",
         "FactorVAE",
         "InfoVAE",
+        "MixtureVAE",
         "PlanarFlowVAE",
         "PoincareVAE",
     ),

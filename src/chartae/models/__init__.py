@@ -9,6 +9,7 @@ from chartae.models.flows import IAFVAE, PlanarFlowVAE
 from chartae.models.hvae import HVAE
 from chartae.models.infovae import InfoVAE
 from chartae.models.iwae import CIWAE, IWAE, MIWAE, PIWAE
+from chartae.models.mixture import MixtureVAE
 from chartae.models.poincare import PoincareVAE
 from chartae.models.rae import RAE
 from chartae.models.rhvae import RHVAE
@@ -48,6 +49,7 @@ __all__ = [
     "FactorVAE",
     "InfoVAE",
     "Losses",
+    "MixtureVAE",
     "PlanarFlowVAE",
     "PoincareVAE",
     "VariationalAutoencoder",

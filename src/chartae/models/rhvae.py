@@ -69,6 +69,7 @@ class RHVAE(HVAE):
         num_leapfrog: number K of leapfrog steps.
         step_size: their size.
         sqrt_beta_0: start of the tempering, as in `HVAE`.
+        learn_beta_0: whether training learns it, as in `HVAE`.
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
@@ -94,6 +95,7 @@ class RHVAE(HVAE):
         num_leapfrog: int = 3,
         step_size: float = 0.01,
         sqrt_beta_0: float = 0.3,
+        learn_beta_0: bool = False,
         **networks: Unpack[Networks],
     ) -> None:
         check_choice("geometry", geometry, get_args(Geometry))
@@ -111,6 +113,7 @@ class RHVAE(HVAE):
             num_leapfrog=num_leapfrog,
             step_size=step_size,
             sqrt_beta_0=sqrt_beta_0,
+            learn_beta_0=learn_beta_0,
             **networks,
         )
         self.geometry, self.temperature, self.rho = geometry, temperature, rho
