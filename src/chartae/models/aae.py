@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from chartae.checks import check_boolean, check_number
 from chartae.errors import ConfigurationError
 from chartae.models.adversarial import discriminator_loss, maker_loss
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, GaussianNetworks, Losses, VariationalAutoencoder
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["AAE"]
@@ -42,7 +42,7 @@ class AAE(VariationalAutoencoder):
         weight: float = 1.0,
         stochastic: bool = True,
         discriminator: NetworkSpec | None = None,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_number("weight", weight, minimum=0.0)
         check_boolean("stochastic", stochastic)
@@ -56,7 +56,7 @@ class AAE(VariationalAutoencoder):
             self.code_head = nn.Linear(self.num_features, latent_dim)
 
     def posterior(self, x: Tensor, y: Extra = None) -> Any:
-        """Return q(z|x, y), a `DiagonalNormal`.
+        """Return q(z|x, y), a `Gaussian`.
 
         Raises:
             ConfigurationError: if the encoder is deterministic.

@@ -22,19 +22,28 @@ from chartae.checks import (
 )
 from chartae.data.arrays import takes_arrays
 from chartae.distributions import (
-    DiagonalNormalHead,
+    Covariance,
     Likelihood,
     Moments,
+    NormalHead,
     Observation,
     StandardNormal,
     make_likelihood,
+    normal_head,
 )
 from chartae.errors import ConfigurationError, DataError
 from chartae.models.configured import Configured
 from chartae.nn import NetworkSpec, build_decoder, build_encoder, output_features
 from chartae.randomness import resolve_seed, seeded
 
-__all__ = ["Autoencoder", "Extra", "Losses", "Networks", "VariationalAutoencoder"]
+__all__ = [
+    "Autoencoder",
+    "Extra",
+    "GaussianNetworks",
+    "Losses",
+    "Networks",
+    "VariationalAutoencoder",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +82,13 @@ class Networks(TypedDict, total=False):
     decoder: NetworkSpec
     likelihood: str | Mapping[str, Any] | Likelihood
     conditions: Conditions
+
+
+class GaussianNetworks(Networks, total=False):
+    """The same, and those of a Gaussian posterior."""
+
+    posterior_covariance: Covariance
+    posterior_rank: int
 
 
 class Autoencoder(Configured):
@@ -456,6 +472,13 @@ class VariationalAutoencoder(Autoencoder):
     of x. Of posteriors that a flow transforms, it is that before the flow. Other posteriors, those
     on a sphere or a ball, have no such coordinates.
 
+    Args:
+        posterior_covariance: covariances of a Gaussian posterior: ``"diagonal"``, ``"full"``, or
+            ``"low-rank"``, a diagonal and a part of low rank. What the latter two gain is in
+            ``docs/metrics.md``.
+        posterior_rank: rank of the low-rank part, from 1 to ``latent_dim``.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+
     Attributes:
         kl_weight: weight of the prior and posterior against the reconstruction in `loss`; `fit`
             raises it from 0 to 1 during a KL warm-up. It never enters a likelihood.
@@ -463,16 +486,27 @@ class VariationalAutoencoder(Autoencoder):
 
     watched = "posterior_head"
 
-    def __init__(self, input_shape: Shape, latent_dim: int, **networks: Unpack[Networks]) -> None:
+    def __init__(
+        self,
+        input_shape: Shape,
+        latent_dim: int,
+        *,
+        posterior_covariance: Covariance = "diagonal",
+        posterior_rank: int = 1,
+        **networks: Unpack[Networks],
+    ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
-        self.posterior_head: nn.Module = DiagonalNormalHead(self.num_features, latent_dim)
+        self.posterior_covariance, self.posterior_rank = posterior_covariance, posterior_rank
+        self.posterior_head: nn.Module = normal_head(
+            posterior_covariance, self.num_features, latent_dim, posterior_rank
+        )
         self.kl_weight = 1.0
 
     @property
     def tally_size(self) -> int:
         head = getattr(self, self.watched, None)
-        return 2 * self.latent_dim if isinstance(head, DiagonalNormalHead) else 0
+        return 2 * self.latent_dim if isinstance(head, NormalHead) else 0
 
     def tally(self, output: Any) -> Tensor:
         """Return the mean and the mean square of each coordinate of the posterior means."""
@@ -499,8 +533,7 @@ class VariationalAutoencoder(Autoencoder):
     def posterior(self, x: Tensor, y: Extra = None) -> Any:
         """Return q(z|x, y) for x ``(batch, *input_shape)``.
 
-        A distribution with ``rsample_and_log_prob``, ``rsample`` and ``mean``; here a
-        `DiagonalNormal`.
+        A distribution with ``rsample_and_log_prob``, ``rsample`` and ``mean``; here a `Gaussian`.
         """
         return self.posterior_head(self.features(x, y))
 

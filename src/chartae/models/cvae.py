@@ -5,7 +5,7 @@ from typing import Unpack
 from chartae.checks import check_boolean
 from chartae.distributions import DiagonalNormalHead
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, Networks
+from chartae.models.base import Extra, GaussianNetworks
 from chartae.models.vae import VAE
 
 __all__ = ["CVAE"]
@@ -40,7 +40,7 @@ class CVAE(VAE):
         latent_dim: int,
         *,
         learned_prior: bool = False,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         if networks.get("conditions") is None:
             raise ConfigurationError(

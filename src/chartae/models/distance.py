@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from chartae.checks import check_number
-from chartae.models.base import Extra, Losses, Networks
+from chartae.models.base import Extra, GaussianNetworks, Losses
 from chartae.models.vae import VAE
 from chartae.nn import make_distance
 
@@ -91,7 +91,7 @@ class MSSSIMVAE(DistanceVAE):
         *,
         distance: str | nn.Module = "ms_ssim",
         weight: float = 500.0,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_number("weight", weight, above=0.0)
         super().__init__(input_shape, latent_dim, **networks)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from chartae.checks import check_integer, check_integers
 from chartae.distributions import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["IAFVAE", "PlanarFlowVAE"]
 
@@ -42,7 +42,7 @@ class PlanarFlowVAE(VariationalAutoencoder):
         latent_dim: int,
         *,
         flows: str = "PPPPP",
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         if not isinstance(flows, str) or not flows or set(flows) - set(FLOWS):
             raise ConfigurationError(
@@ -90,7 +90,7 @@ class IAFVAE(VariationalAutoencoder):
         num_flows: int = 2,
         hidden: Sequence[int] = (128, 128),
         context_dim: int = 32,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_integer("num_flows", num_flows, minimum=1)
         check_integer("context_dim", context_dim, minimum=0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from chartae.checks import check_boolean, check_integer, check_number
 from chartae.errors import ConfigurationError
 from chartae.gradients import gradients, leave_inference_mode
-from chartae.models.base import Extra, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["HVAE"]
 
@@ -48,7 +48,7 @@ class HVAE(VariationalAutoencoder):
         step_size: float = 0.01,
         sqrt_beta_0: float = 0.3,
         learn_beta_0: bool = False,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_integer("num_leapfrog", num_leapfrog, minimum=1)
         check_number("step_size", step_size, above=0.0)

@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 from chartae.checks import check_choice, check_number
 from chartae.distributions import KERNELS, mmd
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, Losses, Networks
+from chartae.models.base import Extra, GaussianNetworks, Losses
 from chartae.models.vae import VAE
 
 __all__ = ["InfoVAE"]
@@ -40,7 +40,7 @@ class InfoVAE(VAE):
         weight: float = 10.0,
         kernel: str = "imq",
         bandwidth: float = 1.0,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_number("alpha", alpha, maximum=1.0)
         check_number("weight", weight)

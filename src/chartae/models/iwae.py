@@ -6,7 +6,7 @@ from typing import Unpack
 from torch import Tensor, nn
 
 from chartae.checks import check_integer, check_number
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, GaussianNetworks, Losses, VariationalAutoencoder
 
 __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 
@@ -31,7 +31,7 @@ class IWAE(VariationalAutoencoder):
         latent_dim: int,
         *,
         num_samples: int = 10,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_integer("num_samples", num_samples, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
@@ -69,7 +69,7 @@ class MIWAE(IWAE):
         *,
         num_samples: int = 5,
         num_groups: int = 5,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_integer("num_groups", num_groups, minimum=1)
         super().__init__(input_shape, latent_dim, num_samples=num_samples, **networks)
@@ -137,7 +137,7 @@ class CIWAE(IWAE):
         *,
         beta: float = 0.05,
         num_samples: int = 10,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_number("beta", beta, minimum=0.0, maximum=1.0)
         super().__init__(input_shape, latent_dim, num_samples=num_samples, **networks)

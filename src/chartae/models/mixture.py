@@ -8,8 +8,8 @@ from torch.nn.functional import softplus
 
 from chartae.checks import check_integer
 from chartae.data.arrays import takes_arrays
-from chartae.distributions import DiagonalNormalHead, NormalMixture
-from chartae.models.base import Extra, Networks, VariationalAutoencoder
+from chartae.distributions import NormalHead, NormalMixture
+from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["MixtureVAE"]
 
@@ -40,7 +40,7 @@ class MixtureVAE(VariationalAutoencoder):
         latent_dim: int,
         *,
         num_components: int = 10,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_integer("num_components", num_components, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
@@ -51,7 +51,7 @@ class MixtureVAE(VariationalAutoencoder):
 
     def prior(self, y: Extra = None) -> NormalMixture:
         """Return the mixture over ``(latent_dim,)``, whatever the conditions."""
-        deviations = softplus(self.raw_deviations) + DiagonalNormalHead.floor
+        deviations = softplus(self.raw_deviations) + NormalHead.floor
         return NormalMixture(self.component_means, deviations, self.component_logits.softmax(-1))
 
     @takes_arrays("x", "y")

@@ -9,7 +9,7 @@ from torch.distributions import kl_divergence
 from chartae.checks import check_choice, check_number
 from chartae.distributions import Estimator, log_aggregate
 from chartae.models.adversarial import discriminator_loss
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, GaussianNetworks, Losses, Networks, VariationalAutoencoder
 from chartae.models.vae import VAE
 from chartae.nn import Discriminator, NetworkSpec
 
@@ -116,7 +116,7 @@ class FactorVAE(VAE):
         *,
         gamma: float = 10.0,
         discriminator: NetworkSpec | None = None,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_number("gamma", gamma, minimum=0.0)
         super().__init__(input_shape, latent_dim, **networks)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from chartae.checks import check_integer, check_number
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, GaussianNetworks, Losses, VariationalAutoencoder
 
 __all__ = ["VAE", "BetaVAE", "DisentangledBetaVAE"]
 
@@ -60,7 +60,7 @@ class BetaVAE(VAE):
         latent_dim: int,
         *,
         beta: float = 4.0,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_number("beta", beta, minimum=0.0)
         super().__init__(input_shape, latent_dim, **networks)
@@ -96,7 +96,7 @@ class DisentangledBetaVAE(BetaVAE):
         beta: float = 10.0,
         capacity: float = 25.0,
         warmup: int = 10,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_number("capacity", capacity, minimum=0.0)
         check_integer("warmup", warmup, minimum=0)

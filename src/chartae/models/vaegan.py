@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 
 from chartae.checks import check_integer, check_number
 from chartae.models.adversarial import discriminator_loss, maker_loss
-from chartae.models.base import Extra, Losses, Networks
+from chartae.models.base import Extra, GaussianNetworks, Losses
 from chartae.models.distance import DistanceVAE, observed
 from chartae.nn import Discriminator, NetworkSpec
 
@@ -47,7 +47,7 @@ class VAEGAN(DistanceVAE):
         adversarial_weight: float = 0.5,
         discriminator: NetworkSpec = "mlp",
         layer: int | None = None,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_number("adversarial_weight", adversarial_weight, minimum=0.0, maximum=1.0)
         super().__init__(input_shape, latent_dim, **networks)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chartae.checks import check_choice, check_integer, check_number
 from chartae.data.arrays import takes_arrays
-from chartae.distributions import DiagonalNormal, NormalMixture
+from chartae.distributions import Gaussian, NormalMixture
 from chartae.errors import ConfigurationError
 from chartae.geometry import (
     Chain,
@@ -108,7 +108,7 @@ class ManifoldSampler(Sampler):
         self.rho, self.regularization, self.max_chains = rho, regularization, max_chains
         # Shapes matter to `load`, which lets only the first dimension grow.
         self.means = self.means.reshape(0, model.latent_dim)
-        self.variances = self.variances.reshape(0, model.latent_dim)
+        self.variances = self.variances.reshape(0, *_spread(model))
 
     @classmethod
     def obstacle(cls, model: Autoencoder) -> str | None:
@@ -118,7 +118,7 @@ class ManifoldSampler(Sampler):
         if _has_metric(model):
             return None
         posterior = posterior_of(model)
-        if isinstance(posterior, DiagonalNormal):
+        if isinstance(posterior, Gaussian):
             return None
         lacks = "posterior" if posterior is None else "Gaussian posterior"
         return f"it has neither a metric nor a {lacks}"
@@ -258,9 +258,16 @@ class ChainSampler(ManifoldSampler):
 
 def _with_rest(bumps: NormalMixture, radius: float) -> NormalMixture:
     """Return the mixture with a component more, as wide as S: what is between the bumps."""
-    wide = torch.full_like(bumps.loc[:1], radius / math.sqrt(bumps.loc.shape[-1]))
+    wide = torch.full_like(bumps.loc[0], radius / math.sqrt(bumps.loc.shape[-1]))
+    scale = wide if bumps.scale.dim() == 2 else torch.diag(wide)
     loc = torch.cat([bumps.loc, torch.zeros_like(bumps.loc[:1])])
-    return NormalMixture(loc, torch.cat([bumps.scale, wide]))
+    return NormalMixture(loc, torch.cat([bumps.scale, scale[None]]))
+
+
+def _spread(model: Autoencoder) -> tuple[int, ...]:
+    """Return the shape of what the metric takes of a posterior: variances, or a covariance."""
+    posterior = posterior_of(model)
+    return tuple(posterior.covariance.shape[1:]) if isinstance(posterior, Gaussian) else (0,)
 
 
 def _has_metric(model: Autoencoder) -> bool:
