@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -150,6 +150,14 @@ def prose(item: type) -> list[str]:
     return [to_markdown(block) for block in blocks[: min(ends, default=len(blocks))]]
 
 
+def accepted(model: type[Autoencoder]) -> set[str]:
+    """Return the names of the arguments of a model, with those that its options declare."""
+    parameters = inspect.signature(model).parameters.values()
+    options = [get_args(p.annotation)[0] for p in parameters if p.kind is p.VAR_KEYWORD]
+    declared = {name for kind in options for name in kind.__annotations__}
+    return declared | {p.name for p in parameters}
+
+
 def arguments(model: type[Autoencoder]) -> dict[str, str]:
     """Return what docstring and signature say of each argument, those of the base included."""
     _, _, rest = inspect.cleandoc(model.__doc__ or "").partition("Args:\n")
@@ -157,7 +165,8 @@ def arguments(model: type[Autoencoder]) -> dict[str, str]:
     entries = dict(re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", section, flags=re.MULTILINE))
     inherited: dict[str, str] = {}
     if entries.pop("networks", None):
-        inherited = arguments(Autoencoder)
+        gaussian = "posterior_covariance" in accepted(model) and model is not VariationalAutoencoder
+        inherited = arguments(VariationalAutoencoder if gaussian else Autoencoder)
     elif entries.pop("options", None):
         inherited = arguments(model.__mro__[1])
     signature, own = inspect.signature(model).parameters, {}

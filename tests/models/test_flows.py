@@ -1,11 +1,13 @@
 """The Hamiltonian flows: volume, reversibility, energy, gradients (MATH.md section 3)."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
 from scipy import stats
+from tests.models.conftest import build
 from torch import nn
 from torch.distributions import MultivariateNormal
 
@@ -93,6 +95,13 @@ def test_the_flow_preserves_volume(make_hamiltonian, latent_dim, sqrt_beta_0, nu
     z, momentum = start(latent_dim)
     moved, _ = flow(model, X, z, momentum)
     assert (moved - z).norm(dim=-1).min() > 1e-3  # and it does move
+
+
+def test_the_flow_preserves_volume_on_a_metric_of_covariances():
+    options = {"posterior_covariance": "full", "step_size": 0.1}
+    model = hamiltonian_model(partial(build, "RHVAE posterior"), 2, **options)
+    assert model.metric.variances.shape == (4, 2, 2)
+    assert log_determinants(model, 2).abs().max() < 1e-8
 
 
 @pytest.mark.parametrize("num_leapfrog", [1, 5])
