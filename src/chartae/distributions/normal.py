@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -223,6 +223,8 @@ class NormalHead(nn.Module):
         coefficients: how many coefficients there are in all.
     """
 
+    family: ClassVar[type[Gaussian]]
+    """The class of the normals."""
     floor = 1e-5
 
     def __init__(self, features: int, latent_dim: int, coefficients: int = 0) -> None:
@@ -241,6 +243,8 @@ class NormalHead(nn.Module):
 class DiagonalNormalHead(NormalHead):
     """Linear map from features ``(batch, features)`` to a `DiagonalNormal` over ``latent_dim``."""
 
+    family = DiagonalNormal
+
     def __init__(self, features: int, latent_dim: int) -> None:
         super().__init__(features, latent_dim)
 
@@ -254,6 +258,8 @@ class FullNormalHead(NormalHead):
 
     Row j of the Cholesky factor is :math:`(a_j, 1)`, with j - 1 coefficients, scaled.
     """
+
+    family = FullNormal
 
     def __init__(self, features: int, latent_dim: int) -> None:
         super().__init__(features, latent_dim, latent_dim * (latent_dim - 1) // 2)
@@ -277,6 +283,8 @@ class LowRankNormalHead(NormalHead):
         latent_dim: size d of the latent space.
         rank: the r, from 1 to d.
     """
+
+    family = LowRankNormal
 
     def __init__(self, features: int, latent_dim: int, rank: int) -> None:
         check_integer("posterior_rank", rank, minimum=1, maximum=latent_dim)

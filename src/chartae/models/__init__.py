@@ -2,19 +2,21 @@
 
 from chartae.models.aae import AAE
 from chartae.models.ae import AE
-from chartae.models.base import Autoencoder, Losses, VariationalAutoencoder
+from chartae.models.base import Autoencoder, VariationalAutoencoder
 from chartae.models.cvae import CVAE
 from chartae.models.distance import MSSSIMVAE, DistanceVAE
 from chartae.models.flows import IAFVAE, PlanarFlowVAE
 from chartae.models.hvae import HVAE
 from chartae.models.infovae import InfoVAE
 from chartae.models.iwae import CIWAE, IWAE, MIWAE, PIWAE
+from chartae.models.losses import Losses
 from chartae.models.mixture import MixtureVAE
 from chartae.models.poincare import PoincareVAE
 from chartae.models.rae import RAE
 from chartae.models.rhvae import RHVAE
 from chartae.models.svae import SVAE
 from chartae.models.total_correlation import BetaTCVAE, FactorVAE
+from chartae.models.trainable import Batch, Trainable
 from chartae.models.vae import VAE, BetaVAE, DisentangledBetaVAE
 from chartae.models.vaegan import VAEGAN
 from chartae.models.vamp import VAMP
@@ -31,6 +33,7 @@ __all__ = [
     "IAFVAE",
     "IWAE",
     "MIWAE",
+    "MODELS",
     "MSSSIMVAE",
     "PIWAE",
     "RAE",
@@ -42,6 +45,7 @@ __all__ = [
     "VQVAE",
     "WAE",
     "Autoencoder",
+    "Batch",
     "BetaTCVAE",
     "BetaVAE",
     "DisentangledBetaVAE",
@@ -52,5 +56,37 @@ __all__ = [
     "MixtureVAE",
     "PlanarFlowVAE",
     "PoincareVAE",
+    "Trainable",
     "VariationalAutoencoder",
 ]
+
+MODELS: dict[str, type[Autoencoder]] = {
+    "aae": AAE,
+    "ae": AE,
+    "betatcvae": BetaTCVAE,
+    "betavae": BetaVAE,
+    "ciwae": CIWAE,
+    "cvae": CVAE,
+    "disentangledbetavae": DisentangledBetaVAE,
+    "factorvae": FactorVAE,
+    "hrqvae": HRQVAE,
+    "hvae": HVAE,
+    "iafvae": IAFVAE,
+    "infovae": InfoVAE,
+    "iwae": IWAE,
+    "miwae": MIWAE,
+    "mixturevae": MixtureVAE,
+    "msssimvae": MSSSIMVAE,
+    "piwae": PIWAE,
+    "planarflowvae": PlanarFlowVAE,
+    "poincarevae": PoincareVAE,
+    "rae": RAE,
+    "rhvae": RHVAE,
+    "svae": SVAE,
+    "vae": VAE,
+    "vaegan": VAEGAN,
+    "vamp": VAMP,
+    "vqvae": VQVAE,
+    "wae": WAE,
+}
+"""The models by name: that of the class in lower case."""

@@ -2,12 +2,12 @@
 
 import math
 from itertools import pairwise
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_boolean, check_integer, check_number
+from chartae.checks import Count, Positive, Range
 from chartae.errors import ConfigurationError
 from chartae.gradients import gradients, leave_inference_mode
 from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
@@ -44,16 +44,12 @@ class HVAE(VariationalAutoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_leapfrog: int = 3,
-        step_size: float = 0.01,
-        sqrt_beta_0: float = 0.3,
+        num_leapfrog: Count = 3,
+        step_size: Positive = 0.01,
+        sqrt_beta_0: Annotated[float, Range(above=0.0, maximum=1.0)] = 0.3,
         learn_beta_0: bool = False,
         **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_integer("num_leapfrog", num_leapfrog, minimum=1)
-        check_number("step_size", step_size, above=0.0)
-        check_number("sqrt_beta_0", sqrt_beta_0, above=0.0, maximum=1.0)
-        check_boolean("learn_beta_0", learn_beta_0)
         if learn_beta_0 and sqrt_beta_0 == 1.0:
             raise ConfigurationError(
                 "sqrt_beta_0=1.0: expected a number below 1, for it is learned (learn_beta_0)"
@@ -117,7 +113,7 @@ class HVAE(VariationalAutoencoder):
         self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z_K), and the rest of the log weight."""
-        z0, log_q = self.posterior(x, y).rsample_and_log_prob((num_samples,))
+        z0, log_q = self.posterior(x, y, mask).rsample_and_log_prob((num_samples,))
         gamma = torch.randn_like(z0)
         z, momentum, fit = self.flow(x, z0, gamma, y=y, mask=mask)
         divergence = self.prior(y).log_prob(z) + _log_normal(momentum) - log_q - _log_normal(gamma)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from chartae.checks import check_integer
+from chartae.checks import Count
 from chartae.data.arrays import takes_arrays
 from chartae.distributions import NormalHead, NormalMixture
 from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
@@ -34,15 +34,16 @@ class MixtureVAE(VariationalAutoencoder):
     torch.Size([5, 3])
     """
 
+    prior_family = NormalMixture
+
     def __init__(
         self,
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_components: int = 10,
+        num_components: Count = 10,
         **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_integer("num_components", num_components, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
         self.num_components = num_components
         self.component_means = nn.Parameter(torch.randn(num_components, latent_dim))
