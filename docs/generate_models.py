@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -68,6 +68,7 @@ RECIPES = {
     "CVAE": Recipe(options="conditions=10"),
     "DisentangledBetaVAE": Recipe(options="capacity=3.0, warmup=1"),
     "HRQVAE": Recipe(16, "grid=(2, 2), num_levels=2", "CodeSampler", "epochs=1"),
+    "MixtureVAE": Recipe(sampler="VampSampler"),
     "PoincareVAE": Recipe(sampler="PoincareSampler"),
     "RAE": Recipe(sampler="MixtureSampler"),
     "RHVAE": Recipe(sampler="VolumeSampler"),
@@ -93,6 +94,8 @@ WORKS = {
     "arXiv:2203.03463",
     "Hutchinson, 1989": "A stochastic estimator of the trace of the influence matrix for Laplacian "
     "smoothing splines. Communications in Statistics - Simulation and Computation",
+    "Jiang et al., 2017": "Variational Deep Embedding: An Unsupervised and Generative Approach to "
+    "Clustering. IJCAI. arXiv:1611.05148",
     "Kim and Mnih, 2018": "Disentangling by Factorising. ICML. arXiv:1802.05983",
     "Kingma and Welling, 2014": "Auto-Encoding Variational Bayes. ICLR. arXiv:1312.6114",
     "Kingma et al., 2016": "Improved Variational Inference with Inverse Autoregressive Flow. "
@@ -146,6 +149,14 @@ def prose(item: type) -> list[str]:
     return [to_markdown(block) for block in blocks[: min(ends, default=len(blocks))]]
 
 
+def accepted(model: type[Autoencoder]) -> set[str]:
+    """Return the names of the arguments of a model, with those that its options declare."""
+    parameters = inspect.signature(model).parameters.values()
+    options = [get_args(p.annotation)[0] for p in parameters if p.kind is p.VAR_KEYWORD]
+    declared = {name for kind in options for name in kind.__annotations__}
+    return declared | {p.name for p in parameters}
+
+
 def arguments(model: type[Autoencoder]) -> dict[str, str]:
     """Return what docstring and signature say of each argument, those of the base included."""
     _, _, rest = inspect.cleandoc(model.__doc__ or "").partition("Args:\n")
@@ -153,7 +164,8 @@ def arguments(model: type[Autoencoder]) -> dict[str, str]:
     entries = dict(re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", section, flags=re.MULTILINE))
     inherited: dict[str, str] = {}
     if entries.pop("networks", None):
-        inherited = arguments(Autoencoder)
+        gaussian = "posterior_covariance" in accepted(model) and model is not VariationalAutoencoder
+        inherited = arguments(VariationalAutoencoder if gaussian else Autoencoder)
     elif entries.pop("options", None):
         inherited = arguments(model.__mro__[1])
     signature, own = inspect.signature(model).parameters, {}

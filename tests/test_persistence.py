@@ -42,6 +42,7 @@ MODELS = {
     "RAE": {"regularization": "sn"},
     "SVAE": {},
     "VAEGAN": {"discriminator": SMALL, "layer": 1},
+    "MixtureVAE": {"num_components": 3},
     "VAMP": {"num_pseudo_inputs": 3},
     "VQVAE": {"grid": [2], "num_codes": 3},
     "WAE": {"regularization": "gan", "discriminator": SMALL},

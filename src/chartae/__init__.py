@@ -46,6 +46,7 @@ __all__ = [
     "History",
     "InfoVAE",
     "MixtureSampler",
+    "MixtureVAE",
     "MixupSampler",
     "NormalSampler",
     "PlanarFlowVAE",

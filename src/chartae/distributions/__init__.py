@@ -28,7 +28,21 @@ from chartae.distributions.mixed import MixedLikelihood
 from chartae.distributions.mixture import NormalMixture
 from chartae.distributions.mmd import KERNELS, mmd
 from chartae.distributions.moments import Moments
-from chartae.distributions.normal import DiagonalNormal, DiagonalNormalHead, StandardNormal
+from chartae.distributions.normal import (
+    Covariance,
+    DiagonalNormal,
+    DiagonalNormalHead,
+    FullNormal,
+    FullNormalHead,
+    Gaussian,
+    LowRankNormal,
+    LowRankNormalHead,
+    NormalHead,
+    StandardNormal,
+    joined,
+    normal_head,
+)
+from chartae.distributions.precision import powers, precisions, times
 from chartae.distributions.sphere import (
     HypersphericalUniform,
     VonMisesFisher,
@@ -46,19 +60,26 @@ __all__ = [
     "CategoricalLikelihood",
     "ContinuousBernoulli",
     "ContinuousBernoulliLikelihood",
+    "Covariance",
     "DiagonalNormal",
     "DiagonalNormalHead",
     "DiscretizedLogistic",
     "DiscretizedLogisticLikelihood",
     "Estimator",
     "FlowPosterior",
+    "FullNormal",
+    "FullNormalHead",
+    "Gaussian",
     "GaussianLikelihood",
     "HypersphericalUniform",
     "LaplaceLikelihood",
     "Likelihood",
+    "LowRankNormal",
+    "LowRankNormalHead",
     "MixedLikelihood",
     "Moments",
     "NegativeBinomialLikelihood",
+    "NormalHead",
     "NormalMixture",
     "Observation",
     "PlanarFlow",
@@ -74,8 +95,13 @@ __all__ = [
     "WrappedNormal",
     "WrappedNormalHead",
     "ball_point",
+    "joined",
     "log_aggregate",
     "make_likelihood",
     "mmd",
+    "normal_head",
+    "powers",
+    "precisions",
     "register_likelihood",
+    "times",
 ]

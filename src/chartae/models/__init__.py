@@ -10,6 +10,7 @@ from chartae.models.hvae import HVAE
 from chartae.models.infovae import InfoVAE
 from chartae.models.iwae import CIWAE, IWAE, MIWAE, PIWAE
 from chartae.models.losses import Losses
+from chartae.models.mixture import MixtureVAE
 from chartae.models.poincare import PoincareVAE
 from chartae.models.rae import RAE
 from chartae.models.rhvae import RHVAE
@@ -52,6 +53,7 @@ __all__ = [
     "FactorVAE",
     "InfoVAE",
     "Losses",
+    "MixtureVAE",
     "PlanarFlowVAE",
     "PoincareVAE",
     "Trainable",
@@ -73,6 +75,7 @@ MODELS: dict[str, type[Autoencoder]] = {
     "infovae": InfoVAE,
     "iwae": IWAE,
     "miwae": MIWAE,
+    "mixturevae": MixtureVAE,
     "msssimvae": MSSSIMVAE,
     "piwae": PIWAE,
     "planarflowvae": PlanarFlowVAE,

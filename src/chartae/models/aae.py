@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from chartae.checks import NonNegative
-from chartae.distributions import DiagonalNormal
+from chartae.distributions import DiagonalNormal, Gaussian
 from chartae.errors import ConfigurationError
 from chartae.models.adversarial import discriminator_loss, generator_loss
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder, average
+from chartae.models.base import Extra, GaussianNetworks, Losses, VariationalAutoencoder, average
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["AAE"]
@@ -34,7 +34,7 @@ class AAE(VariationalAutoencoder):
     """
 
     adversaries = ("discriminator",)
-    posterior_family: type[DiagonalNormal] | None = DiagonalNormal
+    posterior_family: type[Gaussian] | None = DiagonalNormal
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class AAE(VariationalAutoencoder):
         weight: NonNegative = 1.0,
         stochastic: bool = True,
         discriminator: NetworkSpec | None = None,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
         self.weight, self.stochastic = weight, stochastic
@@ -57,7 +57,7 @@ class AAE(VariationalAutoencoder):
             self.code_head = nn.Linear(self.num_features, latent_dim)
 
     def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Any:
-        """Return q(z|x, y), a `DiagonalNormal`.
+        """Return q(z|x, y), a `Gaussian`.
 
         Raises:
             ConfigurationError: if the encoder is deterministic.

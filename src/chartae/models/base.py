@@ -23,13 +23,15 @@ from chartae.checks import (
 )
 from chartae.data.arrays import takes_arrays
 from chartae.distributions import (
+    Covariance,
     DiagonalNormal,
-    DiagonalNormalHead,
     Likelihood,
     Moments,
+    NormalHead,
     Observation,
     StandardNormal,
     make_likelihood,
+    normal_head,
 )
 from chartae.errors import ConfigurationError, DataError
 from chartae.models.losses import Extra, Losses, average, resampled
@@ -41,6 +43,7 @@ __all__ = [
     "Autoencoder",
     "Batch",
     "Extra",
+    "GaussianNetworks",
     "Losses",
     "Networks",
     "VariationalAutoencoder",
@@ -64,6 +67,13 @@ class Networks(TypedDict, total=False):
     decoder: NetworkSpec
     likelihood: str | Mapping[str, Any] | Likelihood
     conditions: Conditions
+
+
+class GaussianNetworks(Networks, total=False):
+    """The same, and those of a Gaussian posterior."""
+
+    posterior_covariance: Covariance
+    posterior_rank: Count
 
 
 class Autoencoder(Trainable):
@@ -424,6 +434,13 @@ class VariationalAutoencoder(Autoencoder):
     of x. Of posteriors that a flow transforms, it is that before the flow. Other posteriors, those
     on a sphere or a ball, have no such coordinates.
 
+    Args:
+        posterior_covariance: covariances of a Gaussian posterior: ``"diagonal"``, ``"full"``, or
+            ``"low-rank"``, a diagonal and a part of low rank. What the latter two gain is in
+            ``docs/metrics.md``.
+        posterior_rank: rank of the low-rank part, from 1 to ``latent_dim``.
+        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+
     Attributes:
         kl_weight: weight of the prior and posterior against the reconstruction in `loss`; `fit`
             raises it from 0 to 1 during a KL warm-up. It never enters a likelihood.
@@ -439,16 +456,28 @@ class VariationalAutoencoder(Autoencoder):
             if method in vars(cls) and family not in vars(cls):
                 setattr(cls, family, Distribution)  # another one, of which no more is known
 
-    def __init__(self, input_shape: Shape, latent_dim: int, **networks: Unpack[Networks]) -> None:
+    def __init__(
+        self,
+        input_shape: Shape,
+        latent_dim: int,
+        *,
+        posterior_covariance: Covariance = "diagonal",
+        posterior_rank: Count = 1,
+        **networks: Unpack[Networks],
+    ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
-        self.posterior_head: nn.Module = DiagonalNormalHead(self.num_features, latent_dim)
+        self.posterior_covariance, self.posterior_rank = posterior_covariance, posterior_rank
+        head = normal_head(posterior_covariance, self.num_features, latent_dim, posterior_rank)
+        self.posterior_head: nn.Module = head
+        if self.posterior_family is DiagonalNormal:
+            self.posterior_family = head.family
         self.kl_weight = 1.0
 
     @property
     def tally_size(self) -> int:
         head = getattr(self, self.watched, None)
-        return 2 * self.latent_dim if isinstance(head, DiagonalNormalHead) else 0
+        return 2 * self.latent_dim if isinstance(head, NormalHead) else 0
 
     def tally(self, output: Any) -> Tensor:
         """Return the mean and the mean square of each coordinate of the posterior means."""
@@ -475,8 +504,7 @@ class VariationalAutoencoder(Autoencoder):
     def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Any:
         """Return q(z|x, y) for x ``(batch, *input_shape)``.
 
-        A distribution with ``rsample_and_log_prob``, ``rsample`` and ``mean``; here a
-        `DiagonalNormal`.
+        A distribution with ``rsample_and_log_prob``, ``rsample`` and ``mean``; here a `Gaussian`.
         """
         return self.posterior_head(self.features(x, y, mask))
 

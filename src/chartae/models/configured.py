@@ -85,11 +85,13 @@ class Record:
     Attributes:
         values: the arguments, by name, defaults included.
         passed: what the next constructor may be given from outside; None stands for anything.
+        closed: whether no class above can be given others, for they are declared.
         ended: whether nothing is passed on any more.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     passed: set[str] | None = None
+    closed: bool = False
     ended: bool = False
 
     def add(self, bound: BoundArguments) -> None:
@@ -99,15 +101,19 @@ class Record:
         given = _named(bound)
         bound.apply_defaults()
         for name, value in _named(bound).items():
-            if self.passed is None or name in self.passed or name not in given:
+            hidden = self.closed or name in given
+            if self.passed is None or name in self.passed or not hidden:
                 self.values.setdefault(name, value)
         kinds = {parameter.kind: parameter for parameter in bound.signature.parameters.values()}
         options = kinds.get(Parameter.VAR_KEYWORD)
         self.ended = options is None and Parameter.VAR_POSITIONAL not in kinds
+        if self.closed:
+            return
         self.passed = None
         if options and Parameter.VAR_POSITIONAL not in kinds:
             others = bound.arguments[options.name].keys() & self.values.keys()
-            self.passed = {*(_declared(options) or ()), *others}
+            declared = _declared(options)
+            self.passed, self.closed = {*(declared or ()), *others}, declared is not None
 
 
 def _recorded(init: Callable[..., None]) -> Callable[..., None]:

@@ -4,7 +4,7 @@ from typing import Unpack
 
 from chartae.distributions import DiagonalNormal, DiagonalNormalHead, StandardNormal
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, Networks
+from chartae.models.base import Extra, GaussianNetworks
 from chartae.models.vae import VAE
 
 __all__ = ["CVAE"]
@@ -39,7 +39,7 @@ class CVAE(VAE):
         latent_dim: int,
         *,
         learned_prior: bool = False,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         if networks.get("conditions") is None:
             raise ConfigurationError(

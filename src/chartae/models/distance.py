@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from chartae.checks import Positive
-from chartae.models.base import Extra, Losses, Networks, average
+from chartae.models.base import Extra, GaussianNetworks, Losses, average
 from chartae.models.vae import VAE
 from chartae.nn import make_distance
 
@@ -93,7 +93,7 @@ class MSSSIMVAE(DistanceVAE):
         *,
         distance: str | nn.Module = "ms_ssim",
         weight: Positive = 500.0,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
         self.weight = weight

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from chartae.checks import Count, Natural
 from chartae.distributions import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["IAFVAE", "PlanarFlowVAE"]
 
@@ -44,7 +44,7 @@ class PlanarFlowVAE(VariationalAutoencoder):
         latent_dim: int,
         *,
         flows: str = "PPPPP",
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         if not isinstance(flows, str) or not flows or set(flows) - set(FLOWS):
             raise ConfigurationError(
@@ -94,7 +94,7 @@ class IAFVAE(VariationalAutoencoder):
         num_flows: Count = 2,
         hidden: Sequence[Count] = (128, 128),
         context_dim: Natural = 32,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
         self.num_flows, self.hidden, self.context_dim = num_flows, list(hidden), context_dim

@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 from chartae.checks import OneOf, Positive, Range
 from chartae.distributions import KERNELS, mmd
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, Losses, Networks, average
+from chartae.models.base import Extra, GaussianNetworks, Losses, average
 from chartae.models.vae import VAE
 
 __all__ = ["InfoVAE"]
@@ -40,7 +40,7 @@ class InfoVAE(VAE):
         weight: Annotated[float, Range()] = 10.0,
         kernel: Annotated[str, OneOf(KERNELS)] = "imq",
         bandwidth: Positive = 1.0,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         if alpha + weight < 1.0:
             raise ConfigurationError(f"weight={weight}: expected at least 1 - alpha, {1 - alpha}")

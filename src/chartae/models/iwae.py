@@ -6,7 +6,7 @@ from typing import Annotated, Unpack
 from torch import Tensor, nn
 
 from chartae.checks import Count, Range
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder, average
+from chartae.models.base import Extra, GaussianNetworks, Losses, VariationalAutoencoder, average
 
 __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 
@@ -31,7 +31,7 @@ class IWAE(VariationalAutoencoder):
         latent_dim: int,
         *,
         num_samples: Count = 10,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
         self.num_samples = self.total_samples = num_samples
@@ -71,7 +71,7 @@ class MIWAE(IWAE):
         *,
         num_samples: int = 5,
         num_groups: Count = 5,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         super().__init__(input_shape, latent_dim, num_samples=num_samples, **networks)
         self.num_groups, self.total_samples = num_groups, num_groups * num_samples
@@ -141,7 +141,7 @@ class CIWAE(IWAE):
         *,
         beta: Annotated[float, Range(minimum=0.0, maximum=1.0)] = 0.05,
         num_samples: int = 10,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         super().__init__(input_shape, latent_dim, num_samples=num_samples, **networks)
         self.beta = beta

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_choice, check_integer, check_number
-from chartae.distributions import DiagonalNormal
+from chartae.distributions import Gaussian, joined
 from chartae.errors import ConfigurationError
 from chartae.geometry import (
     CentroidMetric,
@@ -20,7 +20,7 @@ from chartae.geometry import (
     posterior_reach,
     scott_temperature,
 )
-from chartae.models.base import Batch, Extra, Networks
+from chartae.models.base import Batch, Extra, GaussianNetworks
 from chartae.models.hvae import HVAE
 from chartae.nn import MetricNetwork, NetworkSpec
 
@@ -45,7 +45,7 @@ class RHVAE(HVAE):
 
     With ``geometry="posterior"`` the metric is that of the posteriors (`PosteriorMetric`, thesis
     chapter 3 and its perspectives): it needs no network, and the buffers are ``centroids`` and
-    ``variances``.
+    ``variances``, or covariances where the posteriors have them.
 
     Use it for few data, and for the metric: sampled from its volume (`VolumeSampler`) it stays
     where the data are. In likelihood alone its flow gains little.
@@ -69,6 +69,7 @@ class RHVAE(HVAE):
         num_leapfrog: number K of leapfrog steps.
         step_size: their size.
         sqrt_beta_0: start of the tempering, as in `HVAE`.
+        learn_beta_0: whether training learns it, as in `HVAE`.
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
@@ -94,7 +95,8 @@ class RHVAE(HVAE):
         num_leapfrog: int = 3,
         step_size: float = 0.01,
         sqrt_beta_0: float = 0.3,
-        **networks: Unpack[Networks],
+        learn_beta_0: bool = False,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_choice("geometry", geometry, get_args(Geometry))
         if temperature is not None:
@@ -111,6 +113,7 @@ class RHVAE(HVAE):
             num_leapfrog=num_leapfrog,
             step_size=step_size,
             sqrt_beta_0=sqrt_beta_0,
+            learn_beta_0=learn_beta_0,
             **networks,
         )
         self.geometry, self.temperature, self.rho = geometry, temperature, rho
@@ -161,11 +164,13 @@ class RHVAE(HVAE):
         none = torch.zeros(0, self.latent_dim, dtype=self.dtype, device=self.device)
         unknown = torch.full_like(none.sum(), math.nan)
         self.register_buffer("centroids", none)
+        no_matrices = none[..., None].expand(0, -1, self.latent_dim).clone()
         if self.geometry == "posterior":
-            self.register_buffer("variances", none.clone())
+            diagonal = self.posterior_covariance == "diagonal"
+            self.register_buffer("variances", none.clone() if diagonal else no_matrices)
             self.register_buffer("fitted_rho", unknown)
         else:
-            self.register_buffer("matrices", none[..., None].expand(0, -1, self.latent_dim).clone())
+            self.register_buffer("matrices", no_matrices)
             self.register_buffer("fitted_temperature", unknown)
 
     @torch.no_grad()
@@ -179,10 +184,7 @@ class RHVAE(HVAE):
             for batch in batches
         ]
         metric = self._make_metric(
-            DiagonalNormal(
-                torch.cat([posterior.mean for posterior, _ in pieces]),
-                torch.cat([posterior.stddev for posterior, _ in pieces]),
-            ),
+            joined([posterior for posterior, _ in pieces]),
             torch.cat([shapes for _, shapes in pieces]),
         )
         self.centroids = metric.centroids
@@ -200,21 +202,19 @@ class RHVAE(HVAE):
         shapes: Tensor = self.metric_network(self.network_input(x, mask))
         return shapes
 
-    def _make_metric(
-        self, posterior: DiagonalNormal, shapes: Tensor
-    ) -> CentroidMetric | PosteriorMetric:
+    def _make_metric(self, posterior: Gaussian, shapes: Tensor) -> CentroidMetric | PosteriorMetric:
         """Return the metric around posteriors, learned from matrices of determinant 1 or not."""
         if self.geometry == "posterior":
             rho = self.rho or posterior_reach(posterior)
             return PosteriorMetric(
-                posterior.mean, posterior.variance, rho, self.regularization, validate=False
+                posterior.mean, posterior.covariance, rho, self.regularization, validate=False
             )
         temperature = self.temperature or scott_temperature(posterior)
         centroids = posterior.mean
         matrices = shapes / mean_overlap(centroids, temperature)
         return CentroidMetric(centroids, matrices, temperature, self.regularization, validate=False)
 
-    def _metric_of(self, x: Tensor, posterior: DiagonalNormal, mask: Extra) -> Metric:
+    def _metric_of(self, x: Tensor, posterior: Gaussian, mask: Extra) -> Metric:
         """Return the fixed metric, or the batch's own while training."""
         if len(self.centroids) and not self.training:
             return self.metric

@@ -9,7 +9,15 @@ from torch.distributions import kl_divergence
 from chartae.checks import NonNegative
 from chartae.distributions import Estimator, log_aggregate
 from chartae.models.adversarial import discriminator_loss
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder, average, resampled
+from chartae.models.base import (
+    Extra,
+    GaussianNetworks,
+    Losses,
+    Networks,
+    VariationalAutoencoder,
+    average,
+    resampled,
+)
 from chartae.models.vae import VAE
 from chartae.nn import Discriminator, NetworkSpec
 
@@ -116,7 +124,7 @@ class FactorVAE(VAE):
         *,
         gamma: NonNegative = 10.0,
         discriminator: NetworkSpec | None = None,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
         self.gamma = gamma

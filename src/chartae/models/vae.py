@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from chartae.checks import Natural, NonNegative
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder, average
+from chartae.models.base import Extra, GaussianNetworks, Losses, VariationalAutoencoder, average
 
 __all__ = ["VAE", "BetaVAE", "DisentangledBetaVAE"]
 
@@ -63,7 +63,7 @@ class BetaVAE(VAE):
         latent_dim: int,
         *,
         beta: NonNegative = 4.0,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
         self.beta = beta
@@ -98,7 +98,7 @@ class DisentangledBetaVAE(BetaVAE):
         beta: float = 10.0,
         capacity: NonNegative = 25.0,
         warmup: Natural = 10,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         super().__init__(input_shape, latent_dim, beta=beta, **networks)
         self.capacity, self.warmup = capacity, warmup

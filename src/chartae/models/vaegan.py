@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 
 from chartae.checks import Range, check_integer
 from chartae.models.adversarial import discriminator_loss, generator_loss
-from chartae.models.base import Extra, Losses, Networks, average
+from chartae.models.base import Extra, GaussianNetworks, Losses, average
 from chartae.models.distance import DistanceVAE, observed
 from chartae.nn import Discriminator, NetworkSpec
 
@@ -47,7 +47,7 @@ class VAEGAN(DistanceVAE):
         adversarial_weight: Annotated[float, Range(minimum=0.0, maximum=1.0)] = 0.5,
         discriminator: NetworkSpec = "mlp",
         layer: int | None = None,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
         self.adversarial_weight, self.layer = adversarial_weight, layer

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from chartae.checks import check_integer
 from chartae.distributions import NormalMixture
-from chartae.models.base import Extra, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["VAMP"]
 
@@ -36,7 +36,7 @@ class VAMP(VariationalAutoencoder):
         latent_dim: int,
         *,
         num_pseudo_inputs: int = 50,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         check_integer("num_pseudo_inputs", num_pseudo_inputs, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
@@ -59,4 +59,4 @@ class VAMP(VariationalAutoencoder):
     def prior(self, y: Extra = None) -> NormalMixture:
         """Return the mixture over ``(latent_dim,)``, whatever the conditions."""
         components = self.posterior(self.pseudo_inputs(), self.pseudo_conditions())
-        return NormalMixture(components.mean, components.stddev)
+        return NormalMixture(components.mean, components.factor)

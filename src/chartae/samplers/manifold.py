@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chartae.checks import Count, Positive
 from chartae.data.arrays import takes_arrays
-from chartae.distributions import DiagonalNormal, NormalMixture
+from chartae.distributions import FullNormal, Gaussian, LowRankNormal, NormalMixture
 from chartae.errors import ConfigurationError
 from chartae.geometry import (
     Chain,
@@ -98,14 +98,16 @@ class ManifoldSampler(Sampler):
         self.rho, self.regularization, self.max_chains = rho, regularization, max_chains
         # Shapes matter to `load`, which lets only the first dimension grow.
         self.means = self.means.reshape(0, model.latent_dim)
-        self.variances = self.variances.reshape(0, model.latent_dim)
+        family, d = model.posterior_family, model.latent_dim
+        full = family is not None and issubclass(family, (FullNormal, LowRankNormal))
+        self.variances = self.variances.reshape((0, d, d) if full else (0, d))
 
     @classmethod
     def unsupported_reason(cls, model: Autoencoder) -> str | None:
         if reason := super().unsupported_reason(model):
             return reason
         family = model.posterior_family
-        if _has_metric(model) or (family is not None and issubclass(family, DiagonalNormal)):
+        if _has_metric(model) or (family is not None and issubclass(family, Gaussian)):
             return None
         lacks = "posterior" if family is None else "Gaussian posterior"
         return f"it has neither a metric nor a {lacks}"
@@ -245,9 +247,10 @@ class ChainSampler(ManifoldSampler):
 
 def _with_rest(bumps: NormalMixture, radius: float) -> NormalMixture:
     """Return the mixture with a component more, as wide as S: what is between the bumps."""
-    wide = torch.full_like(bumps.loc[:1], radius / math.sqrt(bumps.loc.shape[-1]))
+    wide = torch.full_like(bumps.loc[0], radius / math.sqrt(bumps.loc.shape[-1]))
+    scale = wide if bumps.scale.dim() == 2 else torch.diag(wide)
     loc = torch.cat([bumps.loc, torch.zeros_like(bumps.loc[:1])])
-    return NormalMixture(loc, torch.cat([bumps.scale, wide]))
+    return NormalMixture(loc, torch.cat([bumps.scale, scale[None]]))
 
 
 def _has_metric(model: Autoencoder) -> bool:

@@ -105,7 +105,8 @@ class VampSampler(PriorSampler):
     r"""Draw latents from the model's own learned prior; there is nothing to fit.
 
     That of a `VAMP` is the mixture :math:`\frac1K \sum_k q(z|u_k)` (Tomczak and Welling, 2018);
-    that of a `CVAE` with ``learned_prior`` is :math:`p(z|y)` (Sohn et al., 2015).
+    that of a `MixtureVAE` is a mixture, too; that of a `CVAE` with ``learned_prior`` is
+    :math:`p(z|y)` (Sohn et al., 2015).
 
     Args:
         model: a trained model whose ``prior(y)`` is another than N(0, I).

@@ -100,7 +100,7 @@ class VolumeSampler(ChainSampler):
         generator: torch.Generator,
     ) -> Chain:
         # Half the smallest deviation of a bump is a step that a leapfrog integrates.
-        narrow = 0.2 if jumps is None else float(jumps.proposal.scale.amin(-1).median())
+        narrow = 0.2 if jumps is None else float(jumps.proposal.narrowest.median())
         return hmc(
             density,
             start,
