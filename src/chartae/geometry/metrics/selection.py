@@ -59,13 +59,16 @@ def _medoids(codes: Tensor, count: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def nearest_neighbour_distances(means: Tensor, variances: Tensor | None = None) -> Tensor:
+def nearest_neighbour_distances(
+    means: Tensor, variances: Tensor | None = None, every: int = 1
+) -> Tensor:
     r"""Return the distance from each mean to the nearest other one, ``(N,)`` float64.
 
     Args:
         means: ``(N, d)``, at least 2.
         variances: ``(N, d)``; with them distances to j are in units of the j-th,
             :math:`\sum_k \sigma_{jk}^{-2} (\mu_{ik} - \mu_{jk})^2` before the root.
+        every: with k, the distances from each k-th mean only, ``(ceil(N / k),)``.
     """
     x = means.double() - means.double().mean(0)
     precisions = torch.ones_like(x) if variances is None else variances.double().reciprocal()
@@ -74,9 +77,9 @@ def nearest_neighbour_distances(means: Tensor, variances: Tensor | None = None) 
     constant = (scaled * x).sum(1)
     rows = max(1, BLOCK // len(x))
     nearest = []
-    for start in range(0, len(x), rows):
-        piece = x[start : start + rows]
+    for places in torch.arange(0, len(x), every, device=x.device).split(rows):
+        piece = x[places]
         squared = torch.addmm(constant, torch.cat([piece.square(), piece], 1), quadratic)
-        squared.diagonal(start).fill_(torch.inf)
+        squared.scatter_(1, places[:, None], torch.inf)
         nearest.append(squared.amin(1).clamp_min(0.0).sqrt())
     return torch.cat(nearest)
