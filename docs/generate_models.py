@@ -23,8 +23,7 @@ import chartae
 from chartae import samplers
 from chartae.data import digits
 from chartae.models import VAE, Autoencoder, VariationalAutoencoder
-from chartae.samplers import Sampler, serving, serving_table
-from chartae.samplers.base import posterior_of, prior_of
+from chartae.samplers import SAMPLERS, Sampler, compatible_samplers
 
 FOLDER = Path(__file__).parent / "models"
 NOTICE = "<!-- written by docs/generate_models.py: edit the docstring instead -->"
@@ -228,7 +227,9 @@ def page(name: str) -> str:
     model = public_models()[name]
     paragraphs = prose(model)
     works = [f"* {work}. {WORKS[work]}." for work in citations(" ".join(paragraphs))]
-    served = [f"* `{s.__name__}`: {prose(s)[0].splitlines()[0]}" for s in serving(build(name))]
+    served = [
+        f"* `{s.__name__}`: {prose(s)[0].splitlines()[0]}" for s in compatible_samplers(build(name))
+    ]
     blocks = [
         NOTICE,
         f"# {name}",
@@ -253,12 +254,12 @@ def traits(name: str) -> tuple[str, str, str, str]:
     # A weight of the divergence makes an objective of its own, too.
     plain = getattr(model, "weighted", None) in (None, VAE.weighted.__get__(model))
     objective = "ELBO" if type(model).loss in losses and plain else "its own"
-    posterior, prior = posterior_of(model), prior_of(model)
+    posterior, prior = model.posterior_family, model.prior_family
     if posterior is None or prior is None:
         return model.latent_space, "none", "none", objective
     flows = type(model).log_weight_terms is not VariationalAutoencoder.log_weight_terms
-    kind = f"`{type(posterior).__name__}`" + (" and a Hamiltonian flow" if flows else "")
-    return model.latent_space, kind, f"`{type(prior).__name__}`", objective
+    kind = f"`{posterior.__name__}`" + (" and a Hamiltonian flow" if flows else "")
+    return model.latent_space, kind, f"`{prior.__name__}`", objective
 
 
 def index() -> str:
@@ -282,9 +283,19 @@ def index() -> str:
             ]
         ),
         "## Which sampler serves which model",
-        serving_table({name: build(name) for name in public_models()}),
+        sampler_table(),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def sampler_table() -> str:
+    """Return the table of which sampler supports which model."""
+    classes = list(SAMPLERS.values())
+    rows = [["model", *(cls.__name__ for cls in classes)], ["---"] * (len(classes) + 1)]
+    for name in public_models():
+        compatible = compatible_samplers(build(name))
+        rows.append([name, *("yes" if cls in compatible else "" for cls in classes)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def pages() -> dict[str, str]:

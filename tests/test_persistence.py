@@ -71,8 +71,8 @@ SAMPLED = {  # class, latent size and options of what a sampler is of, if that i
     "PoincareSampler": ("PoincareVAE", 2, {}),
 }
 BASES = {
-    "Autoencoder", "ChainSampler", "DistanceVAE", "LearnedSampler", "ManifoldSampler", "Sampler",
-    "VariationalAutoencoder",
+    "Autoencoder", "ChainSampler", "DistanceVAE", "LearnedSampler", "ManifoldSampler",
+    "PriorSampler", "Sampler", "VariationalAutoencoder",
 }  # fmt: skip
 
 X = torch.rand(12, 3, 2, generator=torch.Generator().manual_seed(0))

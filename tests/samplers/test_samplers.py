@@ -27,7 +27,7 @@ from chartae.samplers import (
     TwoStageSampler,
     VampSampler,
     VolumeSampler,
-    serving,
+    compatible_samplers,
 )
 from chartae.samplers.learned import LearnedSampler
 
@@ -409,7 +409,7 @@ def test_every_sampler_works_on_five_observations(model_class):
     x = torch.rand(5, 8, 8, generator=torch.Generator().manual_seed(0))
     model = make_model(model_class, 8, on=x)
     quick = {**FLOW, **SHORT, **WALK, **CODES, "num_points": 4}
-    for cls in serving(model):
+    for cls in compatible_samplers(model):
         named = inspect.signature(cls).parameters.keys() | {"epochs"}
         learns = issubclass(cls, LearnedSampler)
         options = {n: v for n, v in quick.items() if n in named and (n != "epochs" or learns)}

@@ -14,7 +14,7 @@ from chartae.cli.options import (
     SamplerOptions,
     TrainingOptions,
 )
-from chartae.cli.output import Outputs, effective, say
+from chartae.cli.output import Outputs, effective, print_lines
 from chartae.cli.results import few_baselines, fidelity_table, sections
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def augment(
     except KeyboardInterrupt:
         message = f"interrupted; the same command with --resume continues in {models}"
         raise KeyboardInterrupt(message) from None
-    say(*(f"{meaning}: {path}" for path, meaning in files.items()))
+    print_lines(*(f"{meaning}: {path}" for path, meaning in files.items()))
     return UNLIKE if strict and augmenter.fidelity_.problems else 0
 
 

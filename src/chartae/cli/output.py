@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from chartae.cli.options import given
+from chartae.cli.options import without_none
 
-__all__ = ["Outputs", "check_suffix", "effective", "say"]
+__all__ = ["Outputs", "check_suffix", "effective", "print_lines"]
 
 
-def say(*lines: str) -> None:
+def print_lines(*lines: str) -> None:
     """Write lines to standard output, as they are."""
     from rich.console import Console
 
@@ -221,7 +221,7 @@ def effective(*groups: Any, **options: Any) -> dict[str, Any]:
     for group in groups:
         flat |= asdict(group)
     flat = {name: str(v) if isinstance(v, Path) else v for name, v in flat.items()}
-    return given(flat)
+    return without_none(flat)
 
 
 def _files(path: Path) -> list[Path]:

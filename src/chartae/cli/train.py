@@ -12,9 +12,9 @@ from chartae.cli.options import (
     ModelOptions,
     Overwrite,
     TrainingOptions,
-    given,
+    without_none,
 )
-from chartae.cli.output import Outputs, effective, say
+from chartae.cli.output import Outputs, effective, print_lines
 
 if TYPE_CHECKING:
     from chartae.data import ArrayDataset
@@ -90,7 +90,7 @@ def train(
     facts: dict[str, Any] = {"form": source.form.to_json()}
     if conditions:
         facts["class_names"] = list(source.class_names)
-    with outputs.recording(given(options), **facts):
+    with outputs.recording(without_none(options), **facts):
         history = fit(
             autoencoder,
             learned,
@@ -105,7 +105,7 @@ def train(
         raise KeyboardInterrupt(f"interrupted; the same command with --resume continues in {out}")
     best = history.best_epoch or 0
     record = history.validation or history.train
-    say(
+    print_lines(
         f"{type(autoencoder).__name__} trained on {len(learned)} observations: "
         f"{history.num_epochs} epochs, best {best + 1} with loss {record['loss'][best]:.4g}",
         f"model: {out}",

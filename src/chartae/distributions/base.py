@@ -37,11 +37,11 @@ class BatchDistribution(Distribution):
 
     def __repr__(self) -> str:
         names = (*self.parameters, *self.settings)
-        shown = [f"{name}: {_shown(getattr(self, name))}" for name in names]
-        return f"{type(self).__name__}({', '.join(shown)})"
+        parts = [f"{name}: {_summary(getattr(self, name))}" for name in names]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
 
-def _shown(value: object) -> str:
+def _summary(value: object) -> str:
     if isinstance(value, Tensor):
         return str(value.item() if value.numel() == 1 else value.size())
     return repr(value)

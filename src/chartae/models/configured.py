@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Unpack, get_args, get_origin
 import numpy as np
 from torch import Tensor, nn
 
+from chartae.checks import check_annotated
 from chartae.errors import ConfigurationError, DataError
 from chartae.persistence import register, save
 
@@ -24,10 +25,12 @@ class Configured(nn.Module):
     A constructor's arguments are recorded when it is called, with NumPy's numbers and arrays as
     Python's, so that they can be written as JSON. One that passes ``**options`` on to the class
     above has the arguments of that class too. An attribute of an argument's name, where there is
-    one, holds its value from then on.
+    one, holds its value from then on. Arguments are checked by their annotations, such as
+    ``num_steps: Count`` (`chartae.checks`).
 
     Raises:
-        ConfigurationError: for an argument that the constructor does not have, or one missing.
+        ConfigurationError: for an argument that the constructor does not have, or one missing, or
+            one that its annotation does not allow.
     """
 
     fitted_buffers: ClassVar[tuple[str, ...]] = ()
@@ -115,6 +118,8 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
     def constructor(self: Configured, *args: Any, **kwargs: Any) -> None:
         args, kwargs = plain(args), plain(kwargs)
         bound = _bind(type(self).__name__, signature, self, args, kwargs)
+        for name, value in bound.arguments.items():
+            check_annotated(name, value, signature.parameters[name].annotation)
         vars(self).setdefault("recorded", Record()).add(bound)
         init(self, *args, **kwargs)
 

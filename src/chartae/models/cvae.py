@@ -2,8 +2,7 @@
 
 from typing import Unpack
 
-from chartae.checks import check_boolean
-from chartae.distributions import DiagonalNormalHead
+from chartae.distributions import DiagonalNormal, DiagonalNormalHead, StandardNormal
 from chartae.errors import ConfigurationError
 from chartae.models.base import Extra, Networks
 from chartae.models.vae import VAE
@@ -46,10 +45,10 @@ class CVAE(VAE):
             raise ConfigurationError(
                 "conditions=None: a CVAE expects a number of classes, or (p,) for vectors"
             )
-        check_boolean("learned_prior", learned_prior)
         super().__init__(input_shape, latent_dim, **networks)
         self.learned_prior = learned_prior
         self.prior_head = None
+        self.prior_family = DiagonalNormal if learned_prior else StandardNormal
         if learned_prior:
             self.prior_head = DiagonalNormalHead(self.condition_dim, latent_dim)
 

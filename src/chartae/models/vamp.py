@@ -28,6 +28,8 @@ class VAMP(VariationalAutoencoder):
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
+    prior_family = NormalMixture
+
     def __init__(
         self,
         input_shape: tuple[int, ...],

@@ -5,12 +5,12 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Self, TypedDict
+from typing import Annotated, ClassVar, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_integer, check_number
+from chartae.checks import Count, Natural, Positive, Range
 from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError, DivergenceError
 from chartae.gradients import gradients
@@ -65,19 +65,13 @@ class LearnedSampler(Sampler):
         self,
         model: Autoencoder,
         *,
-        epochs: int = 200,
-        batch_size: int = 128,
-        learning_rate: float = 1e-3,
-        patience: int = 20,
-        held_out: float = 0.1,
-        seed: int = 0,
+        epochs: Count = 200,
+        batch_size: Count = 128,
+        learning_rate: Positive = 1e-3,
+        patience: Count = 20,
+        held_out: Annotated[float, Range(above=0.0, below=1.0)] = 0.1,
+        seed: Natural = 0,
     ) -> None:
-        check_integer("epochs", epochs, minimum=1)
-        check_integer("batch_size", batch_size, minimum=1)
-        check_number("learning_rate", learning_rate, above=0.0)
-        check_integer("patience", patience, minimum=1)
-        check_number("held_out", held_out, above=0.0, below=1.0)
-        check_integer("seed", seed, minimum=0)
         super().__init__(model)
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.patience, self.held_out, self.seed = patience, held_out, seed

@@ -5,7 +5,7 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from chartae.checks import check_boolean, check_integer, check_number
+from chartae.checks import Count, Natural, Positive
 from chartae.geometry import Chain, Jumps, ManifoldDensity, random_walk
 from chartae.models import Autoencoder
 from chartae.samplers.manifold import ChainSampler, ManifoldOptions
@@ -42,19 +42,13 @@ class RandomWalkSampler(ChainSampler):
     def __init__(
         self,
         model: Autoencoder,
-        num_steps: int = 200,
-        scale: float | None = None,
+        num_steps: Count = 200,
+        scale: Positive | None = None,
         exact: bool = False,
-        num_integration_steps: int = 10,
-        num_warmup: int = 50,
+        num_integration_steps: Count = 10,
+        num_warmup: Natural = 50,
         **options: Unpack[ManifoldOptions],
     ) -> None:
-        check_integer("num_steps", num_steps, minimum=1)
-        if scale is not None:
-            check_number("scale", scale, above=0.0)
-        check_integer("num_integration_steps", num_integration_steps, minimum=1)
-        check_integer("num_warmup", num_warmup, minimum=0)
-        check_boolean("exact", exact)
         super().__init__(model, **options)
         self.num_steps, self.scale, self.exact = num_steps, scale, exact
         self.num_integration_steps, self.num_warmup = num_integration_steps, num_warmup

@@ -1,11 +1,11 @@
 """Latents from a manifold, by its volume or by its codes."""
 
-from typing import ClassVar, Literal, Unpack, get_args
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_choice, check_integer, check_number
+from chartae.checks import Count, Natural, Positive
 from chartae.distributions import NormalMixture
 from chartae.errors import ConfigurationError
 from chartae.geometry import Chain, Jumps, ManifoldDensity, hmc
@@ -69,24 +69,17 @@ class VolumeSampler(ChainSampler):
     def __init__(
         self,
         model: Autoencoder,
-        num_steps: int = 30,
-        num_leapfrog: int = 3,
-        step_size: float | None = None,
-        num_warmup: int = 15,
+        num_steps: Count = 30,
+        num_leapfrog: Count = 3,
+        step_size: Positive | None = None,
+        num_warmup: Natural = 15,
         target: Target = "codes",
-        width: float = 1.5,
+        width: Positive = 1.5,
         **options: Unpack[ManifoldOptions],
     ) -> None:
-        check_choice("target", target, get_args(Target))
-        check_integer("num_steps", num_steps, minimum=1)
-        check_integer("num_leapfrog", num_leapfrog, minimum=1)
-        check_integer("num_warmup", num_warmup, minimum=0)
-        if step_size is not None:
-            check_number("step_size", step_size, above=0.0)
         if target == "codes":
             options = {"num_centroids": None, "rho": "posterior", **options}
         super().__init__(model, **options)
-        check_number("width", width, above=0.0)
         self.target: Target = target
         self.width = width
         self.num_steps, self.num_leapfrog = num_steps, num_leapfrog
