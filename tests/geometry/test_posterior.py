@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import chartae
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry.metrics.posterior import PosteriorMetric
+from chartae.geometry.metrics.selection import nearest_neighbour_distances
 
 
 def random_metric(
@@ -233,6 +234,20 @@ def test_rho_rules_by_brute_force(n):
     assert metric_by("mahalanobis").rho == pytest.approx(mahalanobis, rel=1e-9)
     isolated = np.quantile([nearest(i, scaled=True) for i in range(n)], 0.05) / 3
     assert metric_by("isolated").rho == pytest.approx(isolated, rel=1e-9)
+
+
+def test_the_reach_of_the_posteriors_themselves():
+    means = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0)).double()
+    ones = torch.ones_like(means)
+    near, far = (PosteriorMetric(s * means, ones, "posterior") for s in (1.0, 1000.0))
+    torch.testing.assert_close(near.bumps.loc, means)
+    torch.testing.assert_close(near.bumps.scale, ones)  # that of each posterior
+    # Of so many means, the neighbours of some are enough.
+    expected = float(nearest_neighbour_distances(1000.0 * means).quantile(0.05)) / 3.0
+    assert far.rho == PosteriorMetric(1000.0 * means, ones, "isolated").rho
+    assert far.rho == pytest.approx(expected, rel=0.1)
+    assert PosteriorMetric(means[:1], ones[:1], "posterior").rho == 2.0
+    assert PosteriorMetric(torch.zeros(5, 4), torch.ones(5, 4), "posterior").rho == 2.0
 
 
 def test_twins_do_not_decide_the_reach():

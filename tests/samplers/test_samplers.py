@@ -614,6 +614,17 @@ def test_codes_have_equal_masses_and_the_widths_of_their_bumps(geometry):
     assert ((counts - 100).abs() < 5 * 10).all()
 
 
+def test_the_codes_of_a_vae_are_all_its_posteriors():
+    model = make_model(VAE)
+    x = torch.rand(1001, 8, 8, generator=torch.Generator().manual_seed(3))
+    sampler = VolumeSampler(model, width=1.0).fit(x)
+    posterior = model.posterior(x)
+    torch.testing.assert_close(sampler.bumps.loc, posterior.mean)
+    torch.testing.assert_close(sampler.bumps.scale, posterior.stddev)
+    torch.testing.assert_close(sampler.metric.bumps.scale, posterior.stddev)
+    assert len(VolumeSampler(model, num_centroids=10).fit(x).metric.centroids) == 10
+
+
 def test_a_metric_without_bumps_has_no_codes():
     class FlatVAE(VAE):
         metric = EuclideanMetric(2)

@@ -21,6 +21,7 @@ from chartae.geometry import (
     Reach,
     Selection,
 )
+from chartae.geometry.metrics.posterior import posterior_bumps
 from chartae.models import Autoencoder
 from chartae.randomness import make_generator, seeded
 from chartae.samplers.base import Sampler, check_training_set
@@ -64,6 +65,7 @@ class ManifoldSampler(Sampler):
         rho: reach of a centroid, a number or a rule, as in `PosteriorMetric`. The default keeps
             the bumps of the density apart: where they overlap in many dimensions the volume grows
             so much that all latents would gather where codes are densest (``docs/sampling.md``).
+            A subclass may have other defaults, of ``num_centroids`` too.
         regularization: :math:`\lambda` > 0, the metric far from all centroids.
         max_chains: chains run at once; more latents are drawn in blocks.
 
@@ -174,6 +176,18 @@ class ManifoldSampler(Sampler):
         return PosteriorMetric(
             self.means, self.variances, float(self.fitted_rho), self.regularization
         )
+
+    @property
+    def bumps(self) -> NormalMixture | None:
+        """What each centroid alone makes of the density: `Metric.bumps`, without the metric.
+
+        Raises:
+            ConfigurationError: as `metric` does.
+        """
+        if self.uses_model_metric:
+            return self.metric.bumps
+        self.check_fitted()
+        return posterior_bumps(self.means, self.variances, float(self.fitted_rho))
 
 
 class ChainSampler(ManifoldSampler):

@@ -31,7 +31,9 @@ class VolumeSampler(ChainSampler):
       centroid alone makes, widened, :math:`\frac1N \sum_i N(c_i, w^2 \Sigma_i)`, with
       :math:`\Sigma_i = \rho^2 \mathrm{diag}(\sigma_i^2)/d` for posteriors and
       :math:`T^2 I/d` for the metric of an RHVAE. It is the default, because its samples vary as
-      the data do where those of the volume vary less (``docs/sampling.md``).
+      the data do where those of the volume vary less (``docs/sampling.md``). A draw takes as long
+      for any N, so that all posteriors are kept, and bumps may overlap: by default
+      :math:`\Sigma_i` is that of the posterior, or wider where codes are far apart.
 
     Both are sampled exactly. The mixture is drawn from. The volume is sampled by Hamiltonian Monte
     Carlo and `Jumps` in turn: chains start from draws that have nearly its law, trajectories
@@ -47,7 +49,8 @@ class VolumeSampler(ChainSampler):
         target: the density: ``"volume"`` or ``"codes"``.
         width: w > 0, for the codes.
         options: ``geometry``, ``num_centroids``, ``selection``, ``rho``, ``regularization`` and
-            ``max_chains``, as in `ManifoldSampler`.
+            ``max_chains``, as in `ManifoldSampler`; for the codes ``num_centroids`` is None and
+            ``rho`` is ``"posterior"`` by default.
 
     Raises:
         ConfigurationError: if the model has no such metric, or an argument is out of range.
@@ -74,6 +77,8 @@ class VolumeSampler(ChainSampler):
         width: Positive = 1.5,
         **options: Unpack[ManifoldOptions],
     ) -> None:
+        if target == "codes":
+            options = {"num_centroids": None, "rho": "posterior", **options}
         super().__init__(model, **options)
         self.target: Target = target
         self.width = width
@@ -83,13 +88,13 @@ class VolumeSampler(ChainSampler):
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         if self.target == "volume":
             return super().draw_latents(n, seed, y)
-        metric = self.metric
-        if metric.bumps is None:
+        bumps = self.bumps
+        if bumps is None:
+            name = type(self.metric).__name__
             raise ConfigurationError(
-                f"target='codes': {type(metric).__name__} has no bumps; expected target='volume'"
+                f"target='codes': {name} has no bumps; expected target='volume'"
             )
         generator = make_generator(seed, "VolumeSampler", "codes", device=self.device)
-        bumps = metric.bumps
         return NormalMixture(bumps.loc, self.width * bumps.scale).sample((n,), generator)
 
     def run(

@@ -60,13 +60,16 @@ def _medoids(codes: Tensor, count: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def nearest_neighbour_distances(means: Tensor, variances: Tensor | None = None) -> Tensor:
+def nearest_neighbour_distances(
+    means: Tensor, variances: Tensor | None = None, every: int = 1
+) -> Tensor:
     r"""Return the distance from each mean to the nearest other one, ``(N,)`` float64.
 
     Args:
         means: ``(N, d)``, at least 2.
         variances: ``(N, d)``, or covariances ``(N, d, d)``; with them distances to j are in units
             of the j-th, :math:`(\mu_i - \mu_j)^T \Sigma_j^{-1} (\mu_i - \mu_j)` before the root.
+        every: with k, the distances from each k-th mean only, ``(ceil(N / k),)``.
     """
     x = means.double() - means.double().mean(0)
     rows = torch.ones_like(x) if variances is None else precisions(variances.double())
@@ -75,10 +78,10 @@ def nearest_neighbour_distances(means: Tensor, variances: Tensor | None = None) 
     constant = (scaled * x).sum(1)
     size = max(1, BLOCK // max(quadratic.shape))
     nearest = []
-    for start in range(0, len(x), size):
-        piece = x[start : start + size]
+    for places in torch.arange(0, len(x), every, device=x.device).split(size):
+        piece = x[places]
         products = torch.cat([powers(piece, rows.shape[1]), piece], 1)
         squared = torch.addmm(constant, products, quadratic)
-        squared.diagonal(start).fill_(torch.inf)
+        squared.scatter_(1, places[:, None], torch.inf)
         nearest.append(squared.amin(1).clamp_min(0.0).sqrt())
     return torch.cat(nearest)
