@@ -33,7 +33,7 @@ test-slow: $(VENV)/.installed-dev
 	$(SINGLE_THREAD) $(BIN)/pytest -n $(WORKERS) -m slow
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/speed/run.py
 
 clean:
 	rm -rf $(VENV) chartae-demo .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

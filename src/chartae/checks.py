@@ -23,6 +23,7 @@ __all__ = [
     "check_mask",
     "check_number",
     "check_shape",
+    "check_weight",
     "named_options",
 ]
 
@@ -215,3 +216,14 @@ def check_mask(name: str, value: object, shape: Sequence[int | str]) -> None:
         given = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise DataError(f"{name} is {given}: expected a tensor of torch.bool")
     check_shape(name, value, shape)
+
+
+def check_weight(name: str, value: object, count: int) -> None:
+    """Raise `DataError` unless ``value`` is ``(count,)`` floats, finite and at least 0."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        given = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise DataError(f"{name} is {given}: expected a tensor of floats")
+    check_shape(name, value, (count,))
+    check_finite(name, value)
+    if count and float(value.min()) < 0.0:
+        raise DataError(f"{name} has a value of {float(value.min()):g}: expected at least 0")

@@ -77,6 +77,24 @@ def test_same_seed_same_models():
     assert torch.equal(first, second)
 
 
+def test_classes_of_the_same_data_share_no_noise():
+    def same_weights(shape):
+        torch.manual_seed(0)
+        return VAE(shape, 2)
+
+    one_class, _ = examples(classes=1)
+    x, y = one_class.repeat(2, 1, 1), torch.arange(2).repeat_interleave(4)
+    still = {**QUICK, "fit_options": {"epochs": 1, "learning_rate": 1e-12}}
+    first, second = Augmenter(**still).fit(x, y).models_.values()
+    assert not torch.allclose(first.encoder[1].weight, second.encoder[1].weight, atol=1e-3)
+    augmenter = Augmenter(**{**still, "model": same_weights}).fit(x, y)
+    first, second = augmenter.histories_.values()
+    assert first.train["reconstruction"] != second.train["reconstruction"]
+    assert augmenter.fidelity_["0"] != augmenter.fidelity_["1"]
+    first, second = augmenter.sample(3)[0].split(3)
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
 @pytest.mark.parametrize("options", [QUICK, CONDITIONAL], ids=["of each class", "conditional"])
 @pytest.mark.parametrize(
     ("x_type", "y_values"),

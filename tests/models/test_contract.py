@@ -240,44 +240,90 @@ def test_the_decoder_sees_flat_batches_and_samples_keep_their_place(make, digits
 # --- masks --------------------------------------------------------------------------------------
 
 
-class Blind(nn.Module):
-    """An encoder that sees only the first rows."""
+def loss_and_gradients(model, x, seed=0, **extras):
+    """The objectives on a batch, and what each is to its own parameters."""
+    torch.manual_seed(seed)
+    losses = model.loss(x, y=conditions_of(model, len(x)), **extras)
+    values, groups = [], model.optimization_groups()
+    for group, objective in losses.objectives.items():
+        options = {"retain_graph": True, "allow_unused": True}
+        values += [objective.detach(), *torch.autograd.grad(objective, groups[group], **options)]
+    return losses, [value for value in values if value is not None]
 
-    def __init__(self, rows: int) -> None:
-        super().__init__()
-        self.rows, self.body = rows, nn.Linear(8 * rows, 6)
 
-    def forward(self, x):
-        return self.body(x[:, : self.rows].flatten(1))
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_not_observed_influences_nothing(make, digits, training):
+    # Exactly: neither the objectives nor their gradients, be it NaN.
+    mask = torch.rand(64, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.7
+    found = []
+    for hidden in (0.0, 0.7, torch.nan):
+        model = make().train(training)
+        found.append(loss_and_gradients(model, digits.where(mask, hidden), mask=mask)[1])
+    for other in found[1:]:
+        assert all(bool((a == b).all()) for a, b in zip(found[0], other, strict=True))
 
 
-def test_masked_pixels_matter_only_to_the_encoder(make, digits):
-    # Exactly: with the encoder's features given, what masked pixels hold changes neither the loss
-    # nor its gradients; and the loss counts the observed pixels alone.
-    networks = {"encoder": Blind(5)}
-    if "metric_network" in make().config():
-        networks["metric_network"] = Blind(5)
-    model = make(**networks).eval()
-    mask = torch.ones_like(digits, dtype=torch.bool)
-    mask[:, 5:] = False
-    mask[:, 2, 3] = False
-    other = digits.clone()
-    other[:, 5:] = torch.rand(64, 3, 8)
-    losses, gradients = [], []
-    for x in (digits, other):
-        loss = loss_of(model, x, mask=mask)
-        losses.append(loss.detach())
-        gradients.append(torch.autograd.grad(loss, list(model.parameters()), allow_unused=True))
-    assert losses[0] == losses[1]
-    for first, second in zip(*gradients, strict=True):
-        assert (first is None and second is None) or (first == second).all()
-    assert loss_of(model, digits) != losses[0]
-    full = torch.ones_like(mask)
-    torch.testing.assert_close(loss_of(model, digits, mask=full), loss_of(model, digits))
+def test_masks_leave_the_rest(make, digits):
+    full = torch.ones_like(digits, dtype=torch.bool)
+    half = full.clone()
+    half[:, 5:] = False
+    model = make().eval()
+    losses, _ = loss_and_gradients(model, digits)
+    observed, _ = loss_and_gradients(model, digits, mask=full)
+    torch.testing.assert_close(losses.objectives["model"], observed.objectives["model"])
+    some, _ = loss_and_gradients(model, digits, mask=half)
+    assert some.terms["reconstruction"] != losses.terms["reconstruction"]
     # With nothing observed, nothing is left of the reconstruction.
-    torch.manual_seed(0)
+    nothing, _ = loss_and_gradients(model, digits, mask=~full)
+    assert nothing.terms["reconstruction"] == 0
+
+
+def test_users_may_encode_what_is_partly_observed(make, digits):
+    model = make().eval()
     y = conditions_of(model, 64)
-    assert model.loss(digits, y=y, mask=~full).terms["reconstruction"] == 0
+    mask = torch.rand(64, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.7
+    with torch.no_grad():
+        codes = model.encode(digits, y, mask=mask)
+        torch.testing.assert_close(codes, model.encode(digits.where(mask, torch.nan), y, mask=mask))
+        full = torch.ones_like(mask)
+        torch.testing.assert_close(model.encode(digits, y, mask=full), model.encode(digits, y))
+        assert (codes != model.encode(digits, y)).any()
+        assert model.reconstruct(digits, y, mask=mask).shape == digits.shape
+        pieces = model.encode(digits, y, mask=mask, batch_size=7)
+    torch.testing.assert_close(pieces, codes, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_without_weight_influences_nothing(make, digits):
+    if make.args[0].startswith("RHVAE"):
+        pytest.skip("the metric of a batch has a centroid at every sample, whatever its weight")
+    weight = torch.full((64,), 64 / 40).where(torch.arange(64) < 40, 0.0)
+    found = []
+    for other in (digits, digits.flip(0)):
+        x = torch.cat([digits[:40], other[40:]])
+        found.append(loss_and_gradients(make().train(), x, weight=weight)[1])
+    assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(*found, strict=True))
+
+
+def test_a_weight_counts_a_sample_so_many_times(make, digits):
+    name = make.args[0]
+    if name.startswith(("BetaTCVAE", "RHVAE")):
+        pytest.skip("its estimates depend on how many samples a batch has")
+    count = torch.tensor([1, 3]).repeat(16)
+    model = make().eval()
+    y = conditions_of(model, 32)
+
+    def losses(repeats, **extras):
+        x = digits[:32].repeat_interleave(repeats, 0)
+        given = extras if y is None else {"y": y.repeat_interleave(repeats, 0), **extras}
+        values = []
+        for seed in range(40):
+            torch.manual_seed(seed)
+            values.append(torch.stack([*model.loss(x, **given).objectives.values()]).sum())
+        return torch.stack(values).detach()
+
+    weighted, many = losses(torch.tensor(1), weight=0.5 * count), losses(count)
+    tolerance = 4 * float((weighted.var() / 40 + many.var() / 40).sqrt()) + 1e-3
+    assert weighted.mean().item() == pytest.approx(many.mean().item(), abs=tolerance)
 
 
 def test_likelihoods_honour_the_mask(make_variational, digits):

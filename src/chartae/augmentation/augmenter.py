@@ -230,7 +230,7 @@ class Augmenter:
         self.singles, self.jobs, self.seed, self.output_dir = singles, jobs, seed, output_dir
         self._check_arguments()
 
-    def fit(self, x: Any, y: Any = None, mask: Any = None) -> Self:
+    def fit(self, x: Any, y: Any = None, mask: Any = None, *, weight: Any = None) -> Self:
         """Train on observations ``(N, *input_shape)`` with labels ``(N,)``.
 
         uint8 is divided by 255 for the models. If `fit` is refused or interrupted, the augmenter
@@ -238,10 +238,13 @@ class Augmenter:
 
         Args:
             x: observations, as for `ArrayDataset.from_arrays`; or an `ArrayDataset` with labels,
-                whose labels and mask are used.
+                whose labels, mask and weights are used.
             y: integers, booleans or strings.
             mask: bool, the shape of x, True where a feature was observed; that of a masked array
                 is its own.
+            weight: ``(N,)``, at least 0: how much each example counts in the training of the
+                model of its class, or of all classes, relative to the others; None counts all
+                alike.
 
         Raises:
             DataError: if x and y do not fit together or hold NaN, or no class has two examples,
@@ -257,7 +260,7 @@ class Augmenter:
                 "this Augmenter was loaded, and its model or sampler was a function: set it with "
                 "set_params before fit"
             )
-        data = self._dataset(x, y, mask)
+        data = self._dataset(x, y, mask, weight)
         labels = Labels.of(data.class_names, x if isinstance(x, ArrayDataset) else y)
         parts = {ALL: data} if self.is_conditional else self._each_class(data)
         example, defaults = data.subset([0]), self._default_options(data, parts)
@@ -449,15 +452,15 @@ class Augmenter:
         check_integer("seed", self.seed, minimum=0)
         _check_options("fit_options", self.fit_options, fit)
 
-    def _dataset(self, x: Any, y: Any, mask: Any) -> ArrayDataset:
+    def _dataset(self, x: Any, y: Any, mask: Any, weight: Any) -> ArrayDataset:
         if isinstance(x, ArrayDataset):
-            if y is not None or mask is not None:
-                raise DataError("x is an ArrayDataset: expected neither y nor mask beside it")
+            if any(given is not None for given in (y, mask, weight)):
+                raise DataError("x is an ArrayDataset: expected no y, mask or weight beside it")
             if not x.class_names:
                 raise DataError("x has no labels: expected one for each observation")
             return _of_present_classes(x)
         encode_labels(y)  # which says what is wrong with them, where they are no labels
-        return ArrayDataset.from_arrays(x, y, mask, channels_last=self.channels_last)
+        return ArrayDataset.from_arrays(x, y, mask, channels_last=self.channels_last, weight=weight)
 
     def _each_class(self, data: ArrayDataset) -> dict[str, ArrayDataset]:
         """Return the examples of each class of which there are enough, by its name."""

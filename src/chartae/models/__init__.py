@@ -2,18 +2,20 @@
 
 from chartae.models.aae import AAE
 from chartae.models.ae import AE
-from chartae.models.base import Autoencoder, Losses, VariationalAutoencoder
+from chartae.models.base import Autoencoder, VariationalAutoencoder
 from chartae.models.cvae import CVAE
 from chartae.models.distance import MSSSIMVAE, DistanceVAE
 from chartae.models.flows import IAFVAE, PlanarFlowVAE
 from chartae.models.hvae import HVAE
 from chartae.models.infovae import InfoVAE
 from chartae.models.iwae import CIWAE, IWAE, MIWAE, PIWAE
+from chartae.models.losses import Losses
 from chartae.models.poincare import PoincareVAE
 from chartae.models.rae import RAE
 from chartae.models.rhvae import RHVAE
 from chartae.models.svae import SVAE
 from chartae.models.total_correlation import BetaTCVAE, FactorVAE
+from chartae.models.trainable import Batch, Trainable
 from chartae.models.vae import VAE, BetaVAE, DisentangledBetaVAE
 from chartae.models.vaegan import VAEGAN
 from chartae.models.vamp import VAMP
@@ -41,6 +43,7 @@ __all__ = [
     "VQVAE",
     "WAE",
     "Autoencoder",
+    "Batch",
     "BetaTCVAE",
     "BetaVAE",
     "DisentangledBetaVAE",
@@ -50,5 +53,6 @@ __all__ = [
     "Losses",
     "PlanarFlowVAE",
     "PoincareVAE",
+    "Trainable",
     "VariationalAutoencoder",
 ]

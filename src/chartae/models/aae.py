@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from chartae.checks import check_boolean, check_number
 from chartae.errors import ConfigurationError
 from chartae.models.adversarial import discriminator_loss, maker_loss
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder, average
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["AAE"]
@@ -55,7 +55,7 @@ class AAE(VariationalAutoencoder):
             del self.posterior_head
             self.code_head = nn.Linear(self.num_features, latent_dim)
 
-    def posterior(self, x: Tensor, y: Extra = None) -> Any:
+    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Any:
         """Return q(z|x, y), a `DiagonalNormal`.
 
         Raises:
@@ -65,25 +65,27 @@ class AAE(VariationalAutoencoder):
             raise ConfigurationError(
                 "stochastic=False: this AAE has codes and no posterior, nor likelihoods"
             )
-        return super().posterior(x, y)
+        return super().posterior(x, y, mask)
 
-    def embed(self, x: Tensor, y: Extra = None) -> Tensor:
+    def embed(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Tensor:
         """Return the posterior mean or the code of each x, without checks."""
         if self.stochastic:
-            return super().embed(x, y)
-        code: Tensor = self.code_head(self.features(x, y))
+            return super().embed(x, y, mask)
+        code: Tensor = self.code_head(self.features(x, y, mask))
         return code
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return the reconstruction with the deception of D, and D's own loss."""
-        z = self.posterior(x, y).rsample() if self.stochastic else self.embed(x, y)
-        reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()
+        z = self.posterior(x, y, mask).rsample() if self.stochastic else self.embed(x, y, mask)
+        reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
         real, fake = self.discriminator(torch.randn_like(z)), self.discriminator(z)
-        deception = maker_loss(fake)
+        deception = maker_loss(fake, weight)
         return Losses(
             {
                 "model": reconstruction + self.kl_weight * self.weight * deception,
-                "discriminator": discriminator_loss(real, fake),
+                "discriminator": discriminator_loss(real, fake, fake_weight=weight),
             },
             {"reconstruction": reconstruction, "deception": deception},
         )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from chartae.checks import check_number
-from chartae.models.base import Extra, Losses, Networks
+from chartae.models.base import Extra, Losses, Networks, average
 from chartae.models.vae import VAE
 from chartae.nn import make_distance
 
@@ -44,15 +44,17 @@ class DistanceVAE(VAE):
         learns = list(self.observation_model.parameters())
         return {"likelihood": negative_log_likelihood} if learns else {}
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return the mean distance plus the divergence."""
-        posterior = self.posterior(x, y)
+        posterior = self.posterior(x, y, mask)
         observation = self.likelihood(posterior.rsample(), y)
         scaled = map(self.observation_model.encoder_input, (x, observation.mean))
-        distance = self.distance(*observed(mask, *scaled)).mean()
-        kl = kl_divergence(posterior, self.prior(y)).mean()
+        distance = average(self.distance(*observed(mask, *scaled)), weight)
+        kl = average(kl_divergence(posterior, self.prior(y)), weight)
         total = distance + self.kl_weight * self.weighted(kl)
-        calibration = self.calibration(-observation.log_prob(x, mask).mean())
+        calibration = self.calibration(-average(observation.log_prob(x, mask), weight))
         return Losses({"model": total, **calibration}, {"reconstruction": distance, "kl": kl})
 
 

@@ -52,9 +52,9 @@ class PlanarFlowVAE(VariationalAutoencoder):
         self.flows = flows
         self.steps = nn.ModuleList(FLOWS[letter](latent_dim) for letter in flows)
 
-    def posterior(self, x: Tensor, y: Extra = None) -> Any:
+    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Any:
         """Return q(z|x, y), a `FlowPosterior`."""
-        return FlowPosterior(super().posterior(x, y), self.flow)
+        return FlowPosterior(super().posterior(x, y, mask), self.flow)
 
     def flow(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the image of z_0 ``(..., d)``, and the log-determinant ``(...)``."""
@@ -103,9 +103,9 @@ class IAFVAE(VariationalAutoencoder):
             for number in range(num_flows)
         )
 
-    def posterior(self, x: Tensor, y: Extra = None) -> Any:
+    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Any:
         """Return q(z|x, y), a `FlowPosterior`."""
-        features = self.features(x, y)
+        features = self.features(x, y, mask)
         context = None if self.context_head is None else self.context_head(features)
         return FlowPosterior(self.posterior_head(features), partial(self.flow, context=context))
 

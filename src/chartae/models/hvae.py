@@ -101,7 +101,7 @@ class HVAE(VariationalAutoencoder):
         self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z_K), and the rest of the log weight."""
-        z0, log_q = self.posterior(x, y).rsample_and_log_prob((num_samples,))
+        z0, log_q = self.posterior(x, y, mask).rsample_and_log_prob((num_samples,))
         gamma = torch.randn_like(z0)
         z, momentum, fit = self.flow(x, z0, gamma, y=y, mask=mask)
         divergence = self.prior(y).log_prob(z) + _log_normal(momentum) - log_q - _log_normal(gamma)

@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 from chartae.checks import check_choice, check_number
 from chartae.distributions import KERNELS, mmd
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, Losses, Networks
+from chartae.models.base import Extra, Losses, Networks, average
 from chartae.models.vae import VAE
 
 __all__ = ["InfoVAE"]
@@ -52,13 +52,15 @@ class InfoVAE(VAE):
         self.alpha, self.weight = alpha, weight
         self.kernel, self.bandwidth = kernel, bandwidth
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return the reconstruction, and the two weighted divergences."""
-        posterior, prior = self.posterior(x, y), self.prior(y)
+        posterior, prior = self.posterior(x, y, mask), self.prior(y)
         z = posterior.rsample()
-        reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()
-        kl = kl_divergence(posterior, prior).mean()
-        discrepancy = mmd(z, prior.sample((len(z),)), self.kernel, self.bandwidth)
+        reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
+        kl = average(kl_divergence(posterior, prior), weight)
+        discrepancy = mmd(z, prior.sample((len(z),)), self.kernel, self.bandwidth, weight)
         divergence = (1 - self.alpha) * kl + (self.alpha + self.weight - 1) * discrepancy
         return Losses.of(
             reconstruction + self.kl_weight * divergence,

@@ -6,7 +6,7 @@ from typing import Unpack
 from torch import Tensor, nn
 
 from chartae.checks import check_integer, check_number
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder, average
 
 __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 
@@ -41,11 +41,14 @@ class IWAE(VariationalAutoencoder):
         """Return the bound that training raises, from weights ``(S, batch)``."""
         return log_weights.logsumexp(0) - math.log(len(log_weights))
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return minus the bound."""
         fit, divergence = self.log_weight_terms(x, self.total_samples, y=y, mask=mask)
-        bound = self.bound(fit + self.kl_weight * divergence).mean()
-        return Losses.of(-bound, reconstruction=-fit.mean(), kl=-divergence.mean())
+        bound = average(self.bound(fit + self.kl_weight * divergence), weight)
+        terms = {"reconstruction": -average(fit, weight), "kl": -average(divergence, weight)}
+        return Losses.of(-bound, **terms)
 
 
 class MIWAE(IWAE):
@@ -106,15 +109,18 @@ class PIWAE(MIWAE):
         inference = [p for p in self.parameters() if p not in generative]
         return {"model": [p for p in self.parameters() if p in generative], "encoder": inference}
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return minus either bound, from the same weights."""
         fit, divergence = self.log_weight_terms(x, self.total_samples, y=y, mask=mask)
         log_weights = fit + self.kl_weight * divergence
         objectives = {
-            "model": -IWAE.bound(self, log_weights).mean(),
-            "encoder": -self.bound(log_weights).mean(),
+            "model": -average(IWAE.bound(self, log_weights), weight),
+            "encoder": -average(self.bound(log_weights), weight),
         }
-        return Losses(objectives, {"reconstruction": -fit.mean(), "kl": -divergence.mean()})
+        terms = {"reconstruction": -average(fit, weight), "kl": -average(divergence, weight)}
+        return Losses(objectives, terms)
 
 
 class CIWAE(IWAE):

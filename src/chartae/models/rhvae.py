@@ -172,7 +172,10 @@ class RHVAE(HVAE):
     def on_fit_end(self, batches: Iterable[Batch]) -> None:
         """Fix the metric of the whole training set."""
         pieces = [
-            (self.posterior(batch["x"], batch.get("y")), self._shapes(batch["x"]))
+            (
+                self.posterior(batch["x"], batch.get("y"), batch.get("mask")),
+                self._shapes(batch["x"], batch.get("mask")),
+            )
             for batch in batches
         ]
         metric = self._make_metric(
@@ -190,11 +193,11 @@ class RHVAE(HVAE):
             self.matrices = metric.matrices
             self.fitted_temperature.fill_(metric.temperature)
 
-    def _shapes(self, x: Tensor) -> Tensor:
+    def _shapes(self, x: Tensor, mask: Extra = None) -> Tensor:
         """Return the matrices of determinant 1 of x, ``(batch, d, d)``; none, without a network."""
         if self.metric_network is None:
             return x.new_zeros(len(x), 0)
-        shapes: Tensor = self.metric_network(self.observation_model.encoder_input(x))
+        shapes: Tensor = self.metric_network(self.network_input(x, mask))
         return shapes
 
     def _make_metric(
@@ -211,17 +214,17 @@ class RHVAE(HVAE):
         matrices = shapes / mean_overlap(centroids, temperature)
         return CentroidMetric(centroids, matrices, temperature, self.regularization, validate=False)
 
-    def _metric_of(self, x: Tensor, posterior: DiagonalNormal) -> Metric:
+    def _metric_of(self, x: Tensor, posterior: DiagonalNormal, mask: Extra) -> Metric:
         """Return the fixed metric, or the batch's own while training."""
         if len(self.centroids) and not self.training:
             return self.metric
-        return self._make_metric(posterior, self._shapes(x))
+        return self._make_metric(posterior, self._shapes(x, mask))
 
     def flow(
         self, x: Tensor, z: Tensor, momentum: Tensor, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return z_K, v_K and log p(x|z_K) on the model's metric; see `HVAE.flow`."""
-        metric = self._metric_of(x, self.posterior(x, y))
+        metric = self._metric_of(x, self.posterior(x, y, mask), mask)
         end, momentum, fit = self.flow_on(metric, x, metric.at(z), momentum, y=y, mask=mask)
         return end.z, momentum, fit
 
@@ -269,8 +272,8 @@ class RHVAE(HVAE):
         self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z_K), and the rest of the log weight."""
-        posterior = self.posterior(x, y)
-        metric = self._metric_of(x, posterior)
+        posterior = self.posterior(x, y, mask)
+        metric = self._metric_of(x, posterior, mask)
         z0, log_q = posterior.rsample_and_log_prob((num_samples,))
         start = metric.at(z0)
         gamma = start.draw_momentum(torch.randn_like(z0))

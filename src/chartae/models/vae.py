@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from chartae.checks import check_integer, check_number
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
+from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder, average
 
 __all__ = ["VAE", "BetaVAE", "DisentangledBetaVAE"]
 
@@ -32,11 +32,14 @@ class VAE(VariationalAutoencoder):
         """Return what the mean divergence of a batch costs, before the weight of a warm-up."""
         return kl
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return minus the ELBO, with the divergence as `weighted`."""
-        posterior = self.posterior(x, y)
-        reconstruction = -self.likelihood(posterior.rsample(), y).log_prob(x, mask).mean()
-        kl = kl_divergence(posterior, self.prior(y)).mean()
+        posterior = self.posterior(x, y, mask)
+        fit = self.likelihood(posterior.rsample(), y).log_prob(x, mask)
+        reconstruction = -average(fit, weight)
+        kl = average(kl_divergence(posterior, self.prior(y)), weight)
         total = reconstruction + self.kl_weight * self.weighted(kl)
         return Losses.of(total, reconstruction=reconstruction, kl=kl)
 

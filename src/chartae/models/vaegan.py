@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 
 from chartae.checks import check_integer, check_number
 from chartae.models.adversarial import discriminator_loss, maker_loss
-from chartae.models.base import Extra, Losses, Networks
+from chartae.models.base import Extra, Losses, Networks, average
 from chartae.models.distance import DistanceVAE, observed
 from chartae.nn import Discriminator, NetworkSpec
 
@@ -62,23 +62,29 @@ class VAEGAN(DistanceVAE):
         difference = features(x, self.layer) - features(mean, self.layer)
         return 0.5 * difference.square().flatten(1).sum(1)
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return the objectives of encoder, decoder and discriminator."""
-        posterior = self.posterior(x, y)
+        posterior = self.posterior(x, y, mask)
         observation = self.likelihood(posterior.rsample(), y)
         draw = self.likelihood(torch.randn_like(posterior.mean), y).mean
         scaled = map(self.observation_model.encoder_input, (x, observation.mean, draw))
         real, reconstruction, draw = observed(mask, *scaled)
-        distance = self.distance(real, reconstruction).mean()
-        kl = kl_divergence(posterior, self.prior(y)).mean()
+        distance = average(self.distance(real, reconstruction), weight)
+        kl = average(kl_divergence(posterior, self.prior(y)), weight)
         on_fakes = self.discriminator(torch.cat([reconstruction, draw]))
-        deception = maker_loss(on_fakes)
+        # Draws of the prior count 1 each.
+        fake_weight = None if weight is None else torch.cat([weight, torch.ones_like(weight)])
+        deception = maker_loss(on_fakes, fake_weight)
         alpha = self.adversarial_weight
-        nll = -observation.log_prob(x, mask).mean()
+        nll = -average(observation.log_prob(x, mask), weight)
         objectives = {
             "model": distance + self.kl_weight * kl,
             "decoder": (1.0 - alpha) * distance + alpha * deception,
-            "discriminator": discriminator_loss(self.discriminator(real), on_fakes),
+            "discriminator": discriminator_loss(
+                self.discriminator(real), on_fakes, real_weight=weight, fake_weight=fake_weight
+            ),
             **self.calibration(nll),
         }
         terms = {"reconstruction": nll, "features": distance, "kl": kl, "deception": deception}

@@ -9,7 +9,7 @@ from chartae.checks import check_choice, check_number
 from chartae.distributions import KERNELS, mmd
 from chartae.models.adversarial import discriminator_loss, maker_loss
 from chartae.models.ae import AE
-from chartae.models.base import Extra, Losses, Networks
+from chartae.models.base import Extra, Losses, Networks, average
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["WAE"]
@@ -65,21 +65,25 @@ class WAE(AE):
             # How well codes deceive depends on the discriminator, which changes.
             self.monitored = "reconstruction"
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return the reconstruction and the weighted divergence; the discriminator's, if any."""
-        z = self.embed(x, y)
-        reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()
+        z = self.embed(x, y, mask)
+        reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
         prior = torch.randn_like(z)
         if self.discriminator is None:
-            divergence = mmd(z, prior, self.kernel, self.bandwidth)
+            divergence = mmd(z, prior, self.kernel, self.bandwidth, weight)
             total = reconstruction + self.weight * divergence
             return Losses.of(total, reconstruction=reconstruction, mmd=divergence)
         logits = self.discriminator(z)
-        deception = maker_loss(logits)
+        deception = maker_loss(logits, weight)
         return Losses(
             {
                 "model": reconstruction + self.weight * deception,
-                "discriminator": discriminator_loss(self.discriminator(prior), logits),
+                "discriminator": discriminator_loss(
+                    self.discriminator(prior), logits, fake_weight=weight
+                ),
             },
             {"reconstruction": reconstruction, "deception": deception},
         )

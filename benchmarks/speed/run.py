@@ -1,7 +1,7 @@
 """Run every benchmark and write the table of ``docs/benchmarks.md`` between its markers.
 
-python benchmarks/run.py            # a few minutes; leave the machine alone meanwhile
-python benchmarks/run.py --rounds 2 small_data import_time      # a quick look: nothing is written
+python benchmarks/speed/run.py            # a few minutes; leave the machine alone meanwhile
+python benchmarks/speed/run.py --rounds 2 small_data import_time  # a quick look
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 from harness import machine, quartiles
 
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "docs" / "benchmarks.md"
+PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 BENCHMARKS = (
     "training_throughput",
@@ -83,7 +83,7 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     facts = machine()
     rows = [row for name in names for row in run(name, arguments.rounds)]
-    command = " ".join(["python benchmarks/run.py", *sys.argv[1:]])
+    command = " ".join(["python benchmarks/speed/run.py", *sys.argv[1:]])
     text = render(facts, rows, command)
     print(f"\n{text}")
     if not arguments.names:

@@ -13,8 +13,8 @@ for the estimate it is fixed anew on 500 training images.
 One JSON for each model, and a checkpoint, are kept in the output folder: an interrupted run goes on
 where it was, a finished one only prints its table.
 
-    python benchmarks/density_estimation.py --data binarized_mnist.npz --out density
-    python benchmarks/density_estimation.py --data binarized_mnist.npz --out density --models IWAE
+    python benchmarks/reproduce/density_estimation.py --data binarized_mnist.npz --out density
+    (add `--models IWAE` for one of them)
 """
 
 import argparse

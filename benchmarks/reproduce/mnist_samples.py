@@ -10,7 +10,7 @@ prior, and a plain VAE of the same networks from its prior. For each:
 * precision and recall by 3 nearest neighbours (Kynkaanniemi et al., 2019) against 1,000 held-out
   images, in pixels.
 
-    python benchmarks/mnist_samples.py MNIST.npz --out samples.png
+    python benchmarks/reproduce/mnist_samples.py MNIST.npz --out samples.png
 """
 
 import argparse

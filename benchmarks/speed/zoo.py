@@ -7,8 +7,8 @@ around the whole call of `fit`, set-up and best weights included; of Pythae's tr
 alone (`peer.train`). A second table has one hidden layer of 64, where matrix products no longer
 hide what a step costs otherwise.
 
-    python benchmarks/zoo.py --mnist MNIST.npz
-    python benchmarks/zoo.py --mnist MNIST.npz --models VAE IWAE --rounds 7
+    python benchmarks/speed/zoo.py --mnist MNIST.npz
+    python benchmarks/speed/zoo.py --mnist MNIST.npz --models VAE IWAE --rounds 7
 """
 
 import argparse

@@ -6,8 +6,8 @@ ten images: ten class-wise models 250 each. Likelihoods are the augmenter's, but
 whose scale is that of the class-wise models. An SVM trained on the test digits says which share of
 the synthetic labels are right.
 
-    python benchmarks/conditional_augmentation.py
-    python benchmarks/conditional_augmentation.py --repeats 3 --only "CVAE, N(0, I)"
+    python benchmarks/reproduce/conditional_augmentation.py
+    python benchmarks/reproduce/conditional_augmentation.py --repeats 3 --only "CVAE, N(0, I)"
 """
 
 import argparse

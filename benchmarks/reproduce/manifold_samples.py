@@ -17,7 +17,7 @@ mixture that the uniform distribution becomes where its
 bumps do not overlap. "ess" is the effective share of these proposals: at a few per cent or less,
 the row is a sketch.
 
-    python benchmarks/manifold_samples.py --mnist mnist.npz --seeds 3 --folder runs
+    python benchmarks/reproduce/manifold_samples.py --mnist mnist.npz --seeds 3 --folder runs
 """
 
 import argparse

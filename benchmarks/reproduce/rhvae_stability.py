@@ -8,7 +8,7 @@ largest loss, and what the metric is worth at the end:
 * void: share of `VolumeSampler`'s latents where the metric is within a factor 2 of its floor;
 * near: distance from such a latent to the nearest code, over that between nearest codes (medians).
 
-    python benchmarks/rhvae_stability.py [--mnist mnist.npz] [--seeds 10] [--out FILE]
+    python benchmarks/reproduce/rhvae_stability.py [--mnist mnist.npz] [--seeds 10] [--out FILE]
 
 Without MNIST (an .npz of ``x_train`` and ``y_train``) it takes scikit-learn's digits.
 """

@@ -7,7 +7,7 @@ law, and are then counted in square cells. Reported for velocities N(0, s^2 I): 
 distance between these counts and the quadrature, and the acceptance. What as many independent draws
 would show is the floor.
 
-    python benchmarks/random_walk_bias.py [--chains 2000] [--scales 0.1 0.2 ...]
+    python benchmarks/reproduce/random_walk_bias.py [--chains 2000] [--scales 0.1 0.2 ...]
 """
 
 import argparse
