@@ -21,11 +21,20 @@ def examples(per_class=4, shape=(4, 4), classes=2):
     return x, torch.arange(classes).repeat_interleave(per_class)
 
 
-VOLUME = {"sampler_options": {"num_steps": 20, "num_warmup": 20}}
+NETWORKS = {n: {"name": "mlp", "hidden": [32]} for n in ("encoder", "decoder")}
+VOLUME = {
+    "sampler_options": {"num_steps": 20, "num_warmup": 20},
+    "model_options": {**NETWORKS, "metric_network": NETWORKS["encoder"]},
+}
 KINDS = {
     "of each class": VOLUME,
     "conditional": {**VOLUME, "conditional": True},
-    "cvae and flow": {"model": "cvae", "sampler": "flow", "sampler_options": {"epochs": 20}},
+    "cvae and flow": {
+        "model": "cvae",
+        "sampler": "flow",
+        "sampler_options": {"epochs": 20, "hidden": [32]},
+        "model_options": NETWORKS,
+    },
 }
 
 

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,12 +23,10 @@ QUICK = ["--model", "vae", "--sampler", "normal", "--epochs", "2"]
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
+def data(tmp_path, monkeypatch, trained):
     """A file of 4 images of each of two classes, in the working directory."""
     monkeypatch.chdir(tmp_path)
-    x = torch.rand(8, 4, 4, generator=torch.Generator().manual_seed(0))
-    y = torch.arange(2).repeat_interleave(4)
-    write_npz("data.npz", ArrayDataset(x, y, class_names=("cat", "dog/wolf")))
+    shutil.copy(trained / "data.npz", tmp_path)
     return "data.npz"
 
 
@@ -40,9 +39,22 @@ def digits(data):
     return "digits.npz"
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with what `data` and `model` need, made once."""
+    folder = tmp_path_factory.mktemp("trained")
+    x = torch.rand(8, 4, 4, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(2).repeat_interleave(4)
+    data, out = str(folder / "data.npz"), str(folder / "model")
+    write_npz(data, ArrayDataset(x, y, class_names=("cat", "dog/wolf")))
+    assert run(["train", data, "--out", out, "--epochs", "2", "--latent-dim", "2"]) == 0
+    return folder
+
+
 @pytest.fixture
-def model(data):
-    assert run(["train", data, "--out", "model", "--epochs", "2", "--latent-dim", "2"]) == 0
+def model(data, trained):
+    """A model trained on the data."""
+    shutil.copytree(trained / "model", "model")
     return "model"
 
 
@@ -497,7 +509,7 @@ def test_what_nobody_foresaw_is_a_line_too(data, monkeypatch, capsys):
         run(["train", data, "--out", "m", "--debug"])
 
 
-@pytest.mark.parametrize("module", ["chartae", "chartae.cli"])
+@pytest.mark.parametrize("module", ["chartae", pytest.param("chartae.cli", marks=pytest.mark.slow)])
 def test_a_process_ends_with_its_exit_code(module):
     command = [sys.executable, "-m", module, "train", "nothing.npz", "--out", "m"]
     done = subprocess.run(command, capture_output=True, text=True)

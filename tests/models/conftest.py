@@ -153,6 +153,27 @@ def make_hamiltonian(request):
     return partial(build, request.param)
 
 
+# Models that between them override each method of the base: no posterior, conditions, codes, a
+# latent space with a shape of its own, a flow and a metric.
+DISTINCT = ["AE", "CVAE learned prior", "VQVAE", "SVAE", "PoincareVAE", "RHVAE"]
+
+
+def each_case_of(cases, names, *, fixture="make", models=MODELS):
+    """Parametrise a fixture of models and the values of a case, a dictionary by id.
+
+    Every case goes to the `DISTINCT` models, and the first case to all. It is for what the base
+    class does by one line of its own: a model that escapes from it escapes from all cases.
+    """
+    first = next(iter(cases))
+    pairs = [
+        pytest.param(model, *values, id=f"{model}-{case}")
+        for model in models
+        for case, values in cases.items()
+        if model in DISTINCT or case == first
+    ]
+    return pytest.mark.parametrize((fixture, *names), pairs, indirect=[fixture])
+
+
 @pytest.fixture(scope="session")
 def digits():
     """64 handwritten digits, (64, 8, 8) in [0, 1]."""

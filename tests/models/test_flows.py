@@ -14,7 +14,7 @@ from torch.distributions import MultivariateNormal
 import chartae
 from chartae.errors import ConfigurationError
 
-CONVERGED = 30
+CONVERGED = 16
 X = torch.rand(4, 5, generator=torch.Generator().manual_seed(0)).double()
 
 
@@ -84,9 +84,10 @@ def log_determinants(model, latent_dim):
     )
 
 
-@pytest.mark.parametrize("latent_dim", [1, 2, 3])
-@pytest.mark.parametrize("sqrt_beta_0", [1.0, 0.4])
-@pytest.mark.parametrize("num_leapfrog", [1, 4])
+@pytest.mark.parametrize(
+    ("latent_dim", "sqrt_beta_0", "num_leapfrog"),
+    [(1, 0.4, 4), (2, 1.0, 1), (2, 0.4, 4), (3, 0.4, 1)],
+)
 def test_the_flow_preserves_volume(make_hamiltonian, latent_dim, sqrt_beta_0, num_leapfrog):
     # With tempering, the factors of the start and of the coolings cancel.
     options = {"sqrt_beta_0": sqrt_beta_0, "num_leapfrog": num_leapfrog, "step_size": 0.1}
