@@ -18,6 +18,7 @@ from chartae.geometry.metrics.selection import (
     nearest_neighbour_distances,
     select_centroids,
 )
+from chartae.geometry.metrics.sphere import SphereMetric
 from chartae.geometry.paths.curves import energy, length
 from chartae.geometry.paths.exponential import exponential_map, exponential_path, parallel_transport
 from chartae.geometry.paths.geodesics import (
@@ -51,6 +52,7 @@ __all__ = [
     "PullbackMetric",
     "Reach",
     "Selection",
+    "SphereMetric",
     "WrappedNormal",
     "check_points",
     "distance",

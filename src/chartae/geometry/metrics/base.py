@@ -153,6 +153,16 @@ class Metric(nn.Module, ABC):
         return None
 
     @property
+    def sectional_curvature(self) -> float | None:
+        """Its curvature, where that is known and the same everywhere."""
+        return None
+
+    @property
+    def total_volume(self) -> float | None:
+        """The volume of the whole space, where that is known and finite."""
+        return None
+
+    @property
     def bumps(self) -> NormalMixture | None:
         """The density near each landmark, as that landmark alone makes it; None if there is none.
 
