@@ -29,6 +29,8 @@ from chartae.distributions import (
     Moments,
     NormalHead,
     Observation,
+    Posterior,
+    Prior,
     StandardNormal,
     make_likelihood,
     normal_head,
@@ -501,14 +503,15 @@ class VariationalAutoencoder(Autoencoder):
             f"the data; {', '.join(ways[:-1])} or {ways[-1]}"
         )
 
-    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Any:
+    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Posterior:
         """Return q(z|x, y) for x ``(batch, *input_shape)``.
 
         A distribution with ``rsample_and_log_prob``, ``rsample`` and ``mean``; here a `Gaussian`.
         """
-        return self.posterior_head(self.features(x, y, mask))
+        posterior: Posterior = self.posterior_head(self.features(x, y, mask))
+        return posterior
 
-    def prior(self, y: Extra = None) -> Any:
+    def prior(self, y: Extra = None) -> Prior:
         """Return p(z|y), here a standard normal over ``(latent_dim,)``, whatever the conditions."""
         return StandardNormal(self.get_buffer("origin"))
 

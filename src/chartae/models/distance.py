@@ -5,9 +5,9 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
 from chartae.checks import Positive
+from chartae.distributions import kl_divergence
 from chartae.models.base import Extra, GaussianNetworks, Losses, average
 from chartae.models.vae import VAE
 from chartae.nn import make_distance

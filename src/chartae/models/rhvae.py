@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import Count, Positive
-from chartae.distributions import Gaussian, joined
+from chartae.distributions import Gaussian, as_family, joined
 from chartae.errors import ConfigurationError
 from chartae.geometry import (
     CentroidMetric,
@@ -171,7 +171,7 @@ class RHVAE(HVAE):
         """Fix the metric of the whole training set."""
         pieces = [
             (
-                self.posterior(batch["x"], batch.get("y"), batch.get("mask")),
+                self._gaussian(batch["x"], batch.get("y"), batch.get("mask")),
                 self._shapes(batch["x"], batch.get("mask")),
             )
             for batch in batches
@@ -187,6 +187,9 @@ class RHVAE(HVAE):
         else:
             self.matrices = metric.matrices
             self.fitted_temperature.fill_(metric.temperature)
+
+    def _gaussian(self, x: Tensor, y: Extra, mask: Extra) -> Gaussian:
+        return as_family(self.posterior(x, y, mask), Gaussian)
 
     def _shapes(self, x: Tensor, mask: Extra = None) -> Tensor:
         """Return the matrices of determinant 1 of x, ``(batch, d, d)``; none, without a network."""
@@ -217,7 +220,7 @@ class RHVAE(HVAE):
         self, x: Tensor, z: Tensor, momentum: Tensor, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return z_K, v_K and log p(x|z_K) on the model's metric; see `HVAE.flow`."""
-        metric = self._metric_of(x, self.posterior(x, y, mask), mask)
+        metric = self._metric_of(x, self._gaussian(x, y, mask), mask)
         end, momentum, fit = self.flow_on(metric, x, metric.at(z), momentum, y=y, mask=mask)
         return end.z, momentum, fit
 
@@ -265,7 +268,7 @@ class RHVAE(HVAE):
         self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z_K), and the rest of the log weight."""
-        posterior = self.posterior(x, y, mask)
+        posterior = self._gaussian(x, y, mask)
         metric = self._metric_of(x, posterior, mask)
         z0, log_q = posterior.rsample_and_log_prob((num_samples,))
         start = metric.at(z0)

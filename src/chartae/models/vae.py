@@ -3,9 +3,9 @@
 from typing import Unpack
 
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from chartae.checks import Natural, NonNegative
+from chartae.distributions import kl_divergence
 from chartae.models.base import Extra, GaussianNetworks, Losses, VariationalAutoencoder, average
 
 __all__ = ["VAE", "BetaVAE", "DisentangledBetaVAE"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.checks import Count
-from chartae.distributions import NormalMixture
+from chartae.distributions import Gaussian, NormalMixture, as_family
 from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["VAMP"]
@@ -58,4 +58,5 @@ class VAMP(VariationalAutoencoder):
     def prior(self, y: Extra = None) -> NormalMixture:
         """Return the mixture over ``(latent_dim,)``, whatever the conditions."""
         components = self.posterior(self.pseudo_inputs(), self.pseudo_conditions())
-        return NormalMixture(components.mean, components.factor)
+        normals = as_family(components, Gaussian)
+        return NormalMixture(normals.mean, normals.factor)
