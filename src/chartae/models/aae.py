@@ -9,7 +9,8 @@ from chartae.checks import NonNegative
 from chartae.distributions import DiagonalNormal, Gaussian, Posterior
 from chartae.errors import ConfigurationError
 from chartae.models.adversarial import discriminator_loss, generator_loss
-from chartae.models.base import Extra, GaussianNetworks, Losses, VariationalAutoencoder, average
+from chartae.models.losses import Extra, Losses, average
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["AAE"]

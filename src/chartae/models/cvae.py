@@ -4,8 +4,9 @@ from typing import Unpack
 
 from chartae.distributions import DiagonalNormal, DiagonalNormalHead, Prior, StandardNormal
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, GaussianNetworks
+from chartae.models.losses import Extra
 from chartae.models.vae import VAE
+from chartae.models.variational import GaussianNetworks
 
 __all__ = ["CVAE"]
 

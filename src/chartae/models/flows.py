@@ -18,7 +18,8 @@ from chartae.distributions import (
     as_family,
 )
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
+from chartae.models.losses import Extra
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["IAFVAE", "PlanarFlowVAE"]
 

@@ -7,8 +7,9 @@ from torch import Tensor
 from chartae.checks import OneOf, Positive, Range
 from chartae.distributions import KERNELS, kl_divergence, mmd
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, GaussianNetworks, Losses, average
+from chartae.models.losses import Extra, Losses, average
 from chartae.models.vae import VAE
+from chartae.models.variational import GaussianNetworks
 
 __all__ = ["InfoVAE"]
 

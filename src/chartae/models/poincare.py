@@ -16,7 +16,9 @@ from chartae.distributions import (
     RiemannianNormalHead,
 )
 from chartae.errors import DataError
-from chartae.models.base import Extra, LatentSpace, Networks, VariationalAutoencoder
+from chartae.models.base import LatentSpace, Networks
+from chartae.models.losses import Extra
+from chartae.models.variational import VariationalAutoencoder
 
 __all__ = ["PoincareVAE"]
 

@@ -20,8 +20,10 @@ from chartae.geometry import (
     posterior_reach,
     scott_temperature,
 )
-from chartae.models.base import Batch, Extra, GaussianNetworks
 from chartae.models.hvae import HVAE
+from chartae.models.losses import Extra
+from chartae.models.trainable import Batch
+from chartae.models.variational import GaussianNetworks
 from chartae.nn import MetricNetwork, NetworkSpec
 
 __all__ = ["RHVAE"]

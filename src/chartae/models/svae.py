@@ -7,7 +7,8 @@ from torch import Tensor
 from chartae.checks import Range
 from chartae.distributions import HypersphericalUniform, Prior, VonMisesFisher, VonMisesFisherHead
 from chartae.errors import DataError
-from chartae.models.base import Extra, LatentSpace, Networks
+from chartae.models.base import LatentSpace, Networks
+from chartae.models.losses import Extra
 from chartae.models.vae import VAE
 
 __all__ = ["SVAE"]

@@ -8,16 +8,10 @@ from torch import Tensor
 from chartae.checks import NonNegative
 from chartae.distributions import DiagonalNormal, Estimator, as_family, kl_divergence, log_aggregate
 from chartae.models.adversarial import discriminator_loss
-from chartae.models.base import (
-    Extra,
-    GaussianNetworks,
-    Losses,
-    Networks,
-    VariationalAutoencoder,
-    average,
-    resampled,
-)
+from chartae.models.base import Networks
+from chartae.models.losses import Extra, Losses, average, resampled
 from chartae.models.vae import VAE
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["BetaTCVAE", "FactorVAE"]

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from chartae.checks import Natural, NonNegative
 from chartae.distributions import kl_divergence
-from chartae.models.base import Extra, GaussianNetworks, Losses, VariationalAutoencoder, average
+from chartae.models.losses import Extra, Losses, average
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["VAE", "BetaVAE", "DisentangledBetaVAE"]
 

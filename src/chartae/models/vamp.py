@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from chartae.checks import Count
 from chartae.distributions import Gaussian, NormalMixture, as_family
-from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
+from chartae.models.losses import Extra
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["VAMP"]
 
