@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, Unpack, get_args
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_choice, check_integer, check_number
+from chartae.checks import Count, Positive
 from chartae.distributions import Gaussian, joined
 from chartae.errors import ConfigurationError
 from chartae.geometry import (
@@ -87,26 +87,19 @@ class RHVAE(HVAE):
         latent_dim: int,
         *,
         geometry: Geometry = "learned",
-        temperature: float | None = None,
-        rho: float | None = None,
-        regularization: float | None = None,
+        temperature: Positive | None = None,
+        rho: Positive | None = None,
+        regularization: Positive | None = None,
         metric_network: NetworkSpec = "thesis/mnist",
-        fixed_point_steps: int = 3,
+        fixed_point_steps: Count = 3,
         num_leapfrog: int = 3,
         step_size: float = 0.01,
         sqrt_beta_0: float = 0.3,
         learn_beta_0: bool = False,
         **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_choice("geometry", geometry, get_args(Geometry))
-        if temperature is not None:
-            check_number("temperature", temperature, above=0.0)
-        if rho is not None:
-            check_number("rho", rho, above=0.0)
         if regularization is None:
             regularization = 1e-3 if geometry == "learned" else 0.1
-        check_number("regularization", regularization, above=0.0)
-        check_integer("fixed_point_steps", fixed_point_steps, minimum=1)
         super().__init__(
             input_shape,
             latent_dim,

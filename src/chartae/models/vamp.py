@@ -5,7 +5,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_integer
+from chartae.checks import Count
 from chartae.distributions import NormalMixture
 from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
 
@@ -35,10 +35,9 @@ class VAMP(VariationalAutoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_pseudo_inputs: int = 50,
+        num_pseudo_inputs: Count = 50,
         **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_integer("num_pseudo_inputs", num_pseudo_inputs, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
         self.num_pseudo_inputs = num_pseudo_inputs
         self.raw_pseudo_inputs = nn.Parameter(torch.randn(num_pseudo_inputs, *self.input_shape))
