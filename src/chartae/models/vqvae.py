@@ -10,15 +10,8 @@ from torch import Tensor, nn
 from chartae.checks import Count, NonNegative, Range, check_shape
 from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError, DataError
-from chartae.models.base import (
-    Autoencoder,
-    Extra,
-    LatentSpace,
-    Losses,
-    Networks,
-    average,
-    resampled,
-)
+from chartae.models.base import Autoencoder, LatentSpace, Networks
+from chartae.models.losses import Extra, Losses, average, resampled
 from chartae.nn import output_shape
 
 __all__ = ["HRQVAE", "VQVAE"]
