@@ -21,11 +21,20 @@ def examples(per_class=4, shape=(4, 4), classes=2):
     return x, torch.arange(classes).repeat_interleave(per_class)
 
 
-VOLUME = {"sampler_options": {"num_steps": 20, "num_warmup": 20}}
+NETWORKS = {n: {"name": "mlp", "hidden": [32]} for n in ("encoder", "decoder")}
+VOLUME = {
+    "sampler_options": {"num_steps": 20, "num_warmup": 20},
+    "model_options": {**NETWORKS, "metric_network": NETWORKS["encoder"]},
+}
 KINDS = {
     "of each class": VOLUME,
     "conditional": {**VOLUME, "conditional": True},
-    "cvae and flow": {"model": "cvae", "sampler": "flow", "sampler_options": {"epochs": 20}},
+    "cvae and flow": {
+        "model": "cvae",
+        "sampler": "flow",
+        "sampler_options": {"epochs": 20, "hidden": [32]},
+        "model_options": NETWORKS,
+    },
 }
 
 
@@ -66,6 +75,24 @@ def test_same_seed_same_models():
     x, y = examples()
     first, second = (Augmenter(**QUICK, seed=5).fit(x, y).sample(3)[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_classes_of_the_same_data_share_no_noise():
+    def same_weights(shape):
+        torch.manual_seed(0)
+        return VAE(shape, 2)
+
+    one_class, _ = examples(classes=1)
+    x, y = one_class.repeat(2, 1, 1), torch.arange(2).repeat_interleave(4)
+    still = {**QUICK, "fit_options": {"epochs": 1, "learning_rate": 1e-12}}
+    first, second = Augmenter(**still).fit(x, y).models_.values()
+    assert not torch.allclose(first.encoder[1].weight, second.encoder[1].weight, atol=1e-3)
+    augmenter = Augmenter(**{**still, "model": same_weights}).fit(x, y)
+    first, second = augmenter.histories_.values()
+    assert first.train["reconstruction"] != second.train["reconstruction"]
+    assert augmenter.fidelity_["0"] != augmenter.fidelity_["1"]
+    first, second = augmenter.sample(3)[0].split(3)
+    assert not torch.allclose(first, second, atol=1e-3)
 
 
 @pytest.mark.parametrize("options", [QUICK, CONDITIONAL], ids=["of each class", "conditional"])

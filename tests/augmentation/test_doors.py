@@ -146,7 +146,7 @@ X, Y = examples()
         (X, Y[:, None], r"y has shape \(6, 1\): expected \(N,\).*ravel"),
         (X, Y[:-1], "y has 5 labels for 6 samples"),
         (ArrayDataset.from_arrays(X), None, "x has no labels"),
-        (ArrayDataset.from_arrays(X, Y), Y, "x is an ArrayDataset: expected neither y nor mask"),
+        (ArrayDataset.from_arrays(X, Y), Y, "x is an ArrayDataset: expected no y, mask or weight"),
         (None, Y, "x is NoneType: expected one array of numbers"),
         (pd.DataFrame({"a": list("uuuvvv")}), Y, "x has a column 'a'"),
     ],

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,12 +23,10 @@ QUICK = ["--model", "vae", "--sampler", "normal", "--epochs", "2"]
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
+def data(tmp_path, monkeypatch, trained):
     """A file of 4 images of each of two classes, in the working directory."""
     monkeypatch.chdir(tmp_path)
-    x = torch.rand(8, 4, 4, generator=torch.Generator().manual_seed(0))
-    y = torch.arange(2).repeat_interleave(4)
-    write_npz("data.npz", ArrayDataset(x, y, class_names=("cat", "dog/wolf")))
+    shutil.copy(trained / "data.npz", tmp_path)
     return "data.npz"
 
 
@@ -40,9 +39,22 @@ def digits(data):
     return "digits.npz"
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with what `data` and `model` need, made once."""
+    folder = tmp_path_factory.mktemp("trained")
+    x = torch.rand(8, 4, 4, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(2).repeat_interleave(4)
+    data, out = str(folder / "data.npz"), str(folder / "model")
+    write_npz(data, ArrayDataset(x, y, class_names=("cat", "dog/wolf")))
+    assert run(["train", data, "--out", out, "--epochs", "2", "--latent-dim", "2"]) == 0
+    return folder
+
+
 @pytest.fixture
-def model(data):
-    assert run(["train", data, "--out", "model", "--epochs", "2", "--latent-dim", "2"]) == 0
+def model(data, trained):
+    """A model trained on the data."""
+    shutil.copytree(trained / "model", "model")
     return "model"
 
 
@@ -97,6 +109,17 @@ class TestTrain:
         assert run(["train", "--config", "model/train.json", "--out", "again"]) == 0
         first, again = (chartae.load(folder).state_dict() for folder in ("model", "again"))
         assert all(torch.equal(first[name], again[name]) for name in first)
+
+    def test_constant_columns_are_named_once(self, data, capsys):
+        names = [f"c{k}" for k in range(12)]
+        rows = [f"{k}," + ",".join("5" * 12) + "\n" for k in range(8)]
+        Path("table.csv").write_text("".join([f"a,{','.join(names)}\n", *rows]))
+        assert run(words("train table.csv --out m --epochs 2 --latent-dim 2")) == 0
+        captured = capsys.readouterr()
+        expected = f"constant in the training set: {', '.join(names[:10])} and 2 more\n"
+        assert captured.out.count("constant") == captured.out.count(expected) == 1
+        assert "constant" not in captured.err
+        assert json.loads(Path("m/train.json").read_text())["constant_columns"] == names
 
     def test_options_of_the_model(self, data):
         command = f"train {data} --out m --epochs 1 --model rhvae"
@@ -338,6 +361,44 @@ class TestAugment:
         assert read_data("new.npz").class_names == ("k0", "k1")
         assert "Latent maps" not in Path("new.html").read_text()
 
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("target", ""),
+            ("Class", ""),
+            ("kind", "--label-column kind"),
+            ("kind", "--config c.json"),
+        ],
+    )
+    def test_the_column_of_labels_keeps_its_name(self, data, name, options):
+        Path("c.json").write_text(json.dumps({"augment": {"label_column": "kind"}}))
+        rows = [f"{k},k{k % 2},{9 - k}\n" for k in range(8)]
+        Path("table.csv").write_text("".join([f"a,{name},b\n", *rows]))
+        command = f"augment table.csv --out new.csv --per-class 2 --include-real {options}"
+        assert run([*words(command), *QUICK, "--latent-dim", "1"]) == 0
+        written = pd.read_csv("new.csv")
+        assert list(written.columns) == ["a", "b", name]
+        assert written[name].tolist()[:3] == ["k0", "k1", "k0"]
+        assert written[name].tolist()[8:] == ["k0", "k0", "k1", "k1"]
+
+    def test_without_a_header_the_column_of_labels_is_called_label(self, data):
+        Path("table.csv").write_text("".join(f"{k},k{k % 2}\n" for k in range(8)))
+        command = "augment table.csv --no-header --label-column 1 --out new.csv --per-class 2"
+        assert run([*words(command), *QUICK, "--latent-dim", "1"]) == 0
+        assert list(pd.read_csv("new.csv").columns) == ["x0", "label"]
+
+    @pytest.mark.parametrize("conditional", [False, True])
+    def test_constant_columns_are_named_once(self, data, conditional, capsys):
+        rows = [f"{k},7,{k if k % 2 else 5},k{k % 2}\n" for k in range(8)]
+        Path("table.csv").write_text("".join(["a,b,c,label\n", *rows, "1,7,1,alone\n"]))
+        command = "augment table.csv --out new.csv --per-class 2 --latent-dim 1"
+        options = ["--conditional"] if conditional else []
+        assert run([*words(command), *QUICK, *options]) == 0
+        told = [line for line in capsys.readouterr().out.splitlines() if "constant" in line]
+        expected = {"all classes": ["b"]} | ({} if conditional else {"class 'k0'": ["c"]})
+        assert told == [f"constant in {place}: {names[0]}" for place, names in expected.items()]
+        assert json.loads(Path("new.json").read_text())["constant_columns"] == expected
+
 
 BAD = {
     "no such command": "foo",
@@ -448,7 +509,7 @@ def test_what_nobody_foresaw_is_a_line_too(data, monkeypatch, capsys):
         run(["train", data, "--out", "m", "--debug"])
 
 
-@pytest.mark.parametrize("module", ["chartae", "chartae.cli"])
+@pytest.mark.parametrize("module", ["chartae", pytest.param("chartae.cli", marks=pytest.mark.slow)])
 def test_a_process_ends_with_its_exit_code(module):
     command = [sys.executable, "-m", module, "train", "nothing.npz", "--out", "m"]
     done = subprocess.run(command, capture_output=True, text=True)

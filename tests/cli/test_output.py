@@ -319,7 +319,8 @@ def test_an_interrupted_augmentation_goes_on(here, ctrl_c, capsys, option):
 
 
 @pytest.mark.parametrize("wrong", ["--device=abacus", "--batch-size=0", "--sampler=none"])
-@pytest.mark.parametrize("jobs", [1, 2])
+# Processes are slow to start. That they give the same as one is tested by the augmenter.
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_refused_option_leaves_nothing_in_the_way(here, wrong, jobs, capsys):
     before = contents(here)
     refused = augment("data.npz", "--out", "new.npz", "--jobs", jobs, *wrong.split("="))
@@ -445,6 +446,7 @@ def test_the_models_of_an_augmentation_are_sampled_by_class(here):
     assert run(["sample", "new-models", "--n", "3", "--sampler", "normal", "--out", "e.npz"]) == 2
 
 
+@pytest.mark.slow  # it starts processes
 def test_jobs_threads_and_device(here):
     threads = torch.get_num_threads()
     try:

@@ -287,11 +287,13 @@ def test_encoders_see_counts_as_logs_and_other_columns_as_they_are():
 
 
 @pytest.mark.parametrize(
-    "spec",
-    ["negative_binomial", {"name": "mixed", "columns": [["negative_binomial", 20]]}],
-    ids=str,
+    ("model_class", "spec"),
+    [
+        (chartae.AE, "negative_binomial"),
+        (chartae.VAE, {"name": "mixed", "columns": [["negative_binomial", 20]]}),
+        (chartae.VAMP, "negative_binomial"),
+    ],
 )
-@pytest.mark.parametrize("model_class", [chartae.AE, chartae.VAE, chartae.VAMP])
 def test_counts_up_to_a_hundred_thousand_are_reconstructed(model_class, spec):
     torch.manual_seed(0)
     weights, z = torch.randn(2, 20), torch.randn(300, 2)

@@ -87,14 +87,14 @@ def test_within_a_hemisphere_every_great_circle_is_found(metric, point, ends):
 def test_no_path_around_the_sphere_is_wrong_without_a_word():
     """Ends may be so far out that the great circle leaves the chart through infinity."""
     a, b = 6.0 * torch.randn(
-        2, 400, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        2, 150, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
     paths = shortest_paths(STEREOGRAPHIC, a, b, num_points=21)
     exact = angle(stereographic_point, a, b)
     found = paths.converged
     assert float(found.double().mean()) > 0.8
     torch.testing.assert_close(paths.lengths[found], exact[found], rtol=1e-2, atol=1e-6)
-    times = torch.linspace(0.0, 1.0, 2001, dtype=torch.float64)[:, None]
+    times = torch.linspace(0.0, 1.0, 501, dtype=torch.float64)[:, None]
     lines = length(STEREOGRAPHIC, torch.lerp(a[:, None], b[:, None], times))
     assert (paths.lengths <= lines * (1.0 + 5e-2)).all()
 

@@ -109,9 +109,7 @@ def test_draws_follow_the_density(metric, reach):
     chain = gaussian.chains(600, num_steps=20, num_warmup=15, generator=generator())
     assert chi_square(chain.final, gaussian.log_prob, -reach, reach) > 1e-3
     start = MEAN.expand(600, 2)
-    chain = hmc(
-        gaussian, start, num_steps=15, num_warmup=20, num_leapfrog=4, generator=generator()
-    )
+    chain = hmc(gaussian, start, num_steps=15, num_warmup=20, num_leapfrog=4, generator=generator())
     assert chi_square(chain.final, gaussian.log_prob, -reach, reach) > 1e-3
 
 

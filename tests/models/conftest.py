@@ -30,6 +30,7 @@ MODELS = {
     "AAE": (models.AAE, {"discriminator": SMALL}),
     "AAE deterministic": (models.AAE, {"discriminator": SMALL, "stochastic": False}),
     "VAMP": (models.VAMP, {"num_pseudo_inputs": 5}),
+    "MixtureVAE": (models.MixtureVAE, {"num_components": 3}),
     "PlanarFlowVAE": (models.PlanarFlowVAE, {"flows": "PRP"}),
     "IAFVAE": (models.IAFVAE, {"hidden": [8], "context_dim": 3}),
     "VAEGAN": (models.VAEGAN, {"discriminator": SMALL}),
@@ -130,7 +131,7 @@ def make_variational(request):
 EUCLIDEAN = [name for name in VARIATIONAL if MODELS[name][0].latent_space == "euclidean"]
 # Their posterior is a Gaussian of which a linear encoder gives mean and variance, their prior the
 # standard normal.
-GAUSSIAN = [n for n in EUCLIDEAN if n not in ("VAMP", "PlanarFlowVAE", "IAFVAE")]
+GAUSSIAN = [n for n in EUCLIDEAN if n not in ("VAMP", "MixtureVAE", "PlanarFlowVAE", "IAFVAE")]
 GAUSSIAN = [n for n in GAUSSIAN if not n.startswith("CVAE")]
 
 
@@ -150,6 +151,27 @@ def make_gaussian(request):
 def make_hamiltonian(request):
     """The same, for the models with a Hamiltonian flow."""
     return partial(build, request.param)
+
+
+# Models that between them override each method of the base: no posterior, conditions, codes, a
+# latent space with a shape of its own, a flow and a metric.
+DISTINCT = ["AE", "CVAE learned prior", "VQVAE", "SVAE", "PoincareVAE", "RHVAE"]
+
+
+def each_case_of(cases, names, *, fixture="make", models=MODELS):
+    """Parametrise a fixture of models and the values of a case, a dictionary by id.
+
+    Every case goes to the `DISTINCT` models, and the first case to all. It is for what the base
+    class does by one line of its own: a model that escapes from it escapes from all cases.
+    """
+    first = next(iter(cases))
+    pairs = [
+        pytest.param(model, *values, id=f"{model}-{case}")
+        for model in models
+        for case, values in cases.items()
+        if model in DISTINCT or case == first
+    ]
+    return pytest.mark.parametrize((fixture, *names), pairs, indirect=[fixture])
 
 
 @pytest.fixture(scope="session")

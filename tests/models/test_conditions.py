@@ -3,7 +3,7 @@
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from tests.models.conftest import SMALL, conditions_of
+from tests.models.conftest import SMALL, conditions_of, each_case_of
 from tests.models.test_contract import has_posterior, loss_of
 
 import chartae
@@ -17,11 +17,10 @@ VECTORS = torch.stack([LABELS / 9, (LABELS % 2).float()], 1)
 GIVEN = {10: LABELS, (2,): VECTORS}
 
 
-@pytest.fixture(params=GIVEN, ids=["labels", "vectors"])
-def conditions(request):
-    return request.param
+each_kind = each_case_of({"labels": (10,), "vectors": ((2,),)}, ["conditions"])
 
 
+@each_kind
 def test_every_parameter_gets_a_gradient(make, digits, conditions):
     model = make(conditions=conditions)
     losses = model.loss(digits, y=GIVEN[conditions])
@@ -33,6 +32,7 @@ def test_every_parameter_gets_a_gradient(make, digits, conditions):
         assert torch.isfinite(parameter.grad).all(), name
 
 
+@each_kind
 def test_what_is_encoded_and_decoded_depends_on_them(make, digits, conditions):
     model = make(conditions=conditions).eval()
     y = GIVEN[conditions]
@@ -55,6 +55,7 @@ def test_what_is_encoded_and_decoded_depends_on_them(make, digits, conditions):
         assert torch.isfinite(model.log_likelihood(digits, 5, y=y, max_batch=13)).all()
 
 
+@each_kind
 def test_they_are_trained_with_the_one_fit_and_saved(make, digits, conditions, tmp_path):
     model = make(conditions=conditions)
     data = ArrayDataset(digits, GIVEN[conditions])

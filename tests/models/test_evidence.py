@@ -4,7 +4,14 @@ import math
 
 import pytest
 import torch
-from tests.models.conftest import batch_of, conditions_of, has_posterior
+from tests.models.conftest import (
+    SMALL,
+    VARIATIONAL,
+    batch_of,
+    conditions_of,
+    each_case_of,
+    has_posterior,
+)
 
 from chartae import fit, models
 from chartae.errors import DivergenceError
@@ -82,13 +89,16 @@ def test_wild_posteriors_make_no_evidence(make_variational, size, dtype):
 def test_no_likelihood_is_passed(name, likelihood):
     x = data(likelihood, 100.0, torch.float32)
     torch.manual_seed(0)
-    model = getattr(models, name)((6,), 2, likelihood=likelihood)
+    model = getattr(models, name)((6,), 2, encoder=SMALL, decoder=SMALL, likelihood=likelihood)
     fit(model, x, epochs=5, batch_size=8, learning_rate=3e-2, seed=0, progress=False)
     assert_possible(model, x)
 
 
-@pytest.mark.parametrize(
-    ("scale", "learning_rate", "seed"), [(10.0, 1e-2, 0), (100.0, 1e-3, 1), (1e4, 1e-1, 2)]
+@each_case_of(
+    {"10000": (1e4, 1e-1, 2), "100": (100.0, 1e-3, 1), "10": (10.0, 1e-2, 0)},
+    ["scale", "learning_rate", "seed"],
+    fixture="make_variational",
+    models=VARIATIONAL,
 )
 def test_training_on_data_of_any_scale_gives_possible_evidence(
     make_variational, scale, learning_rate, seed
@@ -104,9 +114,16 @@ def test_training_on_data_of_any_scale_gives_possible_evidence(
     assert_possible(model, x)
 
 
-@pytest.mark.parametrize("posterior", ["wrapped", "riemannian"])
-@pytest.mark.parametrize(("scale", "learning_rate"), [(10.0, 1e-2), (100.0, 1e-3)])
-def test_evidence_of_the_ball_after_a_training_that_found_the_rim(posterior, scale, learning_rate):
+@pytest.mark.parametrize(
+    ("scale", "learning_rate", "posterior"),
+    [
+        (10.0, 1e-2, "wrapped"),
+        (100.0, 1e-3, "riemannian"),
+        pytest.param(10.0, 1e-2, "riemannian", marks=pytest.mark.slow),
+        pytest.param(100.0, 1e-3, "wrapped", marks=pytest.mark.slow),
+    ],
+)
+def test_evidence_of_the_ball_after_a_training_that_found_the_rim(scale, learning_rate, posterior):
     x = data("gaussian", scale, torch.float32)
     torch.manual_seed(2)
     model = models.PoincareVAE((6,), 2, posterior=posterior)

@@ -209,7 +209,10 @@ def test_untrained_weights_are_moderate(latent_dim, geometry):
     assert model.log_weights(x).mean() > -60.0
 
 
-@pytest.mark.parametrize(("num_samples", "latent_dim"), [(10, 2), (10, 16), (100, 2)])
+SETTINGS = [(10, 2), (10, 16), pytest.param(100, 2, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("num_samples", "latent_dim"), SETTINGS)
 def test_trains_and_keeps_an_informative_metric(num_samples, latent_dim):
     model, history = train(num_samples, latent_dim, seed=0, epochs=60)
     assert history.train["loss"][-1] < history.train["loss"][0]
@@ -251,7 +254,7 @@ def test_the_posterior_metric_is_the_training_sets_and_needs_no_network(tmp_path
     assert isinstance(train(20, 2, seed=0, epochs=1)[0].metric, CentroidMetric)
 
 
-@pytest.mark.parametrize(("num_samples", "latent_dim"), [(10, 2), (10, 16), (100, 2)])
+@pytest.mark.parametrize(("num_samples", "latent_dim"), SETTINGS)
 def test_trains_with_the_posterior_metric(num_samples, latent_dim):
     model, history = train(num_samples, latent_dim, seed=0, epochs=60, geometry="posterior")
     assert history.train["loss"][-1] < history.train["loss"][0]

@@ -20,7 +20,7 @@ NOISE = 0.3
 class Codes(BetaTCVAE):
     """The posterior of x is N(x, NOISE^2): a known mixture, a Gaussian in the limit."""
 
-    def posterior(self, x, y=None):
+    def posterior(self, x, y=None, mask=None):
         return DiagonalNormal(x, torch.full_like(x, NOISE))
 
 

@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from chartae.data import ArrayDataset
 from chartae.training.batches import InMemoryBatches
 
 
 def make(size, batch_size):
-    return InMemoryBatches(ArrayDataset(torch.arange(size)[:, None].float()), batch_size, {"x"})
+    return InMemoryBatches({"x": torch.arange(size)[:, None].float()}, batch_size)
 
 
 def numbers(batches):

@@ -192,6 +192,18 @@ def test_callbacks_and_validation_do_not_shift_the_noise(make_vae, fit, data):
     assert same(weights(plain), weights(disturbed))
 
 
+def test_each_epoch_has_its_own_noise(parabola, fit, data):
+    drawn = []
+
+    class Noisy(parabola):
+        def loss(self, x):
+            drawn.append(float(torch.randn(())))
+            return super().loss(x)
+
+    fit(Noisy((6,)), data, epochs=3)
+    assert len(set(drawn)) == len(drawn) == 3
+
+
 def test_float64_trains_in_float64(make_vae, fit, data):
     model = make_vae().double()
     fit(model, data.double(), epochs=2)

@@ -96,7 +96,7 @@ class Broken(chartae.training.Callback):
 
 def test_a_posterior_that_does_not_use_the_head_is_not_followed(x):
     class Own(models.VAE):
-        def posterior(self, x, y=None):
+        def posterior(self, x, y=None, mask=None):
             mean = self.posterior_head.linear(self.features(x, y))[:, : self.latent_dim]
             return chartae.distributions.DiagonalNormal(mean, torch.ones_like(mean))
 

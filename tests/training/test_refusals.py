@@ -151,9 +151,9 @@ class Rows(Dataset):
     [
         ([torch.rand(6)], DataError, "train has 1 sample"),
         ([], DataError, "train has 0 sample"),
-        ([torch.rand(5)] * 4, DataError, r"x in batch 1 of train has shape \(1, 5\)"),
+        ([torch.rand(5)] * 4, DataError, r"batch 1 of train has shape \(1, 5\)"),
         ([np.random.default_rng(0).random(6)] * 4, DataError, "dtype torch.float64"),
-        ([{"image": torch.rand(6)}] * 4, DataError, r"samples of \['image'\]: expected 'x'"),
+        ([{"image": torch.rand(6)}] * 4, DataError, "train has no x: VAE needs x, beside image"),
         ([torch.rand(6) + 1] * 4, DataError, "values in"),
     ],
 )

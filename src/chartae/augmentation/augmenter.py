@@ -3,13 +3,11 @@
 import inspect
 import json
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
@@ -17,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import chartae
-from chartae import models, samplers
 from chartae.atomic import check_writable, write_text
 from chartae.augmentation.fidelity import ClassFidelity, Fidelity
 from chartae.augmentation.labels import Labels
@@ -26,11 +23,11 @@ from chartae.checks import check_boolean, check_choice, check_integer
 from chartae.data import ArrayDataset, Form, encode_labels
 from chartae.distributions import Moments
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
-from chartae.models import CVAE, Autoencoder, VariationalAutoencoder
+from chartae.models import CVAE, MODELS, Autoencoder
 from chartae.naming import folder_name
 from chartae.persistence import load as load_module
 from chartae.randomness import derive_seed, resolve_seed, seeded
-from chartae.samplers import Sampler
+from chartae.samplers import SAMPLERS, Sampler
 from chartae.training import History, fit
 
 __all__ = [
@@ -51,31 +48,6 @@ CHECKED = 100
 """So many samples of each class are compared to its real examples."""
 RECORD_FILE = "augmenter.json"
 """What says which folders below are of an augmenter's classes."""
-
-
-def _classes(package: ModuleType, rename: Callable[[str], str]) -> dict[str, Any]:
-    """Return what a package has for use by names of another form.
-
-    Its abstract bases are its own affair; what can be used is importable from `chartae`.
-    """
-    public = set(package.__all__) & set(chartae.__all__)
-    return {rename(name): getattr(package, name) for name in sorted(public, key=str.lower)}
-
-
-def _snake_case(name: str) -> str:
-    """Return the short name of a sampler.
-
-    >>> _snake_case("TwoStageSampler")
-    'two_stage'
-    """
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.removesuffix("Sampler")).lower()
-
-
-MODELS: dict[str, type[Autoencoder]] = _classes(models, str.lower)
-"""The models by name: that of the class in lower case."""
-SAMPLERS: dict[str, type[Sampler]] = _classes(samplers, _snake_case)
-"""The samplers by name: ``two_stage`` is `TwoStageSampler`."""
-
 EPOCHS = 250
 CHUNK = 1024
 """Observations whose moments are taken at once."""
@@ -133,10 +105,9 @@ def natural_sampler(model: Autoencoder) -> str:
     """
     metric = ["volume"] if hasattr(type(model), "metric") else []
     priors = ["normal", "vamp", "sphere", "poincare"]
-    prior = priors if isinstance(model, VariationalAutoencoder) else []
-    served = samplers.serving(model)
+    prior = [] if model.prior_family is None else priors
     for name in [*metric, *prior, "code", "mixture"]:
-        if SAMPLERS[name] in served:
+        if SAMPLERS[name].unsupported_reason(model) is None:
             return name
     raise ConfigurationError(f"no sampler of chartae serves this {type(model).__name__}")
 
@@ -230,7 +201,7 @@ class Augmenter:
         self.singles, self.jobs, self.seed, self.output_dir = singles, jobs, seed, output_dir
         self._check_arguments()
 
-    def fit(self, x: Any, y: Any = None, mask: Any = None) -> Self:
+    def fit(self, x: Any, y: Any = None, mask: Any = None, *, weight: Any = None) -> Self:
         """Train on observations ``(N, *input_shape)`` with labels ``(N,)``.
 
         uint8 is divided by 255 for the models. If `fit` is refused or interrupted, the augmenter
@@ -238,10 +209,13 @@ class Augmenter:
 
         Args:
             x: observations, as for `ArrayDataset.from_arrays`; or an `ArrayDataset` with labels,
-                whose labels and mask are used.
+                whose labels, mask and weights are used.
             y: integers, booleans or strings.
             mask: bool, the shape of x, True where a feature was observed; that of a masked array
                 is its own.
+            weight: ``(N,)``, at least 0: how much each example counts in the training of the
+                model of its class, or of all classes, relative to the others; None counts all
+                alike.
 
         Raises:
             DataError: if x and y do not fit together or hold NaN, or no class has two examples,
@@ -257,7 +231,7 @@ class Augmenter:
                 "this Augmenter was loaded, and its model or sampler was a function: set it with "
                 "set_params before fit"
             )
-        data = self._dataset(x, y, mask)
+        data = self._dataset(x, y, mask, weight)
         labels = Labels.of(data.class_names, x if isinstance(x, ArrayDataset) else y)
         parts = {ALL: data} if self.is_conditional else self._each_class(data)
         example, defaults = data.subset([0]), self._default_options(data, parts)
@@ -449,15 +423,15 @@ class Augmenter:
         check_integer("seed", self.seed, minimum=0)
         _check_options("fit_options", self.fit_options, fit)
 
-    def _dataset(self, x: Any, y: Any, mask: Any) -> ArrayDataset:
+    def _dataset(self, x: Any, y: Any, mask: Any, weight: Any) -> ArrayDataset:
         if isinstance(x, ArrayDataset):
-            if y is not None or mask is not None:
-                raise DataError("x is an ArrayDataset: expected neither y nor mask beside it")
+            if any(given is not None for given in (y, mask, weight)):
+                raise DataError("x is an ArrayDataset: expected no y, mask or weight beside it")
             if not x.class_names:
                 raise DataError("x has no labels: expected one for each observation")
             return _of_present_classes(x)
         encode_labels(y)  # which says what is wrong with them, where they are no labels
-        return ArrayDataset.from_arrays(x, y, mask, channels_last=self.channels_last)
+        return ArrayDataset.from_arrays(x, y, mask, channels_last=self.channels_last, weight=weight)
 
     def _each_class(self, data: ArrayDataset) -> dict[str, ArrayDataset]:
         """Return the examples of each class of which there are enough, by its name."""

@@ -14,7 +14,7 @@ from chartae.cli.options import (
     SamplerOptions,
     TrainingOptions,
 )
-from chartae.cli.output import Outputs, effective, say
+from chartae.cli.output import Outputs, constant_line, effective, print_lines
 from chartae.cli.results import few_baselines, fidelity_table, sections
 
 if TYPE_CHECKING:
@@ -127,22 +127,24 @@ def augment(
         outputs.clear()
     files = {str(out): f"{per_class} synthetic observations of each class", str(models): "models"}
     fidelity: dict[str, Any] = {}
+    constant = _constant_columns(source, each_class=not augmenter.is_conditional)
     try:
-        with outputs.recording(options, fidelity=fidelity):
+        with outputs.recording(options, fidelity=fidelity, constant_columns=constant):
             augmenter.fit(source)
             fidelity |= augmenter.fidelity_.to_json()
             synthetic = _named_as(source, augmenter.sample_dataset(per_class))
             augmenter.save(models)
             outputs.remove(out)
             written = _joined(source, synthetic) if include_real else synthetic
-            _write(out, written, _label_column(data_options))
+            _write(out, written)
             if report:
                 files[str(page)] = "report"
                 _write_report(page, data, augmenter, source, synthetic, options, files)
     except KeyboardInterrupt:
         message = f"interrupted; the same command with --resume continues in {models}"
         raise KeyboardInterrupt(message) from None
-    say(*(f"{meaning}: {path}" for path, meaning in files.items()))
+    print_lines(*(constant_line(columns, place) for place, columns in constant.items()))
+    print_lines(*(f"{meaning}: {path}" for path, meaning in files.items()))
     return UNLIKE if strict and augmenter.fidelity_.problems else 0
 
 
@@ -157,6 +159,20 @@ def _read(data: Path, data_options: DataOptions) -> "ArrayDataset":
     if not source.class_names:
         raise DataError(f"{data} has no labels: expected one for each observation")
     return source
+
+
+def _constant_columns(source: "ArrayDataset", *, each_class: bool) -> dict[str, list[str]]:
+    """Return the columns of a table that are constant, by where: in all of it, in a class alone."""
+    found = {"all classes": list(source.constant_columns)}
+    names = [source.class_names[index] for index in source.classes] if each_class else []
+    for name in names:
+        members = source.of_class(name)
+        if len(members) > 1:  # a class of one is not learned
+            everywhere = found["all classes"]
+            found[f"class {name!r}"] = [
+                column for column in members.constant_columns if column not in everywhere
+            ]
+    return {place: columns for place, columns in found.items() if columns}
 
 
 def _check_form(out: Path, source: "ArrayDataset", include_real: bool) -> None:
@@ -211,19 +227,13 @@ def _joined(real: "ArrayDataset", synthetic: "ArrayDataset") -> "ArrayDataset":
     return replace(real, x=x, y=y, mask=mask)
 
 
-def _label_column(options: DataOptions) -> str:
-    """Return the name that the column of labels has in a table."""
-    named = options.label_column is not None and not options.no_header
-    return str(options.label_column) if named else "label"
-
-
-def _write(out: Path, dataset: "ArrayDataset", label: str) -> None:
+def _write(out: Path, dataset: "ArrayDataset") -> None:
     from chartae.data import write_images, write_npz, write_table
 
     if out.suffix == ".npz":
         write_npz(out, dataset)
     elif out.suffix == ".csv":
-        write_table(out, dataset, label)
+        write_table(out, dataset)
     else:
         write_images(out, dataset, clip=True)
 

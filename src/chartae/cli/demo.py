@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chartae.cli.options import ConfigFile, Overwrite
-from chartae.cli.output import Outputs, say
+from chartae.cli.output import Outputs, print_lines
 from chartae.cli.results import fidelity_table, sections
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def demo(
     _write_report(out, recipe, study, real, groups, augmenter, options)
     outputs.write_record(options)
     _show(study)
-    say(
+    print_lines(
         answer(study),
         f"report: {out / 'report.html'}",
         f"synthetic digits: {out / 'synthetic.npz'}",

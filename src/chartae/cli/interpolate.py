@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from chartae.cli.options import ConfigFile, DataOptions, Overwrite
-from chartae.cli.output import Outputs, check_suffix, effective, say
+from chartae.cli.output import Outputs, check_suffix, effective, print_lines
 from chartae.cli.sample import class_names, conditions
 
 if TYPE_CHECKING:
@@ -80,25 +80,25 @@ def interpolate(
     ends = [_observation(n, text, autoencoder, data_options) for n, text in (("A", a), ("B", b))]
     x = torch.cat([end.x for end in ends]).to(autoencoder.device, autoencoder.dtype)
     y = _conditions(names, ends, label or [])
-    shown, measure = _metrics(autoencoder, metric, source, names, y)
-    curves, told = _curves(autoencoder, measure, x, y, num_points)
+    drawn, measure = _metrics(autoencoder, metric, source, names, y)
+    curves, facts = _curves(autoencoder, measure, x, y, num_points)
     decode = _decoder(autoencoder, names, y)
     if overwrite:
         outputs.clear()
     if out.suffix == ".png":
-        chart = _chart(autoencoder, shown, source, names, curves["geodesic"])
+        chart = _chart(autoencoder, drawn, source, names, curves["geodesic"])
         _draw(out, chart, curves, decode, x, num_points)
     else:
         stride = (len(curves["geodesic"]) - 1) // (num_points - 1)
         thinned = {name: curve[::stride] for name, curve in curves.items()}
-        _write(out, thinned, decode, told)
+        _write(out, thinned, decode, facts)
     options = effective(
         data_options, model=model.resolve(), a=a, b=b, out=out, data=data, metric=metric,
         num_points=num_points, label=label,
     )  # fmt: skip
     outputs.write_record(options)
-    _tell(told)
-    say(f"{'figure' if out.suffix == '.png' else 'curves'}: {out}")
+    _print_summary(facts)
+    print_lines(f"{'figure' if out.suffix == '.png' else 'curves'}: {out}")
 
 
 def _load(folder: Path) -> "Autoencoder":
@@ -361,7 +361,7 @@ def _write(
     path: Path,
     curves: dict[str, "Tensor"],
     decode: "Callable[[Tensor], Tensor]",
-    told: dict[str, Any],
+    facts: dict[str, Any],
 ) -> None:
     import numpy as np
 
@@ -369,14 +369,16 @@ def _write(
 
     arrays: dict[str, Any] = {f"z_{name}": z.cpu().numpy() for name, z in curves.items()}
     arrays |= {f"x_{name}": decode(z).cpu().numpy() for name, z in curves.items()}
-    arrays |= {name: np.asarray(value) for name, value in told.items()}
+    arrays |= {name: np.asarray(value) for name, value in facts.items()}
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **arrays)
 
 
-def _tell(told: dict[str, Any]) -> None:
-    geodesic, line = told["lengths"]
-    found = "converged" if told["converged"] else f"not converged, residual {told['residual']:.1e}"
-    say(f"geodesic: length {geodesic:.4g}, {found}")
+def _print_summary(facts: dict[str, Any]) -> None:
+    geodesic, line = facts["lengths"]
+    found = (
+        "converged" if facts["converged"] else f"not converged, residual {facts['residual']:.1e}"
+    )
+    print_lines(f"geodesic: length {geodesic:.4g}, {found}")
     if not math.isnan(line):
-        say(f"straight line: length {line:.4g}")
+        print_lines(f"straight line: length {line:.4g}")

@@ -24,8 +24,8 @@ __all__ = [
     "Overwrite",
     "SamplerOptions",
     "TrainingOptions",
-    "given",
     "option_names",
+    "without_none",
 ]
 
 ConfigFile = Annotated[
@@ -182,7 +182,7 @@ class ModelOptions:
         """Return the arguments for the model's class that were given."""
         named = {name: v for name, v in vars(self).items() if name != "model_options"}
         others = {name.replace("-", "_"): _value(v) for name, v in self.model_options.items()}
-        return {**given(named), **others}
+        return {**without_none(named), **others}
 
 
 @Parameter(name="*")
@@ -240,7 +240,7 @@ class TrainingOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments for `chartae.fit` that were given."""
-        return given(vars(self))
+        return without_none(vars(self))
 
 
 def option_names(command: Callable[..., object]) -> set[str]:
@@ -252,10 +252,10 @@ def option_names(command: Callable[..., object]) -> set[str]:
     return names
 
 
-def given(options: dict[str, Any]) -> dict[str, Any]:
+def without_none(options: dict[str, Any]) -> dict[str, Any]:
     """Leave out what is None or empty.
 
-    >>> given({"epochs": None, "seed": 0, "model_options": {}})
+    >>> without_none({"epochs": None, "seed": 0, "model_options": {}})
     {'seed': 0}
     """
     return {name: value for name, value in options.items() if value is not None and value != {}}

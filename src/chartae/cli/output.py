@@ -2,24 +2,37 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from chartae.cli.options import given
+from chartae.cli.options import without_none
 
-__all__ = ["Outputs", "check_suffix", "effective", "say"]
+__all__ = ["Outputs", "check_suffix", "constant_line", "effective", "print_lines"]
+
+SHOWN = 10
+"""So many names a line lists; the record has all."""
 
 
-def say(*lines: str) -> None:
+def print_lines(*lines: str) -> None:
     """Write lines to standard output, as they are."""
     from rich.console import Console
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
     for line in lines:
         console.print(line)
+
+
+def constant_line(columns: Sequence[str], place: str) -> str:
+    """Return a line on columns in which no two values differ.
+
+    >>> constant_line(["a", "b"], "DATA")
+    'constant in DATA: a, b'
+    """
+    more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
+    return f"constant in {place}: {', '.join(columns[:SHOWN])}{more}"
 
 
 def check_suffix(path: Path, *suffixes: str) -> None:
@@ -221,7 +234,7 @@ def effective(*groups: Any, **options: Any) -> dict[str, Any]:
     for group in groups:
         flat |= asdict(group)
     flat = {name: str(v) if isinstance(v, Path) else v for name, v in flat.items()}
-    return given(flat)
+    return without_none(flat)
 
 
 def _files(path: Path) -> list[Path]:

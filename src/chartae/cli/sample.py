@@ -12,7 +12,7 @@ from chartae.cli.options import (
     Overwrite,
     SamplerOptions,
 )
-from chartae.cli.output import Outputs, check_suffix, effective, say
+from chartae.cli.output import Outputs, check_suffix, effective, print_lines
 from chartae.cli.train import RECORD
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def sample(
         seed=seed,
     )
     outputs.write_record(options)
-    say(f"{n} observations: {out}")
+    print_lines(f"{n} observations: {out}")
 
 
 def _of_each_class(

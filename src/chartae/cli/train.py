@@ -12,9 +12,9 @@ from chartae.cli.options import (
     ModelOptions,
     Overwrite,
     TrainingOptions,
-    given,
+    without_none,
 )
-from chartae.cli.output import Outputs, effective, say
+from chartae.cli.output import Outputs, constant_line, effective, print_lines
 
 if TYPE_CHECKING:
     from chartae.data import ArrayDataset
@@ -87,10 +87,11 @@ def train(
     if overwrite:
         outputs.clear()
     conditions = autoencoder.conditions == len(source.class_names) and source.class_names
-    facts: dict[str, Any] = {"form": source.form.to_json()}
+    constant = learned.constant_columns
+    facts: dict[str, Any] = {"form": source.form.to_json(), "constant_columns": list(constant)}
     if conditions:
         facts["class_names"] = list(source.class_names)
-    with outputs.recording(given(options), **facts):
+    with outputs.recording(without_none(options), **facts):
         history = fit(
             autoencoder,
             learned,
@@ -105,7 +106,8 @@ def train(
         raise KeyboardInterrupt(f"interrupted; the same command with --resume continues in {out}")
     best = history.best_epoch or 0
     record = history.validation or history.train
-    say(
+    print_lines(
+        *([constant_line(constant, "the training set")] if constant else []),
         f"{type(autoencoder).__name__} trained on {len(learned)} observations: "
         f"{history.num_epochs} epochs, best {best + 1} with loss {record['loss'][best]:.4g}",
         f"model: {out}",

@@ -3,6 +3,7 @@
 __all__ = [
     "ArrayDataset",
     "Form",
+    "TensorSet",
     "digits",
     "disks_and_rings",
     "encode_labels",
@@ -27,3 +28,4 @@ from chartae.data.labels import encode_labels
 from chartae.data.splits import few_per_class, held_out_split, stratified_split
 from chartae.data.synthetic import digits, disks_and_rings
 from chartae.data.tables import read_labels, read_table, write_table
+from chartae.data.tensors import TensorSet

@@ -8,10 +8,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from chartae.checks import check_finite, check_floating, check_shape
+from chartae.checks import check_finite, check_floating, check_shape, check_weight
 from chartae.data.arrays import DType, as_tensor, resolve_dtype, scaled
 from chartae.data.form import Form, check_precision, read_samples, warn_of_scale
 from chartae.data.labels import encode_labels
+from chartae.data.tensors import TensorSet
 from chartae.errors import DataError
 
 __all__ = ["ArrayDataset"]
@@ -21,8 +22,8 @@ AS_STORED = Form(torch.float32)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ArrayDataset:
-    """Samples ``x`` with, where there are any, labels ``y`` and a ``mask`` of observed entries.
+class ArrayDataset(TensorSet):
+    """Samples ``x`` with, where there are any, labels, a mask of observed entries, and weights.
 
     Args:
         x: (N, *input_shape), float32 or float64, finite.
@@ -31,6 +32,8 @@ class ArrayDataset:
         mask: bool, the shape of ``x``; True where the entry was observed.
         class_names: one name per class; the indices themselves if ``y`` comes without names.
         form: the form in which the samples were given; by default that of ``x``.
+        weight: (N,), the dtype of ``x``, at least 0 and not all 0: how much each sample counts in
+            a training, relative to the others.
 
     `from_arrays` is the door for arrays of other types: it scales, names the classes and fills what
     was not observed.
@@ -51,6 +54,7 @@ class ArrayDataset:
     mask: Tensor | None = None
     class_names: tuple[str, ...] = ()
     form: Form = AS_STORED
+    weight: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_floating("x", self.x)
@@ -65,6 +69,11 @@ class ArrayDataset:
         if self.mask is not None:
             _check_dtype("mask", self.mask, torch.bool)
             check_shape("mask", self.mask, self.x.shape)
+        if self.weight is not None:
+            _check_dtype("weight", self.weight, self.x.dtype)
+            check_weight("weight", self.weight, len(self))
+            if not bool(self.weight.any()):
+                raise DataError("weight is 0 for all samples: expected some greater than 0")
         if self.y is not None and not _are_vectors(self.y):
             self._check_labels(self.y)
         elif self.class_names:
@@ -97,6 +106,7 @@ class ArrayDataset:
         channels_last: bool = False,
         columns: Sequence[str] = (),
         dtype: DType = "default",
+        weight: ArrayLike | Tensor | None = None,
     ) -> "ArrayDataset":
         """Return a dataset from arrays, tensors, a DataFrame or lists of equally shaped arrays.
 
@@ -117,6 +127,7 @@ class ArrayDataset:
             columns: names of the features of vectors; a DataFrame brings its own.
             dtype: torch.float32, torch.float64, ``"default"`` for torch's default dtype, or None to
                 keep floats as given.
+            weight: (N,) numbers, as above.
 
         Raises:
             DataError: for an array that is empty, not finite, of another dtype or of a shape that
@@ -136,15 +147,16 @@ class ArrayDataset:
             values = values.masked_fill(~observed, 0.0)
         warn_of_scale(samples, values)
         check_precision(samples, values)
-        if y is None:
-            return cls(values, None, observed, tuple(class_names or ()), samples.form)
-        if _are_vectors(y):
-            vectors = as_tensor("y", y)
-            return cls(values, vectors.to(values), observed, tuple(class_names or ()), samples.form)
-        labels, names = encode_labels(y, class_names)
-        if len(labels) != len(values):
-            raise DataError(f"y has {len(labels)} labels for {len(values)} samples in x")
-        return cls(values, labels.to(values.device), observed, names, samples.form)
+        labels, names = None, () if class_names is None else tuple(class_names)
+        if y is not None and _are_vectors(y):
+            labels = as_tensor("y", y).to(values)
+        elif y is not None:
+            labels, names = encode_labels(y, class_names)
+            if len(labels) != len(values):
+                raise DataError(f"y has {len(labels)} labels for {len(values)} samples in x")
+            labels = labels.to(values.device)
+        weights = None if weight is None else as_tensor("weight", weight).to(values)
+        return cls(values, labels, observed, names, samples.form, weights)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -159,6 +171,12 @@ class ArrayDataset:
         if self.mask is not None:
             text += f"; {self.mask.double().mean():.1%} observed"
         return f"ArrayDataset({text})"
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Those of ``x``, ``y``, ``mask`` and ``weight`` that there are, by name."""
+        given = {"x": self.x, "y": self.y, "mask": self.mask, "weight": self.weight}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -177,10 +195,20 @@ class ArrayDataset:
             () if self.y is None or not self.class_names else tuple(torch.unique(self.y).tolist())
         )
 
-    def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        """Return the rows at ``indices``: ``x``, and ``y`` and ``mask`` where there are any."""
-        fields = {"x": self.x, "y": self.y, "mask": self.mask}
-        return {name: field[indices] for name, field in fields.items() if field is not None}
+    @property
+    def constant_columns(self) -> tuple[str, ...]:
+        """The columns, of samples that are vectors, in which no two observed values differ.
+
+        By their names, or their numbers from 0 where they have none.
+        """
+        if len(self.input_shape) != 1:
+            return ()
+        low = high = self.x
+        if self.mask is not None:
+            low, high = (torch.where(self.mask, self.x, end) for end in (torch.inf, -torch.inf))
+        constant = (low.amin(0) >= high.amax(0)).tolist()
+        names = self.form.columns or range(len(constant))
+        return tuple(str(name) for name, so in zip(names, constant, strict=True) if so)
 
     def subset(self, indices: ArrayLike | Tensor) -> "ArrayDataset":
         """Return the dataset of the rows at ``indices``: integers in [0, N), or N booleans.
@@ -231,6 +259,7 @@ class ArrayDataset:
             None if self.mask is None else self.mask.to(device=device),
             self.class_names,
             self.form,
+            None if self.weight is None else self.weight.to(dtype=dtype, device=device),
         )
 
 

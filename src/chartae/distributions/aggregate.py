@@ -14,7 +14,11 @@ Estimator = Literal["mss", "mws"]
 
 
 def log_aggregate(
-    posterior: DiagonalNormal, z: Tensor, size: int, estimator: Estimator = "mss"
+    posterior: DiagonalNormal,
+    z: Tensor,
+    size: int,
+    estimator: Estimator = "mss",
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Return estimates of :math:`\log q(z)` and :math:`\sum_j \log q(z_j)`, ``(batch,)`` each.
 
@@ -29,10 +33,14 @@ def log_aggregate(
         z: a draw of each, ``(batch, d)``.
         size: N; less than the batch counts as the batch.
         estimator: ``"mss"`` or ``"mws"``.
+        weight: how much each sample of the batch counts, ``(batch,)``, with a mean of 1 over the
+            training set; None counts all alike.
     """
     # log q(z_i | x_k) of each coordinate: (i, k, d).
     pairs = posterior.base_dist.log_prob(z[:, None])
     log_weights = log_shares(len(z), max(size, len(z)), estimator).to(z)
+    if weight is not None:
+        log_weights = log_weights + weight.log()
     log_joint = torch.logsumexp(pairs.sum(-1) + log_weights, 1)
     log_product = torch.logsumexp(pairs + log_weights[..., None], 1).sum(-1)
     return log_joint, log_product

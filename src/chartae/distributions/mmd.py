@@ -23,7 +23,13 @@ def _imq(squared: Tensor, variance: float) -> Tensor:
 KERNELS: dict[str, Callable[[Tensor, float], Tensor]] = {"imq": _imq, "rbf": _rbf}
 
 
-def mmd(a: Tensor, b: Tensor, kernel: str = "imq", bandwidth: float = 1.0) -> Tensor:
+def mmd(
+    a: Tensor,
+    b: Tensor,
+    kernel: str = "imq",
+    bandwidth: float = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor:
     r"""Return the unbiased estimate of the squared MMD (Gretton et al., 2012, lemma 6).
 
     .. math:: \frac{1}{m(m-1)} \sum_{i \ne j} k(a_i, a_j) + \frac{1}{n(n-1)} \sum_{i \ne j}
@@ -39,6 +45,8 @@ def mmd(a: Tensor, b: Tensor, kernel: str = "imq", bandwidth: float = 1.0) -> Te
         b: ``(n, d)``.
         kernel: ``"imq"`` or ``"rbf"``.
         bandwidth: :math:`\sigma` > 0.
+        weight: of each row of a, ``(m,)``, at least 0; averages over rows and over pairs of rows
+            are by the weights and by their products. None counts all alike.
 
     Raises:
         ConfigurationError: for another kernel or bandwidth.
@@ -53,12 +61,19 @@ def mmd(a: Tensor, b: Tensor, kernel: str = "imq", bandwidth: float = 1.0) -> Te
     squared = (norms[:, None] + norms - 2.0 * pooled @ pooled.mT).clamp_min(0.0)
     values = KERNELS[kernel](squared, variance)
     m = len(a)
+    if weight is None:
+        across = values[:m, m:].mean()
+    else:
+        across = (weight / weight.sum()) @ values[:m, m:].mean(1)
     return (
-        _off_diagonal(values[:m, :m]) + _off_diagonal(values[m:, m:]) - 2.0 * values[:m, m:].mean()
+        _off_diagonal(values[:m, :m], weight) + _off_diagonal(values[m:, m:], None) - 2.0 * across
     )
 
 
-def _off_diagonal(values: Tensor) -> Tensor:
+def _off_diagonal(values: Tensor, weight: Tensor | None) -> Tensor:
     """Return the mean of a square matrix but for its diagonal; 0 if it has but one entry."""
-    pairs = max(1, len(values) * (len(values) - 1))
-    return (values.sum() - values.diagonal().sum()) / pairs
+    if weight is None:
+        pairs = max(1, len(values) * (len(values) - 1))
+        return (values.sum() - values.diagonal().sum()) / pairs
+    shares = torch.outer(weight, weight).fill_diagonal_(0.0)
+    return (shares * values).sum() / shares.sum().clamp_min(torch.finfo(values.dtype).tiny)

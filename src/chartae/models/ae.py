@@ -4,7 +4,8 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from chartae.models.base import Autoencoder, Extra, Losses, Networks
+from chartae.models.base import Autoencoder, Networks
+from chartae.models.losses import Extra, Losses, average
 
 __all__ = ["AE"]
 
@@ -31,12 +32,15 @@ class AE(Autoencoder):
         super().__init__(input_shape, latent_dim, **networks)
         self.code_head = nn.Linear(self.num_features, latent_dim)
 
-    def embed(self, x: Tensor, y: Extra = None) -> Tensor:
+    def embed(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Tensor:
         """Return the code of each x, without checks."""
-        code: Tensor = self.code_head(self.features(x, y))
+        code: Tensor = self.code_head(self.features(x, y, mask))
         return code
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         r"""Return the mean of :math:`-\log p(x|z)` at the code of x."""
-        reconstruction = -self.likelihood(self.embed(x, y), y).log_prob(x, mask).mean()
+        fit = self.likelihood(self.embed(x, y, mask), y).log_prob(x, mask)
+        reconstruction = -average(fit, weight)
         return Losses.of(reconstruction, reconstruction=reconstruction)

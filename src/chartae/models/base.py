@@ -1,69 +1,44 @@
-"""The contracts of every model: `Autoencoder`, and `VariationalAutoencoder` above it."""
+"""The contract of every model: an encoder, a decoder, a likelihood, and an objective."""
 
-import inspect
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn.functional import one_hot
 
 from chartae.checks import (
+    Count,
     check_finite,
     check_floating,
     check_integer,
     check_labels,
     check_mask,
     check_shape,
+    check_weight,
 )
 from chartae.data.arrays import takes_arrays
 from chartae.distributions import (
-    DiagonalNormalHead,
     Likelihood,
     Moments,
     Observation,
-    StandardNormal,
     make_likelihood,
 )
 from chartae.errors import ConfigurationError, DataError
-from chartae.models.configured import Configured
+from chartae.models.losses import Extra, Losses
+from chartae.models.trainable import Batch, Trainable
 from chartae.nn import NetworkSpec, build_decoder, build_encoder, output_features
-from chartae.randomness import resolve_seed, seeded
+from chartae.randomness import seeded
 
-__all__ = ["Autoencoder", "Extra", "Losses", "Networks", "VariationalAutoencoder"]
+__all__ = ["Autoencoder", "LatentSpace", "Networks", "Shape"]
 
 logger = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
-Batch = Mapping[str, Tensor]
-Extra = Tensor | None
-"""Conditions or a mask of a batch, where there are any."""
 Conditions = int | tuple[int] | None
-ACTIVE = 0.01
-"""Variance over the data of the mean of a coordinate that carries something of them."""
 LatentSpace = Literal["euclidean", "sphere", "ball", "codes"]
-
-
-@dataclass(frozen=True)
-class Losses:
-    """What training minimises.
-
-    Attributes:
-        objectives: one scalar for each optimisation group of the model, by the group's name.
-        terms: scalars worth following, by name; they are parts of the objectives.
-    """
-
-    objectives: Mapping[str, Tensor]
-    terms: Mapping[str, Tensor]
-
-    @classmethod
-    def of(cls, loss: Tensor, **terms: Tensor) -> "Losses":
-        """Return the losses of a model with the single optimisation group ``"model"``."""
-        return cls({"model": loss}, terms)
 
 
 class Networks(TypedDict, total=False):
@@ -75,7 +50,7 @@ class Networks(TypedDict, total=False):
     conditions: Conditions
 
 
-class Autoencoder(Configured):
+class Autoencoder(Trainable):
     """Base of all models: an encoder, a decoder, a likelihood, and an objective.
 
     A subclass says what is new in it: `loss`, and what it needs for it. Its constructor's
@@ -97,11 +72,6 @@ class Autoencoder(Configured):
             nothing. They join the encoder's features, and the latent that the decoder gets, whose
             input is then ``latent_dim`` + K or p wide.
 
-    Attributes:
-        epoch: the epoch of a training, infinite outside of one; for objectives that change.
-        warmup: how many epochs an objective takes to become what it is in the end; none of these
-            counts as best.
-
     Raises:
         ConfigurationError: for an unknown name or a value out of range.
     """
@@ -109,18 +79,15 @@ class Autoencoder(Configured):
     latent_space: ClassVar[LatentSpace] = "euclidean"
     """What latents are: vectors, points of the unit sphere or of a ball, or vectors of a codebook,
     side by side."""
-    opponents: tuple[str, ...] = ()
-    """Names of the submodules that `loss` gives an objective of their own, of the same name."""
-    monitored: str = "loss"
-    """The term, or ``"loss"`` for the model's objective, whose least value is the best epoch's."""
-    warmup: int = 0
-    watched: ClassVar[str] = ""
-    """Name of the submodule whose output tells how latents are used, at each step of a training."""
+    posterior_family: type[Distribution] | None = None
+    """The class of q(z|x), from which samplers know what they can do; None without posteriors."""
+    prior_family: type[Distribution] | None = None
+    """The class of p(z|y), likewise."""
 
     def __init__(
         self,
         input_shape: Shape,
-        latent_dim: int,
+        latent_dim: Count,
         *,
         encoder: NetworkSpec = "mlp",
         decoder: NetworkSpec = "mlp",
@@ -134,7 +101,6 @@ class Autoencoder(Configured):
             )
         for size in input_shape:
             check_integer("input_shape", size, minimum=1)
-        check_integer("latent_dim", latent_dim, minimum=1)
         self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
         self.conditions, self.condition_dim = _check_conditions_argument(conditions)
         self.encoder = build_encoder(encoder, self.input_shape)
@@ -149,32 +115,56 @@ class Autoencoder(Configured):
             self.conditioning = nn.Sequential(
                 nn.Linear(self.num_features + self.condition_dim, self.num_features), nn.ReLU()
             )
-        self.epoch = math.inf
 
     # --- the contract -------------------------------------------------------------------------
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return what training minimises on a batch: scalars, averaged over the batch.
 
-        A model of yours names in its signature which of ``y`` and ``mask`` it takes.
+        A model of yours names in its signature which of ``y``, ``mask`` and ``weight`` it takes.
 
         Args:
             x: ``(batch, *input_shape)``.
             y: conditions, for a model that has them.
-            mask: boolean, as x, True where a feature is observed. It is for the likelihood: the
-                encoder sees x as it is, so unobserved features need a neutral value (`filled`).
+            mask: boolean, as x, True where a feature is observed. What x holds elsewhere changes
+                nothing, be it NaN.
+            weight: how much each sample counts, ``(batch,)``, at least 0, with a mean of 1 over
+                the training set; None counts all alike.
         """
         raise NotImplementedError
 
-    def features(self, x: Tensor, y: Extra = None) -> Tensor:
+    def features(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Tensor:
         """Return what the encoder makes of x and its conditions, ``(batch, num_features)``."""
-        features = self._output(self.encoder, self.observation_model.encoder_input(x))
+        features = self._output(self.encoder, self.network_input(x, mask))
         features = features.reshape(len(x), -1)
         if self.conditioning is not None:
             features = self.conditioning(torch.cat([features, self.condition(y)], -1))
         return features
 
-    def embed(self, x: Tensor, y: Extra = None) -> Tensor:
+    def filled(self, x: Tensor, mask: Extra = None) -> Tensor:
+        """Return x with a neutral value where it was not observed, for samplers to `fit` on.
+
+        Args:
+            x: ``(batch, *input_shape)``.
+            mask: boolean, as x, True where a feature is observed; None gives x as it is.
+
+        Raises:
+            DataError: if x or the mask has another shape or dtype than the model.
+        """
+        if mask is None:
+            return x
+        self._check_tensor("x", x, ("batch", *self.input_shape))
+        check_mask("mask", mask, x.shape)
+        return self.observation_model.filled(x, mask)
+
+    def network_input(self, x: Tensor, mask: Extra = None) -> Tensor:
+        """Return x as networks see it: on their scale, with 0 where it was not observed."""
+        observed = x if mask is None else self.observation_model.filled(x, mask)
+        return self.observation_model.encoder_input(observed)
+
+    def embed(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Tensor:
         """Return the latent of each x, without checks: what `encode` is made of."""
         raise NotImplementedError
 
@@ -206,17 +196,11 @@ class Autoencoder(Configured):
             ) from None
         return output
 
-    def optimization_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the parameters that each objective of `loss` trains, by the objective's name."""
-        groups = {name: list(getattr(self, name).parameters()) for name in self.opponents}
-        theirs = {id(parameter) for group in groups.values() for parameter in group}
-        return {"model": [p for p in self.parameters() if id(p) not in theirs], **groups}
-
     def set_units(self, batches: Iterable[Batch]) -> None:
         """Let the likelihood learn the units of the training set; called before the first step.
 
         Args:
-            batches: the training set, in pieces: the arguments of `loss`, by name.
+            batches: the training set, in pieces.
 
         Raises:
             DataError: if a deviation is too small for the dtype to hold its square.
@@ -226,70 +210,32 @@ class Autoencoder(Configured):
             self.observation_model.set_units(moments)
             _name_constants(moments)
 
-    def filled(self, x: Tensor, mask: Extra = None) -> Tensor:
-        """Return x with a neutral value where it was not observed, for networks see all of it.
-
-        Args:
-            x: ``(batch, *input_shape)``.
-            mask: boolean, as x, True where a feature is observed; None gives x as it is.
-
-        Raises:
-            DataError: if x or the mask has another shape or dtype than the model.
-        """
-        if mask is None:
-            return x
-        self._check_tensor("x", x, ("batch", *self.input_shape))
-        check_mask("mask", mask, x.shape)
-        return self.observation_model.filled(x, mask)
-
-    @property
-    def tally_size(self) -> int:
-        """How many numbers `tally` returns; 0 if training follows no use of latents."""
-        return 0
-
-    def tally(self, output: Any) -> Tensor:
-        """Return numbers ``(tally_size,)``, averaged over a batch, of the ``watched`` output."""
-        raise NotImplementedError
-
-    def latent_use(self, tally: Tensor) -> dict[str, float]:
-        """Return how latents are used, by name, from the average `tally` of an epoch."""
-        raise NotImplementedError
-
-    def unused_latents(self, use: Mapping[str, float]) -> str | None:
-        """Return a sentence on latents that are not used, from their `latent_use`; else None."""
-        raise NotImplementedError
-
-    def on_fit_start(self, size: int) -> None:
-        """Forget what `on_fit_end` fixed; called before the first epoch.
-
-        Args:
-            size: number of samples of the training set.
-        """
-
-    def on_fit_end(self, batches: Iterable[Batch]) -> None:
-        """Fix what depends on the whole training set; called with the final weights.
-
-        Args:
-            batches: the training set in its own order, in pieces: the arguments of `loss`, by name.
-        """
-
     # --- what users call ----------------------------------------------------------------------
 
-    @takes_arrays("x", "y")
-    def encode(self, x: Tensor, y: Extra = None, *, batch_size: int | None = None) -> Tensor:
+    @takes_arrays("x", "y", "mask")
+    def encode(
+        self,
+        x: Tensor,
+        y: Extra = None,
+        *,
+        mask: Extra = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
         """Return the embedding of x, without randomness: ``(batch, latent_dim)``.
 
         Args:
             x: ``(batch, *input_shape)``.
             y: their conditions, for a model that has them.
+            mask: boolean, as x, True where a feature is observed; x is 0 or any other finite value
+                elsewhere.
             batch_size: work in pieces of this size; None takes all at once.
 
         Raises:
             DataError: if x has another shape or dtype than the model, or is not finite; if the
                 conditions are missing, not asked for, or of another kind.
         """
-        self.check_call("x", x, y)
-        return _in_pieces(self.embed, x, y, batch_size)
+        self.check_call("x", x, y, mask)
+        return _in_pieces(self.embed, batch_size, x, y, mask)
 
     @takes_arrays("z", "y")
     def decode(self, z: Tensor, y: Extra = None, *, batch_size: int | None = None) -> Tensor:
@@ -305,7 +251,7 @@ class Autoencoder(Configured):
                 point of the model's latent space; if the conditions do not fit.
         """
         self.check_call("z", z, y)
-        return _in_pieces(lambda z, y: self.likelihood(z, y).mean, z, y, batch_size)
+        return _in_pieces(lambda z, y: self.likelihood(z, y).mean, batch_size, z, y)
 
     @takes_arrays("z", "y")
     @torch.no_grad()
@@ -324,17 +270,17 @@ class Autoencoder(Configured):
             DataError: as `decode`.
         """
         self.check_call("z", z, y)
-        output = _in_pieces(self.decoder_output, z, y, batch_size)
+        output = _in_pieces(self.decoder_output, batch_size, z, y)
         with seeded(seed, "observations", device=output.device):
             return self.observation_model.draw(output)
 
-    @takes_arrays("x", "y", restores="x")
-    def reconstruct(self, x: Tensor, y: Extra = None) -> Tensor:
-        """Return the decoded embedding of x, ``(batch, *input_shape)``.
+    @takes_arrays("x", "y", "mask", restores="x")
+    def reconstruct(self, x: Tensor, y: Extra = None, *, mask: Extra = None) -> Tensor:
+        """Return the decoded embedding of x, ``(batch, *input_shape)``, unobserved features too.
 
-        An array of uint8 or bool gives one of its own dtype.
+        An array of uint8 or bool gives one of its own dtype. Args and errors as in `encode`.
         """
-        return self.decode(self.encode(x, y), y)
+        return self.decode(self.encode(x, y, mask=mask), y)
 
     def likelihood(self, z: Tensor, y: Extra = None) -> Observation:
         """Return p(x|z, y) for z ``(..., batch, latent_dim)``; its ``log_prob`` takes a mask."""
@@ -360,16 +306,6 @@ class Autoencoder(Configured):
         return super().__getattr__(name)
 
     # --- data and configuration ---------------------------------------------------------------
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the parameters, float32 or float64."""
-        return next(self.parameters()).dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the parameters."""
-        return next(self.parameters()).device
 
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` unless x has the model's shape and dtype, in the likelihood's range."""
@@ -414,11 +350,12 @@ class Autoencoder(Configured):
                 raise DataError(
                     f"{what} is on {given.device}: the model is on {self.device}; move one of them"
                 )
+        if mask is not None and isinstance(value, Tensor):
+            check_mask("mask", mask, value.shape)
+            value = value.masked_fill(~mask, 0.0)
         check = self.check_data if name == "x" else self.check_latents
         check(name, value)
         self.check_conditions("y", y, len(value))
-        if mask is not None:
-            check_mask("mask", mask, value.shape)
 
     def _check_tensor(self, name: str, value: Tensor, shape: Sequence[int | str]) -> None:
         if not isinstance(value, Tensor):
@@ -433,194 +370,29 @@ class Autoencoder(Configured):
                 f"{name} has dtype {value.dtype}: the model has {self.dtype}; convert one of them"
             )
 
-    def batch_keys(self) -> set[str]:
-        """Return which of ``x``, ``y`` and ``mask`` training hands to `loss`.
+    def batch_names(self) -> dict[str, bool]:
+        """Return the names of the tensors that `loss` uses, and whether each is required.
 
-        A model without conditions gets labels only where its `loss` insists on them.
+        A model without conditions uses labels only where its `loss` insists on them.
         """
-        parameters = inspect.signature(self.loss).parameters
-        optional = {n for n, p in parameters.items() if p.default is not inspect.Parameter.empty}
-        unasked = {"y"} if self.conditions is None else set()
-        return set(parameters) - (optional & unasked)
+        names = super().batch_names()
+        if "y" in names and self.conditions is None and not names["y"]:
+            del names["y"]
+        return names
 
+    def largest_input(self, batch: Batch) -> float:
+        return float(self.network_input(batch["x"], batch.get("mask")).abs().max())
 
-class VariationalAutoencoder(Autoencoder):
-    """Base of the models with a posterior q(z|x), a prior p(z) and a likelihood p(x|z).
-
-    Everything derives from one primitive, `log_weights` (MATH.md section 1), in two parts:
-    `log_weight_terms`. A model with another posterior or prior overrides `posterior` or `prior`;
-    one with another objective overrides `loss`.
-
-    Training follows the number of active units of a Gaussian posterior: of coordinates whose
-    posterior mean has a variance over x above 0.01 (Burda et al., 2016). The others carry nothing
-    of x. Of posteriors that a flow transforms, it is that before the flow. Other posteriors, those
-    on a sphere or a ball, have no such coordinates.
-
-    Attributes:
-        kl_weight: weight of the prior and posterior against the reconstruction in `loss`; `fit`
-            raises it from 0 to 1 during a KL warm-up. It never enters a likelihood.
-    """
-
-    watched = "posterior_head"
-
-    def __init__(self, input_shape: Shape, latent_dim: int, **networks: Unpack[Networks]) -> None:
-        super().__init__(input_shape, latent_dim, **networks)
-        self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
-        self.posterior_head: nn.Module = DiagonalNormalHead(self.num_features, latent_dim)
-        self.kl_weight = 1.0
-
-    @property
-    def tally_size(self) -> int:
-        head = getattr(self, self.watched, None)
-        return 2 * self.latent_dim if isinstance(head, DiagonalNormalHead) else 0
-
-    def tally(self, output: Any) -> Tensor:
-        """Return the mean and the mean square of each coordinate of the posterior means."""
-        mean = output.mean.detach()
-        return torch.cat([mean, mean.square()], -1).mean(0)
-
-    def latent_use(self, tally: Tensor) -> dict[str, float]:
-        mean, square = tally.double().chunk(2)
-        return {"active_units": int((square - mean.square() > ACTIVE).sum())}
-
-    def unused_latents(self, use: Mapping[str, float]) -> str | None:
-        if use["active_units"]:
-            return None
-        ways = ["train for more epochs", "raise kl_warmup"]
-        if hasattr(self, "beta"):
-            ways.append("lower beta")
-        if hasattr(self.observation_model, "scale"):
-            ways.append("give the likelihood a smaller scale")
-        return (
-            f"the latents carry nothing: none of the {self.latent_dim} posterior means varies over "
-            f"the data; {', '.join(ways[:-1])} or {ways[-1]}"
-        )
-
-    def posterior(self, x: Tensor, y: Extra = None) -> Any:
-        """Return q(z|x, y) for x ``(batch, *input_shape)``.
-
-        A distribution with ``rsample_and_log_prob``, ``rsample`` and ``mean``; here a
-        `DiagonalNormal`.
-        """
-        return self.posterior_head(self.features(x, y))
-
-    def prior(self, y: Extra = None) -> Any:
-        """Return p(z|y), here a standard normal over ``(latent_dim,)``, whatever the conditions."""
-        return StandardNormal(self.get_buffer("origin"))
-
-    def embed(self, x: Tensor, y: Extra = None) -> Tensor:
-        """Return the posterior mean of each x, without checks."""
-        mean: Tensor = self.posterior(x, y).mean
-        return mean
-
-    def log_weight_terms(
-        self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the two parts of `log_weights`: log p(x|z), and log p(z) - log q(z|x)."""
-        z, log_q = self.posterior(x, y).rsample_and_log_prob((num_samples,))
-        return self.likelihood(z, y).log_prob(x, mask), self.prior(y).log_prob(z) - log_q
-
-    def log_weights(
-        self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
-    ) -> Tensor:
-        """Return logs of unbiased estimates of p(x|y), one a sample: ``(num_samples, batch)``.
-
-        Args:
-            x: ``(batch, *input_shape)``.
-            num_samples: number of latents drawn for each x.
-            y: conditions of each x, for a model that has them.
-            mask: boolean, as x, True where a feature is observed.
-        """
-        fit, divergence = self.log_weight_terms(x, num_samples, y=y, mask=mask)
-        return fit + divergence
-
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
-        """Return minus the ELBO, from one latent for each x."""
-        fit, divergence = self.log_weight_terms(x, y=y, mask=mask)
-        reconstruction, kl = -fit.mean(), -divergence.mean()
-        return Losses.of(reconstruction + self.kl_weight * kl, reconstruction=reconstruction, kl=kl)
-
-    @takes_arrays("x", "y", "mask")
-    def elbo(
-        self,
-        x: Tensor,
-        num_samples: int = 1,
-        *,
-        y: Extra = None,
-        mask: Extra = None,
-        seed: int | None = None,
-    ) -> Tensor:
-        """Return the evidence lower bound of each x, averaged over samples: ``(batch,)``.
-
-        Args and errors as in `log_likelihood`.
-        """
-        self.check_call("x", x, y, mask)
-        check_integer("num_samples", num_samples, minimum=1)
-        x = self.filled(x, mask)
-        with self._own_stream(seed, "elbo"):
-            return self.log_weights(x, int(num_samples), y=y, mask=mask).mean(0)
-
-    @takes_arrays("x", "y", "mask")
-    @torch.no_grad()
-    def log_likelihood(
-        self,
-        x: Tensor,
-        num_samples: int = 100,
-        *,
-        y: Extra = None,
-        mask: Extra = None,
-        max_batch: int | None = None,
-        seed: int | None = None,
-    ) -> Tensor:
-        """Return log p(x|y) by importance sampling, in nats: ``(batch,)``.
-
-        The work is split over points and samples, so that memory depends on neither.
-
-        Args:
-            x: ``(batch, *input_shape)``.
-            num_samples: importance samples for each x; the estimate is a lower bound in
-                expectation that tightens with more (Burda et al., 2016).
-            y: conditions of each x, for a model that has them.
-            mask: boolean, as x, True where a feature is observed; what x holds elsewhere changes
-                nothing, for networks see a neutral value there (`filled`).
-            max_batch: largest number of (sample, point) pairs at once; None takes what keeps the
-                decoded data near 8 MiB in float32.
-            seed: the same seed gives the same samples on one kind of device, with the same x and
-                ``max_batch``, and leaves torch's global generators alone; None draws from those.
-
-        Raises:
-            ConfigurationError: for a number or a seed out of range.
-            DataError: if x or the mask has another shape or dtype than the model, or x is not
-                finite or out of the likelihood's range; if the conditions do not fit.
-        """
-        self.check_call("x", x, y, mask)
-        check_integer("num_samples", num_samples, minimum=1)
-        if max_batch is None:
-            max_batch = max(1, 2**21 // max(1024, math.prod(self.input_shape)))
-        check_integer("max_batch", max_batch, minimum=1)
-        num_samples, max_batch = int(num_samples), int(max_batch)
-        x = self.filled(x, mask)
-        samples = min(num_samples, max_batch)
-        points = max_batch // samples
-        total = x.new_full((len(x),), -math.inf)
-        with self._own_stream(seed, "log_likelihood"):
-            for start in range(0, len(x), points):
-                rows = slice(start, start + points)
-                given = {"y": y, "mask": mask}
-                extras = {name: value[rows] for name, value in given.items() if value is not None}
-                for done in range(0, num_samples, samples):
-                    count = min(samples, num_samples - done)
-                    log_weights = self.log_weights(x[rows], count, **extras)
-                    # A sample whose path overflowed counts as 0, which keeps the bound a bound.
-                    log_weights = log_weights.masked_fill(log_weights.isnan(), -math.inf)
-                    total[rows] = torch.logaddexp(total[rows], log_weights.logsumexp(0))
-        return total - math.log(num_samples)
-
-    def _own_stream(self, seed: int | None, stream: str) -> AbstractContextManager[None]:
-        """Return the block whose draws are those of ``seed``; None leaves them to the caller."""
-        if seed is None:
-            return nullcontext()
-        return seeded(resolve_seed(seed), stream, device=self.device)
+    def check_batch(self, name: str, batch: Batch) -> None:
+        x, mask, weight = batch["x"], batch.get("mask"), batch.get("weight")
+        if mask is not None and isinstance(x, Tensor):
+            check_mask(f"mask of {name}", mask, x.shape)
+            x = x.masked_fill(~mask, 0.0)
+        self.check_data(name, x)
+        if self.conditions is not None:
+            self.check_conditions(f"y of {name}", batch.get("y"), len(x))
+        if weight is not None:
+            check_weight(f"weight of {name}", weight, len(x))
 
 
 def _name_constants(moments: Moments) -> None:
@@ -653,14 +425,15 @@ def _check_conditions_argument(conditions: Conditions) -> tuple[Conditions, int]
 
 
 def _in_pieces(
-    function: Callable[[Tensor, Tensor | None], Tensor],
-    inputs: Tensor,
-    y: Tensor | None,
-    batch_size: int | None,
+    function: Callable[..., Tensor], batch_size: int | None, *inputs: Tensor | None
 ) -> Tensor:
+    """Return a function of tensors, whose first dimension is the sample, worked out in pieces."""
     if batch_size is None:
-        return function(inputs, y)
+        return function(*inputs)
     check_integer("batch_size", batch_size, minimum=1)
-    pieces = inputs.split(int(batch_size))
-    conditions = [None] * len(pieces) if y is None else y.split(int(batch_size))
-    return torch.cat([function(*pair) for pair in zip(pieces, conditions, strict=True)])
+    (first, *_) = (given for given in inputs if given is not None)
+    starts = range(0, len(first), int(batch_size)) if len(first) else range(1)
+    rows = [slice(start, start + int(batch_size)) for start in starts]
+    return torch.cat(
+        [function(*(None if v is None else v[piece] for v in inputs)) for piece in rows]
+    )

@@ -5,11 +5,12 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
-from chartae.checks import check_number
-from chartae.models.base import Extra, Losses, Networks
+from chartae.checks import Positive
+from chartae.distributions import kl_divergence
+from chartae.models.losses import Extra, Losses, average
 from chartae.models.vae import VAE
+from chartae.models.variational import GaussianNetworks
 from chartae.nn import make_distance
 
 __all__ = ["MSSSIMVAE", "DistanceVAE"]
@@ -44,15 +45,17 @@ class DistanceVAE(VAE):
         learns = list(self.observation_model.parameters())
         return {"likelihood": negative_log_likelihood} if learns else {}
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return the mean distance plus the divergence."""
-        posterior = self.posterior(x, y)
+        posterior = self.posterior(x, y, mask)
         observation = self.likelihood(posterior.rsample(), y)
         scaled = map(self.observation_model.encoder_input, (x, observation.mean))
-        distance = self.distance(*observed(mask, *scaled)).mean()
-        kl = kl_divergence(posterior, self.prior(y)).mean()
+        distance = average(self.distance(*observed(mask, *scaled)), weight)
+        kl = average(kl_divergence(posterior, self.prior(y)), weight)
         total = distance + self.kl_weight * self.weighted(kl)
-        calibration = self.calibration(-observation.log_prob(x, mask).mean())
+        calibration = self.calibration(-average(observation.log_prob(x, mask), weight))
         return Losses({"model": total, **calibration}, {"reconstruction": distance, "kl": kl})
 
 
@@ -90,10 +93,9 @@ class MSSSIMVAE(DistanceVAE):
         latent_dim: int,
         *,
         distance: str | nn.Module = "ms_ssim",
-        weight: float = 500.0,
-        **networks: Unpack[Networks],
+        weight: Positive = 500.0,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_number("weight", weight, above=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.weight = weight
         self.measure = make_distance(distance, self.input_shape)

@@ -1,12 +1,13 @@
 """Importance-weighted autoencoders: four reductions of one array of weights."""
 
 import math
-from typing import Unpack
+from typing import Annotated, Unpack
 
 from torch import Tensor, nn
 
-from chartae.checks import check_integer, check_number
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
+from chartae.checks import Count, Range
+from chartae.models.losses import Extra, Losses, average
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 
@@ -30,10 +31,9 @@ class IWAE(VariationalAutoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_samples: int = 10,
-        **networks: Unpack[Networks],
+        num_samples: Count = 10,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_integer("num_samples", num_samples, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
         self.num_samples = self.total_samples = num_samples
 
@@ -41,11 +41,14 @@ class IWAE(VariationalAutoencoder):
         """Return the bound that training raises, from weights ``(S, batch)``."""
         return log_weights.logsumexp(0) - math.log(len(log_weights))
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return minus the bound."""
         fit, divergence = self.log_weight_terms(x, self.total_samples, y=y, mask=mask)
-        bound = self.bound(fit + self.kl_weight * divergence).mean()
-        return Losses.of(-bound, reconstruction=-fit.mean(), kl=-divergence.mean())
+        bound = average(self.bound(fit + self.kl_weight * divergence), weight)
+        terms = {"reconstruction": -average(fit, weight), "kl": -average(divergence, weight)}
+        return Losses.of(-bound, **terms)
 
 
 class MIWAE(IWAE):
@@ -68,10 +71,9 @@ class MIWAE(IWAE):
         latent_dim: int,
         *,
         num_samples: int = 5,
-        num_groups: int = 5,
-        **networks: Unpack[Networks],
+        num_groups: Count = 5,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_integer("num_groups", num_groups, minimum=1)
         super().__init__(input_shape, latent_dim, num_samples=num_samples, **networks)
         self.num_groups, self.total_samples = num_groups, num_groups * num_samples
 
@@ -106,15 +108,18 @@ class PIWAE(MIWAE):
         inference = [p for p in self.parameters() if p not in generative]
         return {"model": [p for p in self.parameters() if p in generative], "encoder": inference}
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return minus either bound, from the same weights."""
         fit, divergence = self.log_weight_terms(x, self.total_samples, y=y, mask=mask)
         log_weights = fit + self.kl_weight * divergence
         objectives = {
-            "model": -IWAE.bound(self, log_weights).mean(),
-            "encoder": -self.bound(log_weights).mean(),
+            "model": -average(IWAE.bound(self, log_weights), weight),
+            "encoder": -average(self.bound(log_weights), weight),
         }
-        return Losses(objectives, {"reconstruction": -fit.mean(), "kl": -divergence.mean()})
+        terms = {"reconstruction": -average(fit, weight), "kl": -average(divergence, weight)}
+        return Losses(objectives, terms)
 
 
 class CIWAE(IWAE):
@@ -135,11 +140,10 @@ class CIWAE(IWAE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        beta: float = 0.05,
+        beta: Annotated[float, Range(minimum=0.0, maximum=1.0)] = 0.05,
         num_samples: int = 10,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_number("beta", beta, minimum=0.0, maximum=1.0)
         super().__init__(input_shape, latent_dim, num_samples=num_samples, **networks)
         self.beta = beta
 

@@ -1,16 +1,17 @@
 """The regularised autoencoder."""
 
-from typing import Literal, Unpack, get_args
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 from torch.nn.utils.parametrizations import spectral_norm
 
-from chartae.checks import check_choice, check_number
+from chartae.checks import NonNegative
 from chartae.errors import DataError
 from chartae.gradients import gradients, leave_inference_mode
 from chartae.models.ae import AE
-from chartae.models.base import Extra, Losses, Networks
+from chartae.models.base import Networks
+from chartae.models.losses import Extra, Losses, average
 
 __all__ = ["RAE"]
 
@@ -44,13 +45,10 @@ class RAE(AE):
         latent_dim: int,
         *,
         regularization: Regularization = "l2",
-        embedding_weight: float = 1e-2,
-        weight: float = 1e-3,
+        embedding_weight: NonNegative = 1e-2,
+        weight: NonNegative = 1e-3,
         **networks: Unpack[Networks],
     ) -> None:
-        check_choice("regularization", regularization, get_args(Regularization))
-        check_number("embedding_weight", embedding_weight, minimum=0.0)
-        check_number("weight", weight, minimum=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.regularization = regularization
         self.embedding_weight, self.weight = embedding_weight, weight
@@ -66,19 +64,21 @@ class RAE(AE):
         if not all(bool(w.isfinite().all()) for w in weights if isinstance(w, Tensor)):
             raise DataError("decoder has spectral norms of 0: expected those of its weights")
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return the reconstruction, the size of the codes, and the decoder's penalty."""
-        z = self.embed(x, y)
-        reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()
-        embedding = 0.5 * z.square().sum(-1).mean()
+        z = self.embed(x, y, mask)
+        reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
+        embedding = 0.5 * average(z.square().sum(-1), weight)
         total = reconstruction + self.embedding_weight * embedding
         terms = {"reconstruction": reconstruction, "embedding": embedding}
         if self.regularization in ("l2", "gp"):
-            terms["penalty"] = self.penalty(z, y)
+            terms["penalty"] = self.penalty(z, y, weight)
             total = total + self.weight * terms["penalty"]
         return Losses.of(total, **terms)
 
-    def penalty(self, z: Tensor, y: Extra = None) -> Tensor:
+    def penalty(self, z: Tensor, y: Extra = None, weight: Extra = None) -> Tensor:
         """Return the norm that is penalised, at codes z ``(batch, d)``: a scalar."""
         if self.regularization == "l2":
             return torch.stack([p.square().sum() for p in self.decoder.parameters()]).sum()
@@ -90,4 +90,4 @@ class RAE(AE):
             # E |J^T v|^2 over v ~ N(0, I) is the squared norm of J.
             projection = (mean * torch.randn_like(mean)).sum()
             (gradient,) = torch.autograd.grad(projection, z, create_graph=differentiable)
-        return gradient.square().sum(-1).mean()
+        return average(gradient.square().sum(-1), weight)

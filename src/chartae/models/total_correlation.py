@@ -1,16 +1,17 @@
 """Models that penalise the dependence between latent coordinates, by estimates of it."""
 
-from typing import Unpack, get_args
+from typing import Unpack
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
-from chartae.checks import check_choice, check_number
-from chartae.distributions import Estimator, log_aggregate
+from chartae.checks import NonNegative
+from chartae.distributions import DiagonalNormal, Estimator, as_family, kl_divergence, log_aggregate
 from chartae.models.adversarial import discriminator_loss
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
+from chartae.models.base import Networks
+from chartae.models.losses import Extra, Losses, average, resampled
 from chartae.models.vae import VAE
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["BetaTCVAE", "FactorVAE"]
@@ -46,16 +47,12 @@ class BetaTCVAE(VariationalAutoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        alpha: float = 1.0,
-        beta: float = 6.0,
-        gamma: float = 1.0,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 6.0,
+        gamma: NonNegative = 1.0,
         estimator: Estimator = "mss",
         **networks: Unpack[Networks],
     ) -> None:
-        check_number("alpha", alpha, minimum=0.0)
-        check_number("beta", beta, minimum=0.0)
-        check_number("gamma", gamma, minimum=0.0)
-        check_choice("estimator", estimator, get_args(Estimator))
         super().__init__(input_shape, latent_dim, **networks)
         self.alpha, self.beta, self.gamma, self.estimator = alpha, beta, gamma, estimator
         self.register_buffer("training_size", torch.tensor(0))
@@ -64,22 +61,26 @@ class BetaTCVAE(VariationalAutoencoder):
         """Note the size of the training set, on which the estimates depend."""
         self.training_size.fill_(size)
 
-    def divergences(self, x: Tensor, y: Extra = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def divergences(
+        self, x: Tensor, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return latents ``(batch, d)`` and estimates of the three parts, ``(batch,)`` each."""
-        posterior = self.posterior(x, y)
+        posterior = as_family(self.posterior(x, y, mask), DiagonalNormal)
         z = posterior.rsample()
         log_joint, log_product = log_aggregate(
-            posterior, z, int(self.training_size), self.estimator
+            posterior, z, int(self.training_size), self.estimator, weight
         )
         log_posterior = posterior.log_prob(z)
         log_prior = self.prior(y).log_prob(z)
         return z, log_posterior - log_joint, log_joint - log_product, log_product - log_prior
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return the reconstruction and the three weighted parts."""
-        z, *parts = self.divergences(x, y)
-        reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()
-        information, correlation, coordinates = (part.mean() for part in parts)
+        z, *parts = self.divergences(x, y, mask, weight)
+        reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
+        information, correlation, coordinates = (average(part, weight) for part in parts)
         divergence = self.alpha * information + self.beta * correlation + self.gamma * coordinates
         return Losses.of(
             reconstruction + self.kl_weight * divergence,
@@ -107,39 +108,47 @@ class FactorVAE(VAE):
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
-    opponents = ("discriminator",)
+    adversaries = ("discriminator",)
 
     def __init__(
         self,
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        gamma: float = 10.0,
+        gamma: NonNegative = 10.0,
         discriminator: NetworkSpec | None = None,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_number("gamma", gamma, minimum=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.gamma = gamma
         self.discriminator = Discriminator(discriminator, (latent_dim,))
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return minus the ELBO with the adversary's term, and the adversary's own loss."""
-        posterior = self.posterior(x, y)
+        posterior = self.posterior(x, y, mask)
         z = posterior.rsample()
-        reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()
-        kl = kl_divergence(posterior, self.prior(y)).mean()
+        reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
+        kl = average(kl_divergence(posterior, self.prior(y)), weight)
         logits = self.discriminator(z)
-        correlation = logits.mean()
+        correlation = average(logits, weight)
         total = reconstruction + self.kl_weight * (kl + self.gamma * correlation)
-        fakes = self.discriminator(permuted(z.detach()))
+        fakes = self.discriminator(permuted(z.detach(), weight))
         return Losses(
-            {"model": total, "discriminator": discriminator_loss(logits, fakes)},
+            {
+                "model": total,
+                "discriminator": discriminator_loss(logits, fakes, real_weight=weight),
+            },
             {"reconstruction": reconstruction, "kl": kl, "total_correlation": correlation},
         )
 
 
-def permuted(z: Tensor) -> Tensor:
-    """Return latents ``(batch, d)`` with each coordinate permuted over the batch by itself."""
-    order = torch.rand_like(z).argsort(0)
-    return z.gather(0, order)
+def permuted(z: Tensor, weight: Extra = None) -> Tensor:
+    """Return latents ``(batch, d)`` with each coordinate permuted over the batch by itself.
+
+    With weights ``(batch,)`` coordinates are drawn by these instead.
+    """
+    if weight is None:
+        return z.gather(0, torch.rand_like(z).argsort(0))
+    return z.gather(0, resampled(weight, z.numel()).view_as(z))

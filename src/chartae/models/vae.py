@@ -3,10 +3,11 @@
 from typing import Unpack
 
 from torch import Tensor
-from torch.distributions import kl_divergence
 
-from chartae.checks import check_integer, check_number
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder
+from chartae.checks import Natural, NonNegative
+from chartae.distributions import kl_divergence
+from chartae.models.losses import Extra, Losses, average
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["VAE", "BetaVAE", "DisentangledBetaVAE"]
 
@@ -32,11 +33,14 @@ class VAE(VariationalAutoencoder):
         """Return what the mean divergence of a batch costs, before the weight of a warm-up."""
         return kl
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return minus the ELBO, with the divergence as `weighted`."""
-        posterior = self.posterior(x, y)
-        reconstruction = -self.likelihood(posterior.rsample(), y).log_prob(x, mask).mean()
-        kl = kl_divergence(posterior, self.prior(y)).mean()
+        posterior = self.posterior(x, y, mask)
+        fit = self.likelihood(posterior.rsample(), y).log_prob(x, mask)
+        reconstruction = -average(fit, weight)
+        kl = average(kl_divergence(posterior, self.prior(y)), weight)
         total = reconstruction + self.kl_weight * self.weighted(kl)
         return Losses.of(total, reconstruction=reconstruction, kl=kl)
 
@@ -59,10 +63,9 @@ class BetaVAE(VAE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        beta: float = 4.0,
-        **networks: Unpack[Networks],
+        beta: NonNegative = 4.0,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_number("beta", beta, minimum=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.beta = beta
 
@@ -94,12 +97,10 @@ class DisentangledBetaVAE(BetaVAE):
         latent_dim: int,
         *,
         beta: float = 10.0,
-        capacity: float = 25.0,
-        warmup: int = 10,
-        **networks: Unpack[Networks],
+        capacity: NonNegative = 25.0,
+        warmup: Natural = 10,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_number("capacity", capacity, minimum=0.0)
-        check_integer("warmup", warmup, minimum=0)
         super().__init__(input_shape, latent_dim, beta=beta, **networks)
         self.capacity, self.warmup = capacity, warmup
 

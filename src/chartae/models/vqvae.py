@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_integer, check_integers, check_number, check_shape
+from chartae.checks import Count, NonNegative, Range, check_shape
 from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError, DataError
-from chartae.models.base import Autoencoder, Extra, LatentSpace, Losses, Networks
+from chartae.models.base import Autoencoder, LatentSpace, Networks
+from chartae.models.losses import Extra, Losses, average, resampled
 from chartae.nn import output_shape
 
 __all__ = ["HRQVAE", "VQVAE"]
@@ -73,19 +74,14 @@ class VQVAE(Autoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_codes: int = 256,
-        grid: tuple[int, ...] | None = None,
-        commitment: float = 0.25,
-        decay: float = 0.99,
+        num_codes: Annotated[int, Range(minimum=2)] = 256,
+        grid: tuple[Count, ...] | None = None,
+        commitment: NonNegative = 0.25,
+        decay: Annotated[float, Range(minimum=0.0, below=1.0)] = 0.99,
         **networks: Unpack[Networks],
     ) -> None:
         from vector_quantize_pytorch import ResidualVQ
 
-        check_integer("num_codes", num_codes, minimum=2)
-        check_number("commitment", commitment, minimum=0.0)
-        check_number("decay", decay, minimum=0.0, below=1.0)
-        if grid is not None:
-            check_integers("grid", grid, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
         if grid is None:
             grid = next((side, side) for side in (4, 3, 2, 1) if latent_dim % side**2 == 0)
@@ -138,39 +134,46 @@ class VQVAE(Autoencoder):
             f"perplexity of {use['perplexity']:.1f}; train for more epochs or lower num_codes"
         )
 
-    def continuous(self, x: Tensor, y: Extra = None) -> Tensor:
+    def continuous(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Tensor:
         """Return the vectors before quantisation, ``(batch, places, code_size)``."""
-        vectors: Tensor = self.code_head(self.features(x, y))
+        vectors: Tensor = self.code_head(self.features(x, y, mask))
         parts: Tensor = vectors.unflatten(1, (self.code_size, -1))
         return parts.mT
 
-    def quantize(self, vectors: Tensor, *, learn: bool = False) -> tuple[Tensor, Tensor]:
+    def quantize(
+        self, vectors: Tensor, *, learn: bool = False, weight: Extra = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the codes of each level, ``(levels, batch, places, size)``, and their indices.
 
         Args:
             vectors: ``(batch, places, code_size)``.
             learn: whether the codebook follows the vectors; it does so in training mode only.
+            weight: of each sample, ``(batch,)``; the codebook follows a draw by these weights.
         """
+        vectors = vectors.detach()
         with torch.no_grad():
-            _, indices, _, codes = self.quantizer(
-                vectors.detach(), freeze_codebook=not learn, return_all_codes=True
-            )
+            # A copy: the quantiser chooses by these codes, and then moves or replaces them.
+            codebooks = self.quantizer.codebooks
+            _, indices, _ = self.quantizer(vectors, freeze_codebook=not learn or weight is not None)
+            if learn and weight is not None:
+                self.quantizer(vectors[resampled(weight, len(vectors))])
+            levels = torch.arange(self.num_levels, device=indices.device)
+            codes = codebooks[levels[:, None, None], indices.movedim(-1, 0)]
         return codes, indices
 
-    def embed(self, x: Tensor, y: Extra = None) -> Tensor:
+    def embed(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Tensor:
         """Return the quantised latent of each x, without checks."""
-        codes, _ = self.quantize(self.continuous(x, y))
+        codes, _ = self.quantize(self.continuous(x, y, mask))
         return _flat(codes.sum(0))
 
-    @takes_arrays("x", "y")
-    def codes(self, x: Tensor, y: Extra = None) -> Tensor:
+    @takes_arrays("x", "y", "mask")
+    def codes(self, x: Tensor, y: Extra = None, *, mask: Extra = None) -> Tensor:
         """Return the indices of the codes of each x, ``(batch, *grid)`` of int64.
 
-        Raises:
-            DataError: as `encode`.
+        Args and errors as in `encode`.
         """
-        self.check_call("x", x, y)
-        _, indices = self.quantize(self.continuous(x, y))
+        self.check_call("x", x, y, mask)
+        _, indices = self.quantize(self.continuous(x, y, mask))
         return indices.reshape(len(x), *self.index_shape)
 
     @takes_arrays("codes")
@@ -192,16 +195,18 @@ class VQVAE(Autoencoder):
         vectors: Tensor = self.quantizer.get_codes_from_indices(indices).sum(0)
         return _flat(vectors)
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return the reconstruction from the codes, and the commitment of the encoder to them."""
-        vectors = self.continuous(x, y)
-        codes, _ = self.quantize(vectors, learn=self.training)
+        vectors = self.continuous(x, y, mask)
+        codes, _ = self.quantize(vectors, learn=self.training, weight=weight)
         quantized = codes.sum(0)
         straight = vectors + (quantized - vectors).detach()
-        reconstruction = -self.likelihood(_flat(straight), y).log_prob(x, mask).mean()
+        reconstruction = -average(self.likelihood(_flat(straight), y).log_prob(x, mask), weight)
         # What each level leaves is what the next one quantises.
         left = (vectors - codes.cumsum(0)).square()
-        commitment = left.sum((0, 2, 3)).mean()
+        commitment = average(left.sum((0, 2, 3)), weight)
         total = reconstruction + self.commitment * commitment
         return Losses.of(total, reconstruction=reconstruction, commitment=commitment)
 
@@ -227,10 +232,9 @@ class HRQVAE(VQVAE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_levels: int = 4,
+        num_levels: Annotated[int, Range(minimum=1, maximum=MOST_LEVELS)] = 4,
         **options: Unpack[CodebookOptions],
     ) -> None:
-        check_integer("num_levels", num_levels, minimum=1, maximum=MOST_LEVELS)
         self.__dict__["num_levels"] = num_levels  # before the module exists: the base needs it
         super().__init__(input_shape, latent_dim, **options)
         self.index_shape = (*self.grid, num_levels)

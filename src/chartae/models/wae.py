@@ -1,15 +1,16 @@
 """The Wasserstein autoencoder."""
 
-from typing import Literal, Unpack, get_args
+from typing import Annotated, Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_choice, check_number
+from chartae.checks import NonNegative, OneOf, Positive
 from chartae.distributions import KERNELS, mmd
-from chartae.models.adversarial import discriminator_loss, maker_loss
+from chartae.models.adversarial import discriminator_loss, generator_loss
 from chartae.models.ae import AE
-from chartae.models.base import Extra, Losses, Networks
+from chartae.models.base import Networks
+from chartae.models.losses import Extra, Losses, average
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["WAE"]
@@ -42,44 +43,44 @@ class WAE(AE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        weight: float | None = None,
+        weight: NonNegative | None = None,
         regularization: Regularization = "mmd",
-        kernel: str = "imq",
-        bandwidth: float = 1.0,
+        kernel: Annotated[str, OneOf(KERNELS)] = "imq",
+        bandwidth: Positive = 1.0,
         discriminator: NetworkSpec | None = None,
         **networks: Unpack[Networks],
     ) -> None:
-        check_choice("regularization", regularization, get_args(Regularization))
         if weight is None:
             weight = 10.0 if regularization == "mmd" else 1.0
-        check_number("weight", weight, minimum=0.0)
-        check_choice("kernel", kernel, KERNELS)
-        check_number("bandwidth", bandwidth, above=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.weight, self.regularization = weight, regularization
         self.kernel, self.bandwidth = kernel, bandwidth
         self.discriminator = None
         if regularization == "gan":
             self.discriminator = Discriminator(discriminator, (latent_dim,))
-            self.opponents = ("discriminator",)
+            self.adversaries = ("discriminator",)
             # How well codes deceive depends on the discriminator, which changes.
             self.monitored = "reconstruction"
 
-    def loss(self, x: Tensor, *, y: Extra = None, mask: Extra = None) -> Losses:
+    def loss(
+        self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
+    ) -> Losses:
         """Return the reconstruction and the weighted divergence; the discriminator's, if any."""
-        z = self.embed(x, y)
-        reconstruction = -self.likelihood(z, y).log_prob(x, mask).mean()
+        z = self.embed(x, y, mask)
+        reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
         prior = torch.randn_like(z)
         if self.discriminator is None:
-            divergence = mmd(z, prior, self.kernel, self.bandwidth)
+            divergence = mmd(z, prior, self.kernel, self.bandwidth, weight)
             total = reconstruction + self.weight * divergence
             return Losses.of(total, reconstruction=reconstruction, mmd=divergence)
         logits = self.discriminator(z)
-        deception = maker_loss(logits)
+        deception = generator_loss(logits, weight)
         return Losses(
             {
                 "model": reconstruction + self.weight * deception,
-                "discriminator": discriminator_loss(self.discriminator(prior), logits),
+                "discriminator": discriminator_loss(
+                    self.discriminator(prior), logits, fake_weight=weight
+                ),
             },
             {"reconstruction": reconstruction, "deception": deception},
         )

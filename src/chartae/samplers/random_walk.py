@@ -5,7 +5,7 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from chartae.checks import check_boolean, check_integer, check_number
+from chartae.checks import Count, Natural, Positive
 from chartae.errors import ConfigurationError
 from chartae.geometry import Chain, Jumps, ManifoldDensity, random_walk
 from chartae.models import Autoencoder
@@ -45,21 +45,14 @@ class RandomWalkSampler(ChainSampler):
     def __init__(
         self,
         model: Autoencoder,
-        num_steps: int = 200,
-        scale: float | None = None,
+        num_steps: Count = 200,
+        scale: Positive | None = None,
         exact: bool = False,
-        num_integration_steps: int = 10,
-        num_warmup: int = 50,
+        num_integration_steps: Count = 10,
+        num_warmup: Natural = 50,
         whitened: bool = False,
         **options: Unpack[ManifoldOptions],
     ) -> None:
-        check_integer("num_steps", num_steps, minimum=1)
-        if scale is not None:
-            check_number("scale", scale, above=0.0)
-        check_integer("num_integration_steps", num_integration_steps, minimum=1)
-        check_integer("num_warmup", num_warmup, minimum=0)
-        check_boolean("exact", exact)
-        check_boolean("whitened", whitened)
         if whitened and not exact:
             raise ConfigurationError("whitened=True: expected exact=True too")
         super().__init__(model, **options)

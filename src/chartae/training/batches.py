@@ -1,7 +1,6 @@
 """Batches for training: by indexing where the data are in memory, else through a DataLoader."""
 
 import hashlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,19 +9,28 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
-from chartae.checks import check_mask
-from chartae.data import ArrayDataset
+from chartae.data import ArrayDataset, TensorSet
 from chartae.errors import ConfigurationError, DataError
-from chartae.models import Autoencoder
+from chartae.models import Trainable
 from chartae.randomness import make_generator
 
-__all__ = ["Batch", "Batches", "Data", "InMemoryBatches", "LoaderBatches", "make_batches"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "Data",
+    "InMemoryBatches",
+    "LoaderBatches",
+    "make_batches",
+    "size_of",
+]
 
 Batch = dict[str, Tensor]
-Data = (
-    ArrayDataset | Tensor | np.ndarray[Any, Any] | Sequence[Any] | Mapping[str, Any] | Dataset[Any]
-)
+Data = TensorSet | Tensor | np.ndarray[Any, Any] | Sequence[Any] | Mapping[str, Any] | Dataset[Any]
 
+ARRAYS = {"x", "y", "mask", "weight"}
+"""Names of what may come as arrays."""
+OBEYED = {"mask": "a mask of observed features", "weight": "weights"}
+"""What no model may ignore."""
 LIMIT_ON_DEVICE = 2**30
 """Data of at most so many bytes are moved to the accelerator once, not batch by batch."""
 
@@ -68,23 +76,20 @@ class Batches:
         """Yield the batches of the samples numbered in each of ``pieces``."""
         raise NotImplementedError
 
-    def fill(self, model: Autoencoder) -> None:
-        """Put what is neutral to a model in place of what was not observed."""
-
     def describe(self) -> str:
         """Return what distinguishes these data from others, for `Plan`."""
         return f"{self.size} samples"
 
 
 class InMemoryBatches(Batches):
-    """Batches of an `ArrayDataset`, by indexing: no per-sample collation."""
+    """Batches of a `TensorSet`, by indexing: no per-sample collation."""
 
-    def __init__(self, data: ArrayDataset, batch_size: int, keys: set[str]) -> None:
-        super().__init__(len(data), batch_size)
-        every = {"x": data.x, "y": data.y, "mask": data.mask}
-        given = {k: v for k, v in every.items() if k in keys and v is not None}
+    def __init__(self, tensors: Batch, batch_size: int) -> None:
+        super().__init__(size_of(tensors), batch_size)
         # Tensors of an inference mode cannot take part in a training; copies can.
-        self.tensors = {k: v.clone() if v.is_inference() else v for k, v in given.items()}
+        self.tensors = {k: v.clone() if v.is_inference() else v for k, v in tensors.items()}
+        if "weight" in tensors:
+            self.tensors["weight"] = tensors["weight"] / tensors["weight"].mean()
 
     def place(self, device: torch.device, rank: int, world: int) -> None:
         super().place(device, rank, world)
@@ -98,15 +103,11 @@ class InMemoryBatches(Batches):
         return super().epoch(seed, epoch, start)
 
     def take(self, pieces: list[Tensor], generator: torch.Generator) -> Iterator[Batch]:
-        home = self.tensors["x"].device
+        home = next(iter(self.tensors.values())).device
         for piece in pieces:
             index = piece.to(home)
             batch = {key: tensor.index_select(0, index) for key, tensor in self.tensors.items()}
             yield _to(batch, self.device)
-
-    def fill(self, model: Autoencoder) -> None:
-        with torch.no_grad():
-            self.tensors["x"] = model.filled(self.tensors["x"], self.tensors.get("mask"))
 
     def describe(self) -> str:
         digest = hashlib.blake2b(digest_size=8)
@@ -124,8 +125,7 @@ class LoaderBatches(Batches):
         name: str,
         data: Dataset[Any],
         batch_size: int,
-        model: Autoencoder,
-        keys: set[str],
+        model: Trainable,
         num_workers: int,
     ) -> None:
         try:
@@ -138,7 +138,7 @@ class LoaderBatches(Batches):
                 "map-style dataset, with __getitem__"
             )
         super().__init__(size, batch_size)
-        self.name, self.data, self.model, self.keys = name, data, model, keys
+        self.name, self.data, self.model = name, data, model
         # The loader walks through this list, which changes with the epoch while workers stay.
         self.pieces: list[list[int]] = []
         self.loader: DataLoader[Any] = DataLoader(
@@ -153,37 +153,22 @@ class LoaderBatches(Batches):
     def check_first(self) -> None:
         """Raise `DataError` or `ConfigurationError` if the first sample does not fit the model."""
         batch = self._named(Collate(self.name)([self.data[0]]))
-        _check_extras(self.name, self.model, self.keys, batch.keys())
-        self._checked(0, batch)
+        self.model.check_batch(f"batch 1 of {self.name}", _used(self.name, self.model, batch))
 
     def take(self, pieces: list[Tensor], generator: torch.Generator) -> Iterator[Batch]:
         self.pieces[:] = [piece.tolist() for piece in pieces]
         self.loader.generator = generator
         for number, item in enumerate(self.loader):
-            batch = _to(self._checked(number, self._named(item)), self.device)
-            yield {**batch, "x": self.model.filled(batch["x"], batch.get("mask"))}
+            batch = _used(self.name, self.model, self._named(item))
+            self.model.check_batch(f"batch {number + 1} of {self.name}", batch)
+            yield _to(batch, self.device)
 
     def _named(self, item: Any) -> Batch:
         if isinstance(item, Mapping):
-            batch = dict(item)
-        elif isinstance(item, (list, tuple)):
-            batch = _by_place(f"a sample of {self.name}", item)
-        else:
-            batch = {"x": item}
-        if "x" not in batch:
-            raise DataError(f"{self.name} has samples of {sorted(batch)}: expected 'x' among them")
-        return batch
-
-    def _checked(self, number: int, batch: Batch) -> Batch:
-        where = f"in batch {number + 1} of {self.name}"
-        if (mask := batch.get("mask")) is not None and isinstance(batch["x"], Tensor):
-            check_mask(f"mask {where}", mask, batch["x"].shape)
-            # What was not observed may be anything, as in `ArrayDataset.from_arrays`.
-            batch["x"] = batch["x"].masked_fill(~mask, 0.0)
-        self.model.check_data(f"x {where}", batch["x"])
-        if self.model.conditions is not None:
-            self.model.check_conditions(f"y {where}", batch.get("y"), len(batch["x"]))
-        return {key: value for key, value in batch.items() if key in self.keys}
+            return dict(item)
+        if isinstance(item, (list, tuple)):
+            return _by_place(f"a sample of {self.name}", item)
+        return {"x": item}
 
 
 class Collate:
@@ -211,7 +196,7 @@ class Collate:
 def make_batches(
     name: str,
     data: Data,
-    model: Autoencoder,
+    model: Trainable,
     batch_size: int,
     *,
     minimum: int = 1,
@@ -221,29 +206,41 @@ def make_batches(
 
     Raises:
         DataError: if the data do not fit the model, are not finite, or are fewer than ``minimum``.
-        ConfigurationError: if they have a mask that the model's loss would ignore.
+        ConfigurationError: if they have tensors that the model's loss would ignore, but for labels.
     """
-    keys = model.batch_keys()
     data = _as_dataset(name, data, model)
-    if isinstance(data, ArrayDataset):
-        model.check_data(name, data.x)
-        if model.conditions is not None:
-            model.check_conditions(f"y of {name}", data.y, len(data))
+    if isinstance(data, TensorSet):
+        tensors = _used(name, model, data.tensors)
+        if unknown := data.tensors.keys() - tensors.keys() - ARRAYS:
+            listed = ", ".join(sorted(unknown))
+            raise ConfigurationError(f"{name} has {listed}, which {type(model).__name__} ignores")
+        model.check_batch(name, tensors)
         _check_size(name, len(data), minimum)
-        given = {"y": data.y, "mask": data.mask}
-        _check_extras(name, model, keys, {key for key, value in given.items() if value is not None})
-        return InMemoryBatches(data, batch_size, keys)
-    batches = LoaderBatches(name, data, batch_size, model, keys, num_workers)
+        return InMemoryBatches(tensors, batch_size)
+    batches = LoaderBatches(name, data, batch_size, model, num_workers)
     _check_size(name, batches.size, minimum)
     batches.check_first()
     return batches
 
 
-def _as_dataset(name: str, data: Any, model: Autoencoder) -> ArrayDataset | Dataset[Any]:
+def _used(name: str, model: Trainable, tensors: Mapping[str, Tensor]) -> Batch:
+    """Return the tensors that the loss of a model uses, of which a data set may have more."""
+    kind, names = type(model).__name__, model.batch_names()
+    for missing in [key for key, required in names.items() if required and key not in tensors]:
+        what = "labels" if missing == "y" else missing
+        given = ", ".join(sorted(tensors))
+        raise DataError(f"{name} has no {what}: {kind} needs {missing}, beside {given}")
+    for unused, what in OBEYED.items():
+        if unused in tensors and unused not in names:
+            raise ConfigurationError(f"{name} has {what}, which {kind} does not use")
+    return {key: value for key, value in tensors.items() if key in names}
+
+
+def _as_dataset(name: str, data: Any, model: Trainable) -> TensorSet | Dataset[Any]:
     """Return a dataset of what may also be an array, a pair of arrays or a mapping of them."""
     if isinstance(data, Subset) and isinstance(data.dataset, ArrayDataset):
         return data.dataset.subset(list(data.indices))  # of torch's `random_split`
-    if isinstance(data, (ArrayDataset, Dataset)):
+    if isinstance(data, (TensorSet, Dataset)):
         return data
     if isinstance(data, DataLoader):
         raise DataError(
@@ -255,12 +252,13 @@ def _as_dataset(name: str, data: Any, model: Autoencoder) -> ArrayDataset | Data
         fields = dict(data)
     elif isinstance(data, tuple):
         fields = _by_place(name, data)
-    unknown = fields.keys() - {"x", "y", "mask"}
+    if fields.keys() - ARRAYS and all(isinstance(value, Tensor) for value in fields.values()):
+        return TensorSet(**fields)
     x = fields.get("x")
-    if unknown or isinstance(x, str) or not hasattr(x, "__len__"):
+    if fields.keys() - ARRAYS or isinstance(x, str) or not hasattr(x, "__len__"):
         raise DataError(
             f"{name} is {type(data).__name__}: expected a tensor, an array, (x, y), (x, y, mask), "
-            "a mapping of these names, an ArrayDataset or a torch Dataset"
+            "a mapping of these names and of weight, an ArrayDataset or a torch Dataset"
         )
     # An array has the dtype that NumPy gave it, a tensor the one that its owner chose.
     dtype = None if isinstance(fields["x"], Tensor) else model.dtype
@@ -282,15 +280,9 @@ def _check_size(name: str, size: int, minimum: int) -> None:
         raise DataError(f"{name} has {size} sample(s): expected at least {minimum}")
 
 
-def _check_extras(name: str, model: Autoencoder, keys: set[str], given: Any) -> None:
-    kind = type(model).__name__
-    if "mask" in given and "mask" not in keys:
-        raise ConfigurationError(
-            f"{name} has a mask of observed features, which {kind} does not use"
-        )
-    needs_labels = inspect.signature(model.loss).parameters.get("y")
-    if needs_labels and needs_labels.default is inspect.Parameter.empty and "y" not in given:
-        raise DataError(f"{name} has no labels: {kind} needs y")
+def size_of(batch: Mapping[str, Tensor]) -> int:
+    """Return the number of samples in a batch."""
+    return len(next(iter(batch.values())))
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

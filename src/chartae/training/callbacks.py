@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chartae.models import Autoencoder
+    from chartae.models import Trainable
     from chartae.training.history import History
 
 __all__ = ["Callback"]
@@ -17,12 +17,12 @@ class Callback:
     ...         return history.train["loss"][-1] < 10.0
     """
 
-    def on_fit_start(self, model: "Autoencoder", history: "History") -> None:
+    def on_fit_start(self, model: "Trainable", history: "History") -> None:
         """Called once, before the first epoch."""
 
-    def on_epoch_end(self, model: "Autoencoder", history: "History") -> bool | None:
+    def on_epoch_end(self, model: "Trainable", history: "History") -> bool | None:
         """Called after every epoch, its figures being in ``history``; True ends the training."""
         return None
 
-    def on_fit_end(self, model: "Autoencoder", history: "History") -> None:
+    def on_fit_end(self, model: "Trainable", history: "History") -> None:
         """Called once, when the model has its final weights."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from chartae.checks import check_choice
 from chartae.errors import ConfigurationError
-from chartae.models import Autoencoder, Losses
+from chartae.models import Losses, Trainable
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -96,7 +96,7 @@ class Objective(nn.Module):
         names: of the objectives and terms, known after the first call.
     """
 
-    def __init__(self, model: Autoencoder, *, compile: bool) -> None:
+    def __init__(self, model: Trainable, *, compile: bool) -> None:
         super().__init__()
         self.model = model
         self.tally_size = model.tally_size
@@ -131,7 +131,7 @@ class Objective(nn.Module):
             self.hook.remove()
 
 
-def _compiled(model: Autoencoder) -> Callable[..., Losses]:
+def _compiled(model: Trainable) -> Callable[..., Losses]:
     from torch._dynamo.exc import TorchDynamoException
 
     compiled = torch.compile(model.loss)

@@ -11,7 +11,7 @@ from chartae.atomic import check_writable, remove_leftovers
 from chartae.checks import check_integer, check_number
 from chartae.errors import ConfigurationError
 from chartae.gradients import gradients
-from chartae.models import Autoencoder
+from chartae.models import Trainable
 from chartae.persistence import check_ours, check_replaceable, is_state, read_state, save
 from chartae.randomness import resolve_seed, seeded
 from chartae.training.batches import Data, make_batches
@@ -38,7 +38,7 @@ HISTORY_FILE = "history.json"
 
 @gradients()
 def fit(
-    model: Autoencoder,
+    model: Trainable,
     train: Data,
     validation: Data | None = None,
     *,
@@ -76,7 +76,7 @@ def fit(
     an error, stops at once, and leaves the model with its best weights too.
 
     Args:
-        model: any `Autoencoder`.
+        model: any `Trainable`.
         train: samples ``(N, *input_shape)``, N at least 2: a tensor, an array, a DataFrame, an
             `ArrayDataset` (with conditions or a mask), ``(x, y)`` or ``(x, y, mask)`` or a mapping
             of these names, or a map-style torch ``Dataset`` whose samples are x, (x, y),
@@ -141,7 +141,7 @@ def fit(
         patience = check_integer("patience", patience, minimum=1)
     if clip_grad_norm is not None:
         clip_grad_norm = check_number("clip_grad_norm", clip_grad_norm, above=0.0)
-    if not isinstance(model, Autoencoder):
+    if not isinstance(model, Trainable):
         raise ConfigurationError(f"model is {type(model).__name__}: expected a model of chartae")
     if kl_warmup and not hasattr(model, "kl_weight"):
         raise ConfigurationError(f"kl_warmup={kl_warmup}: {type(model).__name__} has no KL")

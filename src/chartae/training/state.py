@@ -17,7 +17,7 @@ from chartae.checks import (
     check_shape,
 )
 from chartae.errors import CheckpointError
-from chartae.models import Autoencoder
+from chartae.models import Trainable
 from chartae.persistence import describe
 from chartae.training.batches import Batches
 
@@ -43,7 +43,7 @@ class Plan:
     train: str = ""
     validation: str = ""
 
-    def describe(self, model: Autoencoder, train: Batches, validation: Batches | None) -> None:
+    def describe(self, model: Trainable, train: Batches, validation: Batches | None) -> None:
         """Note which model and data this is the training of.
 
         Raises:

@@ -16,10 +16,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from chartae.checks import check_integer
 from chartae.errors import CheckpointError, ConfigurationError, DivergenceError
 from chartae.gradients import leave_inference_mode
-from chartae.models import Autoencoder
+from chartae.models import Trainable
 from chartae.persistence import write_state
 from chartae.randomness import seed_generators, seeded
-from chartae.training.batches import Batch, Batches
+from chartae.training.batches import Batch, Batches, size_of
 from chartae.training.callbacks import Callback
 from chartae.training.engine import Hidden, Objective
 from chartae.training.history import History
@@ -71,7 +71,7 @@ class Trainer:
     def __init__(
         self,
         fabric: "Fabric",
-        model: Autoencoder,
+        model: Trainable,
         plan: Plan,
         batches: Batches,
         held_out: Batches | None,
@@ -93,7 +93,7 @@ class Trainer:
         self.groups = _trainable_groups(model)
         if fabric.world_size > 1 and len(self.groups) > 1:
             raise ConfigurationError(
-                f"devices={fabric.world_size}: {type(model).__name__} has opponents "
+                f"devices={fabric.world_size}: {type(model).__name__} has adversaries "
                 f"({', '.join(self.groups)}), which train on one device only"
             )
         self.objective = Objective(model, compile=compile)
@@ -132,11 +132,9 @@ class Trainer:
             callback.on_fit_end(self.model, self.history)
 
     def prepare(self) -> None:
-        """Let the model learn the units of the data, unless a checkpoint has them; fill gaps."""
+        """Let the model learn the units of the data, unless a checkpoint has them."""
         if (self.at.epoch, self.at.step) == (0, 0):
             self.model.set_units(self.batches.in_order())
-        for source in filter(None, (self.batches, self.held_out)):
-            source.fill(self.model)
 
     def train(self, callbacks: Sequence[Callback], *, progress: bool) -> None:
         """Run epochs until something ends the training; ``history.stopped`` says what."""
@@ -220,7 +218,7 @@ class Trainer:
                 )
             optimizer.step()
         self.at.terms.append(values)
-        self.at.sizes.append(len(batch["x"]))
+        self.at.sizes.append(size_of(batch))
 
     def end_epoch(self, seconds: float) -> None:
         """Record the epoch, keep the weights if they are the best, and move on to the next."""
@@ -258,7 +256,7 @@ class Trainer:
         with seeded(self.plan.seed, "evaluation", device=self.fabric.device):
             for batch in batches.in_order():
                 terms.append(self.losses(Hidden(batch))[1])
-                sizes.append(len(batch["x"]))
+                sizes.append(size_of(batch))
         return self.mean_terms(terms, sizes, where="on the validation set, at the end")[0]
 
     def restore(self) -> None:
@@ -327,8 +325,7 @@ class Trainer:
         """Return what is to be done about a divergence."""
         for name, source in (("train", self.batches), ("validation", self.held_out)):
             batches = () if source is None else source.in_order()
-            scaled = (self.model.observation_model.encoder_input(batch["x"]) for batch in batches)
-            largest = max((float(x.abs().max()) for x in scaled), default=0.0)
+            largest = max(map(self.model.largest_input, batches), default=0.0)
             if largest > LARGE:
                 seen = f"{name} has values up to {largest:.3g} as the networks see them"
                 return f"{seen}: scale x, or look for outliers"
@@ -461,7 +458,7 @@ def _sum(fabric: "Fabric", value: Tensor) -> Tensor:
     return total
 
 
-def _trainable_groups(model: Autoencoder) -> dict[str, list[nn.Parameter]]:
+def _trainable_groups(model: Trainable) -> dict[str, list[nn.Parameter]]:
     groups = {
         name: [parameter for parameter in parameters if parameter.requires_grad]
         for name, parameters in model.optimization_groups().items()

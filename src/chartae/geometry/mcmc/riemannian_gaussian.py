@@ -250,8 +250,8 @@ class _SphericalRadiusLaw(RadialLaw):
 
     def log_kernel(self, r: Tensor) -> Tensor:
         sine = (self.root * r).sin().clamp_min(0.0) / self.root
-        log_sine: Tensor = torch.special.xlogy(self.power, sine)
-        return log_sine - 0.5 * (r / self.scale).square()
+        kernel: Tensor = torch.special.xlogy(self.power, sine) - 0.5 * (r / self.scale).square()
+        return kernel
 
 
 def _radius_law(scale: Tensor, dim: int, curvature: float) -> RadialLaw:

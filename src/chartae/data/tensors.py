@@ -1,0 +1,48 @@
+"""A data set as training knows it: named tensors whose first dimension is the sample."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from chartae.errors import DataError
+
+__all__ = ["TensorSet"]
+
+
+class TensorSet:
+    """Named tensors with one row for each sample; a model's `loss` names those that it uses.
+
+    Args:
+        tensors: each ``(N, ...)``.
+
+    Raises:
+        DataError: if there are none, if they are not tensors, or if they have different lengths.
+
+    >>> import torch
+    >>> data = TensorSet(codes=torch.zeros(3, 4, dtype=torch.int64), weight=torch.ones(3))
+    >>> len(data), sorted(data.tensors)
+    (3, ['codes', 'weight'])
+    """
+
+    def __init__(self, **tensors: Tensor) -> None:
+        if not tensors:
+            raise DataError("there are no tensors: expected at least one")
+        for name, value in tensors.items():
+            if not isinstance(value, Tensor) or not value.dim():
+                raise DataError(f"{name} is {type(value).__name__}: expected a tensor (N, ...)")
+        lengths = {name: len(value) for name, value in tensors.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"tensors have different lengths: {lengths}; expected one row a sample")
+        self._tensors = tensors
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The tensors, by name."""
+        return self._tensors
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """Return the rows at ``indices`` of every tensor."""
+        return {name: tensor[indices] for name, tensor in self.tensors.items()}
