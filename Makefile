@@ -4,8 +4,10 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 WORKERS ?= 2
 
-# One thread per worker, or the workers fight over the cores.
+# One thread per worker, or the workers fight over the cores. Each worker takes one half of the
+# tests in order, so that fixtures of a module are made once, and what the other has left at the end.
 SINGLE_THREAD := OMP_NUM_THREADS=1
+PARALLEL := -n $(WORKERS) --dist worksteal
 
 .PHONY: help demo test test-slow lint bench clean
 
@@ -27,10 +29,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 test: lint
-	$(SINGLE_THREAD) $(BIN)/pytest -n $(WORKERS) -m "not slow" --cov
+	$(SINGLE_THREAD) $(BIN)/pytest $(PARALLEL) -m "not slow" --cov
 
 test-slow: $(VENV)/.installed-dev
-	$(SINGLE_THREAD) $(BIN)/pytest -n $(WORKERS) -m slow
+	$(SINGLE_THREAD) $(BIN)/pytest $(PARALLEL) -m slow
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed/run.py

@@ -1,5 +1,13 @@
+import pytest
 from hypothesis import settings
 
 # No deadlines: a busy machine is not a failing test.
 settings.register_profile("chartae", deadline=None)
 settings.load_profile("chartae")
+
+# They take ten seconds: at the end, one worker would wait for the other.
+LONGEST = ("tests/test_documents.py", "tests/cli/test_demo.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))

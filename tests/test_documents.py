@@ -27,7 +27,18 @@ def run(*blocks: str) -> dict[str, Any]:
 PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if python_blocks(name)])
+# Pages whose examples take seconds, of functions that have tests of their own.
+SLOW = {"docs/geodesics.md", "docs/statistics.md", "docs/sampling.md"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+        for name in PAGES
+        if python_blocks(name)
+    ],
+)
 def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run(*python_blocks(name))

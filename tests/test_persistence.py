@@ -72,7 +72,7 @@ SAMPLED = {  # class, latent size and options of what a sampler is of, if that i
     "PoincareSampler": ("PoincareVAE", 2, {}),
 }
 BASES = {
-    "Autoencoder", "ChainSampler", "DistanceVAE", "LearnedSampler", "ManifoldSampler",
+    "Autoencoder", "ChainSampler", "Density", "DistanceVAE", "LearnedSampler", "ManifoldSampler",
     "PriorSampler", "Sampler", "Trainable", "VariationalAutoencoder",
 }  # fmt: skip
 

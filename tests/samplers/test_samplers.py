@@ -455,6 +455,7 @@ def test_one_observation_is_too_few_for_any_mixture():
         (RandomWalkSampler, {"scale": 0.0}, "scale=0.0: .* greater than 0"),
         (RandomWalkSampler, {"num_integration_steps": 0}, "num_integration_steps=0: .* at least"),
         (RandomWalkSampler, {"num_warmup": -1}, "num_warmup=-1: .* at least 0"),
+        (RandomWalkSampler, {"whitened": True}, "whitened=True: expected exact=True too"),
     ],
 )
 def test_bad_arguments_are_refused(sampler_class, arguments, message):

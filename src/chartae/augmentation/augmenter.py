@@ -490,6 +490,7 @@ class Augmenter:
                 f"conditions={model.conditions}: expected {conditions}"
             )
         model = model.to(data.x.dtype)
+        model.metadata = {**model.metadata, **data.metadata}
         if isinstance(self.sampler, str):
             kind = natural_sampler(model) if self.sampler == "auto" else self.sampler
             return SAMPLERS[kind](model, **(self.sampler_options or {}))

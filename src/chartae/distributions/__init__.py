@@ -8,6 +8,7 @@ from chartae.distributions.ball import (
     RiemannianNormalHead,
     ball_point,
 )
+from chartae.distributions.base import Posterior, Prior, as_family, kl_divergence
 from chartae.distributions.bounded import ContinuousBernoulli, DiscretizedLogistic
 from chartae.distributions.discrete import CategoricalLikelihood, NegativeBinomialLikelihood
 from chartae.distributions.flows import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
@@ -85,6 +86,8 @@ __all__ = [
     "PlanarFlow",
     "PoincareNormal",
     "PoincareNormalHead",
+    "Posterior",
+    "Prior",
     "RadialFlow",
     "RiemannianNormal",
     "RiemannianNormalHead",
@@ -94,8 +97,10 @@ __all__ = [
     "VonMisesFisherHead",
     "WrappedNormal",
     "WrappedNormalHead",
+    "as_family",
     "ball_point",
     "joined",
+    "kl_divergence",
     "log_aggregate",
     "make_likelihood",
     "mmd",

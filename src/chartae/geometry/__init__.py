@@ -5,6 +5,7 @@ from chartae.geometry.mcmc.driver import Chain, effective_sample_size, split_r_h
 from chartae.geometry.mcmc.hmc import hmc
 from chartae.geometry.mcmc.jumps import Jumps
 from chartae.geometry.mcmc.leapfrog import generalised_leapfrog
+from chartae.geometry.mcmc.riemannian_gaussian import RiemannianGaussian
 from chartae.geometry.mcmc.walk import random_walk
 from chartae.geometry.metrics.base import DiagonalLocal, Local, Metric, check_points
 from chartae.geometry.metrics.centroid import CentroidMetric, squared_distances
@@ -51,6 +52,7 @@ __all__ = [
     "PosteriorMetric",
     "PullbackMetric",
     "Reach",
+    "RiemannianGaussian",
     "Selection",
     "SphereMetric",
     "WrappedNormal",

@@ -2,7 +2,7 @@
 
 from chartae.models.aae import AAE
 from chartae.models.ae import AE
-from chartae.models.base import Autoencoder, VariationalAutoencoder
+from chartae.models.base import Autoencoder
 from chartae.models.cvae import CVAE
 from chartae.models.distance import MSSSIMVAE, DistanceVAE
 from chartae.models.flows import IAFVAE, PlanarFlowVAE
@@ -20,6 +20,7 @@ from chartae.models.trainable import Batch, Trainable
 from chartae.models.vae import VAE, BetaVAE, DisentangledBetaVAE
 from chartae.models.vaegan import VAEGAN
 from chartae.models.vamp import VAMP
+from chartae.models.variational import VariationalAutoencoder
 from chartae.models.vqvae import HRQVAE, VQVAE
 from chartae.models.wae import WAE
 

@@ -1,15 +1,16 @@
 """The adversarial autoencoder."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from chartae.checks import NonNegative
-from chartae.distributions import DiagonalNormal, Gaussian
+from chartae.distributions import DiagonalNormal, Gaussian, Posterior
 from chartae.errors import ConfigurationError
 from chartae.models.adversarial import discriminator_loss, generator_loss
-from chartae.models.base import Extra, GaussianNetworks, Losses, VariationalAutoencoder, average
+from chartae.models.losses import Extra, Losses, average
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["AAE"]
@@ -56,7 +57,7 @@ class AAE(VariationalAutoencoder):
             del self.posterior_head
             self.code_head = nn.Linear(self.num_features, latent_dim)
 
-    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Any:
+    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Posterior:
         """Return q(z|x, y), a `Gaussian`.
 
         Raises:

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from chartae.models.base import Extra, average
+from chartae.models.losses import Extra, average
 
 __all__ = ["discriminator_loss", "generator_loss"]
 

@@ -2,10 +2,11 @@
 
 from typing import Unpack
 
-from chartae.distributions import DiagonalNormal, DiagonalNormalHead, StandardNormal
+from chartae.distributions import DiagonalNormal, DiagonalNormalHead, Prior, StandardNormal
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, GaussianNetworks
+from chartae.models.losses import Extra
 from chartae.models.vae import VAE
+from chartae.models.variational import GaussianNetworks
 
 __all__ = ["CVAE"]
 
@@ -52,8 +53,9 @@ class CVAE(VAE):
         if learned_prior:
             self.prior_head = DiagonalNormalHead(self.condition_dim, latent_dim)
 
-    def prior(self, y: Extra = None) -> object:
+    def prior(self, y: Extra = None) -> Prior:
         """Return p(z|y), ``(batch, latent_dim)`` if it is learned, else p(z)."""
         if self.prior_head is None:
             return super().prior(y)
-        return self.prior_head(self.condition(y))
+        prior: Prior = self.prior_head(self.condition(y))
+        return prior

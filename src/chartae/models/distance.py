@@ -5,11 +5,12 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
 from chartae.checks import Positive
-from chartae.models.base import Extra, GaussianNetworks, Losses, average
+from chartae.distributions import kl_divergence
+from chartae.models.losses import Extra, Losses, average
 from chartae.models.vae import VAE
+from chartae.models.variational import GaussianNetworks
 from chartae.nn import make_distance
 
 __all__ = ["MSSSIMVAE", "DistanceVAE"]

@@ -2,15 +2,24 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from chartae.checks import Count, Natural
-from chartae.distributions import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
+from chartae.distributions import (
+    AutoregressiveFlow,
+    FlowPosterior,
+    Gaussian,
+    PlanarFlow,
+    Posterior,
+    RadialFlow,
+    as_family,
+)
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
+from chartae.models.losses import Extra
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["IAFVAE", "PlanarFlowVAE"]
 
@@ -54,9 +63,9 @@ class PlanarFlowVAE(VariationalAutoencoder):
         self.flows = flows
         self.steps = nn.ModuleList(FLOWS[letter](latent_dim) for letter in flows)
 
-    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Any:
+    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Posterior:
         """Return q(z|x, y), a `FlowPosterior`."""
-        return FlowPosterior(super().posterior(x, y, mask), self.flow)
+        return FlowPosterior(as_family(super().posterior(x, y, mask), Gaussian), self.flow)
 
     def flow(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the image of z_0 ``(..., d)``, and the log-determinant ``(...)``."""
@@ -104,7 +113,7 @@ class IAFVAE(VariationalAutoencoder):
             for number in range(num_flows)
         )
 
-    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Any:
+    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Posterior:
         """Return q(z|x, y), a `FlowPosterior`."""
         features = self.features(x, y, mask)
         context = None if self.context_head is None else self.context_head(features)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from chartae.checks import Count, Positive, Range
 from chartae.errors import ConfigurationError
 from chartae.gradients import gradients, leave_inference_mode
-from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
+from chartae.models.losses import Extra
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["HVAE"]
 

@@ -3,13 +3,13 @@
 from typing import Annotated, Unpack
 
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from chartae.checks import OneOf, Positive, Range
-from chartae.distributions import KERNELS, mmd
+from chartae.distributions import KERNELS, kl_divergence, mmd
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, GaussianNetworks, Losses, average
+from chartae.models.losses import Extra, Losses, average
 from chartae.models.vae import VAE
+from chartae.models.variational import GaussianNetworks
 
 __all__ = ["InfoVAE"]
 
@@ -56,7 +56,7 @@ class InfoVAE(VAE):
         z = posterior.rsample()
         reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
         kl = average(kl_divergence(posterior, prior), weight)
-        discrepancy = mmd(z, prior.sample((len(z),)), self.kernel, self.bandwidth, weight)
+        discrepancy = mmd(z, prior.sample(z.shape[:1]), self.kernel, self.bandwidth, weight)
         divergence = (1 - self.alpha) * kl + (self.alpha + self.weight - 1) * discrepancy
         return Losses.of(
             reconstruction + self.kl_weight * divergence,

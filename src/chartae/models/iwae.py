@@ -6,7 +6,8 @@ from typing import Annotated, Unpack
 from torch import Tensor, nn
 
 from chartae.checks import Count, Range
-from chartae.models.base import Extra, GaussianNetworks, Losses, VariationalAutoencoder, average
+from chartae.models.losses import Extra, Losses, average
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 

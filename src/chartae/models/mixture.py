@@ -9,7 +9,8 @@ from torch.nn.functional import softplus
 from chartae.checks import Count
 from chartae.data.arrays import takes_arrays
 from chartae.distributions import NormalHead, NormalMixture
-from chartae.models.base import Extra, GaussianNetworks, VariationalAutoencoder
+from chartae.models.losses import Extra
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["MixtureVAE"]
 

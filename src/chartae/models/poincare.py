@@ -2,7 +2,7 @@
 
 import logging
 import math
-from typing import Any, ClassVar, Literal, Unpack
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
@@ -11,11 +11,14 @@ from chartae.checks import Positive
 from chartae.distributions import (
     PoincareNormal,
     PoincareNormalHead,
+    Prior,
     RiemannianNormal,
     RiemannianNormalHead,
 )
 from chartae.errors import DataError
-from chartae.models.base import Extra, LatentSpace, Networks, VariationalAutoencoder
+from chartae.models.base import LatentSpace, Networks
+from chartae.models.losses import Extra
+from chartae.models.variational import VariationalAutoencoder
 
 __all__ = ["PoincareVAE"]
 
@@ -79,7 +82,7 @@ class PoincareVAE(VariationalAutoencoder):
                 *(curvature, latent_dim, depth),
             )
 
-    def prior(self, y: Extra = None) -> Any:
+    def prior(self, y: Extra = None) -> Prior:
         """Return the posterior's family at the origin with scale 1, whatever the conditions."""
         origin = self.get_buffer("origin")
         if self.family == "wrapped":

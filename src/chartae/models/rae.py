@@ -10,7 +10,8 @@ from chartae.checks import NonNegative
 from chartae.errors import DataError
 from chartae.gradients import gradients, leave_inference_mode
 from chartae.models.ae import AE
-from chartae.models.base import Extra, Losses, Networks, average
+from chartae.models.base import Networks
+from chartae.models.losses import Extra, Losses, average
 
 __all__ = ["RAE"]
 

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, Unpack, get_args
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_choice, check_integer, check_number
-from chartae.distributions import Gaussian, joined
+from chartae.checks import Count, Positive
+from chartae.distributions import Gaussian, as_family, joined
 from chartae.errors import ConfigurationError
 from chartae.geometry import (
     CentroidMetric,
@@ -20,8 +20,10 @@ from chartae.geometry import (
     posterior_reach,
     scott_temperature,
 )
-from chartae.models.base import Batch, Extra, GaussianNetworks
 from chartae.models.hvae import HVAE
+from chartae.models.losses import Extra
+from chartae.models.trainable import Batch
+from chartae.models.variational import GaussianNetworks
 from chartae.nn import MetricNetwork, NetworkSpec
 
 __all__ = ["RHVAE"]
@@ -87,26 +89,19 @@ class RHVAE(HVAE):
         latent_dim: int,
         *,
         geometry: Geometry = "learned",
-        temperature: float | None = None,
-        rho: float | None = None,
-        regularization: float | None = None,
+        temperature: Positive | None = None,
+        rho: Positive | None = None,
+        regularization: Positive | None = None,
         metric_network: NetworkSpec = "thesis/mnist",
-        fixed_point_steps: int = 3,
+        fixed_point_steps: Count = 3,
         num_leapfrog: int = 3,
         step_size: float = 0.01,
         sqrt_beta_0: float = 0.3,
         learn_beta_0: bool = False,
         **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_choice("geometry", geometry, get_args(Geometry))
-        if temperature is not None:
-            check_number("temperature", temperature, above=0.0)
-        if rho is not None:
-            check_number("rho", rho, above=0.0)
         if regularization is None:
             regularization = 1e-3 if geometry == "learned" else 0.1
-        check_number("regularization", regularization, above=0.0)
-        check_integer("fixed_point_steps", fixed_point_steps, minimum=1)
         super().__init__(
             input_shape,
             latent_dim,
@@ -178,7 +173,7 @@ class RHVAE(HVAE):
         """Fix the metric of the whole training set."""
         pieces = [
             (
-                self.posterior(batch["x"], batch.get("y"), batch.get("mask")),
+                self._gaussian(batch["x"], batch.get("y"), batch.get("mask")),
                 self._shapes(batch["x"], batch.get("mask")),
             )
             for batch in batches
@@ -194,6 +189,9 @@ class RHVAE(HVAE):
         else:
             self.matrices = metric.matrices
             self.fitted_temperature.fill_(metric.temperature)
+
+    def _gaussian(self, x: Tensor, y: Extra, mask: Extra) -> Gaussian:
+        return as_family(self.posterior(x, y, mask), Gaussian)
 
     def _shapes(self, x: Tensor, mask: Extra = None) -> Tensor:
         """Return the matrices of determinant 1 of x, ``(batch, d, d)``; none, without a network."""
@@ -224,7 +222,7 @@ class RHVAE(HVAE):
         self, x: Tensor, z: Tensor, momentum: Tensor, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return z_K, v_K and log p(x|z_K) on the model's metric; see `HVAE.flow`."""
-        metric = self._metric_of(x, self.posterior(x, y, mask), mask)
+        metric = self._metric_of(x, self._gaussian(x, y, mask), mask)
         end, momentum, fit = self.flow_on(metric, x, metric.at(z), momentum, y=y, mask=mask)
         return end.z, momentum, fit
 
@@ -272,7 +270,7 @@ class RHVAE(HVAE):
         self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z_K), and the rest of the log weight."""
-        posterior = self.posterior(x, y, mask)
+        posterior = self._gaussian(x, y, mask)
         metric = self._metric_of(x, posterior, mask)
         z0, log_q = posterior.rsample_and_log_prob((num_samples,))
         start = metric.at(z0)

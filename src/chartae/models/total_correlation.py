@@ -4,21 +4,14 @@ from typing import Unpack
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from chartae.checks import NonNegative
-from chartae.distributions import Estimator, log_aggregate
+from chartae.distributions import DiagonalNormal, Estimator, as_family, kl_divergence, log_aggregate
 from chartae.models.adversarial import discriminator_loss
-from chartae.models.base import (
-    Extra,
-    GaussianNetworks,
-    Losses,
-    Networks,
-    VariationalAutoencoder,
-    average,
-    resampled,
-)
+from chartae.models.base import Networks
+from chartae.models.losses import Extra, Losses, average, resampled
 from chartae.models.vae import VAE
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["BetaTCVAE", "FactorVAE"]
@@ -72,7 +65,7 @@ class BetaTCVAE(VariationalAutoencoder):
         self, x: Tensor, y: Extra = None, mask: Extra = None, weight: Extra = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return latents ``(batch, d)`` and estimates of the three parts, ``(batch,)`` each."""
-        posterior = self.posterior(x, y, mask)
+        posterior = as_family(self.posterior(x, y, mask), DiagonalNormal)
         z = posterior.rsample()
         log_joint, log_product = log_aggregate(
             posterior, z, int(self.training_size), self.estimator, weight

@@ -3,10 +3,11 @@
 from typing import Unpack
 
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from chartae.checks import Natural, NonNegative
-from chartae.models.base import Extra, GaussianNetworks, Losses, VariationalAutoencoder, average
+from chartae.distributions import kl_divergence
+from chartae.models.losses import Extra, Losses, average
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["VAE", "BetaVAE", "DisentangledBetaVAE"]
 

@@ -4,12 +4,13 @@ from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from chartae.checks import Range, check_integer
+from chartae.distributions import kl_divergence
 from chartae.models.adversarial import discriminator_loss, generator_loss
-from chartae.models.base import Extra, GaussianNetworks, Losses, average
 from chartae.models.distance import DistanceVAE, observed
+from chartae.models.losses import Extra, Losses, average
+from chartae.models.variational import GaussianNetworks
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["VAEGAN"]

@@ -9,7 +9,8 @@ from chartae.checks import NonNegative, OneOf, Positive
 from chartae.distributions import KERNELS, mmd
 from chartae.models.adversarial import discriminator_loss, generator_loss
 from chartae.models.ae import AE
-from chartae.models.base import Extra, Losses, Networks, average
+from chartae.models.base import Networks
+from chartae.models.losses import Extra, Losses, average
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["WAE"]

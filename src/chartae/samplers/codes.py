@@ -11,7 +11,7 @@ from chartae.models import Autoencoder
 from chartae.models.base import LatentSpace
 from chartae.models.vqvae import HRQVAE, VQVAE
 from chartae.randomness import make_generator, seeded
-from chartae.samplers.learned import LearnedSampler, LearningOptions
+from chartae.samplers.learned import Density, LearnedSampler, LearningOptions, rows_of
 from chartae.samplers.pixelcnn import PixelCNN
 
 __all__ = ["CodeSampler"]
@@ -95,10 +95,8 @@ class CodeSampler(LearnedSampler):
         self.network = self._make_network()
         codes = self._codes(x, y)
 
-        def loss(codes: Tensor, y: Tensor | None) -> Tensor:
-            return -self.log_prob(codes, y).mean() / codes[0].numel()
-
-        self.train_network(self.network, loss, codes, y, train, held_out)
+        objective = Density(self.network, lambda c, y: -self.log_prob(c, y) / c[0].numel())
+        self.fit_network(objective, rows_of(codes, y, train), rows_of(codes, y, held_out))
 
     @torch.no_grad()
     def _codes(self, x: Tensor, y: Tensor | None) -> Tensor:

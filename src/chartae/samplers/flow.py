@@ -9,7 +9,13 @@ from chartae.checks import Count
 from chartae.models import Autoencoder
 from chartae.randomness import seeded
 from chartae.samplers.base import embeddings
-from chartae.samplers.learned import LearnedSampler, LearningOptions, standardisation
+from chartae.samplers.learned import (
+    Density,
+    LearnedSampler,
+    LearningOptions,
+    rows_of,
+    standardisation,
+)
 
 __all__ = ["FlowKind", "FlowSampler"]
 
@@ -88,10 +94,8 @@ class FlowSampler(LearnedSampler):
         self.shift, self.spread = standardisation(codes[train])
         self.density = self._make_density()
 
-        def loss(z: Tensor, y: Tensor | None) -> Tensor:
-            return -self.log_prob(z, y).mean()
-
-        self.train_network(self.density, loss, codes, y, train, held_out)
+        objective = Density(self.density, lambda z, y: -self.log_prob(z, y))
+        self.fit_network(objective, rows_of(codes, y, train), rows_of(codes, y, held_out))
 
     def log_prob(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return log p(z|y) for latents ``(n, latent_dim)`` and their conditions: ``(n,)``."""

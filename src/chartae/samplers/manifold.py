@@ -163,7 +163,7 @@ class ManifoldSampler(Sampler):
 
     @property
     def metric(self) -> Metric:
-        """The metric whose manifold is sampled; it has ``centroids``.
+        """The metric whose manifold is sampled.
 
         Raises:
             ConfigurationError: if the sampler, or the model, has not been fitted.
@@ -225,7 +225,9 @@ class ChainSampler(ManifoldSampler):
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         metric: Any = self.metric
         density, device, name = ManifoldDensity(metric), self.device, type(self).__name__
-        jumps, starts = None, metric.centroids
+        jumps, starts = None, metric.landmarks
+        if not len(starts):
+            starts = torch.zeros(1, metric.dim, device=device)
         if self.keeps_density and metric.bumps is not None:
             generator = make_generator(seed, name, "jumps", device=device)
             proposal = _with_rest(metric.bumps, density.radius)

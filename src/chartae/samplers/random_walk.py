@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import Count, Natural, Positive
+from chartae.errors import ConfigurationError
 from chartae.geometry import Chain, Jumps, ManifoldDensity, random_walk
 from chartae.models import Autoencoder
 from chartae.samplers.manifold import ChainSampler, ManifoldOptions
@@ -29,6 +30,8 @@ class RandomWalkSampler(ChainSampler):
         exact: whether steps are accepted by Metropolis-Hastings, or as published.
         num_integration_steps: steps of each geodesic.
         num_warmup: steps of adaptation.
+        whitened: whether velocities of an exact walk have the covariance scale^2 G^-1(z), so that
+            a step has one Riemannian length everywhere; else scale^2 I.
         options: ``geometry``, ``num_centroids``, ``selection``, ``rho``, ``regularization`` and
             ``max_chains``, as in `ManifoldSampler`.
 
@@ -47,11 +50,15 @@ class RandomWalkSampler(ChainSampler):
         exact: bool = False,
         num_integration_steps: Count = 10,
         num_warmup: Natural = 50,
+        whitened: bool = False,
         **options: Unpack[ManifoldOptions],
     ) -> None:
+        if whitened and not exact:
+            raise ConfigurationError("whitened=True: expected exact=True too")
         super().__init__(model, **options)
         self.num_steps, self.scale, self.exact = num_steps, scale, exact
         self.num_integration_steps, self.num_warmup = num_integration_steps, num_warmup
+        self.whitened = whitened
 
     @property
     def keeps_density(self) -> bool:
@@ -70,6 +77,7 @@ class RandomWalkSampler(ChainSampler):
             num_steps=self.num_steps,
             covariance=1.0 if self.scale is None else self.scale**2,
             exact=self.exact,
+            whitened=self.whitened,
             num_integration_steps=self.num_integration_steps,
             num_warmup=self.num_warmup if self.scale is None else 0,
             radius=density.radius,

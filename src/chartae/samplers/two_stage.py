@@ -9,10 +9,9 @@ from torch import Tensor
 from chartae.checks import Count
 from chartae.data import ArrayDataset
 from chartae.models import VAE, Autoencoder, VariationalAutoencoder
-from chartae.randomness import derive_seed, seeded
+from chartae.randomness import seeded
 from chartae.samplers.base import embeddings
 from chartae.samplers.learned import LearnedSampler, LearningOptions, standardisation
-from chartae.training import fit
 
 __all__ = ["TwoStageSampler"]
 
@@ -83,19 +82,7 @@ class TwoStageSampler(LearnedSampler):
         z = (z - self.shift) / self.spread
         self.second = self._make_second()
         sets = [ArrayDataset(z[rows], None if y is None else y[rows]) for rows in (train, held_out)]
-        history = fit(
-            self.second,
-            *sets,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            patience=self.patience,
-            seed=derive_seed(self.seed, "second stage"),
-            accelerator=self.model.device.type,
-            progress=False,
-        )
-        if history.stopped == "interrupted":
-            raise KeyboardInterrupt  # `fit` ends quietly, but what called this one goes on
+        self.fit_network(self.second, *sets)
 
     @torch.no_grad()
     def _first_stage(self, x: Tensor, y: Tensor | None) -> Tensor:

@@ -1,6 +1,7 @@
 """The Riemannian random walk: geodesics of random velocities, accepted or not."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, Self
 
 import torch
@@ -13,7 +14,7 @@ from chartae.geometry.mcmc.density import ManifoldDensity
 from chartae.geometry.mcmc.driver import Chain, Schedule, State, accept, check_chains, run_chains
 from chartae.geometry.mcmc.jumps import Jumps
 from chartae.geometry.mcmc.leapfrog import generalised_leapfrog
-from chartae.geometry.metrics.base import Local, Metric, check_points
+from chartae.geometry.metrics.base import ClosedForm, Local, Metric, check_points
 from chartae.geometry.metrics.gaussian import covariance_factor, log_normal
 from chartae.geometry.paths.exponential import shoot
 
@@ -34,15 +35,17 @@ def random_walk(
     num_warmup: int = 0,
     target_acceptance: float = 0.4,
     radius: float | None = None,
+    log_prob: Callable[[Tensor], Tensor] | None = None,
     thinning: int = 1,
     jumps: Jumps | None = None,
     generator: torch.Generator | None = None,
 ) -> Chain:
     r"""Walk on a manifold by geodesics of random velocities, all chains at once.
 
-    The target is the manifold's own density p (`ManifoldDensity`). A step from z draws a velocity
-    :math:`v \sim N(0, \Sigma)`, follows the geodesic to :math:`z' = \mathrm{Exp}_z(v)` and accepts
-    it with a probability :math:`\alpha`; outside S, or where the integrator fails, it is rejected.
+    The target is the manifold's own density p (`ManifoldDensity`), or another one. A step from z
+    draws a velocity :math:`v \sim N(0, \Sigma)`, follows the geodesic to
+    :math:`z' = \mathrm{Exp}_z(v)` and accepts it with a probability :math:`\alpha`; outside S, or
+    where the integrator fails, it is rejected.
 
     As published (Algorithm 3), :math:`\alpha = \min(1, p(z') / p(z))`. The proposal is not
     symmetric, and so the walk has another law than p: one that depends on :math:`\Sigma`, and does
@@ -73,7 +76,9 @@ def random_walk(
 
     What holds of the flow must hold of its discretisation: geodesics are followed by the
     `generalised_leapfrog`, and followed back, at twice the cost; a proposal whose implicit
-    equations are not solved both ways, or that does not return to z, is rejected.
+    equations are not solved both ways, or that does not return to z, is rejected. A metric with its
+    geodesics in closed form uses that, and nothing is integrated; beyond the cut locus, where the
+    shortest way back is another one, a proposal is rejected.
 
     Args:
         metric: a metric.
@@ -89,6 +94,8 @@ def random_walk(
             that it adapts, from 0.1 on; without them the factor is 1.
         target_acceptance: what it aims at.
         radius: of S, as in `ManifoldDensity`.
+        log_prob: log of another density p, with respect to Lebesgue's measure and up to a
+            constant: ``(chains, d)`` to ``(chains,)``; there is then no S.
         thinning: keep every ``thinning``-th step, counted back from the last.
         jumps: proposals far from where a chain is, after every step of an exact walk.
         generator: source of randomness, on the device of ``initial``.
@@ -101,8 +108,8 @@ def random_walk(
         DataError: if ``initial`` is not a ``(chains, d)`` float tensor of points inside S, or the
             covariance is not symmetric positive definite, of its dtype.
         ConfigurationError: for a count or a rate out of range, a radius as in `ManifoldDensity`,
-            jumps or whitened velocities of a walk that is not exact, or a matrix for the
-            covariance of whitened ones.
+            jumps or whitened velocities of a walk that is not exact, a matrix for the
+            covariance of whitened ones, or both a radius and a ``log_prob``.
 
     >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> chain = random_walk(
@@ -139,7 +146,10 @@ def random_walk(
         law = _MetricVelocities(math.sqrt(covariance))
     else:
         law = _ChartVelocities(covariance_factor(covariance, initial))
-    density = ManifoldDensity(metric, radius)
+    if log_prob is None:
+        log_prob = ManifoldDensity(metric, radius).log_prob
+    elif radius is not None:
+        raise ConfigurationError(f"radius={radius!r}: expected None with log_prob")
     propose = _exact_proposal if exact else _published_proposal
 
     def kernel(
@@ -148,12 +158,12 @@ def random_walk(
         noise = torch.empty_like(state.z).normal_(generator=generator)
         momenta = law.scaled(size)
         z, correction, valid = propose(metric, state.z, noise, momenta, num_integration_steps)
-        log_density = density.log_prob(torch.where(valid[:, None], z, state.z))
+        log_density = log_prob(torch.where(valid[:, None], z, state.z))
         gain = torch.where(valid, log_density - state.log_density + correction, -torch.inf)
         state, acceptance = accept(state, State(z, log_density), gain, generator)
         return state, acceptance, ~valid
 
-    state = State(initial, density.log_prob(initial))
+    state = State(initial, log_prob(initial))
     return run_chains(kernel, state, schedule, generator, jumps)
 
 
@@ -218,9 +228,38 @@ def _exact_proposal(
     """Return what `_published_proposal` does."""
     start = metric.at(z)
     momentum = law.draw(start, noise)
+    if metric.closed_form is None:
+        proposal, arriving, valid = _by_leapfrog(metric, z, momentum, num_steps)
+    else:
+        proposal, arriving, valid = _by_formulas(metric, metric.closed_form, z, momentum)
+    correction = law.log_prob(metric.at(proposal), arriving) - law.log_prob(start, momentum)
+    return proposal, correction, valid & torch.isfinite(correction)
+
+
+def _by_leapfrog(
+    metric: Metric, z: Tensor, momentum: Tensor, num_steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where geodesics lead, the momenta there, and for which the map can be undone."""
     proposal, arriving, solved = generalised_leapfrog(metric, z, momentum, num_steps=num_steps)
     back, _, returned = generalised_leapfrog(metric, proposal, -arriving, num_steps=num_steps)
     tolerance = torch.finfo(z.dtype).eps ** 0.5
     returned &= ((back - z).abs() <= tolerance * (1.0 + z.abs())).all(-1)
-    correction = law.log_prob(metric.at(proposal), arriving) - law.log_prob(start, momentum)
-    return proposal, correction, solved & returned & torch.isfinite(correction)
+    return proposal, arriving, solved & returned
+
+
+def _by_formulas(
+    metric: Metric, formulas: ClosedForm, z: Tensor, momentum: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `_by_leapfrog` does.
+
+    Beyond the cut locus the way back is another one, and shorter: such steps are rejected.
+    """
+    start = metric.at(z)
+    end = formulas.exponential(z, start.velocity(momentum), z.new_ones(1))[..., 0, :]
+    inside = metric.contains(end) & torch.isfinite(end).all(-1)
+    end = torch.where(inside[..., None], end, z)
+    local = metric.at(end)
+    arriving = -local.momentum(formulas.logarithm(end, z))
+    before, after = start.kinetic(momentum), local.kinetic(arriving)
+    same = (after - before).abs() <= torch.finfo(z.dtype).eps ** 0.5 * (1.0 + before)
+    return end, arriving, inside & same

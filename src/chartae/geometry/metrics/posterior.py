@@ -16,7 +16,15 @@ from chartae.checks import (
     check_shape,
 )
 from chartae.data.arrays import takes_arrays
-from chartae.distributions import Gaussian, NormalMixture, joined, powers, precisions, times
+from chartae.distributions import (
+    Gaussian,
+    NormalMixture,
+    Posterior,
+    joined,
+    powers,
+    precisions,
+    times,
+)
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry.metrics.base import DiagonalLocal, Local, Metric, TensorLocal
 from chartae.geometry.metrics.centroid import check_positive_definite
@@ -51,7 +59,7 @@ class _Encoding(Protocol):
 
     def check_conditions(self, name: str, y: Tensor | None, count: int) -> None: ...
 
-    def posterior(self, x: Tensor, y: Tensor | None = None) -> torch.distributions.Distribution: ...
+    def posterior(self, x: Tensor, y: Tensor | None = None) -> Posterior: ...
 
 
 class PosteriorMetric(Metric):

@@ -22,7 +22,7 @@ class SphereMetric(ConformalMetric):
     The chart is the stereographic projection from the north pole onto the plane of the equator
     (`to_sphere`, `to_chart`): the origin is the south pole, :math:`\|z\| = R` is the equator. One
     point is missing, the north pole, where z is infinite. Geodesics are great circles, in closed
-    form and float64; one that meets the north pole ends there, with a `DivergenceError`.
+    form and float64; near the pole their points are large numbers.
 
     The shortest path between two points is unique unless they are antipodes. For these, one of
     the shortest paths is returned.
