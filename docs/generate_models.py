@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -23,8 +23,7 @@ import chartae
 from chartae import samplers
 from chartae.data import digits
 from chartae.models import VAE, Autoencoder, VariationalAutoencoder
-from chartae.samplers import Sampler, serving, serving_table
-from chartae.samplers.base import posterior_of, prior_of
+from chartae.samplers import SAMPLERS, Sampler, compatible_samplers
 
 FOLDER = Path(__file__).parent / "models"
 NOTICE = "<!-- written by docs/generate_models.py: edit the docstring instead -->"
@@ -69,6 +68,7 @@ RECIPES = {
     "CVAE": Recipe(options="conditions=10"),
     "DisentangledBetaVAE": Recipe(options="capacity=3.0, warmup=1"),
     "HRQVAE": Recipe(16, "grid=(2, 2), num_levels=2", "CodeSampler", "epochs=1"),
+    "MixtureVAE": Recipe(sampler="VampSampler"),
     "PoincareVAE": Recipe(sampler="PoincareSampler"),
     "RAE": Recipe(sampler="MixtureSampler"),
     "RHVAE": Recipe(sampler="VolumeSampler"),
@@ -94,6 +94,8 @@ WORKS = {
     "arXiv:2203.03463",
     "Hutchinson, 1989": "A stochastic estimator of the trace of the influence matrix for Laplacian "
     "smoothing splines. Communications in Statistics - Simulation and Computation",
+    "Jiang et al., 2017": "Variational Deep Embedding: An Unsupervised and Generative Approach to "
+    "Clustering. IJCAI. arXiv:1611.05148",
     "Kim and Mnih, 2018": "Disentangling by Factorising. ICML. arXiv:1802.05983",
     "Kingma and Welling, 2014": "Auto-Encoding Variational Bayes. ICLR. arXiv:1312.6114",
     "Kingma et al., 2016": "Improved Variational Inference with Inverse Autoregressive Flow. "
@@ -147,6 +149,14 @@ def prose(item: type) -> list[str]:
     return [to_markdown(block) for block in blocks[: min(ends, default=len(blocks))]]
 
 
+def accepted(model: type[Autoencoder]) -> set[str]:
+    """Return the names of the arguments of a model, with those that its options declare."""
+    parameters = inspect.signature(model).parameters.values()
+    options = [get_args(p.annotation)[0] for p in parameters if p.kind is p.VAR_KEYWORD]
+    declared = {name for kind in options for name in kind.__annotations__}
+    return declared | {p.name for p in parameters}
+
+
 def arguments(model: type[Autoencoder]) -> dict[str, str]:
     """Return what docstring and signature say of each argument, those of the base included."""
     _, _, rest = inspect.cleandoc(model.__doc__ or "").partition("Args:\n")
@@ -154,7 +164,8 @@ def arguments(model: type[Autoencoder]) -> dict[str, str]:
     entries = dict(re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", section, flags=re.MULTILINE))
     inherited: dict[str, str] = {}
     if entries.pop("networks", None):
-        inherited = arguments(Autoencoder)
+        gaussian = "posterior_covariance" in accepted(model) and model is not VariationalAutoencoder
+        inherited = arguments(VariationalAutoencoder if gaussian else Autoencoder)
     elif entries.pop("options", None):
         inherited = arguments(model.__mro__[1])
     signature, own = inspect.signature(model).parameters, {}
@@ -228,7 +239,9 @@ def page(name: str) -> str:
     model = public_models()[name]
     paragraphs = prose(model)
     works = [f"* {work}. {WORKS[work]}." for work in citations(" ".join(paragraphs))]
-    served = [f"* `{s.__name__}`: {prose(s)[0].splitlines()[0]}" for s in serving(build(name))]
+    served = [
+        f"* `{s.__name__}`: {prose(s)[0].splitlines()[0]}" for s in compatible_samplers(build(name))
+    ]
     blocks = [
         NOTICE,
         f"# {name}",
@@ -253,12 +266,12 @@ def traits(name: str) -> tuple[str, str, str, str]:
     # A weight of the divergence makes an objective of its own, too.
     plain = getattr(model, "weighted", None) in (None, VAE.weighted.__get__(model))
     objective = "ELBO" if type(model).loss in losses and plain else "its own"
-    posterior, prior = posterior_of(model), prior_of(model)
+    posterior, prior = model.posterior_family, model.prior_family
     if posterior is None or prior is None:
         return model.latent_space, "none", "none", objective
     flows = type(model).log_weight_terms is not VariationalAutoencoder.log_weight_terms
-    kind = f"`{type(posterior).__name__}`" + (" and a Hamiltonian flow" if flows else "")
-    return model.latent_space, kind, f"`{type(prior).__name__}`", objective
+    kind = f"`{posterior.__name__}`" + (" and a Hamiltonian flow" if flows else "")
+    return model.latent_space, kind, f"`{prior.__name__}`", objective
 
 
 def index() -> str:
@@ -282,9 +295,19 @@ def index() -> str:
             ]
         ),
         "## Which sampler serves which model",
-        serving_table({name: build(name) for name in public_models()}),
+        sampler_table(),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def sampler_table() -> str:
+    """Return the table of which sampler supports which model."""
+    classes = list(SAMPLERS.values())
+    rows = [["model", *(cls.__name__ for cls in classes)], ["---"] * (len(classes) + 1)]
+    for name in public_models():
+        compatible = compatible_samplers(build(name))
+        rows.append([name, *("yes" if cls in compatible else "" for cls in classes)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def pages() -> dict[str, str]:

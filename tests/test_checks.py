@@ -1,5 +1,7 @@
 import math
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import Annotated, Literal
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chartae import checks
+from chartae.checks import Count, OneOf, Positive, check_annotated
 from chartae.errors import ConfigurationError, DataError
 
 
@@ -105,3 +108,31 @@ def test_shape_refuses(shape):
     with pytest.raises(DataError, match=r"z has shape \(4.*expected \(batch, 3\)"):
         checks.check_shape("z", torch.zeros(shape), ("batch", 3))
     checks.check_shape("z", torch.zeros(9, 3), ("batch", 3))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad", "message"),
+    [
+        (Count, 1, 0, "a=0: expected an integer at least 1"),
+        (Positive, 2, 0.0, "a=0.0: expected a finite number greater than 0"),
+        (Count | None, None, 0, "a=0: expected an integer at least 1"),
+        (Count, 3, None, "a=None: expected an integer at least 1"),
+        (Sequence[Count], [2, 1], [2, 0], "a=0: expected an integer at least 1"),
+        (tuple[Count, ...] | None, [2], 4, "a=4: expected a sequence of integers"),
+        (bool, False, 1, "a=1: expected True or False"),
+        (Literal["x", "y"], "x", 1, "a=1 is not known; expected one of 'x', 'y'"),
+        (Annotated[str, OneOf({"x": 1})], "x", "z", "a='z' is not known; expected one of 'x'"),
+        (Positive | Literal["x"], "x", "z", "a='z' is not known; expected one of 'x'"),
+        (Positive | Literal["x"], 0.5, -1, "a=-1: expected a finite number greater than 0"),
+    ],
+)
+def test_arguments_are_checked_by_their_annotations(annotation, good, bad, message):
+    check_annotated("a", good, annotation)
+    with pytest.raises(ConfigurationError) as caught:
+        check_annotated("a", bad, annotation)
+    assert str(caught.value) == message
+
+
+def test_other_annotations_are_not_checked():
+    for annotation in (int, str | dict, torch.Tensor, "Count", Sequence[int]):
+        check_annotated("a", object(), annotation)

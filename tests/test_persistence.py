@@ -42,6 +42,7 @@ MODELS = {
     "RAE": {"regularization": "sn"},
     "SVAE": {},
     "VAEGAN": {"discriminator": SMALL, "layer": 1},
+    "MixtureVAE": {"num_components": 3},
     "VAMP": {"num_pseudo_inputs": 3},
     "VQVAE": {"grid": [2], "num_codes": 3},
     "WAE": {"regularization": "gan", "discriminator": SMALL},
@@ -71,8 +72,8 @@ SAMPLED = {  # class, latent size and options of what a sampler is of, if that i
     "PoincareSampler": ("PoincareVAE", 2, {}),
 }
 BASES = {
-    "Autoencoder", "ChainSampler", "DistanceVAE", "LearnedSampler", "ManifoldSampler", "Sampler",
-    "VariationalAutoencoder",
+    "Autoencoder", "ChainSampler", "Density", "DistanceVAE", "LearnedSampler", "ManifoldSampler",
+    "PriorSampler", "Sampler", "Trainable", "VariationalAutoencoder",
 }  # fmt: skip
 
 X = torch.rand(12, 3, 2, generator=torch.Generator().manual_seed(0))

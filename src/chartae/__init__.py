@@ -10,47 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chartae.augmentation import Augmenter
     from chartae.loading import load
-    from chartae.models import (
-        AAE,
-        AE,
-        CIWAE,
-        CVAE,
-        HRQVAE,
-        HVAE,
-        IAFVAE,
-        IWAE,
-        MIWAE,
-        MSSSIMVAE,
-        PIWAE,
-        RAE,
-        RHVAE,
-        SVAE,
-        VAE,
-        VAEGAN,
-        VAMP,
-        VQVAE,
-        WAE,
-        BetaTCVAE,
-        BetaVAE,
-        DisentangledBetaVAE,
-        FactorVAE,
-        InfoVAE,
-        PlanarFlowVAE,
-        PoincareVAE,
-    )
-    from chartae.samplers import (
-        CodeSampler,
-        FlowSampler,
-        MixtureSampler,
-        MixupSampler,
-        NormalSampler,
-        PoincareSampler,
-        RandomWalkSampler,
-        SphereSampler,
-        TwoStageSampler,
-        VampSampler,
-        VolumeSampler,
-    )
+    from chartae.models import *
+    from chartae.samplers import *
     from chartae.training import History, fit
 
 __version__ = "0.1.0"
@@ -85,6 +46,7 @@ __all__ = [
     "History",
     "InfoVAE",
     "MixtureSampler",
+    "MixtureVAE",
     "MixupSampler",
     "NormalSampler",
     "PlanarFlowVAE",
@@ -99,60 +61,15 @@ __all__ = [
     "load",
 ]
 
-# Which module each public name comes from.
-HOMES = {
-    "augmentation": ("Augmenter",),
-    "loading": ("load",),
-    "models": (
-        "AAE",
-        "AE",
-        "CIWAE",
-        "CVAE",
-        "HRQVAE",
-        "HVAE",
-        "IAFVAE",
-        "IWAE",
-        "MIWAE",
-        "MSSSIMVAE",
-        "PIWAE",
-        "RAE",
-        "RHVAE",
-        "SVAE",
-        "VAE",
-        "VAEGAN",
-        "VAMP",
-        "VQVAE",
-        "WAE",
-        "BetaTCVAE",
-        "BetaVAE",
-        "DisentangledBetaVAE",
-        "FactorVAE",
-        "InfoVAE",
-        "PlanarFlowVAE",
-        "PoincareVAE",
-    ),
-    "samplers": (
-        "CodeSampler",
-        "FlowSampler",
-        "MixtureSampler",
-        "MixupSampler",
-        "NormalSampler",
-        "PoincareSampler",
-        "RandomWalkSampler",
-        "SphereSampler",
-        "TwoStageSampler",
-        "VampSampler",
-        "VolumeSampler",
-    ),
-    "training": ("History", "fit"),
-}
-_HOME_OF = {name: home for home, names in HOMES.items() for name in names}
+_HOMES = {"Augmenter": "augmentation", "History": "training", "fit": "training", "load": "loading"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in __all__:
         raise AttributeError(f"module 'chartae' has no attribute {name!r}")
-    return getattr(import_module(f"chartae.{_HOME_OF[name]}"), name)
+    # All others are samplers or models.
+    home = _HOMES.get(name, "samplers" if name.endswith("Sampler") else "models")
+    return getattr(import_module(f"chartae.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -4,8 +4,10 @@ import difflib
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import Tensor
@@ -13,6 +15,13 @@ from torch import Tensor
 from chartae.errors import ConfigurationError, DataError
 
 __all__ = [
+    "Count",
+    "Natural",
+    "NonNegative",
+    "OneOf",
+    "Positive",
+    "Range",
+    "check_annotated",
     "check_boolean",
     "check_choice",
     "check_finite",
@@ -227,3 +236,71 @@ def check_weight(name: str, value: object, count: int) -> None:
     check_finite(name, value)
     if count and float(value.min()) < 0.0:
         raise DataError(f"{name} has a value of {float(value.min()):g}: expected at least 0")
+
+
+# --- constraints as data -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number in an annotation, ``Annotated[int, Range(minimum=1)]``.
+
+    ``above`` and ``below`` are exclusive, ``minimum`` and ``maximum`` inclusive.
+    """
+
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The names that a string may be, in an annotation, where they are known as data only."""
+
+    options: Iterable[str]
+
+
+Count = Annotated[int, Range(minimum=1)]
+Natural = Annotated[int, Range(minimum=0)]
+Positive = Annotated[float, Range(above=0.0)]
+NonNegative = Annotated[float, Range(minimum=0.0)]
+
+
+def check_annotated(name: str, value: object, annotation: Any) -> None:
+    """Raise `ConfigurationError` unless ``value`` is what its annotation says.
+
+    Numbers with a `Range`, sequences of such, strings with `OneOf`, literals and booleans are
+    checked, and unions of these; of any other annotation nothing is.
+
+    >>> check_annotated("hidden", [8, 0], Sequence[Count])
+    Traceback (most recent call last):
+    chartae.errors.ConfigurationError: hidden=0: expected an integer at least 1
+    """
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
+    if value is None and NoneType in options:
+        return
+    options = [option for option in options if option is not NoneType]
+    if len(options) > 1:  # a name or something else
+        named = isinstance(value, str)
+        options = [option for option in options if (get_origin(option) is Literal) == named]
+    for option in options:
+        _check_option(name, value, option)
+
+
+def _check_option(name: str, value: object, annotation: Any) -> None:
+    kind, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is bool:
+        check_boolean(name, value)
+    elif kind is Literal:
+        check_choice(name, value, arguments)
+    elif kind in (Sequence, tuple) and get_origin(arguments[0]) is Annotated:
+        _, bounds = get_args(arguments[0])
+        check_integers(name, value, minimum=bounds.minimum)
+    elif kind is Annotated:
+        for constraint in arguments[1:]:
+            if isinstance(constraint, OneOf):
+                check_choice(name, value, constraint.options)
+            elif isinstance(constraint, Range):
+                check: Any = check_integer if arguments[0] is int else check_number
+                check(name, value, **{k: v for k, v in vars(constraint).items() if v is not None})

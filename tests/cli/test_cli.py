@@ -110,6 +110,17 @@ class TestTrain:
         first, again = (chartae.load(folder).state_dict() for folder in ("model", "again"))
         assert all(torch.equal(first[name], again[name]) for name in first)
 
+    def test_constant_columns_are_named_once(self, data, capsys):
+        names = [f"c{k}" for k in range(12)]
+        rows = [f"{k}," + ",".join("5" * 12) + "\n" for k in range(8)]
+        Path("table.csv").write_text("".join([f"a,{','.join(names)}\n", *rows]))
+        assert run(words("train table.csv --out m --epochs 2 --latent-dim 2")) == 0
+        captured = capsys.readouterr()
+        expected = f"constant in the training set: {', '.join(names[:10])} and 2 more\n"
+        assert captured.out.count("constant") == captured.out.count(expected) == 1
+        assert "constant" not in captured.err
+        assert json.loads(Path("m/train.json").read_text())["constant_columns"] == names
+
     def test_options_of_the_model(self, data):
         command = f"train {data} --out m --epochs 1 --model rhvae"
         options = "--model-options.temperature 0.7 --model-options.num-leapfrog 2"
@@ -147,7 +158,7 @@ class TestConditions:
 
     def test_a_model_is_given_the_classes(self, conditional):
         assert chartae.load(conditional).conditions == 2
-        assert json.loads(Path("c/train.json").read_text())["class_names"] == ["cat", "dog/wolf"]
+        assert chartae.load(conditional).metadata["class_names"] == ["cat", "dog/wolf"]
         assert run(words("train --config c/train.json --out again")) == 0
         first, again = (chartae.load(folder).state_dict() for folder in ("c", "again"))
         assert all(torch.equal(first[name], again[name]) for name in first)
@@ -187,11 +198,37 @@ class TestConditions:
         assert run(words("sample own --label 2 --n 2 --out s.npz")) == 0
         assert read_data("s.npz").y.tolist() == [2, 2]
 
-    @pytest.mark.parametrize("text", ["{", "[]", '{"class_names": ["cat"]}'])
-    def test_names_of_another_model(self, conditional, text, capsys):
-        Path("c/train.json").write_text(text)
-        assert run(words(f"sample {conditional} --out s.npz")) == 1
+    def test_names_beside_a_model_that_was_saved_without(self, data):
+        """As the command wrote them before a model's own file had them."""
+        x = torch.full((2, 4, 4), 0.5)
+        form = {"dtype": "uint8", "container": "array", "channels_last": False}
+        chartae.VAE(x.shape[1:], 2, conditions=2).save_pretrained("old/all")
+        command = words("sample old/all --n 2 --overwrite --out s.npz")
+        for path, names in (
+            ("old/augmenter.json", {"labels": {"names": ["ant", "bee"]}}),
+            ("old/all/train.json", {"class_names": ["cat", "dog/wolf"]}),
+        ):
+            Path(path).write_text(json.dumps({"form": form, **names}))
+            assert run(command) == 0
+            (known,) = [names.get("class_names") or names["labels"]["names"]]
+            assert list(read_data("s.npz").class_names) == known
+            with np.load("s.npz") as file:
+                assert file["x"].dtype == np.uint8
+
+    @pytest.mark.parametrize(
+        "text", ["{", "[]", '{"class_names": ["cat"]}', '{"class_names": 2}', '{"form": 1}']
+    )
+    def test_names_of_another_model(self, data, text, capsys):
+        model = chartae.VAE((4, 4), 2, conditions=2)
+        model.save_pretrained("old")
+        Path("old/train.json").write_text(text)
+        assert run(words("sample old --out s.npz")) == 1
         assert "train.json" in capsys.readouterr().err
+        if text.startswith("{") and len(text) > 1:
+            model.metadata = json.loads(text)
+            model.save_pretrained("new")
+            assert run(words("sample new --out s.npz")) == 1
+            assert "config.json" in capsys.readouterr().err
 
 
 SLOW = ("hrqvae", "vqvae")  # the sampler of codes trains a network for long
@@ -350,6 +387,44 @@ class TestAugment:
         assert read_data("new.npz").class_names == ("k0", "k1")
         assert "Latent maps" not in Path("new.html").read_text()
 
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("target", ""),
+            ("Class", ""),
+            ("kind", "--label-column kind"),
+            ("kind", "--config c.json"),
+        ],
+    )
+    def test_the_column_of_labels_keeps_its_name(self, data, name, options):
+        Path("c.json").write_text(json.dumps({"augment": {"label_column": "kind"}}))
+        rows = [f"{k},k{k % 2},{9 - k}\n" for k in range(8)]
+        Path("table.csv").write_text("".join([f"a,{name},b\n", *rows]))
+        command = f"augment table.csv --out new.csv --per-class 2 --include-real {options}"
+        assert run([*words(command), *QUICK, "--latent-dim", "1"]) == 0
+        written = pd.read_csv("new.csv")
+        assert list(written.columns) == ["a", "b", name]
+        assert written[name].tolist()[:3] == ["k0", "k1", "k0"]
+        assert written[name].tolist()[8:] == ["k0", "k0", "k1", "k1"]
+
+    def test_without_a_header_the_column_of_labels_is_called_label(self, data):
+        Path("table.csv").write_text("".join(f"{k},k{k % 2}\n" for k in range(8)))
+        command = "augment table.csv --no-header --label-column 1 --out new.csv --per-class 2"
+        assert run([*words(command), *QUICK, "--latent-dim", "1"]) == 0
+        assert list(pd.read_csv("new.csv").columns) == ["x0", "label"]
+
+    @pytest.mark.parametrize("conditional", [False, True])
+    def test_constant_columns_are_named_once(self, data, conditional, capsys):
+        rows = [f"{k},7,{k if k % 2 else 5},k{k % 2}\n" for k in range(8)]
+        Path("table.csv").write_text("".join(["a,b,c,label\n", *rows, "1,7,1,alone\n"]))
+        command = "augment table.csv --out new.csv --per-class 2 --latent-dim 1"
+        options = ["--conditional"] if conditional else []
+        assert run([*words(command), *QUICK, *options]) == 0
+        told = [line for line in capsys.readouterr().out.splitlines() if "constant" in line]
+        expected = {"all classes": ["b"]} | ({} if conditional else {"class 'k0'": ["c"]})
+        assert told == [f"constant in {place}: {names[0]}" for place, names in expected.items()]
+        assert json.loads(Path("new.json").read_text())["constant_columns"] == expected
+
 
 BAD = {
     "no such command": "foo",
@@ -444,7 +519,7 @@ def test_ctrl_c_is_exit_code_130(data, monkeypatch, capsys):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("chartae.data.read_data", interrupt)
+    monkeypatch.setattr("chartae.cli.options.read_data", interrupt)
     assert run(["train", data, "--out", "m"]) == 130
     assert capsys.readouterr().err == "chartae: interrupted\n"
 
@@ -453,7 +528,7 @@ def test_what_nobody_foresaw_is_a_line_too(data, monkeypatch, capsys):
     def stumble(*arguments, **options):
         raise ZeroDivisionError("a\nb")
 
-    monkeypatch.setattr("chartae.data.read_data", stumble)
+    monkeypatch.setattr("chartae.cli.options.read_data", stumble)
     assert run(["train", data, "--out", "m"]) == 1
     assert capsys.readouterr().err == "chartae: ZeroDivisionError: a b (--debug shows where)\n"
     with pytest.raises(ZeroDivisionError):

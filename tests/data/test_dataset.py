@@ -308,3 +308,14 @@ def test_repr_tells_the_classes_and_what_was_observed(dataset):
     dataset.mask[0] = False
     text = "ArrayDataset(6 samples of shape (4,), float32; a: 3, b: 2, c: 1; 83.3% observed)"
     assert repr(dataset) == text
+
+
+def test_constant_columns_are_named():
+    x = np.array([[1.0, 2.0, 0.3, 4.0], [1.0, 3.0, 0.3, 5.0]])
+    assert ArrayDataset.from_arrays(x).constant_columns == ("0", "2")
+    named = ArrayDataset.from_arrays(x, columns=["a", "b", "c", "d"])
+    assert named.constant_columns == ("a", "c")
+    mask = np.array([[True, True, True, False], [True, False, False, False]])
+    hidden = ArrayDataset.from_arrays(x, mask=mask, columns=["a", "b", "c", "d"])
+    assert hidden.constant_columns == ("a", "b", "c", "d")  # one value each, or none
+    assert ArrayDataset.from_arrays(x[:, None]).constant_columns == ()

@@ -125,12 +125,15 @@ def test_a_file_without_a_header(csv):
     path = csv("1,2,u\n3,4,v\n")
     data = read_data(path, header=False, label_column="2")
     assert (data.x.tolist(), data.class_names) == ([[1.0, 2.0], [3.0, 4.0]], ("u", "v"))
-    assert data.form.columns == ()
+    assert (data.form.columns, data.form.label) == ((), "")
 
 
 @pytest.mark.parametrize("name", LABEL_NAMES)
 def test_the_label_is_called_as_in_archives(csv, tmp_path, name):
-    assert read_table(csv(f"a,{name}\n1,u\n2,v\n")).class_names == ("u", "v")
+    data = read_table(csv(f"a,{name}\n1,u\n2,v\n"))
+    assert (data.class_names, data.form.label) == (("u", "v"), name)
+    write_table(tmp_path / "again.csv", data)
+    assert (tmp_path / "again.csv").read_text() == f'"a","{name}"\n1.0,u\n2.0,v\n'
     np.savez(tmp_path / "d.npz", **{"x": np.zeros((2, 1)), name: np.array(["u", "v"])})
     assert read_data(tmp_path / "d.npz").class_names == ("u", "v")
 

@@ -10,7 +10,9 @@ from chartae.distributions import (
     DiagonalNormal,
     DiscretizedLogistic,
     FlowPosterior,
+    FullNormal,
     HypersphericalUniform,
+    LowRankNormal,
     NormalMixture,
     PoincareNormal,
     RiemannianNormal,
@@ -21,6 +23,7 @@ from chartae.distributions import (
 
 torch.manual_seed(0)
 LOC, SCALE = torch.randn(3, 2), torch.rand(3, 2) + 0.2
+FACTOR = torch.diag_embed(SCALE) + torch.tensor([[0.0, 0.0], [0.7, 0.0]])
 TABLE = {
     "name": "mixed",
     "columns": [["gaussian", 2], ["categorical", 3], ["negative_binomial", 1]],
@@ -36,8 +39,11 @@ DISTRIBUTIONS = {
     "DiscretizedLogistic": lambda: DiscretizedLogistic(LOC.sigmoid(), torch.tensor(0.1), 16),
     "DiagonalNormal": lambda: DiagonalNormal(LOC, SCALE),
     "DiagonalNormal of one scale": lambda: DiagonalNormal(LOC, torch.tensor(0.5)),
+    "FullNormal": lambda: FullNormal(LOC, FACTOR),
+    "LowRankNormal": lambda: LowRankNormal(LOC, LOC[..., None], SCALE),
     "StandardNormal": lambda: StandardNormal(torch.zeros(2)),
     "NormalMixture": lambda: NormalMixture(LOC, SCALE),
+    "NormalMixture of factors": lambda: NormalMixture(LOC, FACTOR),
     "HypersphericalUniform": lambda: HypersphericalUniform(torch.zeros(2)),
     "VonMisesFisher": lambda: VonMisesFisher(torch.eye(2), torch.tensor([2.0, 3.0])),
     "PoincareNormal": lambda: PoincareNormal(0.3 * LOC.tanh(), SCALE, 0.7),
@@ -60,7 +66,7 @@ def ours(cls=Distribution):
 
 def test_every_distribution_is_tried_here():
     tried = {name.split()[0] for name in DISTRIBUTIONS} | {"FlowPosterior"}
-    assert set(ours()) - {"BatchDistribution", "BallDistribution"} == tried
+    assert set(ours()) - {"BatchDistribution", "BallDistribution", "Gaussian"} == tried
 
 
 @every
@@ -101,6 +107,8 @@ def test_a_flow_posterior_expands(name):
 def test_divergences_expand_too():
     for q, p in [
         (DiagonalNormal(LOC, SCALE), StandardNormal(torch.zeros(2))),
+        (FullNormal(LOC, FACTOR), StandardNormal(torch.zeros(2))),
+        (LowRankNormal(LOC, LOC[..., None], SCALE), StandardNormal(torch.zeros(2))),
         (VonMisesFisher(torch.eye(2), torch.tensor(3.0)), HypersphericalUniform(torch.zeros(2))),
     ]:
         batch = torch.Size([4, *q.batch_shape])

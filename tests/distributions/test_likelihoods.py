@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from chartae.distributions import LIKELIHOODS, GaussianLikelihood, Likelihood, make_likelihood
+from chartae.distributions import (
+    LIKELIHOODS,
+    GaussianLikelihood,
+    Likelihood,
+    Moments,
+    make_likelihood,
+)
 from chartae.errors import ConfigurationError, DataError
 
 SPECS = {
@@ -279,6 +285,75 @@ def test_a_draw_varies_as_the_likelihood_says():
     # Half of the density around a mean of 1 is beyond it.
     share = (squashed.draw(torch.full((9000, 1), 50.0)) == 1.0).double().mean().item()
     assert share == pytest.approx(0.5, abs=0.03)
+
+
+# --- arrays with bounds --------------------------------------------------------------------------
+
+ENDS = pytest.mark.parametrize("spec", ["gaussian", {"name": "laplace", "scale": 0.5}])
+
+
+def with_bounds(spec, low=-20.0, high=300.0):
+    """Likelihood of arrays whose values, beyond [0, 1], are cut off; centres are inside but one."""
+    generator = torch.Generator().manual_seed(0)
+    x = 150 + 150 * torch.randn(80, 2, 3, generator=generator, dtype=torch.float64)
+    x[:, 0, 0] = low
+    x = x.clamp(low, high)
+    likelihood = make_likelihood(spec, (2, 3)).double()
+    likelihood.set_units(Moments.of([(x, None)]))
+    return likelihood, x
+
+
+@ENDS
+def test_the_means_of_arrays_with_bounds_stay_inside(spec):
+    likelihood, x = with_bounds(spec)
+    for size in (1.0, 1e3):
+        mean = likelihood(size * torch.randn(2000, 2, 3, dtype=torch.float64)).mean
+        assert mean.amin() >= -20.0
+        assert mean.amax() <= 300.0
+    assert (mean.amin(), mean.amax()) == (-20.0, 300.0)
+    drawn = likelihood.draw(torch.randn(2000, 2, 3, dtype=torch.float64))
+    assert (drawn.amin(), drawn.amax()) == (-20.0, 300.0)
+    assert likelihood.squashed(10 * torch.randn(99, 2, 3).double()).amin() >= -20.0
+    likelihood.check_data("x", x + 500.0)  # what is held out may lie beyond
+
+
+@ENDS
+def test_small_outputs_give_what_they_give_without_bounds(spec):
+    likelihood, _ = with_bounds(spec)
+    free, _ = with_bounds(
+        {**({"name": spec} if isinstance(spec, str) else spec), "link": "identity"}
+    )
+    output = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(likelihood(output).mean.sum(), output)
+    inside = torch.ones(2, 3, dtype=torch.bool)
+    inside[0, 0] = False  # a blank pixel, whose centre is put a hundredth of the range above
+    mean = likelihood(output).mean
+    torch.testing.assert_close(mean[inside], free(output).mean[inside])
+    torch.testing.assert_close(slope[inside], free.spread.expand(5))
+    assert mean[0, 0].item() == pytest.approx(-20.0 + 3.2)
+    assert slope[0, 0].item() == pytest.approx(free.spread.item())
+
+
+def test_densities_of_arrays_with_bounds_are_in_the_units_of_the_data():
+    likelihood, x = with_bounds({"name": "gaussian", "scale": 0.5})
+    mean = likelihood(torch.ones(2, 3, dtype=torch.float64)).mean.detach().numpy()
+    expected = stats.norm(mean, 0.5 * likelihood.spread.item()).logpdf(x.numpy()).sum((1, 2))
+    found = likelihood(torch.ones(80, 2, 3, dtype=torch.float64)).log_prob(x)
+    torch.testing.assert_close(found, torch.from_numpy(expected))
+
+
+def test_bounds_are_those_of_the_latest_training_set_and_never_of_vectors():
+    likelihood, x = with_bounds("gaussian")
+    output = 1e3 * torch.ones(2, 3, dtype=torch.float64)
+    assert likelihood.location(output).amax() == 300.0
+    for other in (x / 640 + 0.1, x + 0.01 * torch.rand_like(x)):  # in [0, 1]; without bounds
+        likelihood.set_units(Moments.of([(other, None)]))
+        free = likelihood.center + likelihood.spread * output
+        torch.testing.assert_close(likelihood.location(output), free)
+        assert (likelihood.low, likelihood.high) == (-math.inf, math.inf)
+    vector = make_likelihood("gaussian", (6,)).double()
+    vector.set_units(Moments.of([(x.flatten(1), None)]))
+    assert {name for name, _ in vector.named_buffers()} == {"center", "spread"}
 
 
 def test_continuous_bernoulli_samples_follow_its_density():

@@ -1,7 +1,13 @@
 import pytest
 import torch
 from scipy import stats
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import (
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+)
 
 from chartae.distributions.mixture import NormalMixture
 from chartae.errors import ConfigurationError
@@ -42,6 +48,46 @@ def test_density_and_gradients_are_those_of_the_components(k, d, scale):
     ):
         size = float(truth.abs().max())
         torch.testing.assert_close(slope, truth, rtol=1e-6, atol=1e-6 * size)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+@pytest.mark.parametrize(("k", "d"), [(1, 1), (5, 3), (20, 8)])
+def test_components_with_correlations_are_those_of_torch(k, d, scale):
+    torch.manual_seed(0)
+    loc, spread = parameters(k, d, scale, offset=30.0)
+    lower = (0.5 * scale * torch.randn(k, d, d).double()).tril(-1)
+    factor = (lower + torch.diag_embed(spread.detach())).requires_grad_()
+    shares = torch.rand(k).double()
+    normals = MultivariateNormal(loc, scale_tril=factor.tril())
+    expected = MixtureSameFamily(Categorical(probs=shares), normals)
+    mixture = NormalMixture(loc, factor.tril(), shares)
+    z = points(loc, spread, 7, 2).requires_grad_()
+    value, truth = mixture.log_prob(z), expected.log_prob(z)
+    tolerance = 1e-11 + 1e-12 * d / scale**2
+    torch.testing.assert_close(value, truth, rtol=1e-10, atol=tolerance)
+    for slope, right in zip(
+        torch.autograd.grad(value.sum(), (z, loc, factor)),
+        torch.autograd.grad(truth.sum(), (z, loc, factor)),
+        strict=True,
+    ):
+        torch.testing.assert_close(slope, right, rtol=1e-5, atol=1e-5 * float(right.abs().max()))
+    torch.testing.assert_close(mixture.mean, expected.mean)
+    torch.testing.assert_close(mixture.variance, expected.variance)
+    deviations = torch.linalg.eigvalsh(normals.covariance_matrix).amin(-1).sqrt()
+    torch.testing.assert_close(mixture.narrowest, deviations)
+
+
+def test_draws_of_components_with_correlations():
+    factor = torch.tensor([[[2.0, 0.0], [1.5, 0.5]], [[0.3, 0.0], [-0.2, 0.1]]])
+    loc = torch.tensor([[-20.0, 0.0], [20.0, 0.0]])
+    mixture = NormalMixture(loc, factor, torch.tensor([0.3, 0.7]))
+    z = mixture.sample(torch.Size([40_000]), torch.Generator().manual_seed(0))
+    first = z[:, 0] < 0
+    assert first.float().mean().item() == pytest.approx(0.3, abs=0.01)
+    for component, draws in enumerate((z[first], z[~first])):
+        torch.testing.assert_close(draws.mean(0), loc[component], atol=0.1, rtol=0)
+        expected = factor[component] @ factor[component].mT
+        torch.testing.assert_close(torch.cov(draws.mT), expected, rtol=0.04, atol=0.01)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-4])

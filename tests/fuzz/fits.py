@@ -15,7 +15,7 @@ import chartae
 from chartae.augmentation import MODELS
 from chartae.data import ArrayDataset
 from chartae.distributions import LIKELIHOODS
-from chartae.samplers import serving
+from chartae.samplers import compatible_samplers
 from chartae.samplers.learned import LearnedSampler
 
 SHAPES = [(1,), (3,), (20,), (8, 8), (5, 7), (1, 8, 8), (3, 6, 6), (2, 4, 4, 4)]
@@ -136,7 +136,7 @@ def check(random, model, history, data, number):
         again = model.reconstruct(x, y)
         assert again.shape == x.shape
         assert torch.isfinite(again).all(), "reconstruction"
-        if samplers := serving(model):
+        if samplers := compatible_samplers(model):
             sampler = pick(random, samplers)
             fast = {"epochs": 1} if issubclass(sampler, LearnedSampler) else {}
             drawn = (

@@ -10,19 +10,31 @@ from hypothesis import strategies as st
 import chartae
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry.metrics.posterior import PosteriorMetric
+from chartae.geometry.metrics.selection import nearest_neighbour_distances
 
 
-def random_metric(n=6, d=3, *, seed=0, dtype=torch.float64, sigma=(0.3, 1.0), rho=1.3, **options):
+def random_metric(
+    n=6, d=3, *, seed=0, dtype=torch.float64, sigma=(0.3, 1.0), rho=1.3, full=False, **options
+):
     generator = torch.Generator().manual_seed(seed)
     means = torch.randn(n, d, generator=generator, dtype=torch.float64)
     low, high = sigma
     sigmas = low + (high - low) * torch.rand(n, d, generator=generator, dtype=torch.float64)
-    return PosteriorMetric(means.to(dtype), sigmas.square().to(dtype), rho, **options)
+    spread = sigmas.square()
+    if full:
+        factor = torch.randn(n, d, d, generator=generator, dtype=torch.float64).tril(-1)
+        factor = sigmas[..., None] * (factor / d**0.5 + torch.eye(d, dtype=torch.float64))
+        spread = factor @ factor.mT
+    return PosteriorMetric(means.to(dtype), spread.to(dtype), rho, **options)
 
 
 def naive_tensor(metric: PosteriorMetric, z: torch.Tensor) -> torch.Tensor:
     """MATH.md section 5 as it stands, with a (..., N, d, d) array and direct differences."""
-    precisions = torch.diag_embed(1.0 / metric.variances)
+    precisions = (
+        torch.diag_embed(1.0 / metric.variances)
+        if metric.variances.dim() == 2
+        else torch.linalg.inv(metric.variances)
+    )
     difference = z[..., None, :] - metric.means
     distances = torch.einsum("...ni,nij,...nj->...n", difference, precisions, difference)
     terms = torch.exp(-distances / metric.rho**2)[..., None, None] * precisions
@@ -37,10 +49,11 @@ def naive_tensor(metric: PosteriorMetric, z: torch.Tensor) -> torch.Tensor:
     rho=st.sampled_from([0.4, 1.0, 3.0]),
     tau=st.sampled_from([0.0, 1e-3, 0.3]),
     regularization=st.sampled_from([1e-4, 1e-2, 1.0]),
+    full=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_closed_forms_against_autograd(d, n, batch, rho, tau, regularization, seed):
-    options = {"rho": rho, "tau": tau, "regularization": regularization}
+def test_closed_forms_against_autograd(d, n, batch, rho, tau, regularization, full, seed):
+    options = {"rho": rho, "tau": tau, "regularization": regularization, "full": full}
     metric = random_metric(n, d, seed=seed, **options)
     generator = torch.Generator().manual_seed(seed + 1)
     z, u, p = torch.randn(3, *batch, d, generator=generator, dtype=torch.float64)
@@ -69,16 +82,48 @@ def test_closed_forms_against_autograd(d, n, batch, rho, tau, regularization, se
                 torch.testing.assert_close(result, expected, rtol=1e-8, atol=1e-8)
 
 
-def test_the_closed_forms_are_differentiable():
-    metric = random_metric(4, 2, tau=0.1)
+@pytest.mark.parametrize("full", [False, True])
+def test_the_closed_forms_are_differentiable(full):
+    metric = random_metric(4, 2, tau=0.1, full=full)
     z, p = torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def closed_forms(means, variances, z, p):
+        variances = 0.5 * (variances + variances.mT) if full else variances
         local = PosteriorMetric(means, variances, 1.3, tau=0.1, validate=False).at(z)
         return local.log_volume, local.log_volume_grad(), local.kinetic_grad(p), local.velocity(p)
 
     inputs = [t.clone().requires_grad_() for t in (metric.means, metric.variances, z, p)]
     assert torch.autograd.gradcheck(closed_forms, inputs)
+
+
+def test_full_covariances_that_are_diagonal_give_the_diagonal_metric():
+    diagonal = random_metric(40, 3, tau=0.1)
+    z, p = torch.randn(2, 9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    for rho in (1.3, "mahalanobis", "isolated", "euclidean"):
+        first = PosteriorMetric(diagonal.means, diagonal.variances, rho, tau=0.1)
+        full = PosteriorMetric(diagonal.means, torch.diag_embed(diagonal.variances), rho, tau=0.1)
+        assert full.rho == pytest.approx(first.rho)
+        for a, b in (
+            (full.tensor(z), first.tensor(z)),
+            (full.log_volume_grad(z), first.log_volume_grad(z)),
+            (full.at(z).kinetic_grad(p), first.at(z).kinetic_grad(p)),
+            (full.bumps.log_prob(z), first.bumps.log_prob(z)),
+        ):
+            torch.testing.assert_close(a, b)
+
+
+def test_full_covariances_turn_with_the_latent_space():
+    # A rotation of all means and covariances rotates the metric, which a diagonal one cannot.
+    metric = random_metric(30, 3, full=True, rho="isolated")
+    rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
+    turned = PosteriorMetric(
+        metric.means @ rotation.mT, rotation @ metric.variances @ rotation.mT, "isolated"
+    )
+    z = torch.randn(9, 3, dtype=torch.float64)
+    assert turned.rho == pytest.approx(metric.rho)
+    torch.testing.assert_close(turned.log_volume(z @ rotation.mT), metric.log_volume(z))
+    gradient = metric.log_volume_grad(z) @ rotation.mT
+    torch.testing.assert_close(turned.log_volume_grad(z @ rotation.mT), gradient)
 
 
 def test_the_gradient_is_the_slope_of_the_log_volume():
@@ -91,8 +136,9 @@ def test_the_gradient_is_the_slope_of_the_log_volume():
     )
 
 
-def test_many_centroids_and_points_in_blocks(monkeypatch):
-    metric = random_metric(2500, 3, sigma=(0.1, 0.3), tau=0.1)  # three pieces
+@pytest.mark.parametrize("full", [False, True])
+def test_many_centroids_and_points_in_blocks(monkeypatch, full):
+    metric = random_metric(2500, 3, sigma=(0.1, 0.3), tau=0.1, full=full)  # three pieces
     z, p = torch.randn(2, 7, 9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     whole = metric.log_volume(z), metric.log_volume_grad(z), metric.at(z).kinetic_grad(p)
     torch.testing.assert_close(metric.tensor(z), naive_tensor(metric, z))
@@ -107,12 +153,15 @@ def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
     return float((result.double() - expected).abs().max() / expected.abs().max())
 
 
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("sigma", [(0.1, 0.5), (0.01, 0.1), (1e-3, 1.2e-3)])
-def test_float32_is_as_good_as_float64(sigma):
-    single = random_metric(200, 16, dtype=torch.float32, sigma=sigma, rho=3.0)
+def test_float32_is_as_good_as_float64(sigma, full):
+    single = random_metric(200, 16, dtype=torch.float32, sigma=sigma, rho=3.0, full=full)
     exact = PosteriorMetric(single.means.double(), single.variances.double(), single.rho)
     noise = torch.randn(200, 16, generator=torch.Generator().manual_seed(4))
-    z = single.means + single.variances.sqrt() * noise
+    variances = single.variances
+    root = torch.linalg.cholesky(variances) if full else torch.diag_embed(variances.sqrt())
+    z = single.means + (root @ noise[..., None])[..., 0]
     p = torch.randn(200, 16, generator=torch.Generator().manual_seed(5))
     near, true = single.at(z), exact.at(z.double())
     assert near.log_volume.dtype == torch.float32
@@ -120,6 +169,8 @@ def test_float32_is_as_good_as_float64(sigma):
     assert relative_error(near.log_volume_grad(), true.log_volume_grad()) < 1e-5
     assert relative_error(near.kinetic_grad(p), true.kinetic_grad(p.double())) < 1e-5
 
+    if full:
+        return
     # The expanded square in float32, as one would write it, is far from that at small sigmas.
     precisions = single.variances.reciprocal()
     squares = z.square() @ precisions.mT - 2 * z @ (precisions * single.means).mT
@@ -185,6 +236,20 @@ def test_rho_rules_by_brute_force(n):
     assert metric_by("isolated").rho == pytest.approx(isolated, rel=1e-9)
 
 
+def test_the_reach_of_the_posteriors_themselves():
+    means = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0)).double()
+    ones = torch.ones_like(means)
+    near, far = (PosteriorMetric(s * means, ones, "posterior") for s in (1.0, 1000.0))
+    torch.testing.assert_close(near.bumps.loc, means)
+    torch.testing.assert_close(near.bumps.scale, ones)  # that of each posterior
+    # Of so many means, the neighbours of some are enough.
+    expected = float(nearest_neighbour_distances(1000.0 * means).quantile(0.05)) / 3.0
+    assert far.rho == PosteriorMetric(1000.0 * means, ones, "isolated").rho
+    assert far.rho == pytest.approx(expected, rel=0.1)
+    assert PosteriorMetric(means[:1], ones[:1], "posterior").rho == 2.0
+    assert PosteriorMetric(torch.zeros(5, 4), torch.ones(5, 4), "posterior").rho == 2.0
+
+
 def test_twins_do_not_decide_the_reach():
     metric = random_metric(40, 3)
     twins = PosteriorMetric(
@@ -228,6 +293,17 @@ def test_a_loaded_state_replaces_everything_derived():
     torch.testing.assert_close(first.log_volume_grad(z), second.log_volume_grad(z))
 
 
+@pytest.mark.parametrize("covariance", ["full", "low-rank"])
+def test_the_metric_of_correlated_posteriors(covariance):
+    torch.manual_seed(0)
+    model = chartae.VAE((6,), 3, posterior_covariance=covariance).eval()
+    x = torch.rand(30, 6)
+    metric = PosteriorMetric.from_model(model, x, batch_size=7)
+    posterior = model.posterior(x)
+    torch.testing.assert_close(metric.variances, posterior.covariance_matrix.detach())
+    torch.testing.assert_close(metric.means, posterior.mean.detach())
+
+
 MODELS = {
     "VAE": chartae.VAE,
     "BetaVAE": chartae.BetaVAE,
@@ -264,7 +340,7 @@ def test_models_without_a_gaussian_posterior_are_refused():
         def posterior(self, x):
             return torch.distributions.Laplace(x[:, :2], 1.0)
 
-    with pytest.raises(ConfigurationError, match="posterior of Laplace is Laplace: .* Diagonal"):
+    with pytest.raises(ConfigurationError, match="posterior of Laplace is Laplace: .* Gaussian"):
         PosteriorMetric.from_model(Laplace((6,), 2), x)
     with pytest.raises(DataError, match="x has shape"):
         PosteriorMetric.from_model(chartae.VAE((6,), 2), x[:, :3])
@@ -284,6 +360,8 @@ def test_models_without_a_gaussian_posterior_are_refused():
         ({"variances": torch.ones(4, 2)}, DataError, r"variances has shape .* \(5, 2\)"),
         ({"variances": torch.zeros(5, 2)}, DataError, "variances has 10 entries .* not positive"),
         ({"variances": torch.full((5, 2), math.nan)}, DataError, "variances has 10 NaN"),
+        ({"variances": torch.ones(5, 2, 3)}, DataError, r"variances has shape .* \(5, 2, 2\)"),
+        ({"variances": -torch.eye(2).repeat(5, 1, 1)}, DataError, "variances: 5 of 5 .* definite"),
         ({"means": torch.full((5, 2), math.inf)}, DataError, "means has 10 NaN or inf"),
         ({"rho": 0.0}, ConfigurationError, "rho=0.0: .* greater than 0"),
         ({"rho": "euclid"}, ConfigurationError, "rho='euclid' .* mean 'euclidean'"),

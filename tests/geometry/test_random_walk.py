@@ -130,6 +130,30 @@ def test_the_exact_walk_keeps_the_density_whatever_the_covariance(metric, covari
 
 
 @planar
+@pytest.mark.parametrize("scale", [0.1, 1.0])
+def test_the_exact_walk_of_whitened_velocities_keeps_the_density(metric, scale):
+    density = ManifoldDensity(metric)
+    start = draws(density, 1000, generator(1))
+    chain = random_walk(
+        metric, start, num_steps=4, covariance=scale, exact=True, whitened=True,
+        num_integration_steps=6, generator=generator(),
+    )  # fmt: skip
+    moved = (chain.final != start).any(-1).double().mean()
+    assert moved > 0.6
+    assert chi_square(chain.final, density.log_prob, -density.radius, density.radius) > 1e-3
+
+
+def test_a_walk_follows_another_density():
+    target = torch.distributions.MultivariateNormal(torch.ones(2).double(), WIDE)
+    metric = PLANAR["posterior"]
+    chain = random_walk(
+        metric, target.sample((1000,)), num_steps=4, covariance=0.3, exact=True, whitened=True,
+        num_integration_steps=6, log_prob=target.log_prob, generator=generator(),
+    )  # fmt: skip
+    assert chi_square(chain.final, target.log_prob, -4.0, 6.0) > 1e-3
+
+
+@planar
 def test_the_published_walk_does_not(metric):
     # Not even with small velocities: as many chains leave the density within 40 short steps.
     density = ManifoldDensity(metric)
@@ -237,6 +261,13 @@ def test_warm_up_finds_the_scale_of_velocities(target):
         ({"covariance": torch.eye(3)}, DataError, r"covariance has shape \(3, 3\): .* \(2, 2\)"),
         ({"covariance": -torch.eye(2)}, DataError, "covariance: 1 of 1 are not symmetric positiv"),
         ({"radius": None}, ConfigurationError, "radius=None: PoincareMetric has no centroids"),
+        ({"log_prob": len}, ConfigurationError, "radius=0.9: expected None with log_prob"),
+        ({"whitened": True}, ConfigurationError, "whitened=True: expected exact=True too"),
+        (
+            {"whitened": True, "exact": True, "covariance": torch.eye(2)},
+            ConfigurationError,
+            r"whitened=True, covariance of shape \(2, 2\): expected a number",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(change, error, message):

@@ -56,6 +56,8 @@ def test_nearest_neighbours_by_brute_force(monkeypatch):
         squared = (difference / scale).sum(-1).fill_diagonal_(torch.inf)
         expected = squared.amin(1).sqrt()
         torch.testing.assert_close(nearest_neighbour_distances(codes, *arguments), expected)
+        some = nearest_neighbour_distances(codes, *arguments, every=3)
+        torch.testing.assert_close(some, expected[::3])
 
 
 def test_bad_arguments_are_refused():

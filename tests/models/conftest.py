@@ -30,6 +30,7 @@ MODELS = {
     "AAE": (models.AAE, {"discriminator": SMALL}),
     "AAE deterministic": (models.AAE, {"discriminator": SMALL, "stochastic": False}),
     "VAMP": (models.VAMP, {"num_pseudo_inputs": 5}),
+    "MixtureVAE": (models.MixtureVAE, {"num_components": 3}),
     "PlanarFlowVAE": (models.PlanarFlowVAE, {"flows": "PRP"}),
     "IAFVAE": (models.IAFVAE, {"hidden": [8], "context_dim": 3}),
     "VAEGAN": (models.VAEGAN, {"discriminator": SMALL}),
@@ -130,7 +131,7 @@ def make_variational(request):
 EUCLIDEAN = [name for name in VARIATIONAL if MODELS[name][0].latent_space == "euclidean"]
 # Their posterior is a Gaussian of which a linear encoder gives mean and variance, their prior the
 # standard normal.
-GAUSSIAN = [n for n in EUCLIDEAN if n not in ("VAMP", "PlanarFlowVAE", "IAFVAE")]
+GAUSSIAN = [n for n in EUCLIDEAN if n not in ("VAMP", "MixtureVAE", "PlanarFlowVAE", "IAFVAE")]
 GAUSSIAN = [n for n in GAUSSIAN if not n.startswith("CVAE")]
 
 

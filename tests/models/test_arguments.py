@@ -24,6 +24,7 @@ from chartae.errors import ConfigurationError
         ("WAE", {"bandwidth": 0.0}, "bandwidth=0.0: expected a finite number greater than 0"),
         ("AAE", {"weight": -1.0}, "weight=-1.0"),
         ("VAMP", {"num_pseudo_inputs": 0}, "num_pseudo_inputs=0"),
+        ("MixtureVAE", {"num_components": 0}, "num_components=0: expected an integer at least 1"),
         ("PlanarFlowVAE", {"flows": "PXR"}, "flows='PXR': expected a word over P .* and R"),
         ("PlanarFlowVAE", {"flows": ""}, "flows='': expected a word"),
         ("IAFVAE", {"num_flows": 0}, "num_flows=0"),

@@ -4,6 +4,7 @@ import copy
 import inspect
 import json
 import pickle
+from typing import Unpack
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import chartae
 from chartae import samplers
 from chartae.errors import ConfigurationError
 from chartae.models import HVAE, RHVAE, VAE
+from chartae.models.base import Networks
 from chartae.models.configured import Configured
 from chartae.samplers import MixtureSampler, Sampler
 
@@ -124,6 +126,21 @@ def test_what_a_class_decides_is_no_argument():
         ConfigurationError, match="num_leapfrogs is not an argument of Deciding; di"
     ):
         Deciding((4,), 2, num_leapfrogs=2)
+
+
+class Hiding(HVAE):
+    """Passes on the declared arguments of another class, and leaves those of the HVAE alone."""
+
+    def __init__(self, input_shape, latent_dim, **options: Unpack[Networks]):
+        super().__init__(input_shape, latent_dim, **options)
+
+
+def test_what_a_class_leaves_to_defaults_is_no_argument(tmp_path):
+    model = Hiding((4,), 2, likelihood="laplace")
+    names = {"input_shape", "latent_dim", "encoder", "decoder", "likelihood", "conditions"}
+    assert model.config().keys() == names
+    model.save_pretrained(tmp_path)
+    assert chartae.load(tmp_path).config() == model.config()
 
 
 class Swallowing(Sampler):

@@ -39,6 +39,7 @@ def test_configurations_hold_what_each_constructor_takes():
     sparse = Sparse((4,), 2, weight=0.3, decoder={"name": "mlp", "hidden": [3]})
     assert set(sparse.config()) == {
         "input_shape", "latent_dim", "weight", "encoder", "decoder", "likelihood", "conditions",
+        "posterior_covariance", "posterior_rank",
     }  # fmt: skip
     assert Sparse(**sparse.config()).config() == sparse.config()
     assert Fixed((4,), 2).config() == {"input_shape": (4,), "latent_dim": 2}

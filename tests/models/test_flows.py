@@ -1,13 +1,18 @@
 """The Hamiltonian flows: volume, reversibility, energy, gradients (MATH.md section 3)."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
 from scipy import stats
+from tests.models.conftest import build
 from torch import nn
 from torch.distributions import MultivariateNormal
+
+import chartae
+from chartae.errors import ConfigurationError
 
 CONVERGED = 16
 X = torch.rand(4, 5, generator=torch.Generator().manual_seed(0)).double()
@@ -93,6 +98,13 @@ def test_the_flow_preserves_volume(make_hamiltonian, latent_dim, sqrt_beta_0, nu
     assert (moved - z).norm(dim=-1).min() > 1e-3  # and it does move
 
 
+def test_the_flow_preserves_volume_on_a_metric_of_covariances():
+    options = {"posterior_covariance": "full", "step_size": 0.1}
+    model = hamiltonian_model(partial(build, "RHVAE posterior"), 2, **options)
+    assert model.metric.variances.shape == (4, 2, 2)
+    assert log_determinants(model, 2).abs().max() < 1e-8
+
+
 @pytest.mark.parametrize("num_leapfrog", [1, 5])
 def test_the_flow_is_reversible_without_tempering(make_hamiltonian, num_leapfrog):
     options = {"sqrt_beta_0": 1.0, "num_leapfrog": num_leapfrog, "step_size": 0.1}
@@ -133,10 +145,44 @@ def test_tempering_rises_to_one(make_hamiltonian):
     assert roots[2] == pytest.approx(1 / ((1 - 1 / 0.3) * 4 / 25 + 1 / 0.3))
 
 
+def numbers(roots):
+    return [float(torch.as_tensor(root).detach()) for root in roots]
+
+
+def test_a_learned_tempering_starts_where_it_was_given(make_hamiltonian, tmp_path):
+    given = make_hamiltonian(num_leapfrog=5, sqrt_beta_0=0.3)
+    model = make_hamiltonian(num_leapfrog=5, sqrt_beta_0=0.3, learn_beta_0=True)
+    assert numbers(model.tempering()) == pytest.approx(given.tempering())
+    for raw in (-30.0, 0.7, 30.0):
+        model.raw_sqrt_beta_0.data.fill_(raw)
+        roots = numbers(model.tempering())
+        assert 0.0 < roots[0] <= 1.0
+        assert roots == sorted(roots)
+    model.save_pretrained(tmp_path)
+    assert chartae.load(tmp_path).tempering() == model.tempering()
+    with pytest.raises(ConfigurationError, match="sqrt_beta_0=1.0: expected a number below 1"):
+        make_hamiltonian(sqrt_beta_0=1.0, learn_beta_0=True)
+
+
+def test_training_learns_the_tempering(make_hamiltonian):
+    # Shared start, same data: only the model that learns it moves it.
+    x = torch.rand(20, 8, 8)
+    roots = []
+    for learn_beta_0 in (False, True):
+        model = make_hamiltonian(sqrt_beta_0=0.3, learn_beta_0=learn_beta_0)
+        chartae.fit(model, x, epochs=3, learning_rate=1e-2, seed=0, progress=False)
+        roots.append(numbers(model.tempering())[0])
+    assert roots[0] == pytest.approx(0.3)
+    assert abs(roots[1] - 0.3) > 1e-3
+
+
 @pytest.mark.parametrize("fixed_point_steps", [3, CONVERGED])
 def test_gradient_of_the_whole_loss_against_finite_differences(make_hamiltonian, fixed_point_steps):
-    # In training mode: through the encoder, the metric network, the momentum and the whole flow.
-    model = hamiltonian_model(make_hamiltonian, fixed_point_steps=fixed_point_steps, step_size=0.1)
+    # In training mode: through the encoder, the metric network, the momentum, the tempering and
+    # the whole flow.
+    model = hamiltonian_model(
+        make_hamiltonian, fixed_point_steps=fixed_point_steps, step_size=0.1, learn_beta_0=True
+    )
     model.train()
     parameters = list(model.parameters())
 

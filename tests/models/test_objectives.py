@@ -60,7 +60,7 @@ def close(found, expected, what):
 
 
 def test_every_model_has_an_equation():
-    public = {getattr(models, name) for name in models.__all__}
+    public = [getattr(models, name) for name in models.__all__]
     concrete = {
         kind for kind in public if isinstance(kind, type) and issubclass(kind, Autoencoder)
     } - ABSTRACT

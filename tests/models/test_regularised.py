@@ -1,14 +1,27 @@
-"""RAE, WAE, AAE, InfoVAE, the capacity of the disentangled beta-VAE, VAMP and CVAE."""
+"""RAE, WAE, AAE, InfoVAE, the capacity of the disentangled beta-VAE, and the learned priors."""
 
+import numpy as np
 import pytest
 import torch
 from tests.models.conftest import SMALL
 from torch import nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.nn.functional import softplus
 
 import chartae
 from chartae import fit
 from chartae.errors import ConfigurationError
-from chartae.models import AAE, CVAE, RAE, VAE, VAMP, WAE, DisentangledBetaVAE, InfoVAE
+from chartae.models import (
+    AAE,
+    CVAE,
+    RAE,
+    VAE,
+    VAMP,
+    WAE,
+    DisentangledBetaVAE,
+    InfoVAE,
+    MixtureVAE,
+)
 
 NETWORKS = {"encoder": SMALL, "decoder": SMALL}
 
@@ -175,6 +188,38 @@ def test_the_vamp_prior_is_the_mixture_of_posteriors(digits):
     torch.manual_seed(0)
     draws = model.prior().sample((20000,))
     torch.testing.assert_close(draws.mean(0), components.mean.mean(0), atol=0.03, rtol=0)
+
+
+def test_the_mixture_prior_and_its_clusters_are_those_of_torch(digits):
+    torch.manual_seed(0)
+    model = MixtureVAE((8, 8), 2, num_components=4, **NETWORKS).double().eval()
+    with torch.no_grad():
+        model.component_logits.copy_(torch.tensor([0.0, 1.0, -1.0, 2.0]))
+        model.raw_deviations.normal_()
+    components = Independent(
+        Normal(model.component_means, softplus(model.raw_deviations) + 1e-5), 1
+    )
+    shares = Categorical(logits=model.component_logits)
+    x = digits.double()
+    z = model.encode(x)
+    expected = MixtureSameFamily(shares, components).log_prob(z)
+    torch.testing.assert_close(model.prior().log_prob(z), expected)
+    probabilities = model.cluster_probabilities(x)
+    parts = shares.probs * components.log_prob(z[:, None]).exp()
+    torch.testing.assert_close(probabilities, parts / parts.sum(1, keepdim=True))
+    assert isinstance(model.cluster_probabilities(x.numpy()), np.ndarray)
+
+
+def test_the_mixture_prior_finds_clusters():
+    # Two clusters of vectors: the learned prior gives each a component of its own.
+    torch.manual_seed(0)
+    labels = torch.arange(200) % 2
+    x = torch.randn(200, 6) * 0.3 + torch.where(labels[:, None] == 1, 2.0, -2.0)
+    model = MixtureVAE((6,), 2, num_components=2, **NETWORKS)
+    fit(model, x, epochs=60, learning_rate=5e-3, seed=0, progress=False)
+    found = model.cluster_probabilities(x).argmax(1)
+    agree = (found == labels).float().mean()
+    assert max(agree, 1 - agree) > 0.98
 
 
 def test_pseudo_inputs_have_conditions_of_their_own(digits):

@@ -36,17 +36,20 @@ def trained(data, model=VAE, *, lazily=False, **options):
     return made, fit(made, given, **OPTIONS)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=16, deadline=None)
 @given(
     power=st.floats(-8, 8),
     offset=st.floats(-3, 3),
     likelihood=st.sampled_from(["gaussian", "laplace"]),
     scale=st.sampled_from(["learned", "per_feature", 0.3]),
     shape=st.sampled_from([(5,), (1, 5)]),
+    most=st.sampled_from([math.inf, 9.0]),
 )
-def test_a_training_in_other_units_is_the_same_training(power, offset, likelihood, scale, shape):
+def test_a_training_in_other_units_is_the_same_training(
+    power, offset, likelihood, scale, shape, most
+):
     s = 10.0**power
-    x = table().reshape(-1, *shape) + 2.0  # beyond [0, 1], in either units
+    x = table().clamp(max=most).reshape(-1, *shape) + 2.0  # beyond [0, 1], in either units
     moved = s * (x + offset)
     if float(moved.min()) >= 0.0 and float(moved.max()) <= 1.0:
         return  # it keeps its units
@@ -204,8 +207,11 @@ def test_a_mask_of_another_shape_is_refused_by_filled():
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
 @pytest.mark.parametrize("kind", ["array", "mask", "dataset"])
-def test_data_in_the_unit_range_train_bit_for_bit_as_without_units(kind, likelihood, monkeypatch):
-    x = 0.9 * torch.rand(40, 5, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("shape", [(5,), (1, 5)])
+def test_data_in_the_unit_range_train_bit_for_bit_as_without_units(
+    kind, shape, likelihood, monkeypatch
+):
+    x = torch.rand(40, *shape, generator=torch.Generator().manual_seed(0)).clamp(max=0.9)
     mask = holes(x)
     data = {"array": x, "mask": (x, None, mask), "dataset": Rows(x, mask, noise=0.1)}[kind]
     found = []
@@ -213,7 +219,7 @@ def test_data_in_the_unit_range_train_bit_for_bit_as_without_units(kind, likelih
         if forced:
             monkeypatch.setattr(VAE, "set_units", lambda self, batches: None)
         torch.manual_seed(0)
-        model = VAE((5,), 2, **NETS, likelihood=likelihood)
+        model = VAE(shape, 2, **NETS, likelihood=likelihood)
         history = fit(model, data, **OPTIONS)
         found.append((history.train["loss"], model.reconstruct(x)))
     assert found[0][0] == found[1][0]
@@ -277,11 +283,15 @@ def test_a_mixed_table_has_the_units_of_its_blocks():
         ("VQVAE", {"grid": (1, 1)}),
     ],
 )
-def test_every_kind_of_model_works_in_the_units_of_the_data(name, options):
+@pytest.mark.parametrize("bounded", [False, True])
+def test_every_kind_of_model_works_in_the_units_of_the_data(name, options, bounded):
     """Of some, other parts than the encoder see x: pseudo-inputs, metrics, penalties, critics."""
     x, kind = table(), getattr(models, name)
+    if bounded:
+        x = x.clamp(-4.0, 4.0)[:, None]
     ours, _ = trained(x, kind, likelihood="gaussian", **options)
     theirs, _ = trained(1e6 * (x + 3.0), kind, likelihood="gaussian", **options)
+    assert bounded == (hasattr(ours.observation_model, "high"))
     with torch.no_grad():
         rebuilt, moved = ours.reconstruct(x), theirs.reconstruct(1e6 * (x + 3.0))
     torch.testing.assert_close(moved / 1e6 - 3.0, rebuilt, rtol=1e-5, atol=1e-5)
@@ -318,6 +328,37 @@ def test_saved_models_keep_their_units_and_older_files_have_none(tmp_path):
     tensors["observation_model.spread"] = -tensors["observation_model.spread"]
     save_file(tensors, weights, metadata=metadata)
     with pytest.raises(CheckpointError, match="spread has negative values"):
+        chartae.load(tmp_path)
+
+
+def test_saved_models_keep_their_bounds_and_older_files_have_none(tmp_path):
+    x = table().clamp(max=9.0)[:, None]
+    model, _ = trained(x, likelihood="gaussian")
+    far = 100.0 * torch.randn(50, 2, dtype=torch.float64)
+    model.save_pretrained(tmp_path)
+    twin = chartae.load(tmp_path)
+    torch.testing.assert_close(twin.decode(far), model.decode(far))
+    assert twin.decode(far).max() <= 9.0
+
+    weights = tmp_path / "model.safetensors"
+    tensors = load_file(weights)
+    with safe_open(weights, "pt") as file:
+        metadata = file.metadata()
+    older = {name: t for name, t in tensors.items() if not name.endswith(("low", "high"))}
+    assert len(older) == len(tensors) - 2
+    save_file(older, weights, metadata=metadata)
+    twin = chartae.load(tmp_path)
+    torch.manual_seed(0)
+    free = VAE((1, 5), 2, **NETS, likelihood={"name": "gaussian", "link": "identity"}).double()
+    free.load_state_dict(older)
+    torch.testing.assert_close(twin.decode(far), free.decode(far))
+    assert twin.decode(far).max() > 9.0
+    twin.save_pretrained(tmp_path / "again")  # infinite bounds are kept as well
+    torch.testing.assert_close(chartae.load(tmp_path / "again").decode(far), free.decode(far))
+
+    tensors["observation_model.low"] = tensors["observation_model.high"].clone()
+    save_file(tensors, weights, metadata=metadata)
+    with pytest.raises(CheckpointError, match="low=9 and high=9: expected low below high"):
         chartae.load(tmp_path)
 
 

@@ -11,9 +11,7 @@ from chartae.errors import ConfigurationError
 from chartae.models import AE, VAE
 from chartae.models.poincare import PoincareVAE
 from chartae.models.svae import SVAE
-from chartae.samplers import NormalSampler
-from chartae.samplers.poincare import PoincareSampler
-from chartae.samplers.sphere import SphereSampler
+from chartae.samplers import NormalSampler, PoincareSampler, SphereSampler
 
 SMALL = {"name": "mlp", "hidden": [8]}
 KINDS = {

@@ -29,7 +29,7 @@ from chartae.samplers import (
     TwoStageSampler,
     VampSampler,
     VolumeSampler,
-    serving,
+    compatible_samplers,
 )
 from chartae.samplers.learned import LearnedSampler
 
@@ -421,7 +421,7 @@ def test_every_sampler_works_on_five_observations(model_class):
     x = torch.rand(5, 8, 8, generator=torch.Generator().manual_seed(0))
     model = make_model(model_class, 8, on=x)
     quick = {**FLOW, **SHORT, **WALK, **CODES, "num_points": 4}
-    for cls in serving(model):
+    for cls in compatible_samplers(model):
         named = inspect.signature(cls).parameters.keys() | {"epochs"}
         learns = issubclass(cls, LearnedSampler)
         options = {n: v for n, v in quick.items() if n in named and (n != "epochs" or learns)}
@@ -455,6 +455,7 @@ def test_one_observation_is_too_few_for_any_mixture():
         (RandomWalkSampler, {"scale": 0.0}, "scale=0.0: .* greater than 0"),
         (RandomWalkSampler, {"num_integration_steps": 0}, "num_integration_steps=0: .* at least"),
         (RandomWalkSampler, {"num_warmup": -1}, "num_warmup=-1: .* at least 0"),
+        (RandomWalkSampler, {"whitened": True}, "whitened=True: expected exact=True too"),
     ],
 )
 def test_bad_arguments_are_refused(sampler_class, arguments, message):
@@ -624,6 +625,17 @@ def test_codes_have_equal_masses_and_the_widths_of_their_bumps(geometry):
     near = torch.cdist(narrow.sample_latents(4000, seed=0), narrow.metric.centroids).argmin(1)
     counts = torch.bincount(near, minlength=40).float()
     assert ((counts - 100).abs() < 5 * 10).all()
+
+
+def test_the_codes_of_a_vae_are_all_its_posteriors():
+    model = make_model(VAE)
+    x = torch.rand(1001, 8, 8, generator=torch.Generator().manual_seed(3))
+    sampler = VolumeSampler(model, width=1.0).fit(x)
+    posterior = model.posterior(x)
+    torch.testing.assert_close(sampler.bumps.loc, posterior.mean)
+    torch.testing.assert_close(sampler.bumps.scale, posterior.stddev)
+    torch.testing.assert_close(sampler.metric.bumps.scale, posterior.stddev)
+    assert len(VolumeSampler(model, num_centroids=10).fit(x).metric.centroids) == 10
 
 
 def test_a_metric_without_bumps_has_no_codes():

@@ -81,7 +81,7 @@ def test_opponents_are_refused_on_several_devices(duel):
 
     model, x = duel(), torch.zeros(4, 3)
     plan = Plan(1, 4, 1e-3, "sgd", None, None, 0, None, None, 2, 0)
-    with pytest.raises(ConfigurationError, match="devices=2: Duel has opponents"):
+    with pytest.raises(ConfigurationError, match="devices=2: Duel has adversaries"):
         Trainer(
             Two(accelerator="cpu"),
             model,

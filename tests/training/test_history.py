@@ -58,22 +58,6 @@ def test_what_is_not_a_history_is_refused(tmp_path, text):
         History.load(tmp_path / "missing.json")
 
 
-def test_it_plots_a_panel_for_each_term(history, tmp_path):
-    figure = history.plot()
-    loss, kl = figure.axes
-    assert (loss.get_title(), kl.get_title()) == ("loss", "kl")
-    train, validation, kept = loss.lines
-    assert list(train.get_ydata()) == [3.0, 2.0, 1.0]
-    assert list(validation.get_ydata()) == [4.0, 3.0, 2.0]
-    assert list(train.get_xdata()) == [1, 2, 3]
-    assert list(kept.get_xdata()) == [3, 3]
-    figure.savefig(tmp_path / "history.png")
-
-
-def test_an_empty_history_plots_nothing():
-    assert History().plot().axes == []
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -3,13 +3,11 @@
 import inspect
 import json
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
@@ -17,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import chartae
-from chartae import models, samplers
 from chartae.atomic import check_writable, write_text
 from chartae.augmentation.fidelity import ClassFidelity, Fidelity
 from chartae.augmentation.labels import Labels
@@ -26,11 +23,11 @@ from chartae.checks import check_boolean, check_choice, check_integer
 from chartae.data import ArrayDataset, Form, encode_labels
 from chartae.distributions import Moments
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
-from chartae.models import CVAE, Autoencoder, VariationalAutoencoder
+from chartae.models import CVAE, MODELS, Autoencoder
 from chartae.naming import folder_name
 from chartae.persistence import load as load_module
 from chartae.randomness import derive_seed, resolve_seed, seeded
-from chartae.samplers import Sampler
+from chartae.samplers import SAMPLERS, Sampler
 from chartae.training import History, fit
 
 __all__ = [
@@ -51,31 +48,6 @@ CHECKED = 100
 """So many samples of each class are compared to its real examples."""
 RECORD_FILE = "augmenter.json"
 """What says which folders below are of an augmenter's classes."""
-
-
-def _classes(package: ModuleType, rename: Callable[[str], str]) -> dict[str, Any]:
-    """Return what a package has for use by names of another form.
-
-    Its abstract bases are its own affair; what can be used is importable from `chartae`.
-    """
-    public = set(package.__all__) & set(chartae.__all__)
-    return {rename(name): getattr(package, name) for name in sorted(public, key=str.lower)}
-
-
-def _snake_case(name: str) -> str:
-    """Return the short name of a sampler.
-
-    >>> _snake_case("TwoStageSampler")
-    'two_stage'
-    """
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.removesuffix("Sampler")).lower()
-
-
-MODELS: dict[str, type[Autoencoder]] = _classes(models, str.lower)
-"""The models by name: that of the class in lower case."""
-SAMPLERS: dict[str, type[Sampler]] = _classes(samplers, _snake_case)
-"""The samplers by name: ``two_stage`` is `TwoStageSampler`."""
-
 EPOCHS = 250
 CHUNK = 1024
 """Observations whose moments are taken at once."""
@@ -133,10 +105,9 @@ def natural_sampler(model: Autoencoder) -> str:
     """
     metric = ["volume"] if hasattr(type(model), "metric") else []
     priors = ["normal", "vamp", "sphere", "poincare"]
-    prior = priors if isinstance(model, VariationalAutoencoder) else []
-    served = samplers.serving(model)
+    prior = [] if model.prior_family is None else priors
     for name in [*metric, *prior, "code", "mixture"]:
-        if SAMPLERS[name] in served:
+        if SAMPLERS[name].unsupported_reason(model) is None:
             return name
     raise ConfigurationError(f"no sampler of chartae serves this {type(model).__name__}")
 
@@ -519,6 +490,7 @@ class Augmenter:
                 f"conditions={model.conditions}: expected {conditions}"
             )
         model = model.to(data.x.dtype)
+        model.metadata = {**model.metadata, **data.metadata}
         if isinstance(self.sampler, str):
             kind = natural_sampler(model) if self.sampler == "auto" else self.sampler
             return SAMPLERS[kind](model, **(self.sampler_options or {}))

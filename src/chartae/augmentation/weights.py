@@ -17,7 +17,8 @@ def sample_weight(y: ArrayLike, y_new: ArrayLike, share: float = 1.0) -> NDArray
     A real observation counts 1. Those synthetic ones of a class count together as much as ``share``
     times its real ones, however many they are: without weights a large synthetic set outvotes the
     real one. scikit-learn's classifiers take the weights as ``sample_weight``, but for those by
-    nearest neighbours.
+    nearest neighbours: multiply their number of neighbours by 1 + n/N, for the neighbourhoods to
+    stay as large as they were (``docs/augmentation.md``).
 
     Args:
         y: labels of the real observations, ``(N,)``.

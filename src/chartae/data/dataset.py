@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -194,6 +195,26 @@ class ArrayDataset(TensorSet):
         return (
             () if self.y is None or not self.class_names else tuple(torch.unique(self.y).tolist())
         )
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a model that learns from the data is saved with: their form, the classes' names."""
+        return {"form": self.form.to_json(), "class_names": list(self.class_names)}
+
+    @property
+    def constant_columns(self) -> tuple[str, ...]:
+        """The columns, of samples that are vectors, in which no two observed values differ.
+
+        By their names, or their numbers from 0 where they have none.
+        """
+        if len(self.input_shape) != 1:
+            return ()
+        low = high = self.x
+        if self.mask is not None:
+            low, high = (torch.where(self.mask, self.x, end) for end in (torch.inf, -torch.inf))
+        constant = (low.amin(0) >= high.amax(0)).tolist()
+        names = self.form.columns or range(len(constant))
+        return tuple(str(name) for name, so in zip(names, constant, strict=True) if so)
 
     def subset(self, indices: ArrayLike | Tensor) -> "ArrayDataset":
         """Return the dataset of the rows at ``indices``: integers in [0, N), or N booleans.

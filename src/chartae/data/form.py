@@ -40,6 +40,7 @@ class Form:
         channels_last: whether the channels, the first axis of a sample in a dataset, were its last.
         columns: the names of a table's columns, or none.
         column_dtypes: for a DataFrame, the names of their dtypes.
+        label: the name of a table's column of labels, or none.
 
     >>> Form(torch.uint8, "array").restore(torch.tensor([[0.2, 1.0]]))
     array([[ 51, 255]], dtype=uint8)
@@ -50,6 +51,7 @@ class Form:
     channels_last: bool = False
     columns: tuple[str | int, ...] = ()
     column_dtypes: tuple[str, ...] = ()
+    label: str = ""
 
     def restore(self, x: Tensor) -> Any:
         """Return samples ``(N, *input_shape)`` of a dataset or a model in this form.

@@ -80,12 +80,17 @@ def read_table(
         raise DataError(f"{path} has no value in column {empty!r}: expected at least one")
     y = None if label is None else _integers_if_all(labels)
     mask = ~hidden if hidden.any() else None
-    return ArrayDataset.from_arrays(
+    dataset = ArrayDataset.from_arrays(
         np.where(hidden, 0.0, x), y, mask, columns=columns if header else (), dtype=dtype
     )
+    if label is None or not header:
+        return dataset
+    return replace(dataset, form=replace(dataset.form, label=names[label]))
 
 
-def write_table(path: str | os.PathLike[str], dataset: ArrayDataset, label: str = "label") -> None:
+def write_table(
+    path: str | os.PathLike[str], dataset: ArrayDataset, label: str | None = None
+) -> None:
     """Write ``dataset`` (N, columns) as a ``.csv`` file that `read_table` reads back.
 
     Numbers are written in the dataset's `Form`, with as many digits as bring the same ones back,
@@ -95,7 +100,8 @@ def write_table(path: str | os.PathLike[str], dataset: ArrayDataset, label: str 
     Args:
         path: the file.
         dataset: samples that are vectors.
-        label: the name of the column of labels, where there are any.
+        label: the name of the column of labels, where there are any; None takes the one that the
+            dataset was read with, or else ``"label"``.
 
     Raises:
         ConfigurationError: before any work, if ``path`` does not end in ``.csv`` or exists, or
@@ -114,6 +120,7 @@ def write_table(path: str | os.PathLike[str], dataset: ArrayDataset, label: str 
     names = [str(name) for name in dataset.form.columns or range(dataset.input_shape[0])]
     # read_table takes a first line of numbers for a sample.
     names = [f"x{name}" if _NUMBER.fullmatch(name) else name for name in names]
+    label = label or dataset.form.label or "label"
     if label in names:
         raise ConfigurationError(f"label={label!r} is a column of x: expected another name")
     check_writable("the folder of path", path.parent)

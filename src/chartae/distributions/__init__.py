@@ -8,6 +8,7 @@ from chartae.distributions.ball import (
     RiemannianNormalHead,
     ball_point,
 )
+from chartae.distributions.base import Posterior, Prior, as_family, kl_divergence
 from chartae.distributions.bounded import ContinuousBernoulli, DiscretizedLogistic
 from chartae.distributions.discrete import CategoricalLikelihood, NegativeBinomialLikelihood
 from chartae.distributions.flows import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
@@ -28,7 +29,21 @@ from chartae.distributions.mixed import MixedLikelihood
 from chartae.distributions.mixture import NormalMixture
 from chartae.distributions.mmd import KERNELS, mmd
 from chartae.distributions.moments import Moments
-from chartae.distributions.normal import DiagonalNormal, DiagonalNormalHead, StandardNormal
+from chartae.distributions.normal import (
+    Covariance,
+    DiagonalNormal,
+    DiagonalNormalHead,
+    FullNormal,
+    FullNormalHead,
+    Gaussian,
+    LowRankNormal,
+    LowRankNormalHead,
+    NormalHead,
+    StandardNormal,
+    joined,
+    normal_head,
+)
+from chartae.distributions.precision import powers, precisions, times
 from chartae.distributions.sphere import (
     HypersphericalUniform,
     VonMisesFisher,
@@ -46,24 +61,33 @@ __all__ = [
     "CategoricalLikelihood",
     "ContinuousBernoulli",
     "ContinuousBernoulliLikelihood",
+    "Covariance",
     "DiagonalNormal",
     "DiagonalNormalHead",
     "DiscretizedLogistic",
     "DiscretizedLogisticLikelihood",
     "Estimator",
     "FlowPosterior",
+    "FullNormal",
+    "FullNormalHead",
+    "Gaussian",
     "GaussianLikelihood",
     "HypersphericalUniform",
     "LaplaceLikelihood",
     "Likelihood",
+    "LowRankNormal",
+    "LowRankNormalHead",
     "MixedLikelihood",
     "Moments",
     "NegativeBinomialLikelihood",
+    "NormalHead",
     "NormalMixture",
     "Observation",
     "PlanarFlow",
     "PoincareNormal",
     "PoincareNormalHead",
+    "Posterior",
+    "Prior",
     "RadialFlow",
     "RiemannianNormal",
     "RiemannianNormalHead",
@@ -73,9 +97,16 @@ __all__ = [
     "VonMisesFisherHead",
     "WrappedNormal",
     "WrappedNormalHead",
+    "as_family",
     "ball_point",
+    "joined",
+    "kl_divergence",
     "log_aggregate",
     "make_likelihood",
     "mmd",
+    "normal_head",
+    "powers",
+    "precisions",
     "register_likelihood",
+    "times",
 ]

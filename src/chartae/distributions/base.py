@@ -1,15 +1,70 @@
-"""What torch's distributions leave to each class: expansion to a batch, and a telling repr."""
+"""What models use of posteriors and priors, and the base of distributions that torch lacks."""
 
 import copy
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, constraints, kl
 from torch.types import _size
 
-__all__ = ["BatchDistribution"]
+from chartae.errors import ConfigurationError
+
+__all__ = ["BatchDistribution", "Posterior", "Prior", "as_family", "kl_divergence"]
+
+
+SINGLE = torch.Size()
+
+Family = TypeVar("Family")
+
+
+class Posterior(Protocol):
+    """What models use of q(z|x), over latents ``(batch, d)``."""
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, or another point that stands for the distribution, ``(batch, d)``."""
+
+    def rsample(self, sample_shape: torch.Size = SINGLE) -> Tensor:
+        """Return reparametrised samples, ``(*sample_shape, batch, d)``."""
+
+    def rsample_and_log_prob(self, sample_shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        """Return reparametrised samples and their log density, ``(*sample_shape, batch)``."""
+
+
+class Prior(Protocol):
+    """What models use of p(z|y), over latents ``(d,)``, or ``(batch, d)`` given conditions."""
+
+    def sample(self, sample_shape: torch.Size = SINGLE) -> Tensor:
+        """Return samples, ``(*sample_shape, ..., d)``."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log density at ``value``, ``(..., d)``: ``(...)``."""
+
+
+def as_family(posterior: Posterior, family: type[Family]) -> Family:
+    """Return a posterior that is of a family.
+
+    Raises:
+        ConfigurationError: if it is not.
+    """
+    if not isinstance(posterior, family):
+        raise ConfigurationError(
+            f"the posterior is {type(posterior).__name__}: expected a {family.__name__}"
+        )
+    return posterior
+
+
+def kl_divergence(q: Posterior, p: Prior) -> Tensor:
+    """Return KL(q || p) in closed form, ``(batch,)``.
+
+    Raises:
+        NotImplementedError: for a pair without one.
+    """
+    assert isinstance(q, Distribution)
+    assert isinstance(p, Distribution)
+    return kl.kl_divergence(q, p)
 
 
 class BatchDistribution(Distribution):
@@ -37,11 +92,11 @@ class BatchDistribution(Distribution):
 
     def __repr__(self) -> str:
         names = (*self.parameters, *self.settings)
-        shown = [f"{name}: {_shown(getattr(self, name))}" for name in names]
-        return f"{type(self).__name__}({', '.join(shown)})"
+        parts = [f"{name}: {_summary(getattr(self, name))}" for name in names]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
 
-def _shown(value: object) -> str:
+def _summary(value: object) -> str:
     if isinstance(value, Tensor):
         return str(value.item() if value.numel() == 1 else value.size())
     return repr(value)

@@ -9,7 +9,7 @@ from torch.nn.functional import softplus
 from torch.types import _size
 
 from chartae.distributions.base import BatchDistribution
-from chartae.distributions.normal import DiagonalNormal
+from chartae.distributions.normal import Gaussian
 from chartae.errors import ConfigurationError
 
 __all__ = ["AutoregressiveFlow", "FlowPosterior", "PlanarFlow", "RadialFlow"]
@@ -121,7 +121,7 @@ class AutoregressiveFlow(nn.Module):
 
 
 class FlowPosterior(BatchDistribution):
-    r"""The law of :math:`f(z_0)`, :math:`z_0 \sim N(\mu, \sigma^2)`, f a flow.
+    r"""The law of :math:`f(z_0)`, :math:`z_0 \sim N(\mu, \Sigma)`, f a flow.
 
     .. math:: \log q(f(z_0)) = \log q_0(z_0) - \log |\det \partial f / \partial z_0|
 
@@ -136,7 +136,7 @@ class FlowPosterior(BatchDistribution):
     parameters: ClassVar[tuple[str, ...]] = ("base",)
     has_rsample = True
 
-    def __init__(self, base: DiagonalNormal, flow: Flow) -> None:
+    def __init__(self, base: Gaussian, flow: Flow) -> None:
         self.base, self.flow = base, flow
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 

@@ -6,12 +6,12 @@ published figures (MATH.md section 1), and sums over the observed features only,
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Laplace, Normal
-from torch.nn.functional import softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from chartae.checks import check_choice, check_finite, check_integer, check_number, named_options
 from chartae.distributions.bounded import ContinuousBernoulli, DiscretizedLogistic
@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 ScaleKind = Literal["learned", "per_feature"]
+Link = Literal["auto", "identity", "sigmoid"]
 
 
 class Observation(Independent[Distribution]):
@@ -47,6 +48,8 @@ class Observation(Independent[Distribution]):
                 holds elsewhere, NaN included, changes neither the result nor its gradients. A
                 variable of several entries is observed where all of them are.
         """
+        if mask is None and isinstance(self.base_dist, Summed):
+            return self.base_dist.sum_log_prob(value, self.reinterpreted_batch_ndims)
         if mask is not None:
             value = torch.where(mask, value, 0.0)
         terms: Tensor = self.base_dist.log_prob(value)
@@ -56,6 +59,53 @@ class Observation(Independent[Distribution]):
             terms = torch.where(mask, terms, 0.0)
         dims = self.reinterpreted_batch_ndims
         return terms.flatten(-dims).sum(-1) if dims else terms
+
+
+class Summed(Distribution):
+    """A distribution of features whose log density is summed in fewer passes over the features."""
+
+    def sum_log_prob(self, value: Tensor, dims: int) -> Tensor:
+        """Return the log density, summed over the last ``dims`` dimensions, at least one."""
+        raise NotImplementedError
+
+
+class BernoulliFeatures(Bernoulli, Summed):
+    """Bernoulli features."""
+
+    def sum_log_prob(self, value: Tensor, dims: int) -> Tensor:
+        logits, value = torch.broadcast_tensors(self.logits, value)
+        nats = binary_cross_entropy_with_logits(logits, value, reduction="none")
+        return -nats.flatten(-dims).sum(-1)
+
+
+class NormalFeatures(Normal, Summed):
+    """Normal features.
+
+    Args:
+        loc: ``(..., *event)``.
+        scale: one for all features, ``()``, or one for each, ``event``.
+    """
+
+    own_scale: Tensor | None = None
+
+    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        super().__init__(loc, scale, validate_args=False)
+        self.own_scale = scale
+
+    def sum_log_prob(self, value: Tensor, dims: int) -> Tensor:
+        scale = self.own_scale
+        if scale is None:  # of an expanded distribution
+            terms: Tensor = self.log_prob(value)  # type: ignore[no-untyped-call]
+            return terms.flatten(-dims).sum(-1)
+        squares = (value - self.loc).square()
+        precision = 0.5 / scale.square()
+        if scale.dim():
+            halves = (squares * precision).flatten(-dims).sum(-1)
+        else:
+            halves = squares.flatten(-dims).sum(-1) * precision
+        size = math.prod(squares.shape[-dims:])
+        constant = size * (scale.log().mean() + 0.5 * math.log(2.0 * math.pi))
+        return -halves - constant
 
 
 class Likelihood(nn.Module):
@@ -192,7 +242,7 @@ class BernoulliLikelihood(Likelihood):
     support = (0.0, 1.0)
 
     def features(self, output: Tensor) -> Distribution:
-        return Bernoulli(logits=output, validate_args=False)
+        return BernoulliFeatures(logits=output, validate_args=False)
 
 
 @register_likelihood("continuous_bernoulli")
@@ -208,44 +258,60 @@ class ContinuousBernoulliLikelihood(Likelihood):
 class ScaledLikelihood(Likelihood):
     r"""A location given by the decoder, and a scale: fixed, learned, or learned per feature.
 
-    With the identity as its link it takes data of any scale: it has units of its own, a centre c
+    Without a sigmoid as its link it takes data of any scale: it has units of its own, a centre c
     and a spread s learned from the training set (`set_units`). Networks see (x - c) / s, and the
-    location is c + s times the decoder's output. Decoded values and densities are in the data's
-    units all the same. Vectors have a spread for each feature, images and other arrays one of all:
-    the root of the mean variance of a feature. Centre and spread are 0 and 1 for data that lie in
-    [0, 1] and have a spread of a tenth of it.
+    location is c + s a, where a is the decoder's output. Decoded values and densities are in the
+    data's units all the same. Vectors have a spread for each feature, images and other arrays one
+    of all: the root of the mean variance of a feature. Centre and spread are 0 and 1 for data that
+    lie in [0, 1] and have a spread of a tenth of it.
+
+    Other images and arrays often have bounds, which blank and saturated pixels show: one value in
+    200, and ten at least, are exactly the least or the greatest of the training set. The location
+    is then kept between these two, l and h: it is l + (h - l) sigmoid(b), where b, linear in a,
+    is such that for small a the location is c + s a (of c within a hundredth of the range from an
+    end, that distance is taken). Densities reach beyond, and so may data.
 
     Args:
         input_shape: shape of one observation.
         scale: a positive number (fixed), ``"learned"`` (one for all features) or
             ``"per_feature"``; in units of the spread.
-        link: ``"identity"``, or ``"sigmoid"`` to keep the mean in [0, 1], for data in [0, 1].
+        link: ``"sigmoid"`` to keep the mean in [0, 1], for data in [0, 1]; ``"auto"`` for the
+            identity, or what keeps it within bounds that arrays show; ``"identity"`` for no bounds.
 
     Raises:
         ConfigurationError: for another ``scale`` or ``link``.
     """
 
     floor = 1e-3  # a learned scale stays above, or the density of constant data would be infinite
+    margin = 0.01  # a blank pixel's centre is put inside the bounds, by this share of the range
     center: Tensor
     spread: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(
         self,
         input_shape: tuple[int, ...],
         scale: float | ScaleKind = "learned",
-        link: Literal["identity", "sigmoid"] = "identity",
+        link: Link = "auto",
     ) -> None:
         super().__init__(input_shape)
-        check_choice("link", link, ("identity", "sigmoid"))
+        check_choice("link", link, get_args(Link))
         self.link = link
         if link == "sigmoid":
             self.support = (0.0, 1.0)
             self.details = " with link='sigmoid'"
         if self.support == (-math.inf, math.inf):
-            self.has_units, self.optional_buffers = True, {"center": 0.0, "spread": 1.0}
+            self.has_units = True
             of_units: tuple[int, ...] = self.input_shape if len(self.input_shape) == 1 else ()
             self.register_buffer("center", torch.zeros(self.input_shape))
             self.register_buffer("spread", torch.ones(of_units))
+            self.optional_buffers = {"center": 0.0, "spread": 1.0}
+        self.may_have_bounds = self.has_units and link == "auto" and len(self.input_shape) > 1
+        if self.may_have_bounds:
+            self.register_buffer("low", torch.tensor(-math.inf))
+            self.register_buffer("high", torch.tensor(math.inf))
+            self.optional_buffers = {**self.optional_buffers, "low": -math.inf, "high": math.inf}
         if isinstance(scale, str):
             check_choice("scale", scale, ("learned", "per_feature"))
             shape = self.input_shape if scale == "per_feature" else ()
@@ -276,7 +342,7 @@ class ScaledLikelihood(Likelihood):
 
     @torch.no_grad()
     def set_units(self, moments: Moments) -> None:
-        """Take the mean and the deviation of the training set for centre and spread.
+        """Take the mean and the deviation of the training set for centre and spread, and bounds.
 
         Data in [0, 1] with a spread of a tenth of it, in all, keep 0 and 1. Of a feature that is
         constant the spread is 0: it is decoded as it is, and networks see its differences from that
@@ -290,6 +356,7 @@ class ScaledLikelihood(Likelihood):
         if moments.fills_unit_range:
             self.center.zero_()
             self.spread.fill_(1.0)
+            self._set_bounds(-math.inf, math.inf)
             return
         constant = moments.low >= moments.high
         deviation = moments.deviation
@@ -305,6 +372,15 @@ class ScaledLikelihood(Likelihood):
         # The mean of equal numbers is not always that number, to the last digit.
         self.center.copy_(torch.where(moments.low == moments.high, moments.low, moments.mean))
         self.spread.copy_(torch.where(constant, 0.0, deviation))
+        if moments.shows_bounds:
+            self._set_bounds(float(moments.low.amin()), float(moments.high.amax()))
+        else:
+            self._set_bounds(-math.inf, math.inf)
+
+    def _set_bounds(self, low: float, high: float) -> None:
+        if self.may_have_bounds:
+            self.low.fill_(low)
+            self.high.fill_(high)
 
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` if x is not finite, out of range, or too large to be squared."""
@@ -317,9 +393,11 @@ class ScaledLikelihood(Likelihood):
             )
 
     def check_buffers(self) -> None:
-        """Raise `DataError` if a spread that was loaded is negative."""
+        """Raise `DataError` if a spread that was loaded is negative, or bounds are in disorder."""
         if self.has_units and not bool((self.spread >= 0.0).all()):
             raise DataError("spread has negative values: expected deviations")
+        if self.may_have_bounds and not bool(self.low < self.high):
+            raise DataError(f"low={self.low:g} and high={self.high:g}: expected low below high")
 
     def encoder_input(self, x: Tensor) -> Tensor:
         """Return x in units of the spread, from the centre."""
@@ -335,20 +413,46 @@ class ScaledLikelihood(Likelihood):
 
     def squashed(self, raw: Tensor) -> Tensor:
         """Return numbers of any size as data: those that `encoder_input` makes them from."""
-        if self.has_units:
-            return torch.addcmul(self.center, self.spread, raw)
-        return super().squashed(raw)
+        return self.location(raw) if self.has_units else super().squashed(raw)
 
     def location(self, output: Tensor) -> Tensor:
         """Return the mean of each feature, given the decoder's output."""
-        if self.has_units:
-            return torch.addcmul(self.center, self.spread, output)
-        return output.sigmoid() if self.link == "sigmoid" else output
+        if not self.has_units:
+            return output.sigmoid() if self.link == "sigmoid" else output
+        free = torch.addcmul(self.center, self.spread, output)
+        if self._is_free():
+            return free
+        return torch.where(self.high < math.inf, self._within_bounds(output), free)
+
+    def _is_free(self) -> bool:
+        """Whether there are no bounds, as far as that can be known at no cost.
+
+        A GPU would have to be waited for, and a compiled graph would be cut in two.
+        """
+        if not self.may_have_bounds:
+            return True
+        if torch.compiler.is_compiling() or not self.high.is_cpu:
+            return False
+        return self.high.item() == math.inf
+
+    def _within_bounds(self, output: Tensor) -> Tensor:
+        """Return the location between the bounds; without any, finite numbers all the same."""
+        bounded = self.high < math.inf
+        low, high = torch.where(bounded, self.low, 0.0), torch.where(bounded, self.high, 1.0)
+        place = ((self.center - low) / (high - low)).clamp(self.margin, 1.0 - self.margin)
+        slope = self.spread / ((high - low) * place * (1.0 - place))
+        return torch.lerp(low, high, torch.addcmul(place.logit(), slope, output).sigmoid())
 
     def draw(self, output: Tensor) -> Tensor:
-        """Return a draw of x given the decoder's output, of constant features their value."""
+        """Return a draw of x given the decoder's output, of constant features their value.
+
+        Draws beyond the bounds are put at them.
+        """
         drawn = super().draw(output)
-        return torch.where(self.spread > 0.0, drawn, self.center) if self.has_units else drawn
+        if not self.has_units:
+            return drawn
+        drawn = torch.where(self.spread > 0.0, drawn, self.center)
+        return drawn.clamp(self.low, self.high) if self.may_have_bounds else drawn
 
 
 def _largest(dtype: torch.dtype) -> float:
@@ -361,7 +465,7 @@ class GaussianLikelihood(ScaledLikelihood):
     r"""Gaussian, :math:`-D/2 \log 2\pi\sigma^2` included; arguments as in `ScaledLikelihood`."""
 
     def features(self, output: Tensor) -> Distribution:
-        return Normal(self.location(output), self.scale, validate_args=False)
+        return NormalFeatures(self.location(output), self.scale)
 
 
 @register_likelihood("laplace")

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.types import _size
 
 from chartae.distributions.base import BatchDistribution
+from chartae.distributions.precision import powers, precisions, times
 from chartae.errors import ConfigurationError
 
 __all__ = ["NormalMixture"]
@@ -17,18 +18,19 @@ PAIRS = 2**22
 
 
 class NormalMixture(BatchDistribution):
-    r"""Mixture of K diagonal normals over R^d.
+    r"""Mixture of K normals over R^d, diagonal or not.
 
-    .. math:: p(z) = \sum_{k=1}^K \pi_k N(z; \mu_k, \mathrm{diag}(\sigma_k^2))
+    .. math:: p(z) = \sum_{k=1}^K \pi_k N(z; \mu_k, L_k L_k^T)
 
-    Log densities of components are linear in :math:`(z^2, z)`, so that one product of matrices
-    gives them all, without a tensor of ``(..., K, d)`` for `MixtureSameFamily`. It is taken in
-    float64, where squares may cancel: errors are of the order of
-    :math:`10^{-16} \|\mu_k / \sigma_k\|^2`, for :math:`\mu_k` from the mean of the mixture.
+    Log densities of components are linear in :math:`(z^2, z)`, or :math:`(z z^T, z)`, so that one
+    product of matrices gives them all, without a tensor of ``(..., K, d)`` for
+    `MixtureSameFamily`. It is taken in float64, where squares may cancel: errors are of the order
+    of :math:`10^{-16} \|L_k^{-1} \mu_k\|^2`, for :math:`\mu_k` from the mean of the mixture.
 
     Args:
         loc: means of the components, ``(K, d)``.
-        scale: their standard deviations, positive, broadcastable to ``(K, d)``.
+        scale: their standard deviations, positive, broadcastable to ``(K, d)``; or the
+            :math:`L_k`, lower triangular with positive diagonals, ``(K, d, d)``.
         weights: their shares :math:`\pi_k`, at least 0, ``(K,)``; they are divided by their sum.
             None means equal shares.
 
@@ -45,8 +47,9 @@ class NormalMixture(BatchDistribution):
     def __init__(self, loc: Tensor, scale: Tensor, weights: Tensor | None = None) -> None:
         if loc.dim() != 2 or not len(loc):
             raise ConfigurationError(f"loc has shape {tuple(loc.shape)}: expected (K, d), K >= 1")
+        shape = loc.shape if scale.dim() < 3 else (*loc.shape, loc.shape[1])
         try:
-            self.loc, self.scale = loc, scale.expand_as(loc)
+            self.loc, self.scale = loc, scale.expand(shape)
         except RuntimeError as error:
             raise ConfigurationError(
                 f"scale has shape {tuple(scale.shape)}: it does not fit loc {tuple(loc.shape)}"
@@ -69,13 +72,27 @@ class NormalMixture(BatchDistribution):
     def variance(self) -> Tensor:
         """The variance of each coordinate, ``(d,)``: that within components and among them."""
         among = (self.loc - self.weights @ self.loc).square()
-        variance = self.weights @ (self.scale.square() + among)
+        variance = self.weights @ (self._within() + among)
         return variance.expand(self.batch_shape + self.event_shape)
+
+    @property
+    def narrowest(self) -> Tensor:
+        """The smallest standard deviation of each component in any direction, ``(K,)``."""
+        if self.scale.dim() == 2:
+            return self.scale.amin(-1)
+        narrowest: Tensor = torch.linalg.svdvals(self.scale).amin(-1)
+        return narrowest
+
+    def _within(self) -> Tensor:
+        """Return the variances of coordinates within each component, ``(K, d)``."""
+        squares = self.scale.square()
+        return squares if squares.dim() == 2 else squares.sum(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density at ``value``, ``(..., d)``: ``(...)``."""
         # In pieces, or the components of very many would fill the memory.
-        pieces = value.reshape(-1, value.shape[-1]).split(max(1, PAIRS // len(self.loc)))
+        columns = max(len(self.loc), self.scale[0].numel())
+        pieces = value.reshape(-1, value.shape[-1]).split(max(1, PAIRS // columns))
         found = torch.cat([self.log_joint(piece).logsumexp(-1) for piece in pieces])
         log_prob = found.to(self.loc.dtype).reshape(value.shape[:-1])
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
@@ -87,11 +104,13 @@ class NormalMixture(BatchDistribution):
         loc, scale, z = (t.to(wide) for t in (self.loc, self.scale, value))
         origin = loc.detach().mean(0)
         loc, z = loc - origin, z - origin
-        precision = scale.square().reciprocal()
-        coefficients = torch.cat([-0.5 * precision, loc * precision], -1)
-        bias = -(0.5 * loc.square() * precision + scale.log()).sum(-1)
+        precision = precisions(scale, factors=True)
+        scaled = times(precision, loc)
+        coefficients = torch.cat([-0.5 * precision, scaled], -1)
+        roots = scale if scale.dim() == 2 else scale.diagonal(dim1=-2, dim2=-1)
+        bias = -(0.5 * loc * scaled + roots.log()).sum(-1)
         bias = bias - 0.5 * loc.shape[-1] * math.log(2.0 * math.pi) + self.weights.to(wide).log()
-        return torch.cat([z.square(), z], -1) @ coefficients.mT + bias
+        return torch.cat([powers(z, precision.shape[1]), z], -1) @ coefficients.mT + bias
 
     @torch.no_grad()
     def sample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
@@ -105,4 +124,8 @@ class NormalMixture(BatchDistribution):
         uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
         ends = self.weights.double().cumsum(0)[:-1]
         component = torch.searchsorted(ends, uniform.to(ends), right=True)
-        return torch.normal(self.loc[component], self.scale[component], generator=generator)
+        loc, scale = self.loc[component], self.scale[component]
+        if self.scale.dim() == 2:
+            return torch.normal(loc, scale, generator=generator)
+        noise = torch.empty_like(loc).normal_(generator=generator)
+        return loc + (scale @ noise[..., None])[..., 0]

@@ -11,6 +11,9 @@ __all__ = ["Moments"]
 
 UNIT_SPREAD = 0.1
 """The spread with which data in [0, 1] are on a scale of their own already."""
+BOUND_SHARE, BOUND_COUNT = 0.005, 10
+"""Where so large a share of all values, and so many at least, are equal to the least or to the
+greatest of all, as blank or saturated pixels are, these two are bounds."""
 
 
 @dataclass
@@ -23,6 +26,8 @@ class Moments:
         squares: sum of their squared differences from the mean.
         low: the least value; infinity where there are none.
         high: the greatest value; minus infinity where there are none.
+        at_low: how many values are equal to the least.
+        at_high: how many values are equal to the greatest.
 
     >>> moments = Moments.of([(torch.tensor([[1.0, 5.0], [3.0, 5.0]]), None)])
     >>> moments.mean, moments.deviation
@@ -34,6 +39,8 @@ class Moments:
     squares: Tensor
     low: Tensor
     high: Tensor
+    at_low: Tensor
+    at_high: Tensor
 
     @classmethod
     def of(cls, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Self:
@@ -57,7 +64,9 @@ class Moments:
         mean = torch.where(seen, x, 0.0).sum(0) / count.clamp_min(1.0)
         squares = torch.where(seen, x - mean, 0.0).square().sum(0)
         low = torch.where(seen, x, torch.inf).amin(0)
-        return cls(count, mean, squares, low, torch.where(seen, x, -torch.inf).amax(0))
+        high = torch.where(seen, x, -torch.inf).amax(0)
+        at_low, at_high = (((x == end) & seen).sum(0).double() for end in (low, high))
+        return cls(count, mean, squares, low, high, at_low, at_high)
 
     def _joined(self, other: Self) -> Self:
         """Return the moments of both (Chan et al., 1979): no large sums that cancel."""
@@ -67,7 +76,17 @@ class Moments:
         mean = self.mean + gap * share
         squares = self.squares + other.squares + gap.square() * self.count * share
         low, high = torch.minimum(self.low, other.low), torch.maximum(self.high, other.high)
-        return type(self)(count, mean, squares, low, high)
+        at_low = self._at_low(low) + other._at_low(low)
+        at_high = self._at_high(high) + other._at_high(high)
+        return type(self)(count, mean, squares, low, high, at_low, at_high)
+
+    def _at_low(self, low: Tensor) -> Tensor:
+        """Return how many values of each feature are equal to a number that none is below."""
+        return torch.where(self.low == low, self.at_low, 0.0)
+
+    def _at_high(self, high: Tensor) -> Tensor:
+        """Return how many values of each feature are equal to a number that none is above."""
+        return torch.where(self.high == high, self.at_high, 0.0)
 
     @property
     def deviation(self) -> Tensor:
@@ -86,20 +105,28 @@ class Moments:
         inside = bool(self.low.min() >= 0.0) and bool(self.high.max() <= 1.0)
         return inside and bool(self.spread >= UNIT_SPREAD)
 
+    @property
+    def shows_bounds(self) -> bool:
+        """Whether the least and the greatest of all values look like bounds of the data.
+
+        That is where one value in 200, and ten at least, are equal to one of them: noise without
+        bounds reaches an end once. The answer does not depend on the units of the data.
+        """
+        pooled = self.pooled()
+        most = float(torch.maximum(pooled.at_low, pooled.at_high))
+        enough = max(BOUND_COUNT, BOUND_SHARE * float(pooled.count))
+        return bool(pooled.low < pooled.high) and most >= enough
+
     def pooled(self) -> Self:
         """Return the moments of all features taken as one, of shape ``()``."""
         count = self.count.sum()
         mean = (self.count * self.mean).sum() / count.clamp_min(1.0)
         squares = (self.squares + self.count * (self.mean - mean).square()).sum()
-        return type(self)(count, mean, squares, self.low.amin(), self.high.amax())
+        low, high = self.low.amin(), self.high.amax()
+        at_low, at_high = self._at_low(low).sum(), self._at_high(high).sum()
+        return type(self)(count, mean, squares, low, high, at_low, at_high)
 
     def split(self, widths: Sequence[int]) -> list[Self]:
         """Return the moments of blocks of features, along the last dimension."""
-        parts = zip(
-            *(
-                t.split(list(widths), -1)
-                for t in (self.count, self.mean, self.squares, self.low, self.high)
-            ),
-            strict=True,
-        )
+        parts = zip(*(t.split(list(widths), -1) for t in vars(self).values()), strict=True)
         return [type(self)(*part) for part in parts]

@@ -5,6 +5,7 @@ from chartae.geometry.mcmc.driver import Chain, effective_sample_size, split_r_h
 from chartae.geometry.mcmc.hmc import hmc
 from chartae.geometry.mcmc.jumps import Jumps
 from chartae.geometry.mcmc.leapfrog import generalised_leapfrog
+from chartae.geometry.mcmc.riemannian_gaussian import RiemannianGaussian
 from chartae.geometry.mcmc.walk import random_walk
 from chartae.geometry.metrics.base import DiagonalLocal, Local, Metric, check_points
 from chartae.geometry.metrics.centroid import CentroidMetric, squared_distances
@@ -18,6 +19,7 @@ from chartae.geometry.metrics.selection import (
     nearest_neighbour_distances,
     select_centroids,
 )
+from chartae.geometry.metrics.sphere import SphereMetric
 from chartae.geometry.paths.curves import energy, length
 from chartae.geometry.paths.exponential import exponential_map, exponential_path, parallel_transport
 from chartae.geometry.paths.geodesics import (
@@ -50,7 +52,9 @@ __all__ = [
     "PosteriorMetric",
     "PullbackMetric",
     "Reach",
+    "RiemannianGaussian",
     "Selection",
+    "SphereMetric",
     "WrappedNormal",
     "check_points",
     "distance",

@@ -2,7 +2,7 @@
 
 from chartae.models.aae import AAE
 from chartae.models.ae import AE
-from chartae.models.base import Autoencoder, VariationalAutoencoder
+from chartae.models.base import Autoencoder
 from chartae.models.cvae import CVAE
 from chartae.models.distance import MSSSIMVAE, DistanceVAE
 from chartae.models.flows import IAFVAE, PlanarFlowVAE
@@ -10,6 +10,7 @@ from chartae.models.hvae import HVAE
 from chartae.models.infovae import InfoVAE
 from chartae.models.iwae import CIWAE, IWAE, MIWAE, PIWAE
 from chartae.models.losses import Losses
+from chartae.models.mixture import MixtureVAE
 from chartae.models.poincare import PoincareVAE
 from chartae.models.rae import RAE
 from chartae.models.rhvae import RHVAE
@@ -19,6 +20,7 @@ from chartae.models.trainable import Batch, Trainable
 from chartae.models.vae import VAE, BetaVAE, DisentangledBetaVAE
 from chartae.models.vaegan import VAEGAN
 from chartae.models.vamp import VAMP
+from chartae.models.variational import VariationalAutoencoder
 from chartae.models.vqvae import HRQVAE, VQVAE
 from chartae.models.wae import WAE
 
@@ -32,6 +34,7 @@ __all__ = [
     "IAFVAE",
     "IWAE",
     "MIWAE",
+    "MODELS",
     "MSSSIMVAE",
     "PIWAE",
     "RAE",
@@ -51,8 +54,40 @@ __all__ = [
     "FactorVAE",
     "InfoVAE",
     "Losses",
+    "MixtureVAE",
     "PlanarFlowVAE",
     "PoincareVAE",
     "Trainable",
     "VariationalAutoencoder",
 ]
+
+MODELS: dict[str, type[Autoencoder]] = {
+    "aae": AAE,
+    "ae": AE,
+    "betatcvae": BetaTCVAE,
+    "betavae": BetaVAE,
+    "ciwae": CIWAE,
+    "cvae": CVAE,
+    "disentangledbetavae": DisentangledBetaVAE,
+    "factorvae": FactorVAE,
+    "hrqvae": HRQVAE,
+    "hvae": HVAE,
+    "iafvae": IAFVAE,
+    "infovae": InfoVAE,
+    "iwae": IWAE,
+    "miwae": MIWAE,
+    "mixturevae": MixtureVAE,
+    "msssimvae": MSSSIMVAE,
+    "piwae": PIWAE,
+    "planarflowvae": PlanarFlowVAE,
+    "poincarevae": PoincareVAE,
+    "rae": RAE,
+    "rhvae": RHVAE,
+    "svae": SVAE,
+    "vae": VAE,
+    "vaegan": VAEGAN,
+    "vamp": VAMP,
+    "vqvae": VQVAE,
+    "wae": WAE,
+}
+"""The models by name: that of the class in lower case."""

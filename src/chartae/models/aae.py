@@ -1,14 +1,16 @@
 """The adversarial autoencoder."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_boolean, check_number
+from chartae.checks import NonNegative
+from chartae.distributions import DiagonalNormal, Gaussian, Posterior
 from chartae.errors import ConfigurationError
-from chartae.models.adversarial import discriminator_loss, maker_loss
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder, average
+from chartae.models.adversarial import discriminator_loss, generator_loss
+from chartae.models.losses import Extra, Losses, average
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["AAE"]
@@ -32,31 +34,31 @@ class AAE(VariationalAutoencoder):
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
-    opponents = ("discriminator",)
+    adversaries = ("discriminator",)
+    posterior_family: type[Gaussian] | None = DiagonalNormal
 
     def __init__(
         self,
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        weight: float = 1.0,
+        weight: NonNegative = 1.0,
         stochastic: bool = True,
         discriminator: NetworkSpec | None = None,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_number("weight", weight, minimum=0.0)
-        check_boolean("stochastic", stochastic)
         super().__init__(input_shape, latent_dim, **networks)
         self.weight, self.stochastic = weight, stochastic
         self.discriminator = Discriminator(discriminator, (latent_dim,))
         # How well latents deceive depends on the discriminator, which changes.
         self.monitored = "reconstruction"
         if not stochastic:
+            self.posterior_family = None
             del self.posterior_head
             self.code_head = nn.Linear(self.num_features, latent_dim)
 
-    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Any:
-        """Return q(z|x, y), a `DiagonalNormal`.
+    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Posterior:
+        """Return q(z|x, y), a `Gaussian`.
 
         Raises:
             ConfigurationError: if the encoder is deterministic.
@@ -81,7 +83,7 @@ class AAE(VariationalAutoencoder):
         z = self.posterior(x, y, mask).rsample() if self.stochastic else self.embed(x, y, mask)
         reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
         real, fake = self.discriminator(torch.randn_like(z)), self.discriminator(z)
-        deception = maker_loss(fake, weight)
+        deception = generator_loss(fake, weight)
         return Losses(
             {
                 "model": reconstruction + self.kl_weight * self.weight * deception,

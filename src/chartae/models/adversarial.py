@@ -1,11 +1,11 @@
-"""What adversarial models share: the two sides of a game between a maker and a discriminator."""
+"""The two objectives of adversarial training: those of the discriminator and of the generator."""
 
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from chartae.models.base import Extra, average
+from chartae.models.losses import Extra, average
 
-__all__ = ["discriminator_loss", "maker_loss"]
+__all__ = ["discriminator_loss", "generator_loss"]
 
 
 def discriminator_loss(
@@ -24,7 +24,7 @@ def discriminator_loss(
     return 0.5 * (average(softplus(-real), real_weight) + average(softplus(fake), fake_weight))
 
 
-def maker_loss(fake: Tensor, weight: Extra = None) -> Tensor:
+def generator_loss(fake: Tensor, weight: Extra = None) -> Tensor:
     r"""Return the mean :math:`-\log D(\text{fake})`, whose gradient does not fade when D is sure.
 
     Args:

@@ -4,7 +4,8 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from chartae.models.base import Autoencoder, Extra, Losses, Networks, average
+from chartae.models.base import Autoencoder, Networks
+from chartae.models.losses import Extra, Losses, average
 
 __all__ = ["AE"]
 

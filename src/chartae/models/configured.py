@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import BoundArguments, Parameter, Signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Unpack, get_args, get_origin
 
 import numpy as np
 from torch import Tensor, nn
 
+from chartae.checks import check_annotated
 from chartae.errors import ConfigurationError, DataError
 from chartae.persistence import register, save
 
@@ -24,14 +26,18 @@ class Configured(nn.Module):
     A constructor's arguments are recorded when it is called, with NumPy's numbers and arrays as
     Python's, so that they can be written as JSON. One that passes ``**options`` on to the class
     above has the arguments of that class too. An attribute of an argument's name, where there is
-    one, holds its value from then on.
+    one, holds its value from then on. Arguments are checked by their annotations, such as
+    ``num_steps: Count`` (`chartae.checks`).
 
     Raises:
-        ConfigurationError: for an argument that the constructor does not have, or one missing.
+        ConfigurationError: for an argument that the constructor does not have, or one missing, or
+            one that its annotation does not allow.
     """
 
     fitted_buffers: ClassVar[tuple[str, ...]] = ()
     """Names of the buffers whose first dimension is known only after training or `fit`."""
+    metadata: Mapping[str, Any] = MappingProxyType({})
+    """JSON values that are saved with it, such as the names of the classes that it learned."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -82,11 +88,13 @@ class Record:
     Attributes:
         values: the arguments, by name, defaults included.
         passed: what the next constructor may be given from outside; None stands for anything.
+        closed: whether no class above can be given others, for they are declared.
         ended: whether nothing is passed on any more.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     passed: set[str] | None = None
+    closed: bool = False
     ended: bool = False
 
     def add(self, bound: BoundArguments) -> None:
@@ -96,15 +104,19 @@ class Record:
         given = _named(bound)
         bound.apply_defaults()
         for name, value in _named(bound).items():
-            if self.passed is None or name in self.passed or name not in given:
+            hidden = self.closed or name in given
+            if self.passed is None or name in self.passed or not hidden:
                 self.values.setdefault(name, value)
         kinds = {parameter.kind: parameter for parameter in bound.signature.parameters.values()}
         options = kinds.get(Parameter.VAR_KEYWORD)
         self.ended = options is None and Parameter.VAR_POSITIONAL not in kinds
+        if self.closed:
+            return
         self.passed = None
         if options and Parameter.VAR_POSITIONAL not in kinds:
             others = bound.arguments[options.name].keys() & self.values.keys()
-            self.passed = {*(_declared(options) or ()), *others}
+            declared = _declared(options)
+            self.passed, self.closed = {*(declared or ()), *others}, declared is not None
 
 
 def _recorded(init: Callable[..., None]) -> Callable[..., None]:
@@ -115,6 +127,8 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
     def constructor(self: Configured, *args: Any, **kwargs: Any) -> None:
         args, kwargs = plain(args), plain(kwargs)
         bound = _bind(type(self).__name__, signature, self, args, kwargs)
+        for name, value in bound.arguments.items():
+            check_annotated(name, value, signature.parameters[name].annotation)
         vars(self).setdefault("recorded", Record()).add(bound)
         init(self, *args, **kwargs)
 

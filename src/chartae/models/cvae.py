@@ -2,11 +2,11 @@
 
 from typing import Unpack
 
-from chartae.checks import check_boolean
-from chartae.distributions import DiagonalNormalHead
+from chartae.distributions import DiagonalNormal, DiagonalNormalHead, Prior, StandardNormal
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, Networks
+from chartae.models.losses import Extra
 from chartae.models.vae import VAE
+from chartae.models.variational import GaussianNetworks
 
 __all__ = ["CVAE"]
 
@@ -40,21 +40,22 @@ class CVAE(VAE):
         latent_dim: int,
         *,
         learned_prior: bool = False,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         if networks.get("conditions") is None:
             raise ConfigurationError(
                 "conditions=None: a CVAE expects a number of classes, or (p,) for vectors"
             )
-        check_boolean("learned_prior", learned_prior)
         super().__init__(input_shape, latent_dim, **networks)
         self.learned_prior = learned_prior
         self.prior_head = None
+        self.prior_family = DiagonalNormal if learned_prior else StandardNormal
         if learned_prior:
             self.prior_head = DiagonalNormalHead(self.condition_dim, latent_dim)
 
-    def prior(self, y: Extra = None) -> object:
+    def prior(self, y: Extra = None) -> Prior:
         """Return p(z|y), ``(batch, latent_dim)`` if it is learned, else p(z)."""
         if self.prior_head is None:
             return super().prior(y)
-        return self.prior_head(self.condition(y))
+        prior: Prior = self.prior_head(self.condition(y))
+        return prior

@@ -5,11 +5,12 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
-from chartae.checks import check_number
-from chartae.models.base import Extra, Losses, Networks, average
+from chartae.checks import Positive
+from chartae.distributions import kl_divergence
+from chartae.models.losses import Extra, Losses, average
 from chartae.models.vae import VAE
+from chartae.models.variational import GaussianNetworks
 from chartae.nn import make_distance
 
 __all__ = ["MSSSIMVAE", "DistanceVAE"]
@@ -92,10 +93,9 @@ class MSSSIMVAE(DistanceVAE):
         latent_dim: int,
         *,
         distance: str | nn.Module = "ms_ssim",
-        weight: float = 500.0,
-        **networks: Unpack[Networks],
+        weight: Positive = 500.0,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_number("weight", weight, above=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.weight = weight
         self.measure = make_distance(distance, self.input_shape)

@@ -2,15 +2,24 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_integer, check_integers
-from chartae.distributions import AutoregressiveFlow, FlowPosterior, PlanarFlow, RadialFlow
+from chartae.checks import Count, Natural
+from chartae.distributions import (
+    AutoregressiveFlow,
+    FlowPosterior,
+    Gaussian,
+    PlanarFlow,
+    Posterior,
+    RadialFlow,
+    as_family,
+)
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, Networks, VariationalAutoencoder
+from chartae.models.losses import Extra
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["IAFVAE", "PlanarFlowVAE"]
 
@@ -36,13 +45,15 @@ class PlanarFlowVAE(VariationalAutoencoder):
         ConfigurationError: if the word is empty, or has another letter.
     """
 
+    posterior_family = FlowPosterior
+
     def __init__(
         self,
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
         flows: str = "PPPPP",
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
         if not isinstance(flows, str) or not flows or set(flows) - set(FLOWS):
             raise ConfigurationError(
@@ -52,9 +63,9 @@ class PlanarFlowVAE(VariationalAutoencoder):
         self.flows = flows
         self.steps = nn.ModuleList(FLOWS[letter](latent_dim) for letter in flows)
 
-    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Any:
+    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Posterior:
         """Return q(z|x, y), a `FlowPosterior`."""
-        return FlowPosterior(super().posterior(x, y, mask), self.flow)
+        return FlowPosterior(as_family(super().posterior(x, y, mask), Gaussian), self.flow)
 
     def flow(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the image of z_0 ``(..., d)``, and the log-determinant ``(...)``."""
@@ -82,19 +93,18 @@ class IAFVAE(VariationalAutoencoder):
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
+    posterior_family = FlowPosterior
+
     def __init__(
         self,
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_flows: int = 2,
-        hidden: Sequence[int] = (128, 128),
-        context_dim: int = 32,
-        **networks: Unpack[Networks],
+        num_flows: Count = 2,
+        hidden: Sequence[Count] = (128, 128),
+        context_dim: Natural = 32,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_integer("num_flows", num_flows, minimum=1)
-        check_integer("context_dim", context_dim, minimum=0)
-        check_integers("hidden", hidden, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
         self.num_flows, self.hidden, self.context_dim = num_flows, list(hidden), context_dim
         self.context_head = nn.Linear(self.num_features, context_dim) if context_dim else None
@@ -103,7 +113,7 @@ class IAFVAE(VariationalAutoencoder):
             for number in range(num_flows)
         )
 
-    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Any:
+    def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Posterior:
         """Return q(z|x, y), a `FlowPosterior`."""
         features = self.features(x, y, mask)
         context = None if self.context_head is None else self.context_head(features)

@@ -2,14 +2,16 @@
 
 import math
 from itertools import pairwise
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from chartae.checks import check_integer, check_number
+from chartae.checks import Count, Positive, Range
+from chartae.errors import ConfigurationError
 from chartae.gradients import gradients, leave_inference_mode
-from chartae.models.base import Extra, Networks, VariationalAutoencoder
+from chartae.models.losses import Extra
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["HVAE"]
 
@@ -33,6 +35,8 @@ class HVAE(VariationalAutoencoder):
         step_size: their size, positive.
         sqrt_beta_0: :math:`\sqrt{\beta_0}` in (0, 1]; the momentum starts divided by it, and is
             cooled step by step. 1 is no tempering.
+        learn_beta_0: whether training learns :math:`\beta_0` in (0, 1]. It starts from the one
+            given, which must then be below 1.
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
@@ -41,21 +45,30 @@ class HVAE(VariationalAutoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_leapfrog: int = 3,
-        step_size: float = 0.01,
-        sqrt_beta_0: float = 0.3,
-        **networks: Unpack[Networks],
+        num_leapfrog: Count = 3,
+        step_size: Positive = 0.01,
+        sqrt_beta_0: Annotated[float, Range(above=0.0, maximum=1.0)] = 0.3,
+        learn_beta_0: bool = False,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_integer("num_leapfrog", num_leapfrog, minimum=1)
-        check_number("step_size", step_size, above=0.0)
-        check_number("sqrt_beta_0", sqrt_beta_0, above=0.0, maximum=1.0)
+        if learn_beta_0 and sqrt_beta_0 == 1.0:
+            raise ConfigurationError(
+                "sqrt_beta_0=1.0: expected a number below 1, for it is learned (learn_beta_0)"
+            )
         super().__init__(input_shape, latent_dim, **networks)
         self.num_leapfrog, self.step_size = num_leapfrog, step_size
-        self.sqrt_beta_0 = sqrt_beta_0
+        self.sqrt_beta_0, self.learn_beta_0 = sqrt_beta_0, learn_beta_0
+        self.raw_sqrt_beta_0 = None
+        if learn_beta_0:
+            self.raw_sqrt_beta_0 = nn.Parameter(torch.tensor(float(sqrt_beta_0)).logit())
 
-    def tempering(self) -> list[float]:
-        r"""Return :math:`\sqrt{\beta_k}` for k = 0..K, rising from ``sqrt_beta_0`` to 1."""
-        inverse = 1.0 / self.sqrt_beta_0
+    def tempering(self) -> list[float | Tensor]:
+        r"""Return :math:`\sqrt{\beta_k}` for k = 0..K, rising from the given or learned start to 1.
+
+        Where the start is learned, they are scalar tensors with its gradient.
+        """
+        start = self.sqrt_beta_0 if self.raw_sqrt_beta_0 is None else self.raw_sqrt_beta_0.sigmoid()
+        inverse = 1.0 / start
         steps = self.num_leapfrog
         return [1.0 / ((1.0 - inverse) * (k / steps) ** 2 + inverse) for k in range(steps + 1)]
 

@@ -1,15 +1,15 @@
 """The information-maximising variational autoencoder."""
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 from torch import Tensor
-from torch.distributions import kl_divergence
 
-from chartae.checks import check_choice, check_number
-from chartae.distributions import KERNELS, mmd
+from chartae.checks import OneOf, Positive, Range
+from chartae.distributions import KERNELS, kl_divergence, mmd
 from chartae.errors import ConfigurationError
-from chartae.models.base import Extra, Losses, Networks, average
+from chartae.models.losses import Extra, Losses, average
 from chartae.models.vae import VAE
+from chartae.models.variational import GaussianNetworks
 
 __all__ = ["InfoVAE"]
 
@@ -36,18 +36,14 @@ class InfoVAE(VAE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        alpha: float = 0.5,
-        weight: float = 10.0,
-        kernel: str = "imq",
-        bandwidth: float = 1.0,
-        **networks: Unpack[Networks],
+        alpha: Annotated[float, Range(maximum=1.0)] = 0.5,
+        weight: Annotated[float, Range()] = 10.0,
+        kernel: Annotated[str, OneOf(KERNELS)] = "imq",
+        bandwidth: Positive = 1.0,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_number("alpha", alpha, maximum=1.0)
-        check_number("weight", weight)
         if alpha + weight < 1.0:
             raise ConfigurationError(f"weight={weight}: expected at least 1 - alpha, {1 - alpha}")
-        check_choice("kernel", kernel, KERNELS)
-        check_number("bandwidth", bandwidth, above=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.alpha, self.weight = alpha, weight
         self.kernel, self.bandwidth = kernel, bandwidth
@@ -60,7 +56,7 @@ class InfoVAE(VAE):
         z = posterior.rsample()
         reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
         kl = average(kl_divergence(posterior, prior), weight)
-        discrepancy = mmd(z, prior.sample((len(z),)), self.kernel, self.bandwidth, weight)
+        discrepancy = mmd(z, prior.sample(z.shape[:1]), self.kernel, self.bandwidth, weight)
         divergence = (1 - self.alpha) * kl + (self.alpha + self.weight - 1) * discrepancy
         return Losses.of(
             reconstruction + self.kl_weight * divergence,

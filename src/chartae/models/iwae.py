@@ -1,12 +1,13 @@
 """Importance-weighted autoencoders: four reductions of one array of weights."""
 
 import math
-from typing import Unpack
+from typing import Annotated, Unpack
 
 from torch import Tensor, nn
 
-from chartae.checks import check_integer, check_number
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder, average
+from chartae.checks import Count, Range
+from chartae.models.losses import Extra, Losses, average
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 
@@ -30,10 +31,9 @@ class IWAE(VariationalAutoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_samples: int = 10,
-        **networks: Unpack[Networks],
+        num_samples: Count = 10,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_integer("num_samples", num_samples, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
         self.num_samples = self.total_samples = num_samples
 
@@ -71,10 +71,9 @@ class MIWAE(IWAE):
         latent_dim: int,
         *,
         num_samples: int = 5,
-        num_groups: int = 5,
-        **networks: Unpack[Networks],
+        num_groups: Count = 5,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_integer("num_groups", num_groups, minimum=1)
         super().__init__(input_shape, latent_dim, num_samples=num_samples, **networks)
         self.num_groups, self.total_samples = num_groups, num_groups * num_samples
 
@@ -141,11 +140,10 @@ class CIWAE(IWAE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        beta: float = 0.05,
+        beta: Annotated[float, Range(minimum=0.0, maximum=1.0)] = 0.05,
         num_samples: int = 10,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_number("beta", beta, minimum=0.0, maximum=1.0)
         super().__init__(input_shape, latent_dim, num_samples=num_samples, **networks)
         self.beta = beta
 

@@ -2,20 +2,23 @@
 
 import logging
 import math
-from typing import Any, ClassVar, Literal, Unpack
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_choice, check_number
+from chartae.checks import Positive
 from chartae.distributions import (
     PoincareNormal,
     PoincareNormalHead,
+    Prior,
     RiemannianNormal,
     RiemannianNormalHead,
 )
 from chartae.errors import DataError
-from chartae.models.base import Extra, LatentSpace, Networks, VariationalAutoencoder
+from chartae.models.base import LatentSpace, Networks
+from chartae.models.losses import Extra
+from chartae.models.variational import VariationalAutoencoder
 
 __all__ = ["PoincareVAE"]
 
@@ -57,15 +60,16 @@ class PoincareVAE(VariationalAutoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        curvature: float = 1.0,
+        curvature: Positive = 1.0,
         posterior: Literal["wrapped", "riemannian"] = "wrapped",
         **networks: Unpack[Networks],
     ) -> None:
-        check_number("curvature", curvature, above=0.0)
-        check_choice("posterior", posterior, ("wrapped", "riemannian"))
         super().__init__(input_shape, latent_dim, **networks)
         self.curvature, self.family = float(curvature), posterior
-        head = PoincareNormalHead if posterior == "wrapped" else RiemannianNormalHead
+        wrapped = posterior == "wrapped"
+        self.posterior_family = PoincareNormal if wrapped else RiemannianNormal
+        self.prior_family = self.posterior_family
+        head = PoincareNormalHead if wrapped else RiemannianNormalHead
         self.posterior_head = head(self.num_features, latent_dim, self.curvature)
         # Where the prior lies, in units of the ball's own length 1 / sqrt(c).
         depth = math.sqrt(latent_dim * curvature)
@@ -78,7 +82,7 @@ class PoincareVAE(VariationalAutoencoder):
                 *(curvature, latent_dim, depth),
             )
 
-    def prior(self, y: Extra = None) -> Any:
+    def prior(self, y: Extra = None) -> Prior:
         """Return the posterior's family at the origin with scale 1, whatever the conditions."""
         origin = self.get_buffer("origin")
         if self.family == "wrapped":

@@ -1,16 +1,17 @@
 """The regularised autoencoder."""
 
-from typing import Literal, Unpack, get_args
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 from torch.nn.utils.parametrizations import spectral_norm
 
-from chartae.checks import check_choice, check_number
+from chartae.checks import NonNegative
 from chartae.errors import DataError
 from chartae.gradients import gradients, leave_inference_mode
 from chartae.models.ae import AE
-from chartae.models.base import Extra, Losses, Networks, average
+from chartae.models.base import Networks
+from chartae.models.losses import Extra, Losses, average
 
 __all__ = ["RAE"]
 
@@ -44,13 +45,10 @@ class RAE(AE):
         latent_dim: int,
         *,
         regularization: Regularization = "l2",
-        embedding_weight: float = 1e-2,
-        weight: float = 1e-3,
+        embedding_weight: NonNegative = 1e-2,
+        weight: NonNegative = 1e-3,
         **networks: Unpack[Networks],
     ) -> None:
-        check_choice("regularization", regularization, get_args(Regularization))
-        check_number("embedding_weight", embedding_weight, minimum=0.0)
-        check_number("weight", weight, minimum=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.regularization = regularization
         self.embedding_weight, self.weight = embedding_weight, weight

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, Unpack, get_args
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_choice, check_integer, check_number
-from chartae.distributions import DiagonalNormal
+from chartae.checks import Count, Positive
+from chartae.distributions import Gaussian, as_family, joined
 from chartae.errors import ConfigurationError
 from chartae.geometry import (
     CentroidMetric,
@@ -20,8 +20,10 @@ from chartae.geometry import (
     posterior_reach,
     scott_temperature,
 )
-from chartae.models.base import Batch, Extra, Networks
 from chartae.models.hvae import HVAE
+from chartae.models.losses import Extra
+from chartae.models.trainable import Batch
+from chartae.models.variational import GaussianNetworks
 from chartae.nn import MetricNetwork, NetworkSpec
 
 __all__ = ["RHVAE"]
@@ -45,7 +47,7 @@ class RHVAE(HVAE):
 
     With ``geometry="posterior"`` the metric is that of the posteriors (`PosteriorMetric`, thesis
     chapter 3 and its perspectives): it needs no network, and the buffers are ``centroids`` and
-    ``variances``.
+    ``variances``, or covariances where the posteriors have them.
 
     Use it for few data, and for the metric: sampled from its volume (`VolumeSampler`) it stays
     where the data are. In likelihood alone its flow gains little.
@@ -69,6 +71,7 @@ class RHVAE(HVAE):
         num_leapfrog: number K of leapfrog steps.
         step_size: their size.
         sqrt_beta_0: start of the tempering, as in `HVAE`.
+        learn_beta_0: whether training learns it, as in `HVAE`.
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
@@ -86,31 +89,26 @@ class RHVAE(HVAE):
         latent_dim: int,
         *,
         geometry: Geometry = "learned",
-        temperature: float | None = None,
-        rho: float | None = None,
-        regularization: float | None = None,
+        temperature: Positive | None = None,
+        rho: Positive | None = None,
+        regularization: Positive | None = None,
         metric_network: NetworkSpec = "thesis/mnist",
-        fixed_point_steps: int = 3,
+        fixed_point_steps: Count = 3,
         num_leapfrog: int = 3,
         step_size: float = 0.01,
         sqrt_beta_0: float = 0.3,
-        **networks: Unpack[Networks],
+        learn_beta_0: bool = False,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_choice("geometry", geometry, get_args(Geometry))
-        if temperature is not None:
-            check_number("temperature", temperature, above=0.0)
-        if rho is not None:
-            check_number("rho", rho, above=0.0)
         if regularization is None:
             regularization = 1e-3 if geometry == "learned" else 0.1
-        check_number("regularization", regularization, above=0.0)
-        check_integer("fixed_point_steps", fixed_point_steps, minimum=1)
         super().__init__(
             input_shape,
             latent_dim,
             num_leapfrog=num_leapfrog,
             step_size=step_size,
             sqrt_beta_0=sqrt_beta_0,
+            learn_beta_0=learn_beta_0,
             **networks,
         )
         self.geometry, self.temperature, self.rho = geometry, temperature, rho
@@ -161,11 +159,13 @@ class RHVAE(HVAE):
         none = torch.zeros(0, self.latent_dim, dtype=self.dtype, device=self.device)
         unknown = torch.full_like(none.sum(), math.nan)
         self.register_buffer("centroids", none)
+        no_matrices = none[..., None].expand(0, -1, self.latent_dim).clone()
         if self.geometry == "posterior":
-            self.register_buffer("variances", none.clone())
+            diagonal = self.posterior_covariance == "diagonal"
+            self.register_buffer("variances", none.clone() if diagonal else no_matrices)
             self.register_buffer("fitted_rho", unknown)
         else:
-            self.register_buffer("matrices", none[..., None].expand(0, -1, self.latent_dim).clone())
+            self.register_buffer("matrices", no_matrices)
             self.register_buffer("fitted_temperature", unknown)
 
     @torch.no_grad()
@@ -173,16 +173,13 @@ class RHVAE(HVAE):
         """Fix the metric of the whole training set."""
         pieces = [
             (
-                self.posterior(batch["x"], batch.get("y"), batch.get("mask")),
+                self._gaussian(batch["x"], batch.get("y"), batch.get("mask")),
                 self._shapes(batch["x"], batch.get("mask")),
             )
             for batch in batches
         ]
         metric = self._make_metric(
-            DiagonalNormal(
-                torch.cat([posterior.mean for posterior, _ in pieces]),
-                torch.cat([posterior.stddev for posterior, _ in pieces]),
-            ),
+            joined([posterior for posterior, _ in pieces]),
             torch.cat([shapes for _, shapes in pieces]),
         )
         self.centroids = metric.centroids
@@ -193,6 +190,9 @@ class RHVAE(HVAE):
             self.matrices = metric.matrices
             self.fitted_temperature.fill_(metric.temperature)
 
+    def _gaussian(self, x: Tensor, y: Extra, mask: Extra) -> Gaussian:
+        return as_family(self.posterior(x, y, mask), Gaussian)
+
     def _shapes(self, x: Tensor, mask: Extra = None) -> Tensor:
         """Return the matrices of determinant 1 of x, ``(batch, d, d)``; none, without a network."""
         if self.metric_network is None:
@@ -200,21 +200,19 @@ class RHVAE(HVAE):
         shapes: Tensor = self.metric_network(self.network_input(x, mask))
         return shapes
 
-    def _make_metric(
-        self, posterior: DiagonalNormal, shapes: Tensor
-    ) -> CentroidMetric | PosteriorMetric:
+    def _make_metric(self, posterior: Gaussian, shapes: Tensor) -> CentroidMetric | PosteriorMetric:
         """Return the metric around posteriors, learned from matrices of determinant 1 or not."""
         if self.geometry == "posterior":
             rho = self.rho or posterior_reach(posterior)
             return PosteriorMetric(
-                posterior.mean, posterior.variance, rho, self.regularization, validate=False
+                posterior.mean, posterior.covariance, rho, self.regularization, validate=False
             )
         temperature = self.temperature or scott_temperature(posterior)
         centroids = posterior.mean
         matrices = shapes / mean_overlap(centroids, temperature)
         return CentroidMetric(centroids, matrices, temperature, self.regularization, validate=False)
 
-    def _metric_of(self, x: Tensor, posterior: DiagonalNormal, mask: Extra) -> Metric:
+    def _metric_of(self, x: Tensor, posterior: Gaussian, mask: Extra) -> Metric:
         """Return the fixed metric, or the batch's own while training."""
         if len(self.centroids) and not self.training:
             return self.metric
@@ -224,7 +222,7 @@ class RHVAE(HVAE):
         self, x: Tensor, z: Tensor, momentum: Tensor, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return z_K, v_K and log p(x|z_K) on the model's metric; see `HVAE.flow`."""
-        metric = self._metric_of(x, self.posterior(x, y, mask), mask)
+        metric = self._metric_of(x, self._gaussian(x, y, mask), mask)
         end, momentum, fit = self.flow_on(metric, x, metric.at(z), momentum, y=y, mask=mask)
         return end.z, momentum, fit
 
@@ -272,7 +270,7 @@ class RHVAE(HVAE):
         self, x: Tensor, num_samples: int = 1, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z_K), and the rest of the log weight."""
-        posterior = self.posterior(x, y, mask)
+        posterior = self._gaussian(x, y, mask)
         metric = self._metric_of(x, posterior, mask)
         z0, log_q = posterior.rsample_and_log_prob((num_samples,))
         start = metric.at(z0)

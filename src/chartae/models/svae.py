@@ -1,13 +1,14 @@
 """The variational autoencoder with latents on a sphere."""
 
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, ClassVar, Unpack
 
 from torch import Tensor
 
-from chartae.checks import check_integer
-from chartae.distributions import HypersphericalUniform, VonMisesFisherHead
+from chartae.checks import Range
+from chartae.distributions import HypersphericalUniform, Prior, VonMisesFisher, VonMisesFisherHead
 from chartae.errors import DataError
-from chartae.models.base import Extra, LatentSpace, Networks
+from chartae.models.base import LatentSpace, Networks
+from chartae.models.losses import Extra
 from chartae.models.vae import VAE
 
 __all__ = ["SVAE"]
@@ -36,15 +37,19 @@ class SVAE(VAE):
     """
 
     latent_space: ClassVar[LatentSpace] = "sphere"
+    posterior_family = VonMisesFisher
+    prior_family = HypersphericalUniform
 
     def __init__(
-        self, input_shape: tuple[int, ...], latent_dim: int, **networks: Unpack[Networks]
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: Annotated[int, Range(minimum=2)],
+        **networks: Unpack[Networks],
     ) -> None:
-        check_integer("latent_dim", latent_dim, minimum=2)
         super().__init__(input_shape, latent_dim, **networks)
         self.posterior_head = VonMisesFisherHead(self.num_features, latent_dim)
 
-    def prior(self, y: Extra = None) -> Any:
+    def prior(self, y: Extra = None) -> Prior:
         """Return the uniform distribution on the sphere, whatever the conditions."""
         return HypersphericalUniform(self.get_buffer("origin"))
 

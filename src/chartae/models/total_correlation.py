@@ -1,16 +1,17 @@
 """Models that penalise the dependence between latent coordinates, by estimates of it."""
 
-from typing import Unpack, get_args
+from typing import Unpack
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
-from chartae.checks import check_choice, check_number
-from chartae.distributions import Estimator, log_aggregate
+from chartae.checks import NonNegative
+from chartae.distributions import DiagonalNormal, Estimator, as_family, kl_divergence, log_aggregate
 from chartae.models.adversarial import discriminator_loss
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder, average, resampled
+from chartae.models.base import Networks
+from chartae.models.losses import Extra, Losses, average, resampled
 from chartae.models.vae import VAE
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["BetaTCVAE", "FactorVAE"]
@@ -46,16 +47,12 @@ class BetaTCVAE(VariationalAutoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        alpha: float = 1.0,
-        beta: float = 6.0,
-        gamma: float = 1.0,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 6.0,
+        gamma: NonNegative = 1.0,
         estimator: Estimator = "mss",
         **networks: Unpack[Networks],
     ) -> None:
-        check_number("alpha", alpha, minimum=0.0)
-        check_number("beta", beta, minimum=0.0)
-        check_number("gamma", gamma, minimum=0.0)
-        check_choice("estimator", estimator, get_args(Estimator))
         super().__init__(input_shape, latent_dim, **networks)
         self.alpha, self.beta, self.gamma, self.estimator = alpha, beta, gamma, estimator
         self.register_buffer("training_size", torch.tensor(0))
@@ -68,7 +65,7 @@ class BetaTCVAE(VariationalAutoencoder):
         self, x: Tensor, y: Extra = None, mask: Extra = None, weight: Extra = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return latents ``(batch, d)`` and estimates of the three parts, ``(batch,)`` each."""
-        posterior = self.posterior(x, y, mask)
+        posterior = as_family(self.posterior(x, y, mask), DiagonalNormal)
         z = posterior.rsample()
         log_joint, log_product = log_aggregate(
             posterior, z, int(self.training_size), self.estimator, weight
@@ -111,18 +108,17 @@ class FactorVAE(VAE):
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
-    opponents = ("discriminator",)
+    adversaries = ("discriminator",)
 
     def __init__(
         self,
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        gamma: float = 10.0,
+        gamma: NonNegative = 10.0,
         discriminator: NetworkSpec | None = None,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_number("gamma", gamma, minimum=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.gamma = gamma
         self.discriminator = Discriminator(discriminator, (latent_dim,))

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -31,7 +31,7 @@ class Trainable(Configured):
             counts as best.
     """
 
-    opponents: tuple[str, ...] = ()
+    adversaries: tuple[str, ...] = ()
     """Names of the submodules that `loss` gives an objective of their own, of the same name."""
     monitored: str = "loss"
     """The term, or ``"loss"`` for the model's objective, whose least value is the best epoch's."""
@@ -67,7 +67,7 @@ class Trainable(Configured):
 
     def optimization_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters that each objective of `loss` trains, by the objective's name."""
-        groups = {name: list(getattr(self, name).parameters()) for name in self.opponents}
+        groups = {name: list(getattr(self, name).parameters()) for name in self.adversaries}
         theirs = {id(parameter) for group in groups.values() for parameter in group}
         return {"model": [p for p in self.parameters() if id(p) not in theirs], **groups}
 
@@ -106,7 +106,7 @@ class Trainable(Configured):
         """Return numbers ``(tally_size,)``, averaged over a batch, of the ``watched`` output."""
         raise NotImplementedError
 
-    def latent_use(self, tally: Tensor) -> dict[str, float]:
+    def latent_use(self, tally: Sequence[float]) -> dict[str, float]:
         """Return how latents are used, by name, from the average `tally` of an epoch."""
         raise NotImplementedError
 

@@ -3,10 +3,11 @@
 from typing import Unpack
 
 from torch import Tensor
-from torch.distributions import kl_divergence
 
-from chartae.checks import check_integer, check_number
-from chartae.models.base import Extra, Losses, Networks, VariationalAutoencoder, average
+from chartae.checks import Natural, NonNegative
+from chartae.distributions import kl_divergence
+from chartae.models.losses import Extra, Losses, average
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["VAE", "BetaVAE", "DisentangledBetaVAE"]
 
@@ -62,10 +63,9 @@ class BetaVAE(VAE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        beta: float = 4.0,
-        **networks: Unpack[Networks],
+        beta: NonNegative = 4.0,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_number("beta", beta, minimum=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.beta = beta
 
@@ -97,12 +97,10 @@ class DisentangledBetaVAE(BetaVAE):
         latent_dim: int,
         *,
         beta: float = 10.0,
-        capacity: float = 25.0,
-        warmup: int = 10,
-        **networks: Unpack[Networks],
+        capacity: NonNegative = 25.0,
+        warmup: Natural = 10,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_number("capacity", capacity, minimum=0.0)
-        check_integer("warmup", warmup, minimum=0)
         super().__init__(input_shape, latent_dim, beta=beta, **networks)
         self.capacity, self.warmup = capacity, warmup
 

@@ -1,15 +1,16 @@
 """The variational autoencoder with a discriminator's features for its reconstruction."""
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
-from chartae.checks import check_integer, check_number
-from chartae.models.adversarial import discriminator_loss, maker_loss
-from chartae.models.base import Extra, Losses, Networks, average
+from chartae.checks import Range, check_integer
+from chartae.distributions import kl_divergence
+from chartae.models.adversarial import discriminator_loss, generator_loss
 from chartae.models.distance import DistanceVAE, observed
+from chartae.models.losses import Extra, Losses, average
+from chartae.models.variational import GaussianNetworks
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["VAEGAN"]
@@ -36,7 +37,7 @@ class VAEGAN(DistanceVAE):
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
-    opponents = ("decoder", "discriminator")
+    adversaries = ("decoder", "discriminator")
     monitored = "reconstruction"
 
     def __init__(
@@ -44,12 +45,11 @@ class VAEGAN(DistanceVAE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        adversarial_weight: float = 0.5,
+        adversarial_weight: Annotated[float, Range(minimum=0.0, maximum=1.0)] = 0.5,
         discriminator: NetworkSpec = "mlp",
         layer: int | None = None,
-        **networks: Unpack[Networks],
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_number("adversarial_weight", adversarial_weight, minimum=0.0, maximum=1.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.adversarial_weight, self.layer = adversarial_weight, layer
         self.discriminator = Discriminator(discriminator, self.input_shape)
@@ -76,7 +76,7 @@ class VAEGAN(DistanceVAE):
         on_fakes = self.discriminator(torch.cat([reconstruction, draw]))
         # Draws of the prior count 1 each.
         fake_weight = None if weight is None else torch.cat([weight, torch.ones_like(weight)])
-        deception = maker_loss(on_fakes, fake_weight)
+        deception = generator_loss(on_fakes, fake_weight)
         alpha = self.adversarial_weight
         nll = -average(observation.log_prob(x, mask), weight)
         objectives = {

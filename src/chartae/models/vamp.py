@@ -5,9 +5,10 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_integer
-from chartae.distributions import NormalMixture
-from chartae.models.base import Extra, Networks, VariationalAutoencoder
+from chartae.checks import Count
+from chartae.distributions import Gaussian, NormalMixture, as_family
+from chartae.models.losses import Extra
+from chartae.models.variational import GaussianNetworks, VariationalAutoencoder
 
 __all__ = ["VAMP"]
 
@@ -28,15 +29,16 @@ class VAMP(VariationalAutoencoder):
         networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
     """
 
+    prior_family = NormalMixture
+
     def __init__(
         self,
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_pseudo_inputs: int = 50,
-        **networks: Unpack[Networks],
+        num_pseudo_inputs: Count = 50,
+        **networks: Unpack[GaussianNetworks],
     ) -> None:
-        check_integer("num_pseudo_inputs", num_pseudo_inputs, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
         self.num_pseudo_inputs = num_pseudo_inputs
         self.raw_pseudo_inputs = nn.Parameter(torch.randn(num_pseudo_inputs, *self.input_shape))
@@ -57,4 +59,5 @@ class VAMP(VariationalAutoencoder):
     def prior(self, y: Extra = None) -> NormalMixture:
         """Return the mixture over ``(latent_dim,)``, whatever the conditions."""
         components = self.posterior(self.pseudo_inputs(), self.pseudo_conditions())
-        return NormalMixture(components.mean, components.stddev)
+        normals = as_family(components, Gaussian)
+        return NormalMixture(normals.mean, normals.factor)

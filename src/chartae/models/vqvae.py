@@ -1,24 +1,17 @@
 """Autoencoders whose codes come from a learned codebook."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_integer, check_integers, check_number, check_shape
+from chartae.checks import Count, NonNegative, Range, check_shape
 from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError, DataError
-from chartae.models.base import (
-    Autoencoder,
-    Extra,
-    LatentSpace,
-    Losses,
-    Networks,
-    average,
-    resampled,
-)
+from chartae.models.base import Autoencoder, LatentSpace, Networks
+from chartae.models.losses import Extra, Losses, average, resampled
 from chartae.nn import output_shape
 
 __all__ = ["HRQVAE", "VQVAE"]
@@ -81,19 +74,14 @@ class VQVAE(Autoencoder):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_codes: int = 256,
-        grid: tuple[int, ...] | None = None,
-        commitment: float = 0.25,
-        decay: float = 0.99,
+        num_codes: Annotated[int, Range(minimum=2)] = 256,
+        grid: tuple[Count, ...] | None = None,
+        commitment: NonNegative = 0.25,
+        decay: Annotated[float, Range(minimum=0.0, below=1.0)] = 0.99,
         **networks: Unpack[Networks],
     ) -> None:
         from vector_quantize_pytorch import ResidualVQ
 
-        check_integer("num_codes", num_codes, minimum=2)
-        check_number("commitment", commitment, minimum=0.0)
-        check_number("decay", decay, minimum=0.0, below=1.0)
-        if grid is not None:
-            check_integers("grid", grid, minimum=1)
         super().__init__(input_shape, latent_dim, **networks)
         if grid is None:
             grid = next((side, side) for side in (4, 3, 2, 1) if latent_dim % side**2 == 0)
@@ -130,8 +118,9 @@ class VQVAE(Autoencoder):
         numbers = (indices + self.num_codes * levels).flatten()
         return torch.bincount(numbers, minlength=self.tally_size) / len(indices)
 
-    def latent_use(self, tally: Tensor) -> dict[str, float]:
-        frequencies = tally.double().unflatten(0, (self.num_levels, self.num_codes))
+    def latent_use(self, tally: Sequence[float]) -> dict[str, float]:
+        every = torch.tensor(tally, dtype=torch.float64)
+        frequencies = every.unflatten(0, (self.num_levels, self.num_codes))
         entropy = torch.special.entr(frequencies).sum(-1)
         return {
             "code_usage": float((frequencies > 0.0).double().mean()),
@@ -244,10 +233,9 @@ class HRQVAE(VQVAE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_levels: int = 4,
+        num_levels: Annotated[int, Range(minimum=1, maximum=MOST_LEVELS)] = 4,
         **options: Unpack[CodebookOptions],
     ) -> None:
-        check_integer("num_levels", num_levels, minimum=1, maximum=MOST_LEVELS)
         self.__dict__["num_levels"] = num_levels  # before the module exists: the base needs it
         super().__init__(input_shape, latent_dim, **options)
         self.index_shape = (*self.grid, num_levels)

@@ -1,15 +1,16 @@
 """The Wasserstein autoencoder."""
 
-from typing import Literal, Unpack, get_args
+from typing import Annotated, Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_choice, check_number
+from chartae.checks import NonNegative, OneOf, Positive
 from chartae.distributions import KERNELS, mmd
-from chartae.models.adversarial import discriminator_loss, maker_loss
+from chartae.models.adversarial import discriminator_loss, generator_loss
 from chartae.models.ae import AE
-from chartae.models.base import Extra, Losses, Networks, average
+from chartae.models.base import Networks
+from chartae.models.losses import Extra, Losses, average
 from chartae.nn import Discriminator, NetworkSpec
 
 __all__ = ["WAE"]
@@ -42,26 +43,22 @@ class WAE(AE):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        weight: float | None = None,
+        weight: NonNegative | None = None,
         regularization: Regularization = "mmd",
-        kernel: str = "imq",
-        bandwidth: float = 1.0,
+        kernel: Annotated[str, OneOf(KERNELS)] = "imq",
+        bandwidth: Positive = 1.0,
         discriminator: NetworkSpec | None = None,
         **networks: Unpack[Networks],
     ) -> None:
-        check_choice("regularization", regularization, get_args(Regularization))
         if weight is None:
             weight = 10.0 if regularization == "mmd" else 1.0
-        check_number("weight", weight, minimum=0.0)
-        check_choice("kernel", kernel, KERNELS)
-        check_number("bandwidth", bandwidth, above=0.0)
         super().__init__(input_shape, latent_dim, **networks)
         self.weight, self.regularization = weight, regularization
         self.kernel, self.bandwidth = kernel, bandwidth
         self.discriminator = None
         if regularization == "gan":
             self.discriminator = Discriminator(discriminator, (latent_dim,))
-            self.opponents = ("discriminator",)
+            self.adversaries = ("discriminator",)
             # How well codes deceive depends on the discriminator, which changes.
             self.monitored = "reconstruction"
 
@@ -77,7 +74,7 @@ class WAE(AE):
             total = reconstruction + self.weight * divergence
             return Losses.of(total, reconstruction=reconstruction, mmd=divergence)
         logits = self.discriminator(z)
-        deception = maker_loss(logits, weight)
+        deception = generator_loss(logits, weight)
         return Losses(
             {
                 "model": reconstruction + self.weight * deception,

@@ -1,21 +1,25 @@
 """Ex-post samplers: ways to draw latents from a trained model."""
 
-from chartae.samplers.base import Sampler, serving, serving_table
+from chartae.samplers.base import SAMPLERS, Sampler, compatible_samplers
 from chartae.samplers.codes import CodeSampler
 from chartae.samplers.flow import FlowSampler
 from chartae.samplers.learned import LearnedSampler
 from chartae.samplers.manifold import ChainSampler, ManifoldSampler
 from chartae.samplers.mixture import MixtureSampler
 from chartae.samplers.mixup import MixupSampler
-from chartae.samplers.normal import NormalSampler
-from chartae.samplers.poincare import PoincareSampler
+from chartae.samplers.prior import (
+    NormalSampler,
+    PoincareSampler,
+    PriorSampler,
+    SphereSampler,
+    VampSampler,
+)
 from chartae.samplers.random_walk import RandomWalkSampler
-from chartae.samplers.sphere import SphereSampler
 from chartae.samplers.two_stage import TwoStageSampler
-from chartae.samplers.vamp import VampSampler
 from chartae.samplers.volume import VolumeSampler
 
 __all__ = [
+    "SAMPLERS",
     "ChainSampler",
     "CodeSampler",
     "FlowSampler",
@@ -25,12 +29,26 @@ __all__ = [
     "MixupSampler",
     "NormalSampler",
     "PoincareSampler",
+    "PriorSampler",
     "RandomWalkSampler",
     "Sampler",
     "SphereSampler",
     "TwoStageSampler",
     "VampSampler",
     "VolumeSampler",
-    "serving",
-    "serving_table",
+    "compatible_samplers",
 ]
+
+SAMPLERS.update(
+    code=CodeSampler,
+    flow=FlowSampler,
+    mixture=MixtureSampler,
+    mixup=MixupSampler,
+    normal=NormalSampler,
+    poincare=PoincareSampler,
+    random_walk=RandomWalkSampler,
+    sphere=SphereSampler,
+    two_stage=TwoStageSampler,
+    vamp=VampSampler,
+    volume=VolumeSampler,
+)

@@ -1,24 +1,21 @@
 """The contract of every sampler: ways to draw latents, and what they decode to."""
 
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from chartae.checks import check_boolean, check_integer
 from chartae.data.arrays import takes_arrays
 from chartae.errors import ConfigurationError, DataError
 from chartae.models import Autoencoder
+from chartae.models.base import LatentSpace
 from chartae.models.configured import Configured
-from chartae.nn import probing
 from chartae.randomness import make_generator, resolve_seed, seeded
 
-__all__ = ["Sampler", "serving", "serving_table"]
+__all__ = ["SAMPLERS", "Sampler", "compatible_samplers"]
 
 SPACES = {
     "sphere": "points of a sphere",
@@ -31,8 +28,8 @@ class Sampler(Configured, ABC):
     """Base of all samplers: a trained model, and a way to draw latents for its decoder.
 
     A subclass says how: `draw_latents`, and `fit` if it has something to learn; what it learns is
-    in buffers named in ``fitted_buffers``, or in modules. What it cannot serve it says in
-    `obstacle`. Its constructor's arguments are its configuration (`Configured`).
+    in buffers named in ``fitted_buffers``, or in modules. `unsupported_reason` says which models it
+    does not support. Its constructor's arguments are its configuration (`Configured`).
 
     For a model with conditions, `fit`, `sample_latents` and `sample` take them as ``y``: labels
     ``(n,)`` of int64 or vectors ``(n, p)``; one label, or one vector ``(p,)``, is that of all n.
@@ -45,6 +42,8 @@ class Sampler(Configured, ABC):
         ConfigurationError: if the sampler does not serve such a model; it names those that do.
     """
 
+    latent_space: ClassVar[LatentSpace] = "euclidean"
+    """What latents the sampler draws, as `Autoencoder.latent_space`."""
     model: Autoencoder
 
     def __init__(self, model: Autoencoder) -> None:
@@ -54,8 +53,8 @@ class Sampler(Configured, ABC):
                 f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
             )
             raise ConfigurationError(f"model is {given}: expected a trained model of chartae")
-        if reason := self.obstacle(model):
-            names = ", ".join(sampler.__name__ for sampler in serving(model)) or "none"
+        if reason := self.unsupported_reason(model):
+            names = ", ".join(sampler.__name__ for sampler in compatible_samplers(model)) or "none"
             raise ConfigurationError(
                 f"{type(self).__name__} does not serve this {type(model).__name__}, for {reason}; "
                 f"those that do: {names}"
@@ -65,14 +64,16 @@ class Sampler(Configured, ABC):
             self.register_buffer(name, torch.zeros(0, dtype=model.dtype, device=model.device))
 
     @classmethod
-    def obstacle(cls, model: Autoencoder) -> str | None:
-        """Return why this sampler cannot serve a model, as "for" goes on; None if it can.
+    def unsupported_reason(cls, model: Autoencoder) -> str | None:
+        """Return the reason this sampler does not support the model, or None.
 
-        A sampler serves vectors, unless it says otherwise.
+        Here, that its latent space is another than the sampler's. The reason is a clause.
         """
-        if model.latent_space != "euclidean":
+        if model.latent_space == cls.latent_space:
+            return None
+        if cls.latent_space == "euclidean":
             return f"its latents are {SPACES[model.latent_space]}"
-        return None
+        return f"its latents are not {SPACES[cls.latent_space]}"
 
     @takes_arrays("x", "y")
     def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
@@ -196,79 +197,21 @@ class Sampler(Configured, ABC):
         return conditions
 
 
-# --- which sampler serves which model -----------------------------------------------------------
+SAMPLERS: dict[str, type[Sampler]] = {}
+"""The samplers of chartae by name; `chartae.samplers` fills it."""
 
 
-def serving(model: Autoencoder) -> list[type[Sampler]]:
-    """Return the samplers of chartae that serve a model.
+def compatible_samplers(model: Autoencoder) -> list[type[Sampler]]:
+    """Return the samplers of chartae that support a model.
 
     >>> import chartae
-    >>> [sampler.__name__ for sampler in serving(chartae.AE((8, 8), latent_dim=2))]
+    >>> [sampler.__name__ for sampler in compatible_samplers(chartae.AE((8, 8), latent_dim=2))]
     ['FlowSampler', 'MixtureSampler', 'NormalSampler', 'TwoStageSampler']
     """
-    return [sampler for sampler in _samplers() if sampler.obstacle(model) is None]
+    return [cls for cls in SAMPLERS.values() if cls.unsupported_reason(model) is None]
 
 
-def serving_table(models: Mapping[str, Autoencoder]) -> str:
-    """Return a table in Markdown of which sampler serves which of the ``models``, by name."""
-    samplers = list(_samplers())
-    rows = [
-        ["model", *(sampler.__name__ for sampler in samplers)],
-        ["---"] * (len(samplers) + 1),
-    ]
-    for name, model in models.items():
-        served = serving(model)
-        rows.append([name, *("yes" if sampler in served else "" for sampler in samplers)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _samplers() -> list[type[Sampler]]:
-    """Return the samplers of chartae that can be made, by name."""
-    found: set[type[Any]] = {Sampler}
-    while new := {below for cls in found for below in cls.__subclasses__()} - found:
-        found |= new
-    ours = [cls for cls in found if cls.__module__.startswith("chartae.")]
-    return sorted(
-        (cls for cls in ours if not inspect.isabstract(cls)), key=lambda cls: cls.__name__
-    )
-
-
-# --- what subclasses ask of models and data -----------------------------------------------------
-
-
-def prior_of(model: Autoencoder) -> Distribution | None:
-    """Return the prior of a model, for the first of its conditions; None if it has none."""
-    prior: Any = getattr(model, "prior", None)
-    if not callable(prior):
-        return None
-    with probing(model):
-        found: Distribution = prior(_some_conditions(model))
-    return found
-
-
-def posterior_of(model: Autoencoder) -> Distribution | None:
-    """Return the posterior of some x, which shows of what kind posteriors are.
-
-    None if there are none: no such method, or one that a model of this configuration refuses.
-    """
-    posterior: Any = getattr(model, "posterior", None)
-    if not callable(posterior):
-        return None
-    x = torch.zeros(2, *model.input_shape, dtype=model.dtype, device=model.device)
-    try:
-        with probing(model):
-            found: Distribution = posterior(x, _some_conditions(model))
-    except ConfigurationError:
-        return None
-    return found
-
-
-def _some_conditions(model: Autoencoder) -> Tensor | None:
-    if isinstance(model.conditions, int):
-        return torch.zeros(2, dtype=torch.int64, device=model.device)
-    if model.conditions is None:
-        return None
-    return torch.zeros(2, *model.conditions, dtype=model.dtype, device=model.device)
+# --- what subclasses ask of data -----------------------------------------------------------------
 
 
 def check_training_set(

@@ -1,16 +1,17 @@
 """Latents from an autoregressive model of the codes of a vector-quantised model."""
 
-from typing import Unpack
+from typing import Annotated, ClassVar, Unpack, cast
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_integer
+from chartae.checks import Count, Range
 from chartae.errors import ConfigurationError
 from chartae.models import Autoencoder
+from chartae.models.base import LatentSpace
 from chartae.models.vqvae import HRQVAE, VQVAE
 from chartae.randomness import make_generator, seeded
-from chartae.samplers.learned import LearnedSampler, LearningOptions
+from chartae.samplers.learned import Density, LearnedSampler, LearningOptions, rows_of
 from chartae.samplers.pixelcnn import PixelCNN
 
 __all__ = ["CodeSampler"]
@@ -46,19 +47,17 @@ class CodeSampler(LearnedSampler):
     torch.Size([5, 8, 8])
     """
 
+    latent_space: ClassVar[LatentSpace] = "codes"
     model: VQVAE
 
     def __init__(
         self,
         model: Autoencoder,
-        channels: int = 64,
-        num_layers: int = 5,
-        kernel_size: int = 5,
+        channels: Count = 64,
+        num_layers: Count = 5,
+        kernel_size: Annotated[int, Range(minimum=3)] = 5,
         **options: Unpack[LearningOptions],
     ) -> None:
-        check_integer("channels", channels, minimum=1)
-        check_integer("num_layers", num_layers, minimum=1)
-        check_integer("kernel_size", kernel_size, minimum=3)
         if kernel_size % 2 == 0:
             raise ConfigurationError(f"kernel_size={kernel_size}: expected an odd number")
         super().__init__(model, **options)
@@ -66,11 +65,10 @@ class CodeSampler(LearnedSampler):
         self.network = self._make_network()
 
     @classmethod
-    def obstacle(cls, model: Autoencoder) -> str | None:
-        """Return why the model has no codes in rows and columns."""
-        if not isinstance(model, VQVAE):
-            return "its latents are no codes of a codebook"
-        dims = len(model.grid)
+    def unsupported_reason(cls, model: Autoencoder) -> str | None:
+        if reason := super().unsupported_reason(model):
+            return reason
+        dims = len(cast(VQVAE, model).grid)
         return None if dims <= 2 else f"its codes are on a grid of {dims} dimensions"
 
     @property
@@ -97,10 +95,8 @@ class CodeSampler(LearnedSampler):
         self.network = self._make_network()
         codes = self._codes(x, y)
 
-        def loss(codes: Tensor, y: Tensor | None) -> Tensor:
-            return -self.log_prob(codes, y).mean() / codes[0].numel()
-
-        self.train_network(self.network, loss, codes, y, train, held_out)
+        objective = Density(self.network, lambda c, y: -self.log_prob(c, y) / c[0].numel())
+        self.fit_network(objective, rows_of(codes, y, train), rows_of(codes, y, held_out))
 
     @torch.no_grad()
     def _codes(self, x: Tensor, y: Tensor | None) -> Tensor:
@@ -111,7 +107,7 @@ class CodeSampler(LearnedSampler):
     def log_prob(self, codes: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the log probability of codes, as the model gives them, in nats: ``(n,)``."""
         places = codes.reshape(len(codes), *self.grid, -1)
-        return self.network.log_prob(places, self._given(y))
+        return self.network.log_prob(places, self._condition(y))
 
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         levels = (self.model.num_levels,) if isinstance(self.model, HRQVAE) else ()
@@ -122,11 +118,11 @@ class CodeSampler(LearnedSampler):
                 size,
                 self.grid,
                 make_generator(seed, "CodeSampler", done),
-                self._given(None if y is None else y[rows]),
+                self._condition(None if y is None else y[rows]),
             )
             codes = codes.reshape(size, *self.model.grid, *levels)
             blocks.append(self.model.embed_codes(codes))
         return torch.cat(blocks)
 
-    def _given(self, y: Tensor | None) -> Tensor | None:
+    def _condition(self, y: Tensor | None) -> Tensor | None:
         return self.model.condition(y) if self.model.condition_dim else None

@@ -1,15 +1,21 @@
 """Latents from a normalising flow fitted to the training embeddings."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Unpack, get_args
+from typing import Any, ClassVar, Literal, Unpack
 
 from torch import Tensor, nn
 
-from chartae.checks import check_choice, check_integer, check_integers
+from chartae.checks import Count
 from chartae.models import Autoencoder
 from chartae.randomness import seeded
 from chartae.samplers.base import embeddings
-from chartae.samplers.learned import LearnedSampler, LearningOptions, standardisation
+from chartae.samplers.learned import (
+    Density,
+    LearnedSampler,
+    LearningOptions,
+    rows_of,
+    standardisation,
+)
 
 __all__ = ["FlowKind", "FlowSampler"]
 
@@ -56,13 +62,10 @@ class FlowSampler(LearnedSampler):
         self,
         model: Autoencoder,
         flow: FlowKind = "maf",
-        num_transforms: int = 2,
-        hidden: Sequence[int] = (128, 128, 128),
+        num_transforms: Count = 2,
+        hidden: Sequence[Count] = (128, 128, 128),
         **options: Unpack[LearningOptions],
     ) -> None:
-        check_choice("flow", flow, get_args(FlowKind))
-        check_integer("num_transforms", num_transforms, minimum=1)
-        check_integers("hidden", hidden, minimum=1)
         super().__init__(model, **options)
         self.flow, self.num_transforms, self.hidden = flow, num_transforms, tuple(hidden)
         self.shift = self.shift.reshape(0, model.latent_dim)
@@ -91,22 +94,20 @@ class FlowSampler(LearnedSampler):
         self.shift, self.spread = standardisation(codes[train])
         self.density = self._make_density()
 
-        def loss(z: Tensor, y: Tensor | None) -> Tensor:
-            return -self.log_prob(z, y).mean()
-
-        self.train_network(self.density, loss, codes, y, train, held_out)
+        objective = Density(self.density, lambda z, y: -self.log_prob(z, y))
+        self.fit_network(objective, rows_of(codes, y, train), rows_of(codes, y, held_out))
 
     def log_prob(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return log p(z|y) for latents ``(n, latent_dim)`` and their conditions: ``(n,)``."""
-        log_prob: Tensor = self._given(y).log_prob((z - self.shift) / self.spread)
+        log_prob: Tensor = self._flow(y).log_prob((z - self.shift) / self.spread)
         return log_prob - self.spread.log().sum()
 
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         # The noise is ours, not the flow's, so that it does not depend on the device.
         noise = self.noise((n, self.model.latent_dim), seed)
-        z: Tensor = self._given(y).transform.inv(noise)
+        z: Tensor = self._flow(y).transform.inv(noise)
         return self.shift + self.spread * z
 
-    def _given(self, y: Tensor | None) -> Any:
+    def _flow(self, y: Tensor | None) -> Any:
         condition = self.model.condition(y) if self.model.condition_dim else None
         return self.density(condition)

@@ -1,29 +1,26 @@
-"""What the samplers that train a network share: their options, and one small loop."""
+"""What the samplers that train a network share: their options, and how they call `chartae.fit`."""
 
-import copy
 import logging
-import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Self, TypedDict
+from typing import Annotated, ClassVar, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from chartae.checks import check_integer, check_number
+from chartae.checks import Count, Natural, Positive, Range
+from chartae.data import TensorSet
 from chartae.data.arrays import takes_arrays
-from chartae.errors import DataError, DivergenceError
+from chartae.errors import DataError
 from chartae.gradients import gradients
-from chartae.models import Autoencoder
-from chartae.randomness import make_generator, seeded
+from chartae.models import Autoencoder, Batch, Losses, Trainable
+from chartae.randomness import derive_seed, make_generator, seeded
 from chartae.samplers.base import Sampler, check_training_set
+from chartae.training import fit
 
 __all__ = ["LearnedSampler", "LearningOptions"]
 
 logger = logging.getLogger(__name__)
-
-Loss = Callable[[Tensor, Tensor | None], Tensor]
-"""From samples and their conditions to the mean loss."""
 
 
 class LearningOptions(TypedDict, total=False):
@@ -65,19 +62,13 @@ class LearnedSampler(Sampler):
         self,
         model: Autoencoder,
         *,
-        epochs: int = 200,
-        batch_size: int = 128,
-        learning_rate: float = 1e-3,
-        patience: int = 20,
-        held_out: float = 0.1,
-        seed: int = 0,
+        epochs: Count = 200,
+        batch_size: Count = 128,
+        learning_rate: Positive = 1e-3,
+        patience: Count = 20,
+        held_out: Annotated[float, Range(above=0.0, below=1.0)] = 0.1,
+        seed: Natural = 0,
     ) -> None:
-        check_integer("epochs", epochs, minimum=1)
-        check_integer("batch_size", batch_size, minimum=1)
-        check_number("learning_rate", learning_rate, above=0.0)
-        check_integer("patience", patience, minimum=1)
-        check_number("held_out", held_out, above=0.0, below=1.0)
-        check_integer("seed", seed, minimum=0)
         super().__init__(model)
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.patience, self.held_out, self.seed = patience, held_out, seed
@@ -103,7 +94,7 @@ class LearnedSampler(Sampler):
             )
         self.fitted = self.fitted.new_zeros(0)
         order = torch.randperm(len(x), generator=make_generator(self.seed, "held out"))
-        kept = min(len(x) - 1, max(1, round(len(x) * (1.0 - self.held_out))))
+        kept = min(len(x) - 1, max(2, round(len(x) * (1.0 - self.held_out))))
         with seeded(self.seed, type(self).__name__, device=self.model.device):
             self.learn(x, y, order[:kept].to(x.device), order[kept:].to(x.device))
         self.fitted = self.fitted.new_ones(1)
@@ -113,60 +104,56 @@ class LearnedSampler(Sampler):
     def learn(self, x: Tensor, y: Tensor | None, train: Tensor, held_out: Tensor) -> None:
         """Train on the rows ``train`` of x and y, and choose the weights on ``held_out``."""
 
-    def train_network(
-        self,
-        network: nn.Module,
-        loss: Loss,
-        samples: Tensor,
-        y: Tensor | None,
-        train: Tensor,
-        held_out: Tensor,
-    ) -> None:
-        """Train ``network`` to minimise ``loss``, in place; it ends in eval mode.
-
-        Args:
-            network: its parameters are trained.
-            loss: of the rows of samples and their conditions, a mean over rows.
-            samples: ``(N, ...)``.
-            y: their conditions, or None.
-            train: numbers of the rows to train on.
-            held_out: numbers of the rows on which the best weights are chosen.
+    def fit_network(self, objective: Trainable, train: TensorSet, held_out: TensorSet) -> None:
+        """Train by `chartae.fit`, in place, with the weights that are best on what is held out.
 
         Raises:
             DivergenceError: if a loss is not finite.
+            KeyboardInterrupt: after Ctrl-C; the sampler is then not fitted.
         """
-
-        def of(rows: Tensor) -> Tensor:
-            return loss(samples[rows], None if y is None else y[rows])
-
-        optimizer = torch.optim.Adam(network.parameters(), self.learning_rate)
-        best, weights, waited = math.inf, copy.deepcopy(network.state_dict()), 0
-        for epoch in range(self.epochs):
-            network.train()
-            order = torch.randperm(len(train), generator=make_generator(self.seed, "order", epoch))
-            for rows in order.to(train.device).split(self.batch_size):
-                optimizer.zero_grad()
-                of(train[rows]).backward()
-                optimizer.step()
-            network.eval()
-            with torch.no_grad():
-                parts = held_out.split(self.batch_size)
-                value = sum(float(of(rows)) * len(rows) for rows in parts) / len(held_out)
-            if not math.isfinite(value):
-                raise DivergenceError(
-                    f"{type(self).__name__}: the held-out loss of epoch {epoch + 1} is {value}; "
-                    "lower learning_rate"
-                )
-            if value < best:
-                best, weights, waited = value, copy.deepcopy(network.state_dict()), 0
-            else:
-                waited += 1
-            if waited == self.patience:
-                break
-        network.load_state_dict(weights)
-        logger.info(
-            "%s: held-out loss %.4f, epoch %d", type(self).__name__, best, epoch + 1 - waited
+        history = fit(
+            objective,
+            train,
+            held_out,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            patience=self.patience,
+            seed=derive_seed(self.seed, type(self).__name__),
+            accelerator=self.model.device.type,
+            progress=False,
         )
+        if history.stopped == "interrupted":
+            raise KeyboardInterrupt  # `fit` ends quietly, but what called this one goes on
+        best = history.best_epoch or 0
+        loss = history.validation["loss"][best]
+        logger.info("%s: held-out loss %.4f, epoch %d", type(self).__name__, loss, best + 1)
+
+
+class Density(Trainable):
+    """A network trained by maximum likelihood.
+
+    Args:
+        network: holds the parameters.
+        loss: from samples ``(batch, ...)`` and their conditions to minus their log density,
+            ``(batch,)``.
+    """
+
+    def __init__(self, network: nn.Module, loss: Callable[[Tensor, Tensor | None], Tensor]) -> None:
+        super().__init__()
+        self.network, self.nats = network, loss
+
+    def check_batch(self, name: str, batch: Batch) -> None:
+        pass  # the sampler has checked what the samples are made of
+
+    def loss(self, samples: Tensor, *, y: Tensor | None = None) -> Losses:
+        return Losses.of(self.nats(samples, y).mean())
+
+
+def rows_of(samples: Tensor, y: Tensor | None, rows: Tensor) -> TensorSet:
+    """Return some of the samples with their conditions."""
+    given = {} if y is None else {"y": y[rows]}
+    return TensorSet(samples=samples[rows], **given)
 
 
 def standardisation(latents: Tensor) -> tuple[Tensor, Tensor]:

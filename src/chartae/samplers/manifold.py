@@ -3,14 +3,14 @@
 import logging
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, Self, TypedDict, get_args
+from typing import Any, ClassVar, Literal, Self, TypedDict
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_choice, check_integer, check_number
+from chartae.checks import Count, Positive
 from chartae.data.arrays import takes_arrays
-from chartae.distributions import DiagonalNormal, NormalMixture
+from chartae.distributions import FullNormal, Gaussian, LowRankNormal, NormalMixture
 from chartae.errors import ConfigurationError
 from chartae.geometry import (
     Chain,
@@ -21,15 +21,16 @@ from chartae.geometry import (
     Reach,
     Selection,
 )
+from chartae.geometry.metrics.posterior import posterior_bumps
 from chartae.models import Autoencoder
 from chartae.randomness import make_generator, seeded
-from chartae.samplers.base import Sampler, check_training_set, posterior_of
+from chartae.samplers.base import Sampler, check_training_set
 
-__all__ = ["ChainSampler", "Geometry", "ManifoldOptions", "ManifoldSampler"]
+__all__ = ["ChainSampler", "ManifoldOptions", "ManifoldSampler", "MetricSource"]
 
 logger = logging.getLogger(__name__)
 
-Geometry = Literal["auto", "model", "posterior"]
+MetricSource = Literal["auto", "model", "posterior"]
 MIXED = 1.1
 """R-hat above which chains are said not to have mixed."""
 
@@ -37,7 +38,7 @@ MIXED = 1.1
 class ManifoldOptions(TypedDict, total=False):
     """The arguments that every `ManifoldSampler` shares."""
 
-    geometry: Geometry
+    geometry: MetricSource
     num_centroids: int | None
     selection: Selection
     rho: float | Reach
@@ -64,6 +65,7 @@ class ManifoldSampler(Sampler):
         rho: reach of a centroid, a number or a rule, as in `PosteriorMetric`. The default keeps
             the bumps of the density apart: where they overlap in many dimensions the volume grows
             so much that all latents would gather where codes are densest (``docs/sampling.md``).
+            A subclass may have other defaults, of ``num_centroids`` too.
         regularization: :math:`\lambda` > 0, the metric far from all centroids.
         max_chains: chains run at once; more latents are drawn in blocks.
 
@@ -80,23 +82,13 @@ class ManifoldSampler(Sampler):
         self,
         model: Autoencoder,
         *,
-        geometry: Geometry = "auto",
-        num_centroids: int | None = 1000,
+        geometry: MetricSource = "auto",
+        num_centroids: Count | None = 1000,
         selection: Selection = "k-medoids",
-        rho: float | Reach = "isolated",
-        regularization: float = 1e-2,
-        max_chains: int = 1000,
+        rho: Positive | Reach = "isolated",
+        regularization: Positive = 1e-2,
+        max_chains: Count = 1000,
     ) -> None:
-        check_choice("geometry", geometry, get_args(Geometry))
-        if num_centroids is not None:
-            check_integer("num_centroids", num_centroids, minimum=1)
-        check_choice("selection", selection, get_args(Selection))
-        if isinstance(rho, str):
-            check_choice("rho", rho, get_args(Reach))
-        else:
-            check_number("rho", rho, above=0.0)
-        check_number("regularization", regularization, above=0.0)
-        check_integer("max_chains", max_chains, minimum=1)
         super().__init__(model)
         own = _has_metric(model)
         if geometry == "model" and not own:
@@ -108,19 +100,18 @@ class ManifoldSampler(Sampler):
         self.rho, self.regularization, self.max_chains = rho, regularization, max_chains
         # Shapes matter to `load`, which lets only the first dimension grow.
         self.means = self.means.reshape(0, model.latent_dim)
-        self.variances = self.variances.reshape(0, model.latent_dim)
+        family, d = model.posterior_family, model.latent_dim
+        full = family is not None and issubclass(family, (FullNormal, LowRankNormal))
+        self.variances = self.variances.reshape((0, d, d) if full else (0, d))
 
     @classmethod
-    def obstacle(cls, model: Autoencoder) -> str | None:
-        """Return why a model has no manifold: no metric, and no Gaussian posterior to make one."""
-        if reason := super().obstacle(model):
+    def unsupported_reason(cls, model: Autoencoder) -> str | None:
+        if reason := super().unsupported_reason(model):
             return reason
-        if _has_metric(model):
+        family = model.posterior_family
+        if _has_metric(model) or (family is not None and issubclass(family, Gaussian)):
             return None
-        posterior = posterior_of(model)
-        if isinstance(posterior, DiagonalNormal):
-            return None
-        lacks = "posterior" if posterior is None else "Gaussian posterior"
+        lacks = "posterior" if family is None else "Gaussian posterior"
         return f"it has neither a metric nor a {lacks}"
 
     @takes_arrays("x", "y")
@@ -172,7 +163,7 @@ class ManifoldSampler(Sampler):
 
     @property
     def metric(self) -> Metric:
-        """The metric whose manifold is sampled; it has ``centroids``.
+        """The metric whose manifold is sampled.
 
         Raises:
             ConfigurationError: if the sampler, or the model, has not been fitted.
@@ -185,6 +176,18 @@ class ManifoldSampler(Sampler):
         return PosteriorMetric(
             self.means, self.variances, float(self.fitted_rho), self.regularization
         )
+
+    @property
+    def bumps(self) -> NormalMixture | None:
+        """What each centroid alone makes of the density: `Metric.bumps`, without the metric.
+
+        Raises:
+            ConfigurationError: as `metric` does.
+        """
+        if self.uses_model_metric:
+            return self.metric.bumps
+        self.check_fitted()
+        return posterior_bumps(self.means, self.variances, float(self.fitted_rho))
 
 
 class ChainSampler(ManifoldSampler):
@@ -222,7 +225,9 @@ class ChainSampler(ManifoldSampler):
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         metric: Any = self.metric
         density, device, name = ManifoldDensity(metric), self.device, type(self).__name__
-        jumps, starts = None, metric.centroids
+        jumps, starts = None, metric.landmarks
+        if not len(starts):
+            starts = torch.zeros(1, metric.dim, device=device)
         if self.keeps_density and metric.bumps is not None:
             generator = make_generator(seed, name, "jumps", device=device)
             proposal = _with_rest(metric.bumps, density.radius)
@@ -258,9 +263,10 @@ class ChainSampler(ManifoldSampler):
 
 def _with_rest(bumps: NormalMixture, radius: float) -> NormalMixture:
     """Return the mixture with a component more, as wide as S: what is between the bumps."""
-    wide = torch.full_like(bumps.loc[:1], radius / math.sqrt(bumps.loc.shape[-1]))
+    wide = torch.full_like(bumps.loc[0], radius / math.sqrt(bumps.loc.shape[-1]))
+    scale = wide if bumps.scale.dim() == 2 else torch.diag(wide)
     loc = torch.cat([bumps.loc, torch.zeros_like(bumps.loc[:1])])
-    return NormalMixture(loc, torch.cat([bumps.scale, wide]))
+    return NormalMixture(loc, torch.cat([bumps.scale, scale[None]]))
 
 
 def _has_metric(model: Autoencoder) -> bool:

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from chartae.checks import check_integer, check_number
+from chartae.checks import Count, Natural, Positive
 from chartae.data.arrays import takes_arrays
 from chartae.errors import DataError
 from chartae.models import Autoencoder
@@ -44,14 +44,10 @@ class MixtureSampler(Sampler):
     def __init__(
         self,
         model: Autoencoder,
-        num_components: int | None = None,
-        regularization: float = 1e-6,
-        seed: int = 0,
+        num_components: Count | None = None,
+        regularization: Positive = 1e-6,
+        seed: Natural = 0,
     ) -> None:
-        if num_components is not None:
-            check_integer("num_components", num_components, minimum=1)
-        check_number("regularization", regularization, above=0.0)
-        check_integer("seed", seed, minimum=0)
         super().__init__(model)
         self.num_components, self.regularization = num_components, regularization
         self.seed = seed

@@ -1,13 +1,13 @@
 """Latents between codes, on the shortest paths of a manifold."""
 
 import logging
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor
 from torch.distributions import Beta
 
-from chartae.checks import check_integer, check_number
+from chartae.checks import Count, NonNegative, Positive, Range
 from chartae.errors import ConfigurationError
 from chartae.geometry import ConformalMetric, Metric, shortest_paths
 from chartae.models import Autoencoder
@@ -56,18 +56,12 @@ class MixupSampler(ManifoldSampler):
     def __init__(
         self,
         model: Autoencoder,
-        neighbours: int | None = None,
-        alpha: float = 1.0,
-        strength: float | None = None,
-        num_points: int = 32,
+        neighbours: Count | None = None,
+        alpha: Positive = 1.0,
+        strength: NonNegative | None = None,
+        num_points: Annotated[int, Range(minimum=3)] = 32,
         **options: Unpack[ManifoldOptions],
     ) -> None:
-        if neighbours is not None:
-            check_integer("neighbours", neighbours, minimum=1)
-        check_number("alpha", alpha, above=0.0)
-        if strength is not None:
-            check_number("strength", strength, minimum=0.0)
-        check_integer("num_points", num_points, minimum=3)
         # Paths lead through the overlap of bumps, which other samplers must keep apart.
         options.setdefault("rho", "euclidean")
         super().__init__(model, **options)

@@ -5,7 +5,8 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from chartae.checks import check_boolean, check_integer, check_number
+from chartae.checks import Count, Natural, Positive
+from chartae.errors import ConfigurationError
 from chartae.geometry import Chain, Jumps, ManifoldDensity, random_walk
 from chartae.models import Autoencoder
 from chartae.samplers.manifold import ChainSampler, ManifoldOptions
@@ -29,6 +30,8 @@ class RandomWalkSampler(ChainSampler):
         exact: whether steps are accepted by Metropolis-Hastings, or as published.
         num_integration_steps: steps of each geodesic.
         num_warmup: steps of adaptation.
+        whitened: whether velocities of an exact walk have the covariance scale^2 G^-1(z), so that
+            a step has one Riemannian length everywhere; else scale^2 I.
         options: ``geometry``, ``num_centroids``, ``selection``, ``rho``, ``regularization`` and
             ``max_chains``, as in `ManifoldSampler`.
 
@@ -42,22 +45,20 @@ class RandomWalkSampler(ChainSampler):
     def __init__(
         self,
         model: Autoencoder,
-        num_steps: int = 200,
-        scale: float | None = None,
+        num_steps: Count = 200,
+        scale: Positive | None = None,
         exact: bool = False,
-        num_integration_steps: int = 10,
-        num_warmup: int = 50,
+        num_integration_steps: Count = 10,
+        num_warmup: Natural = 50,
+        whitened: bool = False,
         **options: Unpack[ManifoldOptions],
     ) -> None:
-        check_integer("num_steps", num_steps, minimum=1)
-        if scale is not None:
-            check_number("scale", scale, above=0.0)
-        check_integer("num_integration_steps", num_integration_steps, minimum=1)
-        check_integer("num_warmup", num_warmup, minimum=0)
-        check_boolean("exact", exact)
+        if whitened and not exact:
+            raise ConfigurationError("whitened=True: expected exact=True too")
         super().__init__(model, **options)
         self.num_steps, self.scale, self.exact = num_steps, scale, exact
         self.num_integration_steps, self.num_warmup = num_integration_steps, num_warmup
+        self.whitened = whitened
 
     @property
     def keeps_density(self) -> bool:
@@ -76,6 +77,7 @@ class RandomWalkSampler(ChainSampler):
             num_steps=self.num_steps,
             covariance=1.0 if self.scale is None else self.scale**2,
             exact=self.exact,
+            whitened=self.whitened,
             num_integration_steps=self.num_integration_steps,
             num_warmup=self.num_warmup if self.scale is None else 0,
             radius=density.radius,

@@ -6,13 +6,12 @@ from typing import ClassVar, Unpack, cast
 import torch
 from torch import Tensor
 
-from chartae.checks import check_integers
+from chartae.checks import Count
 from chartae.data import ArrayDataset
 from chartae.models import VAE, Autoencoder, VariationalAutoencoder
-from chartae.randomness import derive_seed, seeded
-from chartae.samplers.base import embeddings, posterior_of
+from chartae.randomness import seeded
+from chartae.samplers.base import embeddings
 from chartae.samplers.learned import LearnedSampler, LearningOptions, standardisation
-from chartae.training import fit
 
 __all__ = ["TwoStageSampler"]
 
@@ -54,10 +53,9 @@ class TwoStageSampler(LearnedSampler):
     def __init__(
         self,
         model: Autoencoder,
-        hidden: Sequence[int] = (1024, 1024),
+        hidden: Sequence[Count] = (1024, 1024),
         **options: Unpack[LearningOptions],
     ) -> None:
-        check_integers("hidden", hidden, minimum=1)
         super().__init__(model, **options)
         self.hidden = tuple(hidden)
         self.shift = self.shift.reshape(0, model.latent_dim)
@@ -84,24 +82,12 @@ class TwoStageSampler(LearnedSampler):
         z = (z - self.shift) / self.spread
         self.second = self._make_second()
         sets = [ArrayDataset(z[rows], None if y is None else y[rows]) for rows in (train, held_out)]
-        history = fit(
-            self.second,
-            *sets,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            patience=self.patience,
-            seed=derive_seed(self.seed, "second stage"),
-            accelerator=self.model.device.type,
-            progress=False,
-        )
-        if history.stopped == "interrupted":
-            raise KeyboardInterrupt  # `fit` ends quietly, but what called this one goes on
+        self.fit_network(self.second, *sets)
 
     @torch.no_grad()
     def _first_stage(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Return a latent of each x."""
-        if posterior_of(self.model) is None:
+        if self.model.posterior_family is None:
             return embeddings(self, x, y)
         posterior = cast(VariationalAutoencoder, self.model).posterior
         pieces = [x.split(1024)] + ([] if y is None else [y.split(1024)])

@@ -1,11 +1,11 @@
 """Latents from a manifold, by its volume or by its codes."""
 
-from typing import ClassVar, Literal, Unpack, get_args
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_choice, check_integer, check_number
+from chartae.checks import Count, Natural, Positive
 from chartae.distributions import NormalMixture
 from chartae.errors import ConfigurationError
 from chartae.geometry import Chain, Jumps, ManifoldDensity, hmc
@@ -31,7 +31,9 @@ class VolumeSampler(ChainSampler):
       centroid alone makes, widened, :math:`\frac1N \sum_i N(c_i, w^2 \Sigma_i)`, with
       :math:`\Sigma_i = \rho^2 \mathrm{diag}(\sigma_i^2)/d` for posteriors and
       :math:`T^2 I/d` for the metric of an RHVAE. It is the default, because its samples vary as
-      the data do where those of the volume vary less (``docs/sampling.md``).
+      the data do where those of the volume vary less (``docs/sampling.md``). A draw takes as long
+      for any N, so that all posteriors are kept, and bumps may overlap: by default
+      :math:`\Sigma_i` is that of the posterior, or wider where codes are far apart.
 
     Both are sampled exactly. The mixture is drawn from. The volume is sampled by Hamiltonian Monte
     Carlo and `Jumps` in turn: chains start from draws that have nearly its law, trajectories
@@ -47,7 +49,8 @@ class VolumeSampler(ChainSampler):
         target: the density: ``"volume"`` or ``"codes"``.
         width: w > 0, for the codes.
         options: ``geometry``, ``num_centroids``, ``selection``, ``rho``, ``regularization`` and
-            ``max_chains``, as in `ManifoldSampler`.
+            ``max_chains``, as in `ManifoldSampler`; for the codes ``num_centroids`` is None and
+            ``rho`` is ``"posterior"`` by default.
 
     Raises:
         ConfigurationError: if the model has no such metric, or an argument is out of range.
@@ -66,22 +69,17 @@ class VolumeSampler(ChainSampler):
     def __init__(
         self,
         model: Autoencoder,
-        num_steps: int = 30,
-        num_leapfrog: int = 3,
-        step_size: float | None = None,
-        num_warmup: int = 15,
+        num_steps: Count = 30,
+        num_leapfrog: Count = 3,
+        step_size: Positive | None = None,
+        num_warmup: Natural = 15,
         target: Target = "codes",
-        width: float = 1.5,
+        width: Positive = 1.5,
         **options: Unpack[ManifoldOptions],
     ) -> None:
-        check_choice("target", target, get_args(Target))
-        check_integer("num_steps", num_steps, minimum=1)
-        check_integer("num_leapfrog", num_leapfrog, minimum=1)
-        check_integer("num_warmup", num_warmup, minimum=0)
-        if step_size is not None:
-            check_number("step_size", step_size, above=0.0)
+        if target == "codes":
+            options = {"num_centroids": None, "rho": "posterior", **options}
         super().__init__(model, **options)
-        check_number("width", width, above=0.0)
         self.target: Target = target
         self.width = width
         self.num_steps, self.num_leapfrog = num_steps, num_leapfrog
@@ -90,13 +88,13 @@ class VolumeSampler(ChainSampler):
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         if self.target == "volume":
             return super().draw_latents(n, seed, y)
-        metric = self.metric
-        if metric.bumps is None:
+        bumps = self.bumps
+        if bumps is None:
+            name = type(self.metric).__name__
             raise ConfigurationError(
-                f"target='codes': {type(metric).__name__} has no bumps; expected target='volume'"
+                f"target='codes': {name} has no bumps; expected target='volume'"
             )
         generator = make_generator(seed, "VolumeSampler", "codes", device=self.device)
-        bumps = metric.bumps
         return NormalMixture(bumps.loc, self.width * bumps.scale).sample((n,), generator)
 
     def run(
@@ -107,7 +105,7 @@ class VolumeSampler(ChainSampler):
         generator: torch.Generator,
     ) -> Chain:
         # Half the smallest deviation of a bump is a step that a leapfrog integrates.
-        narrow = 0.2 if jumps is None else float(jumps.proposal.scale.amin(-1).median())
+        narrow = 0.2 if jumps is None else float(jumps.proposal.narrowest.median())
         return hmc(
             density,
             start,

@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from chartae.atomic import write_text
 from chartae.checks import check_choice, check_integer
 from chartae.errors import DataError
 from chartae.persistence import check_ours, writing
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["History"]
 
@@ -138,26 +135,6 @@ class History:
             )
         check_choice("stopped", history.stopped, get_args(Stopped))
         return history
-
-    def plot(self) -> "Figure":
-        """Return a figure of every term and of latents over the epochs, one panel each."""
-        from matplotlib.figure import Figure
-
-        curves = {**self.train, **self.latents}
-        terms = list(curves)
-        figure = Figure(figsize=(3.2 * max(1, len(terms)), 2.6), layout="constrained")
-        for index, term in enumerate(terms):
-            axes = figure.add_subplot(1, len(terms), index + 1)
-            epochs = range(1, self.num_epochs + 1)
-            axes.plot(epochs, curves[term], label="train", linewidth=1)
-            if term in self.validation:
-                axes.plot(epochs, self.validation[term], label="validation", linewidth=1)
-            if self.best_epoch is not None:
-                axes.axvline(self.best_epoch + 1, color="0.7", linewidth=0.8, label="kept")
-            axes.set(title=term, xlabel="epoch")
-        if terms:
-            axes.legend(frameon=False)
-        return figure
 
 
 def _is_number(value: object) -> bool:

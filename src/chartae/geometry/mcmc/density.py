@@ -1,5 +1,7 @@
 """The uniform distribution on the manifold of a metric, which its samplers share."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,18 +21,19 @@ class ManifoldDensity:
     The volume element itself where it is large near the data: the Riemannian uniform distribution
     of the metric of a vanilla VAE (thesis section 3.3.2). Its inverse where it is small there, as
     the RHVAE's is (eq. 1.8, 2.2). Either is flat in the void, and has a finite integral only
-    inside S: a wall, of log density -inf, that also closes the metric's domain.
+    inside S: a wall, of log density -inf, that also closes the metric's domain. The `SphereMetric`
+    has a finite volume, and needs no wall.
 
     It is a `LogDensity`, as `hmc` wants.
 
     Args:
         metric: a metric, which says by ``volume_is_large_near_data`` where the data are.
         radius: r > 0; None takes :math:`2 \max_i \|c_i\|` (thesis section 1.3.4) of a metric with
-            ``centroids``.
+            ``centroids``, and infinity for one of finite total volume.
 
     Raises:
-        ConfigurationError: if the radius is not positive, or None for a metric that has no
-            centroids, or has them all at the origin.
+        ConfigurationError: if the radius is not positive, or None for a metric of no known total
+            volume that has no centroids, or has them all at the origin.
 
     >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> density = ManifoldDensity(PoincareMetric(2), radius=0.9)
@@ -40,8 +43,10 @@ class ManifoldDensity:
 
     def __init__(self, metric: Metric, radius: float | None = None) -> None:
         if radius is None:
-            radius = _radius_around_centroids(metric)
-        check_number("radius", radius, above=0.0)
+            finite = metric.total_volume is not None
+            radius = math.inf if finite else _radius_around_centroids(metric)
+        else:
+            check_number("radius", radius, above=0.0)
         self.metric, self.radius = metric, radius
         self.sign = 1.0 if metric.volume_is_large_near_data else -1.0
 

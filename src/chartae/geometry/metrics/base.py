@@ -28,6 +28,7 @@ __all__ = [
     "DiagonalLocal",
     "Local",
     "Metric",
+    "TensorLocal",
     "check_points",
     "check_vectors",
 ]
@@ -152,6 +153,16 @@ class Metric(nn.Module, ABC):
         return None
 
     @property
+    def sectional_curvature(self) -> float | None:
+        """Its curvature, where that is known and the same everywhere."""
+        return None
+
+    @property
+    def total_volume(self) -> float | None:
+        """The volume of the whole space, where that is known and finite."""
+        return None
+
+    @property
     def bumps(self) -> NormalMixture | None:
         """The density near each landmark, as that landmark alone makes it; None if there is none.
 
@@ -244,16 +255,22 @@ class Metric(nn.Module, ABC):
         return local.kinetic_grad(momentum), local.velocity(momentum)
 
 
-class AutogradLocal(Local):
-    """A metric known by its tensor alone: gradients by autograd, inverse by Cholesky."""
+class TensorLocal(Local):
+    """A metric known by its tensor: a subclass gives `pull`, Cholesky's factor the rest.
 
-    def __init__(self, metric: Metric, z: Tensor) -> None:
-        metric.check(z)
-        self.metric, self.z = metric, z
-        self._tensor = metric.tensor(z)
-        self._with_graph: tuple[Tensor, Tensor] | None = None
+    Args:
+        z: the points, ``(..., d)``.
+        tensor: G at these, ``(..., d, d)``.
+    """
+
+    def __init__(self, z: Tensor, tensor: Tensor) -> None:
+        self.z, self._tensor = z, tensor
         # Unchecked, it waits for no device, and a NaN stays one: the caller's to reject.
-        self.cholesky: Tensor = torch.linalg.cholesky_ex(self._tensor).L
+        self.cholesky: Tensor = torch.linalg.cholesky_ex(tensor).L
+
+    @abstractmethod
+    def pull(self, coefficients: Tensor) -> Tensor:
+        """Return sum_jk a_jk grad G_jk, ``(..., d)``, for symmetric a ``(..., d, d)``."""
 
     @property
     def tensor(self) -> Tensor:
@@ -269,7 +286,7 @@ class AutogradLocal(Local):
         return self.cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def log_volume_grad(self) -> Tensor:
-        return self._pull(0.5 * self.inverse)
+        return self.pull(0.5 * self.inverse)
 
     def velocity(self, momentum: Tensor) -> Tensor:
         solved: Tensor = torch.cholesky_solve(momentum[..., None], self.cholesky)
@@ -285,10 +302,19 @@ class AutogradLocal(Local):
         return -self.energy_grad(self.velocity(momentum))
 
     def energy_grad(self, velocity: Tensor) -> Tensor:
-        return self._pull(0.5 * velocity[..., :, None] * velocity[..., None, :])
+        return self.pull(0.5 * velocity[..., :, None] * velocity[..., None, :])
 
-    def _pull(self, coefficients: Tensor) -> Tensor:
-        """Return the gradient in z of sum_jk a_jk G_jk(z), for coefficients a ``(..., d, d)``."""
+
+class AutogradLocal(TensorLocal):
+    """A metric known by its tensor alone: gradients by autograd, inverse by Cholesky."""
+
+    def __init__(self, metric: Metric, z: Tensor) -> None:
+        metric.check(z)
+        self.metric = metric
+        self._with_graph: tuple[Tensor, Tensor] | None = None
+        super().__init__(z, metric.tensor(z))
+
+    def pull(self, coefficients: Tensor) -> Tensor:
         wanted = self.z.requires_grad or coefficients.requires_grad
         differentiable = torch.is_grad_enabled() and wanted
         with gradients(coefficients) as (coefficients,):

@@ -1,6 +1,7 @@
 """Conformal metrics, a scalar times the identity: a potential, the hyperbolic ball."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -10,7 +11,7 @@ from chartae.checks import check_integer, check_number
 from chartae.geometry.metrics.base import ClosedForm, DiagonalLocal, Metric
 from chartae.gradients import gradients
 
-__all__ = ["ConformalMetric", "PoincareMetric"]
+__all__ = ["ConformalMetric", "PoincareMetric", "StereographicLines", "StereographicPotential"]
 
 TINY = 1e-300
 """What a norm is divided by at least."""
@@ -155,18 +156,72 @@ class PoincareMetric(ConformalMetric):
     def __init__(self, dim: int, curvature: float = 1.0) -> None:
         check_number("curvature", curvature, above=0.0)
         curvature = float(curvature)
-        super().__init__(_HyperbolicPotential(curvature), dim)
+        super().__init__(StereographicPotential(-curvature), dim)
         self.curvature = curvature
 
     @property
     def closed_form(self) -> ClosedForm | None:
         return HyperbolicLines(self.curvature)
 
+    @property
+    def sectional_curvature(self) -> float:
+        return -self.curvature
+
     def contains(self, z: Tensor) -> Tensor:
         return self.curvature * z.square().sum(-1) < 1.0
 
 
-class HyperbolicLines:
+class StereographicLines(ABC):
+    """The geodesics of a stereographic chart, by their directions and distances, in float64.
+
+    A subclass gives these: `factor`, `distance`, `direction` and `along`.
+    """
+
+    @abstractmethod
+    def factor(self, x: Tensor) -> Tensor:
+        """Return V at points ``(..., d)`` of the metric V^2 I: ``(...)``."""
+
+    @abstractmethod
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the distances between points of float64."""
+
+    @abstractmethod
+    def direction(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the Euclidean unit vectors in which geodesics from x to y set out."""
+
+    @abstractmethod
+    def along(self, x: Tensor, direction: Tensor, lengths: Tensor) -> Tensor:
+        """Return the points at lengths ``(..., T)`` along geodesics: ``(..., T, d)``."""
+
+    def paths(self, start: Tensor, end: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
+        """Return shortest paths at equal times, and their lengths."""
+        times = torch.linspace(0.0, 1.0, num_points, dtype=torch.float64, device=start.device)
+        x, y = start.double(), end.double()
+        distance = self.distance(x, y)
+        points = self.between(x, y, distance[..., None] * times).to(start.dtype)
+        points[..., 0, :], points[..., -1, :] = start, end
+        return points, distance.to(start.dtype)
+
+    def between(self, x: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
+        """Return the points at lengths ``(..., T)`` of the shortest paths from x to y."""
+        return self.along(x, self.direction(x, y), lengths)
+
+    def exponential(self, z: Tensor, v: Tensor, times: Tensor) -> Tensor:
+        """Return the points at given times of geodesics of velocity v at z."""
+        x, u = z.double(), v.double()
+        # Of the velocity 0 too, the derivative is that of the limit.
+        norm = u.square().sum(-1, keepdim=True).clamp_min(TINY).sqrt()
+        speed = self.factor(x)[..., None] * norm
+        return self.along(x, u / norm, speed * times.double()).to(z.dtype)
+
+    def logarithm(self, z: Tensor, target: Tensor) -> Tensor:
+        """Return the velocities at z of the geodesics that reach the targets at time 1."""
+        x, y = z.double(), target.double()
+        norm = self.distance(x, y) / self.factor(x)
+        return (norm[..., None] * self.direction(x, y)).to(z.dtype)
+
+
+class HyperbolicLines(StereographicLines):
     r"""The geodesics of a `PoincareMetric`, by Moebius addition (Ganea et al., 2018).
 
     All is computed in float64, for near the rim a distance is the logarithm of a difference.
@@ -175,34 +230,17 @@ class HyperbolicLines:
     def __init__(self, curvature: float) -> None:
         self.curvature, self.root = curvature, math.sqrt(curvature)
 
-    def paths(self, start: Tensor, end: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
-        """Return shortest paths at equal times, and their lengths."""
-        times = torch.linspace(0.0, 1.0, num_points, dtype=torch.float64, device=start.device)
-        x, y = start.double(), end.double()
-        distance = self.distance(x, y)
+    def factor(self, x: Tensor) -> Tensor:
+        return 2.0 / self._gap(x)
+
+    def between(self, x: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
         # Each half from its own end: far from an end, the rim leaves no digits.
-        first = self._along(x, self._direction(x, y), distance[..., None] * times)
-        last = self._along(y, self._direction(y, x), distance[..., None] * (1.0 - times))
-        points = torch.where(times[:, None] <= 0.5, first, last).to(start.dtype)
-        points[..., 0, :], points[..., -1, :] = start, end
-        return points, distance.to(start.dtype)
-
-    def exponential(self, z: Tensor, v: Tensor, times: Tensor) -> Tensor:
-        """Return the points at given times of geodesics of velocity v at z."""
-        x, u = z.double(), v.double()
-        norm = u.norm(dim=-1, keepdim=True)
-        speed = 2.0 * norm / self._gap(x)[..., None]
-        direction = torch.where(norm > 0, u / norm.clamp(min=TINY), 0.0)
-        return self._along(x, direction, speed * times.double()).to(z.dtype)
-
-    def logarithm(self, z: Tensor, target: Tensor) -> Tensor:
-        """Return the velocities at z of the geodesics that reach the targets at time 1."""
-        x, y = z.double(), target.double()
-        norm = 0.5 * self._gap(x) * self.distance(x, y)
-        return (norm[..., None] * self._direction(x, y)).to(z.dtype)
+        left = lengths[..., -1:] - lengths
+        first = self.along(x, self.direction(x, y), lengths)
+        last = self.along(y, self.direction(y, x), left)
+        return torch.where((lengths <= left)[..., None], first, last)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the distances between points of float64."""
         apart: Tensor = (x - y).norm(dim=-1)
         scale = (self._gap(x) * self._gap(y)).sqrt()
         return 2.0 / self.root * torch.asinh(self.root * apart / scale)
@@ -221,29 +259,27 @@ class HyperbolicLines:
         square = self.curvature * (x + y).square().sum(-1, keepdim=True)
         return (own * (x + y) + square * x) / (own * gap[..., None] + square)
 
-    def _direction(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the unit vectors in which geodesics from x to y set out; 0 where they coincide."""
+    def direction(self, x: Tensor, y: Tensor) -> Tensor:
         moved = self._add(-x, y, self._gap(y))
         norm = moved.norm(dim=-1, keepdim=True)
         return torch.where(norm > 0, moved / norm.clamp(min=TINY), 0.0)
 
-    def _along(self, x: Tensor, direction: Tensor, lengths: Tensor) -> Tensor:
-        """Return the points at lengths ``(..., T)`` along geodesics: ``(..., T, d)``."""
+    def along(self, x: Tensor, direction: Tensor, lengths: Tensor) -> Tensor:
         half = 0.5 * self.root * lengths
         steps = (torch.tanh(half) / self.root)[..., None] * direction[..., None, :]
         return self._add(x[..., None, :], steps, torch.cosh(half.clamp(max=300.0)) ** -2)
 
 
-class _HyperbolicPotential(nn.Module):
-    """log(2 / (1 - c ||z||^2))."""
+class StereographicPotential(nn.Module):
+    """log(2 / (1 + K ||z||^2)), of the stereographic chart of the space of curvature K."""
 
     def __init__(self, curvature: float) -> None:
         super().__init__()
         self.curvature = curvature
 
     def forward(self, z: Tensor) -> Tensor:
-        return -torch.log(0.5 * (1.0 - self.curvature * z.square().sum(-1)))
+        return -torch.log(0.5 * (1.0 + self.curvature * z.square().sum(-1)))
 
     def grad(self, z: Tensor) -> Tensor:
         norm = z.square().sum(-1, keepdim=True)
-        return 2.0 * self.curvature * z / (1.0 - self.curvature * norm)
+        return -2.0 * self.curvature * z / (1.0 + self.curvature * norm)

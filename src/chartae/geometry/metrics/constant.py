@@ -41,6 +41,10 @@ class ConstantMetric(Metric):
     def closed_form(self) -> "StraightLines":
         return StraightLines(self)
 
+    @property
+    def sectional_curvature(self) -> float:
+        return 0.0
+
     def at(self, z: Tensor) -> Local:
         self.check(z)
         return ConstantLocal(self.matrix.to(z.dtype), z)

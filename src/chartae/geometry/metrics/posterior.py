@@ -16,18 +16,27 @@ from chartae.checks import (
     check_shape,
 )
 from chartae.data.arrays import takes_arrays
-from chartae.distributions import DiagonalNormal, NormalMixture
+from chartae.distributions import (
+    Gaussian,
+    NormalMixture,
+    Posterior,
+    joined,
+    powers,
+    precisions,
+    times,
+)
 from chartae.errors import ConfigurationError, DataError
-from chartae.geometry.metrics.base import DiagonalLocal, Metric
+from chartae.geometry.metrics.base import DiagonalLocal, Local, Metric, TensorLocal
+from chartae.geometry.metrics.centroid import check_positive_definite
 from chartae.geometry.metrics.selection import (
     Selection,
     nearest_neighbour_distances,
     select_centroids,
 )
 
-__all__ = ["PosteriorMetric", "Reach"]
+__all__ = ["PosteriorMetric", "Reach", "posterior_bumps"]
 
-Reach = Literal["euclidean", "mahalanobis", "isolated"]
+Reach = Literal["euclidean", "mahalanobis", "isolated", "posterior"]
 """Rules for the reach rho of a centroid."""
 
 BLOCK = 2**20
@@ -36,6 +45,9 @@ COLUMNS = 2**10
 """Most centroids summed at once: float32 sums of more round too much."""
 KEPT = 2**24
 """Most weights kept for the gradients of the same points, 128 MiB; more are computed again."""
+SAMPLE = 2000
+"""Means of which the 5 % quantile of the distances to neighbours is taken: it is that of all, give
+or take half a per cent."""
 CANCELLATION = 64.0
 """Most by which float32's rounding may grow in a gradient: to 4e-6 of a centroid's slope."""
 
@@ -47,39 +59,47 @@ class _Encoding(Protocol):
 
     def check_conditions(self, name: str, y: Tensor | None, count: int) -> None: ...
 
-    def posterior(self, x: Tensor, y: Tensor | None = None) -> torch.distributions.Distribution: ...
+    def posterior(self, x: Tensor, y: Tensor | None = None) -> Posterior: ...
 
 
 class PosteriorMetric(Metric):
-    r"""The metric of a VAE's posteriors :math:`N(\mu_i, \mathrm{diag}\,\sigma_i^2)` (eq. 3.6).
+    r"""The metric of a VAE's posteriors :math:`N(\mu_i, \Sigma_i)` (thesis eq. 3.6).
 
     .. math::
-        G(z) = \sum_i \mathrm{diag}(\sigma_i^{-2}) w_i(z) + \lambda e^{-\tau\|z\|^2} I, \quad
+        G(z) = \sum_i \Sigma_i^{-1} w_i(z) + \lambda e^{-\tau\|z\|^2} I, \quad
         w_i(z) = e^{-D_i(z)/\rho^2}, \quad
-        D_i(z) = \sum_k \sigma_{ik}^{-2} (z_k - \mu_{ik})^2
+        D_i(z) = (z - \mu_i)^T \Sigma_i^{-1} (z - \mu_i)
+
+    The thesis has diagonal :math:`\Sigma_i = \mathrm{diag}\,\sigma_i^2`, and the metric is then
+    diagonal everywhere; full ones are among its perspectives.
 
     Its volume is *large* near the data. All quantities and gradients are products of the weights
-    with ``(N, d)`` arrays, made in blocks of points. The expanded square D is computed in float64
+    with ``(N, d)`` arrays, or with ``(N, d * d)`` ones for full covariances, made in blocks of
+    points. The expanded square D is computed in float64
     whatever the dtype, because it cancels: with :math:`\sigma = 10^{-3}` its terms reach 1e7 where
     their difference is 1. What follows it is in float32 for a float32 metric, unless the spread
     of the means in units of :math:`\rho\sigma` is such that the gradient cancels too.
 
     Args:
         means: the :math:`\mu_i`, ``(N, d)``.
-        variances: the :math:`\sigma_i^2`, positive, ``(N, d)``.
+        variances: the :math:`\sigma_i^2`, positive, ``(N, d)``; or the :math:`\Sigma_i`,
+            symmetric positive definite, ``(N, d, d)``.
         rho: the reach of a centroid: a positive number, or a rule. ``"euclidean"`` is the thesis'
             (Alg. 4): the largest distance from a mean to its nearest neighbour. ``"mahalanobis"``
             is the median of these distances in the units of D. ``"isolated"`` is a third of
-            their 5 % quantile: bumps that do not overlap, of equal mass, which uniform samples
-            need (``docs/sampling.md``). None takes the thesis'.
+            their 5 % quantile, over 2,000 to 4,000 means where there are more: bumps that do not
+            overlap, of equal mass, which uniform samples need (``docs/sampling.md``).
+            ``"posterior"`` is :math:`\sqrt d`, for which the bump of a lone mean is its posterior,
+            or the reach of ``"isolated"`` where that is larger. None takes the thesis'.
         regularization: :math:`\lambda` > 0, the metric in the void.
         tau: :math:`\tau` at least 0; the thesis takes it below the computer's precision.
         validate: check the arguments; a training loop that makes a metric a step does not.
 
     Raises:
         DataError: for shapes that do not match, entries that are not finite, or variances that
-            are not positive.
-        ConfigurationError: for a number out of range, or a rule for rho with a single centroid.
+            are not positive (definite).
+        ConfigurationError: for a number out of range, or a rule for rho with a single centroid, but
+            for ``"posterior"``.
 
     >>> metric = PosteriorMetric(torch.zeros(1, 2), torch.tensor([[0.25, 1.0]]), rho=1.0)
     >>> metric.tensor(torch.zeros(2))
@@ -118,24 +138,28 @@ class PosteriorMetric(Metric):
     def _derive(self) -> None:
         """Compute what every point needs, in float64, about the mean of the means."""
         centre = self.means.detach().double().mean(0)
-        means, precisions = self.means.double() - centre, self.variances.double().reciprocal()
-        scaled = precisions * means
-        # log w = [z^2, z] @ quadratic + constant: minus D over rho^2, expanded.
-        quadratic = torch.cat([-precisions, 2.0 * scaled], 1).mT / self.rho**2
+        means, rows = self.means.double() - centre, precisions(self.variances.double())
+        scaled = times(rows, means)
+        # log w = [powers(z), z] @ quadratic + constant: minus D over rho^2, expanded.
+        quadratic = torch.cat([-rows, 2.0 * scaled], 1).mT / self.rho**2
         constant = -(scaled * means).sum(1) / self.rho**2
         # No buffers: they stay in float64 whatever the metric is cast to.
         self.centre = centre
-        self.quadratic, self.constant, self.precisions = quadratic, constant, precisions
-        steepest = means.abs().amax(0) * precisions.amax(0).sqrt() / self.rho
+        # The identity, as a row of its own.
+        identity = torch.eye(self.dim).to(centre)
+        self.unit = torch.ones_like(centre) if self.is_diagonal else identity.flatten()
+        self.width = len(self.unit)
+        largest = rows[:, self.unit.bool()].amax(0)
+        steepest = means.abs().amax(0) * largest.sqrt() / self.rho
         mild = self.means.dtype == torch.float32 and float(steepest.detach().max()) < CANCELLATION
         self.working = torch.float32 if mild else torch.float64
-        moments = torch.cat([precisions, scaled], 1).to(self.working)
+        moments = torch.cat([rows, scaled], 1).to(self.working)
         self.pieces = list(
             map(
                 _Piece,
                 quadratic.split(COLUMNS, 1),
                 constant.split(COLUMNS),
-                precisions.to(self.working).split(COLUMNS),
+                rows.to(self.working).split(COLUMNS),
                 moments.split(COLUMNS),
             )
         )
@@ -164,7 +188,7 @@ class PosteriorMetric(Metric):
         """Return the metric of a trained model (thesis Alg. 4).
 
         Args:
-            model: any model whose ``posterior(x, y)`` is a diagonal normal.
+            model: any model whose ``posterior(x, y)`` is a `Gaussian`.
             x: the training set, ``(N, *input_shape)``.
             y: its conditions, for a model that has them.
             num_centroids: how many posteriors to keep, at most N; None keeps all.
@@ -188,9 +212,14 @@ class PosteriorMetric(Metric):
         return self.means.shape[-1]
 
     @property
+    def is_diagonal(self) -> bool:
+        """Whether G is diagonal, as the covariances are."""
+        return self.variances.dim() == 2
+
+    @property
     def bumps(self) -> NormalMixture:
-        r"""Near a lone mean the volume is :math:`N(\mu_i, \rho^2 \mathrm{diag}\,\sigma_i^2/d)`."""
-        return NormalMixture(self.means, self.rho * (self.variances / self.dim).sqrt())
+        r"""Near a lone mean the volume is :math:`N(\mu_i, \rho^2 \Sigma_i / d)`."""
+        return posterior_bumps(self.means, self.variances, self.rho)
 
     @property
     def centroids(self) -> Tensor:
@@ -201,23 +230,35 @@ class PosteriorMetric(Metric):
     def landmarks(self) -> Tensor:
         return self.means
 
-    def at(self, z: Tensor) -> "PosteriorLocal":
+    def at(self, z: Tensor) -> Local:
         self.check(z)
-        return PosteriorLocal(self, z)
+        return DiagonalPosteriorLocal(self, z) if self.is_diagonal else FullPosteriorLocal(self, z)
+
+
+def posterior_bumps(means: Tensor, variances: Tensor, rho: float) -> NormalMixture:
+    """Return the `PosteriorMetric.bumps` of such a metric, which takes longer to make.
+
+    Args:
+        means: ``(N, d)``.
+        variances: ``(N, d)``, or covariances ``(N, d, d)``.
+        rho: positive.
+    """
+    root = variances.sqrt() if variances.dim() == 2 else torch.linalg.cholesky(variances)
+    return NormalMixture(means, rho / math.sqrt(means.shape[1]) * root)
 
 
 class _Piece(NamedTuple):
     """Some n of the centroids: what their weights are made of, and what is made of the weights."""
 
-    quadratic: Tensor  # (2d, n), of [z^2, z], and
+    quadratic: Tensor  # (p + d, n), of [powers(z), z], and
     constant: Tensor  # (n,), give the log of the weights
-    precisions: Tensor  # (n, d)
-    moments: Tensor  # (n, 2d): the precisions, and they times the means
+    precisions: Tensor  # (n, p)
+    moments: Tensor  # (n, p + d): the precisions, and they times the means
 
     def weights(self, offset: Tensor) -> Tensor:
         """Return the weights at points about the centre, ``(rows, n)`` for ``(rows, d)``."""
-        powers = torch.cat([offset.square(), offset], 1)
-        exponent = torch.addmm(self.constant, powers, self.quadratic).to(self.precisions.dtype)
+        products = torch.cat([powers(offset, self.precisions.shape[1]), offset], 1)
+        exponent = torch.addmm(self.constant, products, self.quadratic).to(self.precisions.dtype)
         # Arithmetic with numbers below the smallest normal one, be it a product of such a weight,
         # takes many times as long.
         smallest = math.log(torch.finfo(exponent.dtype).tiny) + 20.0
@@ -226,49 +267,48 @@ class _Piece(NamedTuple):
         return exponent.clamp_(smallest, 0.0).exp_()
 
 
-class PosteriorLocal(DiagonalLocal):
-    """A `PosteriorMetric` at given points; differentiable in points, means and variances.
+class _Sums:
+    """Sums over a metric's centroids at given points: of weighted precisions, and their gradients.
 
     Args:
         metric: the metric.
         z: the points, ``(..., d)``.
-        keep: keep the weights for the gradients; None does if they are few.
+
+    Attributes:
+        total: the precisions of G, with lambda, ``(..., p)``.
     """
 
-    def __init__(self, metric: PosteriorMetric, z: Tensor, keep: bool | None = None) -> None:
+    def __init__(self, metric: PosteriorMetric, z: Tensor) -> None:
         self.metric, self.z = metric, z
         number = len(metric.means)
         self._offset = z.reshape(-1, metric.dim).double() - metric.centre
-        self._rows = max(1, BLOCK // min(number, COLUMNS))
-        keep = len(self._offset) * number <= KEPT if keep is None else keep
+        self._rows = max(1, BLOCK // max(min(number, COLUMNS), metric.width))
+        keep = len(self._offset) * number <= KEPT  # else they are computed again
         self._kept: list[list[Tensor]] = []
         totals = []
         for offset in self._offset.split(self._rows):
-            total, row = torch.zeros_like(offset), []
+            total, row = offset.new_zeros(len(offset), metric.width), []
             for piece in metric.pieces:
                 weights = piece.weights(offset)
                 total = total + weights @ piece.precisions
                 row += [weights] if keep else []
             totals.append(total)
             self._kept += [row] if keep else []
-        total = torch.cat(totals).reshape(z.shape) + self._floor()[..., None]
-        self._diagonal = total.to(z.dtype)
+        shape = (*z.shape[:-1], metric.width)
+        self.total = torch.cat(totals).reshape(shape) + self._floor()[..., None] * metric.unit
 
     def _floor(self) -> Tensor:
         """Return lambda exp(-tau ||z||^2), ``(...)``."""
         norm = self.z.double().square().sum(-1)
         return self.metric.regularization * torch.exp(-self.metric.tau * norm)
 
-    @property
-    def diagonal(self) -> Tensor:
-        return self._diagonal
-
     def pull(self, coefficients: Tensor) -> Tensor:
-        metric, d = self.metric, self.metric.dim
-        flat = coefficients.reshape(-1, d).to(metric.working)
+        """Return sum_k a_k grad total_k, ``(..., d)``, for coefficients a ``(..., p)``."""
+        metric, p = self.metric, self.metric.width
+        flat = coefficients.reshape(-1, p).to(metric.working)
         slopes = []
         for index, offset in enumerate(self._offset.split(self._rows)):
-            moments = offset.new_zeros(len(offset), 2 * d)
+            moments = offset.new_zeros(len(offset), p + metric.dim)
             a = flat[index * self._rows :][: self._rows]
             for number, piece in enumerate(metric.pieces):
                 weights = self._kept[index][number] if self._kept else piece.weights(offset)
@@ -276,22 +316,51 @@ class PosteriorLocal(DiagonalLocal):
                 # In place where autograd has no say: the array is a large one.
                 slope = slope * weights if slope.requires_grad else slope.mul_(weights)
                 moments = moments + slope @ piece.moments
-            slopes.append(offset * moments[:, :d] - moments[:, d:])
+            slopes.append(times(moments[:, :p], offset) - moments[:, p:])
         near = -2.0 / metric.rho**2 * torch.cat(slopes).reshape(self.z.shape)
-        floor = -2.0 * metric.tau * self._floor() * coefficients.double().sum(-1)
+        floor = -2.0 * metric.tau * self._floor() * (coefficients.double() @ metric.unit)
         return (near + floor[..., None] * self.z).to(self.z.dtype)
+
+
+class DiagonalPosteriorLocal(DiagonalLocal):
+    """A `PosteriorMetric` of variances; differentiable in points, means and variances."""
+
+    def __init__(self, metric: PosteriorMetric, z: Tensor) -> None:
+        self.z, self.sums = z, _Sums(metric, z)
+        self._diagonal = self.sums.total.to(z.dtype)
+
+    @property
+    def diagonal(self) -> Tensor:
+        return self._diagonal
+
+    def pull(self, coefficients: Tensor) -> Tensor:
+        return self.sums.pull(coefficients)
+
+
+class FullPosteriorLocal(TensorLocal):
+    """A `PosteriorMetric` of covariances; differentiable in points, means and covariances."""
+
+    def __init__(self, metric: PosteriorMetric, z: Tensor) -> None:
+        self.sums = _Sums(metric, z)
+        super().__init__(z, self.sums.total.unflatten(-1, (metric.dim, metric.dim)).to(z.dtype))
+
+    def pull(self, coefficients: Tensor) -> Tensor:
+        return self.sums.pull(coefficients.flatten(-2))
 
 
 def _check(means: Tensor, variances: Tensor) -> None:
     check_floating("means", means)
     check_floating("variances", variances)
     check_shape("means", means, ("N", "d"))
-    check_shape("variances", variances, means.shape)
+    full = isinstance(variances, Tensor) and variances.dim() == 3
+    check_shape("variances", variances, (*means.shape, means.shape[1]) if full else means.shape)
     if not means.numel():
         raise DataError(f"means has shape {tuple(means.shape)}: expected at least one centroid")
     check_finite("means", means.detach())
     check_finite("variances", variances.detach())
-    if not bool((variances > 0).all()):
+    if full:
+        check_positive_definite("variances", variances.detach())
+    elif not bool((variances > 0).all()):
         raise DataError(
             f"variances has {int((variances <= 0).sum())} entries that are not positive: "
             "expected positive ones"
@@ -305,24 +374,40 @@ def _resolve_rho(rho: float | Reach | None, means: Tensor, variances: Tensor) ->
         return float(rho)
     rule = rho or "euclidean"
     check_choice("rho", rule, get_args(Reach))
+    if rule == "posterior":
+        own = math.sqrt(means.shape[1])
+        return own if len(means) < 2 else max(own, _isolated_reach(means, variances))
     if len(means) < 2:
         raise ConfigurationError(f"rho={rho!r} needs two centroids or more: expected a number")
     if rule == "euclidean":
         found = float(nearest_neighbour_distances(means).max())
+    elif rule == "isolated":
+        found = _isolated_reach(means, variances)
     else:
-        apart = nearest_neighbour_distances(means, variances)
-        apart = apart[apart > 0] if bool((apart > 0).any()) else apart  # twins tell nothing
-        found = float(apart.median() if rule == "mahalanobis" else apart.quantile(0.05) / 3.0)
+        found = float(_without_twins(nearest_neighbour_distances(means, variances)).median())
     if found == 0.0:
         raise ConfigurationError(f"rho={rho!r} is 0, for means coincide: expected a number")
     return found
+
+
+def _isolated_reach(means: Tensor, variances: Tensor) -> float:
+    # All distances of 60,000 codes take 20 s.
+    every = max(1, len(means) // SAMPLE)
+    apart = _without_twins(nearest_neighbour_distances(means, variances, every))
+    return float(apart.quantile(0.05)) / 3.0
+
+
+def _without_twins(distances: Tensor) -> Tensor:
+    """Return the distances that are not 0, unless all are: twins say nothing about the others."""
+    positive = distances > 0
+    return distances[positive] if bool(positive.any()) else distances
 
 
 @torch.no_grad()
 def _posteriors(
     model: _Encoding, x: Tensor, y: Tensor | None, batch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Return means and variances of the posteriors of x, ``(N, d)`` each."""
+    """Return means ``(N, d)`` and variances ``(N, d)`` of the posteriors of x, or covariances."""
     if not callable(getattr(model, "posterior", None)):
         raise ConfigurationError(
             f"{type(model).__name__} has no posterior: PosteriorMetric expects a model with a "
@@ -333,11 +418,11 @@ def _posteriors(
     model.check_conditions("y", y, len(x))
     parts = [x.split(batch_size)] + ([] if y is None else [y.split(batch_size)])
     pieces = [model.posterior(*part) for part in zip(*parts, strict=True)]
-    for posterior in pieces:
-        if not isinstance(posterior, DiagonalNormal):
-            raise ConfigurationError(
-                f"the posterior of {type(model).__name__} is {type(posterior).__name__}: "
-                "PosteriorMetric expects a DiagonalNormal"
-            )
-    means = torch.cat([posterior.mean for posterior in pieces])
-    return means, torch.cat([posterior.variance for posterior in pieces])
+    found = [piece for piece in pieces if isinstance(piece, Gaussian)]
+    if len(found) < len(pieces):
+        raise ConfigurationError(
+            f"the posterior of {type(model).__name__} is {type(pieces[0]).__name__}: "
+            "PosteriorMetric expects a Gaussian, such as a DiagonalNormal"
+        )
+    posterior = joined(found)
+    return posterior.mean, posterior.covariance

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from chartae.distributions import DiagonalNormal
+from chartae.distributions import Gaussian
 from chartae.geometry.metrics.centroid import squared_distances
 from chartae.geometry.metrics.selection import nearest_neighbour_distances
 
@@ -13,7 +13,7 @@ __all__ = ["mean_overlap", "posterior_reach", "scott_temperature"]
 
 
 @torch.no_grad()
-def scott_temperature(posterior: DiagonalNormal) -> float:
+def scott_temperature(posterior: Gaussian) -> float:
     r"""Return a temperature for a metric around N posteriors over d coordinates.
 
     :math:`T = 0.7 \sqrt d \, N^{-1/(d+4)} \sigma`, with :math:`\sigma^2` the mean variance of a
@@ -29,7 +29,7 @@ def scott_temperature(posterior: DiagonalNormal) -> float:
 
 
 @torch.no_grad()
-def posterior_reach(posterior: DiagonalNormal) -> float:
+def posterior_reach(posterior: Gaussian) -> float:
     r"""Return a rho for the metric of N posteriors over d coordinates.
 
     :math:`\rho^2 = d + m^2`, with m the median distance from a mean to its nearest neighbour, in
@@ -40,7 +40,7 @@ def posterior_reach(posterior: DiagonalNormal) -> float:
     n, d = posterior.mean.shape
     if n == 1:
         return math.sqrt(d)
-    distances = nearest_neighbour_distances(posterior.mean, posterior.variance)
+    distances = nearest_neighbour_distances(posterior.mean, posterior.covariance)
     return math.hypot(math.sqrt(d), distances.median().item())
 
 

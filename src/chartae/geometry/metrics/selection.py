@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from chartae.checks import check_choice, check_integer
+from chartae.distributions import powers, precisions, times
 from chartae.randomness import derive_seed, make_generator
 
 __all__ = ["Selection", "nearest_neighbour_distances", "select_centroids"]
@@ -59,24 +60,28 @@ def _medoids(codes: Tensor, count: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def nearest_neighbour_distances(means: Tensor, variances: Tensor | None = None) -> Tensor:
+def nearest_neighbour_distances(
+    means: Tensor, variances: Tensor | None = None, every: int = 1
+) -> Tensor:
     r"""Return the distance from each mean to the nearest other one, ``(N,)`` float64.
 
     Args:
         means: ``(N, d)``, at least 2.
-        variances: ``(N, d)``; with them distances to j are in units of the j-th,
-            :math:`\sum_k \sigma_{jk}^{-2} (\mu_{ik} - \mu_{jk})^2` before the root.
+        variances: ``(N, d)``, or covariances ``(N, d, d)``; with them distances to j are in units
+            of the j-th, :math:`(\mu_i - \mu_j)^T \Sigma_j^{-1} (\mu_i - \mu_j)` before the root.
+        every: with k, the distances from each k-th mean only, ``(ceil(N / k),)``.
     """
     x = means.double() - means.double().mean(0)
-    precisions = torch.ones_like(x) if variances is None else variances.double().reciprocal()
-    scaled = precisions * x
-    quadratic = torch.cat([precisions, -2.0 * scaled], 1).mT
+    rows = torch.ones_like(x) if variances is None else precisions(variances.double())
+    scaled = times(rows, x)
+    quadratic = torch.cat([rows, -2.0 * scaled], 1).mT
     constant = (scaled * x).sum(1)
-    rows = max(1, BLOCK // len(x))
+    size = max(1, BLOCK // max(quadratic.shape))
     nearest = []
-    for start in range(0, len(x), rows):
-        piece = x[start : start + rows]
-        squared = torch.addmm(constant, torch.cat([piece.square(), piece], 1), quadratic)
-        squared.diagonal(start).fill_(torch.inf)
+    for places in torch.arange(0, len(x), every, device=x.device).split(size):
+        piece = x[places]
+        products = torch.cat([powers(piece, rows.shape[1]), piece], 1)
+        squared = torch.addmm(constant, products, quadratic)
+        squared.scatter_(1, places[:, None], torch.inf)
         nearest.append(squared.amin(1).clamp_min(0.0).sqrt())
     return torch.cat(nearest)

@@ -19,6 +19,7 @@ from chartae.geometry.paths.graph import graph_paths
 
 __all__ = [
     "Paths",
+    "departure",
     "distance",
     "geodesic",
     "initial_velocity",
@@ -181,13 +182,13 @@ def distance(
         return paths.lengths
     # Terms of the value 0 that have the slopes for gradients.
     curves = paths.points
-    at_start = (_departure(metric, curves) * (start.detach() - start)).sum(-1)
-    at_end = (_departure(metric, curves.flip(-2)) * (end.detach() - end)).sum(-1)
+    at_start = (departure(metric, curves) * (start.detach() - start)).sum(-1)
+    at_end = (departure(metric, curves.flip(-2)) * (end.detach() - end)).sum(-1)
     return paths.lengths + at_start + at_end
 
 
 @torch.no_grad()
-def _departure(metric: Metric, curve: Tensor) -> Tensor:
+def departure(metric: Metric, curve: Tensor) -> Tensor:
     """Return the unit velocity at the first point of a geodesic, lowered by the metric there."""
     first, last = curve[..., 0, :], curve[..., -1, :]
     formulas = metric.closed_form
