@@ -256,7 +256,7 @@ def rebuild(
         given = description["arguments"]
         arguments = {key: _from_json(key, value, modules, unused) for key, value in given.items()}
         module = CLASSES[name](**arguments)
-        module.metadata = dict(description.get("metadata", {}))
+        module.metadata = {**description.get("metadata", {})}
         return module
     except CheckpointError:  # of a part, which says it all
         raise

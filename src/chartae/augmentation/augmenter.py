@@ -25,10 +25,11 @@ from chartae.distributions import Moments
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
 from chartae.models import CVAE, MODELS, Autoencoder
 from chartae.naming import folder_name
+from chartae.persistence import CONFIG_FILE, WEIGHTS_FILE
 from chartae.persistence import load as load_module
 from chartae.randomness import derive_seed, resolve_seed, seeded
 from chartae.samplers import SAMPLERS, Sampler
-from chartae.training import History, fit
+from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, History, fit
 
 __all__ = [
     "ALL",
@@ -235,11 +236,12 @@ class Augmenter:
         labels = Labels.of(data.class_names, x if isinstance(x, ArrayDataset) else y)
         parts = {ALL: data} if self.is_conditional else self._each_class(data)
         example, defaults = data.subset([0]), self._default_options(data, parts)
+        fresh = {name: self._make(name, example, defaults[name]) for name in parts}
         for name, members in parts.items():
             # What is refused later would waste the training of the classes before.
-            self._make(name, example, defaults[name]).model.check_data("x", members.x)
+            fresh[name].model.check_data("x", members.x)
         with self._claimed_output(parts):
-            learned = self._learn_all(parts, example, defaults)
+            learned = self._learn_all(fresh, parts)
         self._form, self._labels = data.form, labels
         self.classes_ = labels.values
         self.samplers_ = {name: of.sampler for name, of in learned.items()}
@@ -357,7 +359,7 @@ class Augmenter:
             )
         for name, sampler in self.samplers_.items():
             sampler.save_pretrained(folder / folder_name(name))
-            self.histories_[name].save(folder / folder_name(name) / "history.json")
+            self.histories_[name].save(folder / folder_name(name) / HISTORY_FILE)
         write_text(
             record,
             json.dumps(
@@ -403,7 +405,7 @@ class Augmenter:
                 f"{places[strange[0]]} holds no sampler: the augmenter is damaged"
             )
         augmenter.models_ = {name: s.model for name, s in augmenter.samplers_.items()}
-        augmenter.histories_ = {n: History.load(p / "history.json") for n, p in places.items()}
+        augmenter.histories_ = {n: History.load(p / HISTORY_FILE) for n, p in places.items()}
         return augmenter
 
     # --- details ------------------------------------------------------------------------------
@@ -499,12 +501,11 @@ class Augmenter:
     def _learn(
         self,
         name: str,
+        sampler: Sampler,
         members: ArrayDataset,
-        data: ArrayDataset,
-        defaults: Mapping[str, Any],
         place: Path | None,
     ) -> Learned:
-        """Return the fitted sampler of a name, with its trained model, its history and a check."""
+        """Train the model of a name and fit its sampler; return these with history and a check."""
         options: dict[str, Any] = {"epochs": EPOCHS, "progress": False, **(self.fit_options or {})}
         options["seed"] = derive_seed(self.seed, "fit", name)
         if self.jobs > 1:
@@ -512,7 +513,6 @@ class Augmenter:
         if place is not None:
             folder = place / folder_name(name)
             options |= {"output_dir": folder, "resume": True}
-        sampler = self._make(name, data, defaults)
         subject = "all classes" if self.is_conditional else f"class {name!r}"
         with warnings_about(subject) as warned:
             history = fit(sampler.model, members, **options)
@@ -540,10 +540,7 @@ class Augmenter:
         return found
 
     def _learn_all(
-        self,
-        parts: Mapping[str, ArrayDataset],
-        example: ArrayDataset,
-        defaults: Mapping[str, Mapping[str, Any]],
+        self, fresh: Mapping[str, Sampler], parts: Mapping[str, ArrayDataset]
     ) -> dict[str, Learned]:
         """Return what `_learn` gives for each name, class after class or in several processes.
 
@@ -552,7 +549,7 @@ class Augmenter:
         """
         # In full, for a worker process may have another working directory.
         place = None if self.output_dir is None else Path(self.output_dir).resolve()
-        calls = [(n, members, example, defaults[n], place) for n, members in parts.items()]
+        calls = [(name, fresh[name], members, place) for name, members in parts.items()]
         learned: Iterable[Learned]
         if self.jobs == 1 or len(parts) == 1:
             learned = (self._learn(*call) for call in calls)
@@ -658,7 +655,7 @@ def _of_present_classes(data: ArrayDataset) -> ArrayDataset:
 
 
 # What a class' folder holds: its sampler, or its training.
-_FILES = {"config.json", "model.safetensors", "history.json", "checkpoint.safetensors"}
+_FILES = {CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT_FILE}
 
 
 def _clear(folder: Path) -> None:

@@ -203,9 +203,10 @@ class Likelihood(nn.Module):
 
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` if ``x`` is not finite or leaves the likelihood's support."""
-        check_finite(name, x)
-        low, high = self.support
         least, most = x.aminmax()
+        if not bool((most - least).isfinite()):  # NaN, if there is one
+            check_finite(name, x)
+        low, high = self.support
         if least < low or most > high:
             raise DataError(
                 f"{name} has values in [{least:g}, {most:g}]: {self.label} expects values in "
@@ -385,11 +386,13 @@ class ScaledLikelihood(Likelihood):
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` if x is not finite, out of range, or too large to be squared."""
         super().check_data(name, x)
-        limit, (least, most) = _largest(x.dtype), x.aminmax()
-        if self.has_units and bool(torch.maximum(-least, most) > limit):
+        if not self.has_units:
+            return
+        largest, limit = x.abs().max(), _largest(x.dtype)
+        if bool(largest > limit):
             raise DataError(
-                f"{name} has values up to {torch.maximum(-least, most):.3g}: expected at most "
-                f"{limit:g}, whose square {x.dtype} can hold; scale {name}"
+                f"{name} has values up to {largest:.3g}: expected at most {limit:g}, whose square "
+                f"{x.dtype} can hold; scale {name}"
             )
 
     def check_buffers(self) -> None:
