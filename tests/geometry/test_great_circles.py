@@ -170,11 +170,12 @@ def test_a_memory_that_misleads_is_dropped(monkeypatch):
     descent = _Descent(STEREOGRAPHIC, torch.lerp(start, end, times)[None], 1e-4)
     local, *_ = descent._evaluate(descent.x)
     down = descent._direction(local)
-    descent.curvatures = torch.ones_like(descent.curvatures)
+    descent.curvatures = torch.ones(1, 1, dtype=torch.float64)
     monkeypatch.setattr(
         descent, "_direction", lambda local: -down if descent.curvatures.any() else down
     )
-    direction, lost = descent._descending(local)
+    direction, slope, lost = descent._descending(local)
     assert not lost.any()
+    assert (slope < 0.0).all()
     torch.testing.assert_close(direction, down)
     assert (descent.curvatures == 0.0).all()

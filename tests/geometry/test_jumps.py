@@ -162,3 +162,24 @@ def test_a_count_is_checked():
     target = two_normals(2)
     with pytest.raises(ConfigurationError, match="count=0: expected an integer"):
         Jumps(target.log_prob, target, count=0)
+
+
+def test_the_mass_between_many_bumps_is_found():
+    """It is uniform in a ball, most draws of the widest component are outside it or near its rim,
+    and the bumps have a hundredth of the mass."""
+    dim, radius = 16, 10.0
+    loc = torch.randn(201, dim, generator=generator(), dtype=torch.float64)
+    loc[-1] = 0.0
+    scale = torch.full((201, dim), 0.05, dtype=torch.float64)
+    scale[-1] = radius / dim**0.5
+    proposal = NormalMixture(loc, scale)
+    bumps = NormalMixture(loc[:-1], scale[:-1])
+    log_ball = 0.5 * dim * math.log(math.pi) - math.lgamma(0.5 * dim + 1) + dim * math.log(radius)
+
+    def log_prob(z):
+        inside = torch.where(z.norm(dim=-1) <= radius, math.log(0.99) - log_ball, -math.inf)
+        return torch.logaddexp(inside, math.log(0.01) + bumps.log_prob(z))
+
+    for seed in range(6):
+        jumps, _ = Jumps.adapted(log_prob, proposal, generator(seed))
+        assert float(jumps.proposal.weights[-1]) > 0.8

@@ -18,14 +18,17 @@ DEFENSIVE = 0.1
 """The share of proposals in which all components keep equal weights, whatever was adapted."""
 ROUNDS = 6
 """Rounds of adaptation."""
-DRAWS = (1000, 4)
-"""Draws in a round: at least so many, and so many for each component."""
+DRAWS = (1000, 16)
+"""Draws in a round: at least so many, and so many for each component. Fewer find no component that
+has most of the mass and whose draws are mostly outside, such as the space between the bumps."""
 WITHIN = 0.1
 """The share of draws that must have some density ..."""
 HALVINGS = 50
 """... for which components are halved so often at most."""
 LARGEST = 2**24
-"""Most (draw, component) pairs in a round; of more components the weights stay equal."""
+"""Most (draw, component) pairs in a round. Where they leave fewer than FEWEST draws ..."""
+FEWEST = 4
+"""... for each component, the weights stay equal."""
 STUCK = 0.1
 """The share of chains that may find no accepted jump in a step ..."""
 MOST = 20
@@ -109,8 +112,8 @@ class Jumps:
         """
         proposal = _within_reach(log_prob, proposal, generator)
         components = len(proposal.loc)
-        draws = max(DRAWS[0], DRAWS[1] * components)
-        if draws * components > LARGEST:
+        draws = min(max(DRAWS[0], DRAWS[1] * components), LARGEST // components)
+        if draws < FEWEST * components:
             found = _Weighted.of(log_prob, proposal, DRAWS[0], generator)
         else:
             found = _Weighted.of(log_prob, proposal, draws, generator)

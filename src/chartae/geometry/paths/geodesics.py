@@ -441,11 +441,10 @@ class _Descent:
         self.pairs = torch.arange(len(points), device=points.device)  # those still moving
         self.x = points.clone()
         local, self.energy, self.grad = self._evaluate(self.x)
-        empty = self.grad.new_zeros(MEMORY, *self.grad.shape)
+        empty = self.grad.new_zeros(0, *self.grad.shape)
         self.moves, self.changes = empty, empty
-        self.curvatures = empty.new_zeros(MEMORY, len(points))  # 1 / (move . change), or 0
-        self.direction, self.lost = self._descending(local)
-        self.slope = _dot(self.grad, self.direction)
+        self.curvatures = empty.new_zeros(0, len(points))  # 1 / (move . change), or 0
+        self.direction, self.slope, self.lost = self._descending(local)
         self.step = self.longest = self._longest()
 
     def run(self, max_iterations: int) -> tuple[Tensor, Tensor]:
@@ -485,7 +484,7 @@ class _Descent:
     def _direction(self, local: Local) -> Tensor:
         """Return the descent direction of L-BFGS (Nocedal and Wright, Alg. 7.4)."""
         remaining, weights = self.grad, []
-        for k in range(MEMORY - 1, -1, -1):
+        for k in reversed(range(len(self.moves))):
             weight = self.curvatures[k] * _dot(self.moves[k], remaining)
             remaining = remaining - weight[:, None, None] * self.changes[k]
             weights.append(weight)
@@ -495,23 +494,22 @@ class _Descent:
             move = move + correction[:, None, None] * self.moves[k]
         return -move
 
-    def _descending(self, local: Local) -> tuple[Tensor, Tensor]:
-        """Return directions of descent, and for which pairs there is none.
+    def _descending(self, local: Local) -> tuple[Tensor, Tensor, Tensor]:
+        """Return directions of descent, the energies' slopes in them, and where there is none.
 
         What is remembered may mislead; and rounding, where the metric spans many orders of
         magnitude, may make even the preconditioned gradient an ascent.
         """
         direction = self._direction(local)
-        ascends = ~self._descends(direction)
-        if not bool(ascends.any()):
-            return direction, ascends
-        self.curvatures = torch.where(ascends, 0.0, self.curvatures)
-        direction = torch.where(ascends[:, None, None], self._direction(local), direction)
-        return direction, ~self._descends(direction)
-
-    def _descends(self, direction: Tensor) -> Tensor:
-        """Return for which pairs a direction lowers the energy, or there is nothing to lower."""
-        return (_dot(self.grad, direction) < 0.0) | (self.grad == 0.0).all(-1).all(-1)
+        slope = _dot(self.grad, direction)
+        ascends = ~(slope < 0.0)
+        if bool(ascends.any()):
+            ascends &= (self.grad != 0.0).any(-1).any(-1)  # else there is nothing to lower
+            self.curvatures = torch.where(ascends, 0.0, self.curvatures)
+            direction = torch.where(ascends[:, None, None], self._direction(local), direction)
+            slope = _dot(self.grad, direction)
+            ascends &= ~(slope < 0.0)
+        return direction, slope, ascends
 
     def _advance(self) -> None:
         """Try every pair's step; keep those that lower the energy enough, shorten the others."""
@@ -532,10 +530,10 @@ class _Descent:
         misled &= finite
         self.curvatures = torch.where(misled, 0.0, self.curvatures)
         turned = lower | misled
-        direction, lost = self._descending(local)
+        direction, slope, lost = self._descending(local)
         self.direction = torch.where(turned[:, None, None], direction, self.direction)
         self.lost = torch.where(turned, lost, self.lost)
-        self.slope = _dot(self.grad, self.direction)
+        self.slope = torch.where(turned, slope, self.slope)
         self.longest = torch.where(turned, self._longest(), self.longest)
         self.step = torch.where(turned, self.longest, 0.3 * self.step)
 
@@ -552,6 +550,9 @@ class _Descent:
         new = lower & curved
         curvature = torch.where(new, product.reciprocal(), 0.0)
         wide = new[:, None, None]
+        if len(self.moves) < MEMORY:  # one place more, at first an empty one
+            self.moves, self.changes = _widened(self.moves), _widened(self.changes)
+            self.curvatures = _widened(self.curvatures)
         self.moves = torch.where(wide, _pushed(self.moves, move), self.moves)
         self.changes = torch.where(wide, _pushed(self.changes, change), self.changes)
         self.curvatures = torch.where(new, _pushed(self.curvatures, curvature), self.curvatures)
@@ -581,6 +582,10 @@ class _Descent:
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Return the products of moves of paths ``(pairs, n, d)``: ``(pairs,)``."""
     return (a * b).sum((-2, -1))
+
+
+def _widened(memory: Tensor) -> Tensor:
+    return torch.cat([memory.new_zeros(1, *memory.shape[1:]), memory])
 
 
 def _pushed(memory: Tensor, newest: Tensor) -> Tensor:
