@@ -79,33 +79,19 @@ class BernoulliFeatures(Bernoulli, Summed):
 
 
 class NormalFeatures(Normal, Summed):
-    """Normal features.
-
-    Args:
-        loc: ``(..., *event)``.
-        scale: one for all features, ``()``, or one for each, ``event``.
-    """
+    """Normal features."""
 
     own_scale: Tensor | None = None
-
-    def __init__(self, loc: Tensor, scale: Tensor) -> None:
-        super().__init__(loc, scale, validate_args=False)
-        self.own_scale = scale
+    """The scale before it is expanded: one for all features, ``()``, or one for each."""
 
     def sum_log_prob(self, value: Tensor, dims: int) -> Tensor:
-        scale = self.own_scale
-        if scale is None:  # of an expanded distribution
-            terms: Tensor = self.log_prob(value)  # type: ignore[no-untyped-call]
-            return terms.flatten(-dims).sum(-1)
-        squares = (value - self.loc).square()
-        precision = 0.5 / scale.square()
-        if scale.dim():
-            halves = (squares * precision).flatten(-dims).sum(-1)
-        else:
-            halves = squares.flatten(-dims).sum(-1) * precision
-        size = math.prod(squares.shape[-dims:])
-        constant = size * (scale.log().mean() + 0.5 * math.log(2.0 * math.pi))
-        return -halves - constant
+        scale = self.scale if self.own_scale is None else self.own_scale
+        # Scaled before it is squared, or the square may be beyond what the dtype holds.
+        squares = ((value - self.loc) / scale).square().flatten(-dims).sum(-1)
+        event = self.loc.shape[-dims:]
+        logs = scale.log()
+        constant = logs.expand(event).sum() if logs.dim() <= dims else logs.flatten(-dims).sum(-1)
+        return -0.5 * squares - constant - 0.5 * math.log(2.0 * math.pi) * math.prod(event)
 
 
 class Likelihood(nn.Module):
@@ -470,7 +456,10 @@ class GaussianLikelihood(ScaledLikelihood):
     r"""Gaussian, :math:`-D/2 \log 2\pi\sigma^2` included; arguments as in `ScaledLikelihood`."""
 
     def features(self, output: Tensor) -> Distribution:
-        return NormalFeatures(self.location(output), self.scale)
+        scale = self.scale
+        features = NormalFeatures(self.location(output), scale, validate_args=False)
+        features.own_scale = scale
+        return features
 
 
 @register_likelihood("laplace")
