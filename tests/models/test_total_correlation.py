@@ -68,10 +68,10 @@ def test_weights_are_those_of_chen_et_al():
     size, batch = 100, 5
     weights = log_shares(batch, size, "mss").exp()
     torch.testing.assert_close(weights.diagonal(), torch.full((5,), 1 / size).double())
-    # The whole set in one batch is exact but for the share of one sample: rows sum to 1.
-    rows = log_shares(size, size, "mss").exp().sum(1)
-    torch.testing.assert_close(rows, torch.full((size,), rows[0].item()).double())
-    assert rows[0].item() == pytest.approx(1.0, abs=1.0 / size)
+    # Each row holds the shares of one mixture.
+    for count in (2, batch, size):
+        rows = log_shares(count, size, "mss").exp().sum(1)
+        torch.testing.assert_close(rows, torch.ones(count).double())
     torch.testing.assert_close(
         log_shares(batch, size, "mws").exp(), torch.full((5, 5), 1 / (size * batch)).double()
     )

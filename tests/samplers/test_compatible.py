@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 import torch
+from tests.models.conftest import conditions_of
 from torch import nn
 
 import chartae.models
@@ -17,6 +18,8 @@ from chartae.samplers import (
     VolumeSampler,
     compatible_samplers,
 )
+from chartae.samplers.learned import LearnedSampler
+from chartae.training import fit
 
 SMALL = {"name": "mlp", "hidden": [8]}
 X = torch.rand(12, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -184,3 +187,21 @@ def test_a_sampler_of_ones_own_is_in_no_table():
         Mine(build("VQVAE"))
     with pytest.raises(ConfigurationError, match="geometry='model': VAE has no metric"):
         VolumeSampler(build("VAE"), geometry="model")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", ["VAE", "RHVAE", "VQVAE", "SVAE", "PoincareVAE", "CVAE", "VAMP"])
+def test_on_an_accelerator(name):
+    x = torch.rand(40, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = build(name)
+    y = conditions_of(model, 40)
+    data = {"x": x} if y is None else {"x": x, "y": y}
+    fit(model, data, epochs=1, accelerator="cuda", seed=0, progress=False)
+    model.cuda()
+    given = None if y is None else y.cuda()
+    for kind in compatible_samplers(model):
+        options = {"epochs": 1} if issubclass(kind, LearnedSampler) else {}
+        sampler = kind(model, **options).fit(x.cuda(), given)
+        first, again = (sampler.sample(5, 0, None if y is None else given[:5]) for _ in range(2))
+        assert first.is_cuda
+        assert (first == again).all(), kind

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
@@ -25,10 +26,11 @@ from chartae.distributions import Moments
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
 from chartae.models import CVAE, MODELS, Autoencoder
 from chartae.naming import folder_name
+from chartae.persistence import CONFIG_FILE, WEIGHTS_FILE
 from chartae.persistence import load as load_module
 from chartae.randomness import derive_seed, resolve_seed, seeded
 from chartae.samplers import SAMPLERS, Sampler
-from chartae.training import History, fit
+from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, History, fit
 
 __all__ = [
     "ALL",
@@ -38,6 +40,7 @@ __all__ = [
     "Augmenter",
     "default_options",
     "fills_unit_range",
+    "in_unit_range",
     "natural_sampler",
 ]
 
@@ -79,6 +82,11 @@ def default_options(
         relative = "per_feature" if len(data.input_shape) == 1 else 7.5 * scale
         likelihood = {"name": "gaussian", "scale": relative}
     return {"latent_dim": latent_dim, "likelihood": likelihood}
+
+
+def in_unit_range(options: Mapping[str, Any]) -> bool:
+    """Return whether `default_options` are for data that fill [0, 1]."""
+    return "link" in options["likelihood"]
 
 
 def fills_unit_range(data: ArrayDataset) -> bool:
@@ -235,11 +243,12 @@ class Augmenter:
         labels = Labels.of(data.class_names, x if isinstance(x, ArrayDataset) else y)
         parts = {ALL: data} if self.is_conditional else self._each_class(data)
         example, defaults = data.subset([0]), self._default_options(data, parts)
+        fresh = {name: self._make(name, example, defaults[name]) for name in parts}
         for name, members in parts.items():
             # What is refused later would waste the training of the classes before.
-            self._make(name, example, defaults[name]).model.check_data("x", members.x)
+            fresh[name].model.check_data("x", members.x)
         with self._claimed_output(parts):
-            learned = self._learn_all(parts, example, defaults)
+            learned = self._learn_all(fresh, parts)
         self._form, self._labels = data.form, labels
         self.classes_ = labels.values
         self.samplers_ = {name: of.sampler for name, of in learned.items()}
@@ -357,7 +366,7 @@ class Augmenter:
             )
         for name, sampler in self.samplers_.items():
             sampler.save_pretrained(folder / folder_name(name))
-            self.histories_[name].save(folder / folder_name(name) / "history.json")
+            self.histories_[name].save(folder / folder_name(name) / HISTORY_FILE)
         write_text(
             record,
             json.dumps(
@@ -403,7 +412,7 @@ class Augmenter:
                 f"{places[strange[0]]} holds no sampler: the augmenter is damaged"
             )
         augmenter.models_ = {name: s.model for name, s in augmenter.samplers_.items()}
-        augmenter.histories_ = {n: History.load(p / "history.json") for n, p in places.items()}
+        augmenter.histories_ = {n: History.load(p / HISTORY_FILE) for n, p in places.items()}
         return augmenter
 
     # --- details ------------------------------------------------------------------------------
@@ -455,14 +464,12 @@ class Augmenter:
         """Return the arguments for the model's class that suit the training set of each name."""
         if not isinstance(self.model, str):
             return {name: {} for name in parts}
+        chosen = partial(default_options, self.model, conditional=self.is_conditional)
+        whole = chosen(data=data)
         # Faint classes are found one by one; a table has one likelihood for all its classes.
-        alike = len(data.input_shape) == 1 or not fills_unit_range(data)
-        return {
-            name: default_options(
-                self.model, conditional=self.is_conditional, data=data if alike else members
-            )
-            for name, members in parts.items()
-        }
+        if len(data.input_shape) == 1 or not in_unit_range(whole):
+            return dict.fromkeys(parts, whole)
+        return {name: chosen(data=members) for name, members in parts.items()}
 
     def _make(self, name: str, data: ArrayDataset, defaults: Mapping[str, Any]) -> Sampler:
         """Return the untrained model of a name, with its sampler.
@@ -490,6 +497,7 @@ class Augmenter:
                 f"conditions={model.conditions}: expected {conditions}"
             )
         model = model.to(data.x.dtype)
+        model.metadata = {**model.metadata, **data.metadata}
         if isinstance(self.sampler, str):
             kind = natural_sampler(model) if self.sampler == "auto" else self.sampler
             return SAMPLERS[kind](model, **(self.sampler_options or {}))
@@ -498,12 +506,11 @@ class Augmenter:
     def _learn(
         self,
         name: str,
+        sampler: Sampler,
         members: ArrayDataset,
-        data: ArrayDataset,
-        defaults: Mapping[str, Any],
         place: Path | None,
     ) -> Learned:
-        """Return the fitted sampler of a name, with its trained model, its history and a check."""
+        """Train the model of a name and fit its sampler; return these with history and a check."""
         options: dict[str, Any] = {"epochs": EPOCHS, "progress": False, **(self.fit_options or {})}
         options["seed"] = derive_seed(self.seed, "fit", name)
         if self.jobs > 1:
@@ -511,7 +518,6 @@ class Augmenter:
         if place is not None:
             folder = place / folder_name(name)
             options |= {"output_dir": folder, "resume": True}
-        sampler = self._make(name, data, defaults)
         subject = "all classes" if self.is_conditional else f"class {name!r}"
         with warnings_about(subject) as warned:
             history = fit(sampler.model, members, **options)
@@ -539,10 +545,7 @@ class Augmenter:
         return found
 
     def _learn_all(
-        self,
-        parts: Mapping[str, ArrayDataset],
-        example: ArrayDataset,
-        defaults: Mapping[str, Mapping[str, Any]],
+        self, fresh: Mapping[str, Sampler], parts: Mapping[str, ArrayDataset]
     ) -> dict[str, Learned]:
         """Return what `_learn` gives for each name, class after class or in several processes.
 
@@ -551,7 +554,7 @@ class Augmenter:
         """
         # In full, for a worker process may have another working directory.
         place = None if self.output_dir is None else Path(self.output_dir).resolve()
-        calls = [(n, members, example, defaults[n], place) for n, members in parts.items()]
+        calls = [(name, fresh[name], members, place) for name, members in parts.items()]
         learned: Iterable[Learned]
         if self.jobs == 1 or len(parts) == 1:
             learned = (self._learn(*call) for call in calls)
@@ -657,7 +660,7 @@ def _of_present_classes(data: ArrayDataset) -> ArrayDataset:
 
 
 # What a class' folder holds: its sampler, or its training.
-_FILES = {"config.json", "model.safetensors", "history.json", "checkpoint.safetensors"}
+_FILES = {CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT_FILE}
 
 
 def _clear(folder: Path) -> None:

@@ -61,9 +61,7 @@ def spread_ratio(real: Tensor, synthetic: Tensor, mask: Tensor | None = None) ->
     >>> spread_ratio(real, real / 2 + 5)
     0.5
     """
-    x, s, observed = _matrices(real, synthetic, mask)
-    ratio = _mean_variance(s, torch.ones_like(s)) / _mean_variance(x, observed)
-    return float(ratio.sqrt()) if ratio.isfinite() else float("nan")
+    return _spread(*_matrices(real, synthetic, mask))
 
 
 @takes_arrays("real", "synthetic", "mask")
@@ -89,8 +87,7 @@ def distance_ratio(real: Tensor, synthetic: Tensor, mask: Tensor | None = None) 
     0.5
     """
     of_samples, of_real = _neighbours(*_matrices(real, synthetic, mask))
-    ratio = of_samples.distances.median() / of_real.distances.median()
-    return float(ratio) if ratio.isfinite() else float("nan")
+    return _or_nan(of_samples.distances.median() / of_real.distances.median())
 
 
 @takes_arrays("real", "synthetic", "mask")
@@ -153,10 +150,13 @@ class ClassFidelity:
         Raises:
             DataError: if there are too few, or the shapes do not fit together.
         """
+        x, s, observed = _matrices(real, synthetic, mask)
+        of_samples, of_real = _neighbours(x, s, observed)
         return cls(
-            spread_ratio(real, synthetic, mask),
-            distance_ratio(real, synthetic, mask),
-            *concentration(real, synthetic, mask),
+            _spread(x, s, observed),
+            _or_nan(of_samples.distances.median() / of_real.distances.median()),
+            _top_two(of_samples.indices, len(x)),
+            _top_two(of_real.indices, len(x)),
             tuple(warnings),
         )
 
@@ -284,6 +284,15 @@ def _matrices(
         weight = torch.where(deviation > 0.0, 1.0 / deviation, 0.0)
         x, s = x * weight, s * weight
     return x, s, m
+
+
+def _or_nan(ratio: Tensor) -> float:
+    return float(ratio) if ratio.isfinite() else math.nan
+
+
+def _spread(x: Tensor, s: Tensor, observed: Tensor) -> float:
+    ratio = _mean_variance(s, torch.ones_like(s)) / _mean_variance(x, observed)
+    return _or_nan(ratio.sqrt())
 
 
 def _mean_variance(x: Tensor, observed: Tensor) -> Tensor:

@@ -244,10 +244,10 @@ def _check_sets(
     pool = ArrayDataset.from_arrays(x, y)
     if pool.mask is not None:
         raise DataError("x has a mask: a study expects fully observed data, as classifiers do")
-    _, test_names = encode_labels(y_test)
+    test_indices, test_names = encode_labels(y_test)
     if unknown := sorted(set(test_names) - set(names)):
         raise DataError(f"y_test has classes that y has not: {', '.join(unknown)}")
-    as_names = np.asarray(test_names)[encode_labels(y_test)[0]]
+    as_names = np.asarray(test_names)[test_indices]
     test = ArrayDataset.from_arrays(x_test, as_names, class_names=names)
     if test.input_shape != pool.input_shape:
         raise DataError(

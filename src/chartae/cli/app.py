@@ -13,17 +13,6 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Json, Toml
 
 from chartae import __version__
-from chartae.cli.augment import EXAMPLE as AUGMENT_EXAMPLE
-from chartae.cli.augment import augment
-from chartae.cli.demo import EXAMPLE as DEMO_EXAMPLE
-from chartae.cli.demo import demo
-from chartae.cli.interpolate import EXAMPLE as INTERPOLATE_EXAMPLE
-from chartae.cli.interpolate import interpolate
-from chartae.cli.options import option_names
-from chartae.cli.sample import EXAMPLE as SAMPLE_EXAMPLE
-from chartae.cli.sample import sample
-from chartae.cli.train import EXAMPLE as TRAIN_EXAMPLE
-from chartae.cli.train import train
 from chartae.errors import ChartaeError, ConfigurationError, DataError
 
 __all__ = ["app", "main", "run"]
@@ -68,6 +57,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return str(error), FAILED
     if isinstance(error, OSError):
         return f"{error.strerror or error}: {error.filename or ''}".removesuffix(": "), FAILED
+    if isinstance(error, ImportError) and isinstance(error.__cause__, ImportError):
+        error = error.__cause__  # of a subcommand's module
     return f"{type(error).__name__}: {error} (--debug shows where)", FAILED
 
 
@@ -83,13 +74,14 @@ def _in_the_commands_words(message: str, arguments: Sequence[str]) -> str:
     'expected their name as --x-key'
     """
     name = next((a for a in arguments if a in COMMANDS), None)
-    if name is None:
+    if name is None or f"chartae.cli.{name}" not in sys.modules:  # it could not be imported
         return message
     message = re.sub(r"\bheader=False\b", "--no-header", message)
     message = re.sub(r"\bpath=", "DATA=", message)
     message = re.sub(r"\baccelerator=", "--device=", message)
-    for option in sorted(COMMANDS[name], key=len, reverse=True):
-        flag = f"--{option.replace('_', '-')}"
+    flags = {argument.name for argument in app[name].assemble_argument_collection()}
+    for flag in sorted(flags - {"*"}, key=len, reverse=True):
+        option = flag.removeprefix("--").replace("-", "_")
         message = re.sub(rf"(?<![\w.-]){option}=True\b", flag, message)
         message = re.sub(rf"\bthe option {option}\b", flag, message)
         pattern = option if "_" in option else rf"{option}(?==)"
@@ -142,12 +134,38 @@ app = App(
     result_action="return_value",
 )
 COMMANDS = {
-    function.__name__: option_names(function)
-    for function in (train, sample, augment, interpolate, demo)
+    "train": (
+        "Train a model on DATA and keep it in a folder.",
+        "chartae train digits.npz --out digits-vae --model vae --latent-dim 8 --epochs 200",
+    ),
+    "sample": (
+        "Draw observations from MODEL and write them to a file.\n\n"
+        'Those of an .npz file have the dtype and the layout of the data that "chartae train" or '
+        '"chartae augment" learned from.',
+        "chartae sample digits-vae --n 64 --out digits.png",
+    ),
+    "augment": (
+        "Learn each class of DATA from its few examples, and write new ones with their labels.\n\n"
+        "What is written has the dtype and the layout of DATA. A class whose samples are unlike "
+        "its real examples is named: one that has collapsed, is copied, or gathers around a few "
+        "examples. Beside OUT are written OUT.json, the options and how samples compare to real "
+        'examples; OUT-models, a folder for each class, or "all" with --conditional, that '
+        '"chartae sample" reads; and OUT.html with --report.',
+        "chartae augment scans/ --per-class 1000 --out synthetic.npz --report",
+    ),
+    "interpolate": (
+        "Follow the geodesic from observation A to observation B, and the straight line.",
+        "chartae interpolate digits-vae digits.npz:0 digits.npz:7 --data digits.npz --out path.png",
+    ),
+    "demo": (
+        "Augment ten handwritten digits per class, and report what it does to four classifiers."
+        "\n\nThe digits are scikit-learn's. The geometry-aware autoencoder is compared with a "
+        "plain one, SMOTE and Gaussian noise on some 1,350 digits that no training and no tuning "
+        "sees. Takes a few minutes.",
+        "chartae demo --out chartae-demo, then open chartae-demo/report.html",
+    ),
 }
-"""The options of each subcommand."""
-app.command(train, help_epilogue=TRAIN_EXAMPLE)
-app.command(sample, help_epilogue=SAMPLE_EXAMPLE)
-app.command(augment, help_epilogue=AUGMENT_EXAMPLE)
-app.command(interpolate, help_epilogue=INTERPOLATE_EXAMPLE)
-app.command(demo, help_epilogue=DEMO_EXAMPLE)
+"""What each subcommand does, and an example: said here, for its module imports torch."""
+for name, (text, example) in COMMANDS.items():
+    # The module is imported when the subcommand runs, or shows its own help.
+    app.command(f"chartae.cli.{name}:{name}", help=text, help_epilogue=f"Example: {example}")

@@ -1,9 +1,15 @@
 """``chartae augment``: synthetic labelled data from a few real ones."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import torch
+
+from chartae.augmentation import RECORD_FILE, Augmenter
+from chartae.augmentation.augmenter import Singles
+from chartae.checks import check_integer
 from chartae.cli.options import (
     ConfigFile,
     DataOptions,
@@ -14,19 +20,16 @@ from chartae.cli.options import (
     SamplerOptions,
     TrainingOptions,
 )
-from chartae.cli.output import Outputs, constant_line, effective, print_lines
+from chartae.cli.output import Outputs, constant_line, print_lines
 from chartae.cli.results import few_baselines, fidelity_table, sections
-
-if TYPE_CHECKING:
-    from chartae.augmentation import Augmenter
-    from chartae.augmentation.augmenter import Singles
-    from chartae.data import ArrayDataset
+from chartae.data import ArrayDataset, write_images, write_npz, write_table
+from chartae.errors import ConfigurationError, DataError
+from chartae.report import Report, versions
 
 __all__ = ["augment"]
 
 UNLIKE = 3
 """The exit status of samples that are unlike the real examples, where that is asked for."""
-EXAMPLE = "Example: chartae augment scans/ --per-class 1000 --out synthetic.npz --report"
 
 
 def augment(
@@ -35,10 +38,10 @@ def augment(
     out: Path,
     per_class: int = 1000,
     model: ModelName = "rhvae",
-    sampling: SamplerOptions = SamplerOptions(),  # noqa: B008
+    sampling: SamplerOptions = SamplerOptions(),
     conditional: bool = False,
-    model_options: ModelOptions = ModelOptions(),  # noqa: B008
-    training: TrainingOptions = TrainingOptions(),  # noqa: B008
+    model_options: ModelOptions = ModelOptions(),
+    training: TrainingOptions = TrainingOptions(),
     include_real: bool = False,
     report: bool = False,
     singles: str = "skip",
@@ -47,17 +50,11 @@ def augment(
     seed: int = 0,
     resume: bool = False,
     overwrite: Overwrite = False,
-    data_options: DataOptions = DataOptions(),  # noqa: B008
-    machine: MachineOptions = MachineOptions(),  # noqa: B008
+    data_options: DataOptions = DataOptions(),
+    machine: MachineOptions = MachineOptions(),
     config: ConfigFile = None,
 ) -> int:
-    """Learn each class of DATA from its few examples, and write new ones with their labels.
-
-    What is written has the dtype and the layout of DATA. A class whose samples are unlike its real
-    examples is named: one that has collapsed, is copied, or gathers around a few examples. Beside
-    OUT are written OUT.json, the options and how samples compare to real examples; OUT-models, a
-    folder for each class, or "all" with --conditional, that "chartae sample" reads; and OUT.html
-    with --report.
+    """Run the subcommand.
 
     Args:
         data: Labelled data: a .npz, .npy with --labels, .csv, .tsv or .pt file, or a folder of
@@ -77,21 +74,18 @@ def augment(
         seed: Of the models, their training and the samples.
         resume: Continue after an interruption: classes that were learned are kept.
     """
-    from chartae.augmentation import RECORD_FILE, Augmenter
-    from chartae.checks import check_integer
-    from chartae.errors import ConfigurationError
-
+    given = dict(locals())
     check_integer("per_class", per_class, minimum=1)
     models, page = _beside(out, "-models"), _beside(out, ".html")
     inputs = [data, data_options.labels, config]
-    outputs = Outputs(
-        "augment", _beside(out, ".json"), inputs=inputs, overwrite=overwrite, resume=resume
-    )
+    outputs = Outputs("augment", _beside(out, ".json"), given, inputs=inputs)
     outputs.claim(out, *([page] if report else []), resumable=[models])
     if resume and models.exists() and not (models / RECORD_FILE).exists():
         raise ConfigurationError(f"resume=True: {models} holds no augmentation to continue")
     machine.apply()
-    source = _read(data, data_options)
+    source = data_options.read(data)
+    if not source.class_names:
+        raise DataError(f"{data} has no labels: expected one for each observation")
     _check_form(out, source, include_real)
     augmenter = Augmenter(
         model,
@@ -105,41 +99,21 @@ def augment(
         seed=seed,
         output_dir=models,
     )
-    options = effective(
-        model_options,
-        sampling,
-        training,
-        data_options,
-        machine,
-        data=data.resolve(),
-        out=out,
-        per_class=per_class,
-        model=model,
-        conditional=conditional,
-        include_real=include_real,
-        report=report,
-        singles=singles,
-        strict=strict,
-        jobs=jobs,
-        seed=seed,
-    )
-    if overwrite:
-        outputs.clear()
     files = {str(out): f"{per_class} synthetic observations of each class", str(models): "models"}
     fidelity: dict[str, Any] = {}
     constant = _constant_columns(source, each_class=not augmenter.is_conditional)
     try:
-        with outputs.recording(options, fidelity=fidelity, constant_columns=constant):
+        with outputs.recording(fidelity=fidelity, constant_columns=constant):
             augmenter.fit(source)
             fidelity |= augmenter.fidelity_.to_json()
             synthetic = _named_as(source, augmenter.sample_dataset(per_class))
             augmenter.save(models)
             outputs.remove(out)
-            written = _joined(source, synthetic) if include_real else synthetic
-            _write(out, written)
+            _write(out, _joined(source, synthetic) if include_real else synthetic)
             if report:
                 files[str(page)] = "report"
-                _write_report(page, data, augmenter, source, synthetic, options, files)
+                made = _report(data, augmenter, source, synthetic, outputs.options, files)
+                made.save(page)
     except KeyboardInterrupt:
         message = f"interrupted; the same command with --resume continues in {models}"
         raise KeyboardInterrupt(message) from None
@@ -152,16 +126,7 @@ def _beside(out: Path, ending: str) -> Path:
     return out.with_name(f"{out.stem if out.suffix in ('.npz', '.csv') else out.name}{ending}")
 
 
-def _read(data: Path, data_options: DataOptions) -> "ArrayDataset":
-    from chartae.errors import DataError
-
-    source = data_options.read(data)
-    if not source.class_names:
-        raise DataError(f"{data} has no labels: expected one for each observation")
-    return source
-
-
-def _constant_columns(source: "ArrayDataset", *, each_class: bool) -> dict[str, list[str]]:
+def _constant_columns(source: ArrayDataset, *, each_class: bool) -> dict[str, list[str]]:
     """Return the columns of a table that are constant, by where: in all of it, in a class alone."""
     found = {"all classes": list(source.constant_columns)}
     names = [source.class_names[index] for index in source.classes] if each_class else []
@@ -175,10 +140,8 @@ def _constant_columns(source: "ArrayDataset", *, each_class: bool) -> dict[str, 
     return {place: columns for place, columns in found.items() if columns}
 
 
-def _check_form(out: Path, source: "ArrayDataset", include_real: bool) -> None:
+def _check_form(out: Path, source: ArrayDataset, include_real: bool) -> None:
     """Refuse an output in which such data cannot be written, before any work."""
-    from chartae.errors import ConfigurationError
-
     shape = source.input_shape
     images = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
     if out.suffix == ".csv" and len(shape) != 1:
@@ -201,23 +164,15 @@ def _check_form(out: Path, source: "ArrayDataset", include_real: bool) -> None:
         )
 
 
-def _named_as(source: "ArrayDataset", synthetic: "ArrayDataset") -> "ArrayDataset":
+def _named_as(source: ArrayDataset, synthetic: ArrayDataset) -> ArrayDataset:
     """Return synthetic data with the classes numbered as in the source."""
-    from dataclasses import replace
-
-    import torch
-
     assert synthetic.y is not None
     numbers = torch.tensor([source.class_names.index(name) for name in synthetic.class_names])
     return replace(synthetic, y=numbers[synthetic.y], class_names=source.class_names)
 
 
-def _joined(real: "ArrayDataset", synthetic: "ArrayDataset") -> "ArrayDataset":
+def _joined(real: ArrayDataset, synthetic: ArrayDataset) -> ArrayDataset:
     """Return real data and synthetic ones, which are observed as a whole."""
-    from dataclasses import replace
-
-    import torch
-
     assert real.y is not None
     assert synthetic.y is not None
     mask = real.mask
@@ -227,9 +182,7 @@ def _joined(real: "ArrayDataset", synthetic: "ArrayDataset") -> "ArrayDataset":
     return replace(real, x=x, y=y, mask=mask)
 
 
-def _write(out: Path, dataset: "ArrayDataset") -> None:
-    from chartae.data import write_images, write_npz, write_table
-
+def _write(out: Path, dataset: ArrayDataset) -> None:
     if out.suffix == ".npz":
         write_npz(out, dataset)
     elif out.suffix == ".csv":
@@ -238,19 +191,17 @@ def _write(out: Path, dataset: "ArrayDataset") -> None:
         write_images(out, dataset, clip=True)
 
 
-def _write_report(
-    path: Path,
+def _report(
     data: Path,
-    augmenter: "Augmenter",
-    source: "ArrayDataset",
-    synthetic: "ArrayDataset",
+    augmenter: Augmenter,
+    source: ArrayDataset,
+    synthetic: ArrayDataset,
     options: Mapping[str, Any],
     files: Mapping[str, str],
-) -> None:
-    from chartae.report import Report, versions
-
+) -> Report:
     model = next(iter(augmenter.models_.values()))
-    Report(
+    groups = {"real": source, "synthetic": synthetic, **few_baselines(source, augmenter.seed)}
+    return Report(
         f"Augmentation of {data.name}",
         f"{len(synthetic)} synthetic observations of {source.num_classes} classes, learned from "
         f"{len(source)} real ones. Whether they help a classifier, only a test on data held out "
@@ -264,13 +215,6 @@ def _write_report(
         },
         settings=options,
         tables=[fidelity_table(augmenter.fidelity_)],
-        sections=sections(
-            augmenter,
-            {
-                "real": source,
-                "synthetic": synthetic,
-                **few_baselines(source, augmenter.seed),
-            },
-        ),
+        sections=sections(augmenter, groups),
         files=files,
-    ).save(path)
+    )

@@ -2,20 +2,33 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from chartae.atomic import write_text
+from chartae.augmentation import (
+    Augmenter,
+    Method,
+    ModelMethod,
+    StudyResult,
+    TrainingSet,
+    augmentation_study,
+    gaussian_noise,
+    smote,
+)
+from chartae.checks import check_integer
 from chartae.cli.options import ConfigFile, Overwrite
 from chartae.cli.output import Outputs, print_lines
 from chartae.cli.results import fidelity_table, sections
-
-if TYPE_CHECKING:
-    from chartae.augmentation import Method, ModelMethod, StudyResult
-    from chartae.data import ArrayDataset
+from chartae.data import ArrayDataset, digits, few_per_class, write_npz
+from chartae.report import Report, Section, accuracy_plot, versions
 
 __all__ = ["demo"]
-
-EXAMPLE = "Example: chartae demo --out chartae-demo, then open chartae-demo/report.html"
 
 RECORD, STUDY = "demo.json", "study"
 FILES = ("report.html", "synthetic.npz", "models", f"{STUDY}.csv", f"{STUDY}.json")
@@ -74,11 +87,7 @@ def demo(
     overwrite: Overwrite = False,
     config: ConfigFile = None,
 ) -> None:
-    """Augment ten handwritten digits per class, and report what it does to four classifiers.
-
-    The digits are scikit-learn's. The geometry-aware autoencoder is compared with a plain one,
-    SMOTE and Gaussian noise on some 1,350 digits that no training and no tuning sees. Takes a few
-    minutes.
+    """Run the subcommand.
 
     Args:
         out: Folder for the report, the synthetic digits, the models and the study.
@@ -86,35 +95,25 @@ def demo(
         quick: Train briefly: shows how it works, not how well.
         seed: Of the first draw; the others follow.
     """
-    from tempfile import TemporaryDirectory
-
-    from chartae.atomic import write_text
-    from chartae.augmentation import ModelMethod
-    from chartae.checks import check_integer
-    from chartae.data import write_npz
-
+    given = dict(locals())
     check_integer("seeds", seeds, minimum=1)
     check_integer("seed", seed, minimum=0)
     recipe = QUICK if quick else RECIPE
-    options = {"out": str(out), "seeds": seeds, "quick": quick, "seed": seed}
-    outputs = Outputs("demo", out / RECORD, inputs=[config], overwrite=overwrite)
+    outputs = Outputs("demo", out / RECORD, given, inputs=[config])
     outputs.claim(*(out / name for name in FILES))
-    if overwrite:
-        outputs.clear()
-
-    pool, test = _split(recipe)
-    with TemporaryDirectory(dir=out, prefix=".models-", ignore_cleanup_errors=True) as folder:
-        learned = ModelMethod(recipe.rhvae, output_dir=Path(folder))
-        study = _run_study(recipe, learned, pool, test, seeds, seed)
-        real, groups, augmenter = _first_draw(recipe, learned, pool, seed)
-
-    augmenter.save(out / "models")
-    write_npz(out / "synthetic.npz", groups["RHVAE"])
-    write_text(out / f"{STUDY}.csv", study.to_csv())
-    write_text(out / f"{STUDY}.json", study.to_json())
-    _write_report(out, recipe, study, real, groups, augmenter, options)
-    outputs.write_record(options)
-    _show(study)
+    with outputs.recording():
+        pool, test = _split(recipe)
+        with TemporaryDirectory(dir=out, prefix=".models-", ignore_cleanup_errors=True) as folder:
+            learned = ModelMethod(recipe.rhvae, output_dir=Path(folder))
+            study = _run_study(recipe, learned, pool, test, seeds, seed)
+            real, groups, augmenter = _first_draw(recipe, learned, pool, seed)
+        augmenter.save(out / "models")
+        write_npz(out / "synthetic.npz", groups["RHVAE"])
+        write_text(out / f"{STUDY}.csv", study.to_csv())
+        write_text(out / f"{STUDY}.json", study.to_json())
+        report = _report(recipe, study, real, groups, augmenter, outputs.options)
+        report.save(out / "report.html")
+    Console().print(study.to_table())
     print_lines(
         answer(study),
         f"report: {out / 'report.html'}",
@@ -122,21 +121,15 @@ def demo(
     )
 
 
-def _split(recipe: Recipe) -> tuple["ArrayDataset", "ArrayDataset"]:
+def _split(recipe: Recipe) -> tuple[ArrayDataset, ArrayDataset]:
     """Return the pool from which examples are drawn, and the test set."""
-    from chartae.data import digits, few_per_class
-
     data = digits()
     assert data.y is not None
     pool, test = few_per_class(data.y, recipe.pool_per_class, seed=recipe.split_seed)
     return data.subset(pool), data.subset(test)
 
 
-def _baselines(recipe: Recipe) -> dict[str, "Method"]:
-    from functools import partial
-
-    from chartae.augmentation import ModelMethod, gaussian_noise, smote
-
+def _baselines(recipe: Recipe) -> dict[str, Method]:
     return {
         "plain VAE": ModelMethod(recipe.vae),
         "SMOTE": smote,
@@ -146,17 +139,12 @@ def _baselines(recipe: Recipe) -> dict[str, "Method"]:
 
 def _run_study(
     recipe: Recipe,
-    learned: "ModelMethod",
-    pool: "ArrayDataset",
-    test: "ArrayDataset",
+    learned: ModelMethod,
+    pool: ArrayDataset,
+    test: ArrayDataset,
     seeds: int,
     seed: int,
-) -> "StudyResult":
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from chartae.augmentation import augmentation_study
-
+) -> StudyResult:
     assert pool.y is not None
     assert test.y is not None
     console = Console(stderr=True)
@@ -181,14 +169,12 @@ def _run_study(
 
 
 def _first_draw(
-    recipe: Recipe, learned: "ModelMethod", pool: "ArrayDataset", seed: int
-) -> tuple["ArrayDataset", dict[str, "ArrayDataset"], Any]:
+    recipe: Recipe, learned: ModelMethod, pool: ArrayDataset, seed: int
+) -> tuple[ArrayDataset, dict[str, ArrayDataset], Augmenter]:
     """Return the first draw's real examples, its synthetic sets, and the fitted augmenter.
 
     They are the study's own: its models are kept, and everything follows from the seed.
     """
-    from chartae.data import ArrayDataset, few_per_class
-
     assert pool.y is not None
     real = pool.subset(few_per_class(pool.y, recipe.per_class, seed=seed)[0])
     assert real.y is not None
@@ -204,17 +190,14 @@ def _first_draw(
     return real, groups, augmenter
 
 
-def _write_report(
-    out: Path,
+def _report(
     recipe: Recipe,
-    study: "StudyResult",
-    real: "ArrayDataset",
-    groups: Mapping[str, "ArrayDataset"],
-    augmenter: Any,
+    study: StudyResult,
+    real: ArrayDataset,
+    groups: Mapping[str, ArrayDataset],
+    augmenter: Augmenter,
     options: Mapping[str, Any],
-) -> None:
-    from chartae.report import Report, Section, accuracy_plot, versions
-
+) -> Report:
     settings = study.settings
     seeds = range(options["seed"], options["seed"] + options["seeds"])
     plot = Section(
@@ -225,7 +208,7 @@ def _write_report(
         accuracy_plot(study),
         "Accuracy of each classifier by method, with standard deviations",
     )
-    Report(
+    return Report(
         f"{recipe.per_class} digits per class, augmented: does it help?",
         f"{answer(study)} A geometry-aware autoencoder (RHVAE) learned each digit from "
         f"{recipe.per_class} labelled examples and drew {recipe.synthetic_per_class} new ones; the "
@@ -255,13 +238,11 @@ def _write_report(
             f"{STUDY}.csv, {STUDY}.json": "every accuracy, and the tuned hyper-parameters",
             RECORD: "the options of this run",
         },
-    ).save(out / "report.html")
+    )
 
 
-def answer(study: "StudyResult") -> str:
+def answer(study: StudyResult) -> str:
     """Return in a sentence what adding the RHVAE's digits did to the classifiers."""
-    from chartae.augmentation import TrainingSet
-
     added = TrainingSet("real + synthetic", "RHVAE")
     verdicts = {name: study.compare(added, name).verdict for name in study.classifiers}
     counts = {v: sum(found == v for found in verdicts.values()) for v in ("helps", "hurts")}
@@ -269,9 +250,3 @@ def answer(study: "StudyResult") -> str:
         f"Adding the RHVAE's digits to the real ones clearly helps {counts['helps']} of "
         f"{len(verdicts)} classifiers and clearly hurts {counts['hurts']}."
     )
-
-
-def _show(study: "StudyResult") -> None:
-    from rich.console import Console
-
-    Console().print(study.to_table())

@@ -1,29 +1,36 @@
 """``chartae interpolate``: the geodesic between two observations, against the straight line."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from chartae.atomic import atomic_path
+from chartae.checks import check_choice, check_integer
 from chartae.cli.options import ConfigFile, DataOptions, Overwrite
-from chartae.cli.output import Outputs, check_suffix, effective, print_lines
-from chartae.cli.sample import class_names, conditions
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
-
-    from chartae.data import ArrayDataset
-    from chartae.geometry import Metric
-    from chartae.models import Autoencoder
-    from chartae.report import Chart
+from chartae.cli.output import Outputs, check_suffix, print_lines, write_figure
+from chartae.cli.trained import Trained
+from chartae.data import ArrayDataset, read_image
+from chartae.errors import ConfigurationError, DataError
+from chartae.geometry import (
+    ConformalMetric,
+    Metric,
+    PoincareMetric,
+    PosteriorMetric,
+    PullbackMetric,
+    length,
+    shortest_paths,
+)
+from chartae.models import Autoencoder, VariationalAutoencoder
+from chartae.report import Chart, interpolation_figure
 
 __all__ = ["interpolate"]
-
-EXAMPLE = (
-    "Example: chartae interpolate digits-vae digits.npz:0 digits.npz:7 --data digits.npz "
-    "--out path.png"
-)
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 SMOOTH = 63
@@ -41,10 +48,10 @@ def interpolate(
     num_points: int = 10,
     label: list[str] | None = None,
     overwrite: Overwrite = False,
-    data_options: DataOptions = DataOptions(),  # noqa: B008
+    data_options: DataOptions = DataOptions(),
     config: ConfigFile = None,
 ) -> None:
-    """Follow the geodesic from observation A to observation B, and the straight line.
+    """Run the subcommand.
 
     Args:
         model: Folder of a trained model.
@@ -62,60 +69,46 @@ def interpolate(
         label: For a conditional model, the class of both ends, or of each, given twice; by default
             those of A and B in their files. In between, the decoder gets shares of both.
     """
-    import torch
-
-    from chartae.checks import check_integer
-
+    given = dict(locals())
     check_integer("num_points", num_points, minimum=2)
     check_suffix(out, ".png", ".npz")
     files = [_file_and_index(text)[0] for text in (a, b)]
     inputs = [model, data, *files, data_options.labels, config]
-    outputs = Outputs("interpolate", out.with_suffix(".json"), inputs=inputs, overwrite=overwrite)
+    outputs = Outputs("interpolate", out.with_suffix(".json"), given, inputs=inputs)
     outputs.claim(out)
-    autoencoder = _load(model)
-    names = class_names(model, autoencoder)
-    source = None if data is None else data_options.read(data)
-    if source is not None:
-        autoencoder.check_data("data", source.x)
-    ends = [_observation(n, text, autoencoder, data_options) for n, text in (("A", a), ("B", b))]
-    x = torch.cat([end.x for end in ends]).to(autoencoder.device, autoencoder.dtype)
-    y = _conditions(names, ends, label or [])
-    drawn, measure = _metrics(autoencoder, metric, source, names, y)
-    curves, facts = _curves(autoencoder, measure, x, y, num_points)
-    decode = _decoder(autoencoder, names, y)
-    if overwrite:
-        outputs.clear()
-    if out.suffix == ".png":
-        chart = _chart(autoencoder, drawn, source, names, curves["geodesic"])
-        _draw(out, chart, curves, decode, x, num_points)
-    else:
-        stride = (len(curves["geodesic"]) - 1) // (num_points - 1)
-        thinned = {name: curve[::stride] for name, curve in curves.items()}
-        _write(out, thinned, decode, facts)
-    options = effective(
-        data_options, model=model.resolve(), a=a, b=b, out=out, data=data, metric=metric,
-        num_points=num_points, label=label,
-    )  # fmt: skip
-    outputs.write_record(options)
-    _print_summary(facts)
-    print_lines(f"{'figure' if out.suffix == '.png' else 'curves'}: {out}")
-
-
-def _load(folder: Path) -> "Autoencoder":
-    from chartae.errors import ConfigurationError
-    from chartae.loading import load
-    from chartae.samplers import Sampler
-
-    if not folder.is_dir():
-        raise ConfigurationError(f"MODEL={str(folder)!r}: expected the folder of a trained model")
-    loaded = load(folder)
-    model: Autoencoder = loaded.model if isinstance(loaded, Sampler) else loaded
-    if model.latent_dim < 2:
+    trained = Trained.read(model)
+    if trained.model.latent_dim < 2:
         raise ConfigurationError(
-            f"{folder} has a latent space of one dimension, where every path is the straight line: "
+            f"{model} has a latent space of one dimension, where every path is the straight line: "
             "expected two or more"
         )
-    return model
+    source = None if data is None else data_options.read(data)
+    if source is not None:
+        trained.model.check_data("data", source.x)
+    ends = [_observation(n, text, trained.model, data_options) for n, text in (("A", a), ("B", b))]
+    x = torch.cat([end.x for end in ends]).to(trained.model.device, trained.model.dtype)
+    y = _conditions(trained.class_names, ends, label or [])
+    drawn, measure = _metrics(trained, metric, source)
+    curves, facts = _curves(trained.model, measure, x, y, num_points)
+    decode = _decoder(trained, y)
+    with outputs.recording():
+        if out.suffix == ".png":
+            chart = _chart(trained, drawn, source, curves["geodesic"])
+            titles = {"line": "straight line", "geodesic": "geodesic"}
+            named = {title: curves[name] for name, title in titles.items() if name in curves}
+            figure = interpolation_figure(chart, named, decode, columns=num_points, ends=x)
+            write_figure(out, figure, dpi=150)
+        else:
+            stride = (len(curves["geodesic"]) - 1) // (num_points - 1)
+            _write(out, {name: curve[::stride] for name, curve in curves.items()}, decode, facts)
+    geodesic, line = facts["lengths"]
+    found = "converged"
+    if not facts["converged"]:
+        found = f"not converged, residual {facts['residual']:.1e}"
+    print_lines(f"geodesic: length {geodesic:.4g}, {found}")
+    if not math.isnan(line):
+        print_lines(f"straight line: length {line:.4g}")
+    print_lines(f"{'figure' if out.suffix == '.png' else 'curves'}: {out}")
 
 
 def _file_and_index(text: str) -> tuple[Path, int | None]:
@@ -127,15 +120,14 @@ def _file_and_index(text: str) -> tuple[Path, int | None]:
 
 
 def _observation(
-    name: str, text: str, model: "Autoencoder", data_options: DataOptions
-) -> "ArrayDataset":
+    name: str, text: str, model: Autoencoder, data_options: DataOptions
+) -> ArrayDataset:
     """Return the one observation that ``FILE`` or ``FILE:INDEX`` names, as a dataset of one."""
-    from dataclasses import replace
-
-    from chartae.errors import DataError
-
     file, index = _file_and_index(text)
-    found = _read(file, data_options)
+    if file.suffix.lower() in IMAGES:
+        found = read_image(file, resize=data_options.size, color=data_options.color)
+    else:
+        found = data_options.read(file)
     if tuple(found.x.shape) == model.input_shape and index is None:
         found = replace(found, x=found.x[None], y=None, mask=None, class_names=())
     if index is None and len(found) != 1:
@@ -153,24 +145,10 @@ def _observation(
     return one
 
 
-def _read(path: Path, data_options: DataOptions) -> "ArrayDataset":
-    """Return what a file holds, an image as one observation."""
-    from chartae.data import read_image
-
-    if path.suffix.lower() in IMAGES:
-        return read_image(path, resize=data_options.size, color=data_options.color)
-    return data_options.read(path)
-
-
 def _conditions(
-    names: tuple[str, ...], ends: list["ArrayDataset"], asked: list[str]
-) -> "Tensor | None":
+    names: tuple[str, ...], ends: list[ArrayDataset], asked: list[str]
+) -> Tensor | None:
     """Return the classes of both ends, as a conditional model numbers them; None without."""
-    import torch
-
-    from chartae.checks import check_choice
-    from chartae.errors import ConfigurationError
-
     if not names:
         if asked:
             raise ConfigurationError(f"label={asked[0]!r}: the model has no conditions")
@@ -188,87 +166,71 @@ def _conditions(
     return torch.tensor([names.index(str(name)) for name in chosen])
 
 
-def _decoder(
-    model: "Autoencoder", names: tuple[str, ...], y: "Tensor | None"
-) -> "Callable[[Tensor], Tensor]":
+def _decoder(trained: Trained, y: Tensor | None) -> Callable[[Tensor], Tensor]:
     """Return what decodes a curve; conditions go from one end's to the other's with it."""
-    import torch
-    from torch.nn.functional import one_hot
 
-    def decode(z: "Tensor") -> "Tensor":
-        with torch.no_grad():
-            if y is None:
-                return model.decode(z)
-            first, last = one_hot(y, len(names)).to(z)
-            shares = torch.lerp(first, last, torch.linspace(0, 1, len(z)).to(z)[:, None])
-            mean: Tensor = model.likelihood(z, shares).mean
+    @torch.no_grad()
+    def decode(z: Tensor) -> Tensor:
+        if y is None:
+            return trained.model.decode(z)
+        first, last = one_hot(y, len(trained.class_names)).to(z)
+        shares = torch.lerp(first, last, torch.linspace(0, 1, len(z)).to(z)[:, None])
+        mean: Tensor = cast("VariationalAutoencoder", trained.model).likelihood(z, shares).mean
         return mean
 
     return decode
 
 
 def _metrics(
-    model: "Autoencoder",
-    name: str,
-    data: "ArrayDataset | None",
-    names: tuple[str, ...],
-    y: "Tensor | None",
-) -> tuple["Metric | None", "Metric | None"]:
+    trained: Trained, name: str, data: ArrayDataset | None
+) -> tuple[Metric | None, Metric | None]:
     """Return the metric whose volume the map shows, and the one whose geodesic is wanted.
 
     None stands for the sphere, whose geodesics are great circles.
     """
-    from chartae.checks import check_choice
-    from chartae.errors import ConfigurationError
-    from chartae.geometry import ConformalMetric, PoincareMetric, PosteriorMetric, PullbackMetric
-    from chartae.models import VariationalAutoencoder
-
     check_choice("metric", name, ["auto", "model", "posterior", "pullback", "space"])
+    model, kind = trained.model, type(trained.model).__name__
+    own = hasattr(type(model), "metric")
     if model.latent_space in ("sphere", "ball"):
         if name not in ("auto", "space"):
             raise ConfigurationError(
-                f"metric={name!r}: the latents of {type(model).__name__} are points of a "
-                f"{model.latent_space}, whose own geodesics stay on it: expected auto or space"
+                f"metric={name!r}: the latents of {kind} are points of a {model.latent_space}, "
+                "whose own geodesics stay on it: expected auto or space"
             )
         if model.latent_space == "sphere":
             return None, None
         ball = PoincareMetric(model.latent_dim, float(cast("Any", model).curvature))
         ball = ball.to(model.device, model.dtype)
         return ball, ball
-    own = hasattr(type(model), "metric")
     if name == "auto":
         encodes = isinstance(model, VariationalAutoencoder)
         name = "model" if own else "posterior" if encodes else "pullback"
     if name == "space":
         raise ConfigurationError(
-            f"metric='space': the latents of {type(model).__name__} are vectors, of no space of "
-            "their own"
+            f"metric='space': the latents of {kind} are vectors, of no space of their own"
         )
     if name == "model":
         if not own:
             raise ConfigurationError(
-                f"{type(model).__name__} has learned no metric: expected --metric posterior or "
-                "pullback"
+                f"{kind} has learned no metric: expected --metric posterior or pullback"
             )
         learned = cast("Metric", model.metric)
         return learned, learned
     if name == "pullback":
-        if y is not None:
+        if trained.class_names:
             raise ConfigurationError(
-                f"metric='pullback': what a latent of this {type(model).__name__} decodes to "
-                "depends on its class: expected another metric"
+                f"metric='pullback': what a latent of this {kind} decodes to depends on its class: "
+                "expected another metric"
             )
         pullback = PullbackMetric.from_model(model)
         return pullback, pullback
     if not isinstance(model, VariationalAutoencoder):
-        raise ConfigurationError(
-            f"{type(model).__name__} has no posterior: expected --metric pullback"
-        )
+        raise ConfigurationError(f"{kind} has no posterior: expected --metric pullback")
     if data is None:
         raise ConfigurationError(
             "the posterior metric is made of the training data: expected --data DATA"
         )
-    posterior = PosteriorMetric.from_model(model, data.x, conditions(data, names))
+    posterior = PosteriorMetric.from_model(model, data.x, trained.conditions(data))
     # Its own geodesics would keep off the data, where it is large. In two dimensions the strength
     # is that of equation 3.8; in 8, on digits, that left 10 of 12 paths unconverged, and 2/d none.
     strength = 2.0 / model.latent_dim
@@ -276,17 +238,13 @@ def _metrics(
 
 
 def _curves(
-    model: "Autoencoder",
-    metric: "Metric | None",
-    x: "Tensor",
-    y: "Tensor | None",
+    model: Autoencoder,
+    metric: Metric | None,
+    x: Tensor,
+    y: Tensor | None,
     num_points: int,
-) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the curves, fine enough to be drawn, and what is to be said about them."""
-    import torch
-
-    from chartae.geometry import length, shortest_paths
-
     stride = -(-SMOOTH // (num_points - 1))
     with torch.no_grad():
         start, end = model.encode(x, y)
@@ -308,7 +266,7 @@ def _curves(
     }
 
 
-def _great_circle(start: "Tensor", end: "Tensor", times: "Tensor") -> "Tensor":
+def _great_circle(start: Tensor, end: Tensor, times: Tensor) -> Tensor:
     """Return the points of the shorter arc at these times, all of norm 1."""
     across = end - (end @ start) * start
     angle = 2.0 * ((start - end).norm() / 2.0).clamp(max=1.0).asin()
@@ -319,66 +277,26 @@ def _great_circle(start: "Tensor", end: "Tensor", times: "Tensor") -> "Tensor":
 
 
 def _chart(
-    model: "Autoencoder",
-    metric: "Metric | None",
-    data: "ArrayDataset | None",
-    names: tuple[str, ...],
-    curve: "Tensor",
-) -> "Chart":
+    trained: Trained, metric: Metric | None, data: ArrayDataset | None, curve: Tensor
+) -> Chart:
     """Return the map: of the training data, else the metric's centroids, else the curve itself."""
-    import torch
-
-    from chartae.report import Chart
-
     if data is not None and len(data) > 1:
         with torch.no_grad():
-            x = model.filled(data.x, data.mask)
-            codes = model.encode(x, conditions(data, names), batch_size=1024)
+            x = trained.model.filled(data.x, data.mask)
+            codes = trained.model.encode(x, trained.conditions(data), batch_size=1024)
         return Chart(codes, data.y, metric, class_names=data.class_names)
     landmarks = curve if metric is None else metric.landmarks
     return Chart(landmarks if len(landmarks) > 1 else curve, metric=metric)
 
 
-def _draw(
-    path: Path,
-    chart: "Chart",
-    curves: dict[str, "Tensor"],
-    decode: "Callable[[Tensor], Tensor]",
-    ends: "Tensor",
-    num_points: int,
-) -> None:
-    from chartae.atomic import atomic_path
-    from chartae.report import interpolation_figure
-
-    titles = {"line": "straight line", "geodesic": "geodesic"}
-    named = {title: curves[name] for name, title in titles.items() if name in curves}
-    figure = interpolation_figure(chart, named, decode, columns=num_points, ends=ends)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-
-
 def _write(
     path: Path,
-    curves: dict[str, "Tensor"],
-    decode: "Callable[[Tensor], Tensor]",
+    curves: dict[str, Tensor],
+    decode: Callable[[Tensor], Tensor],
     facts: dict[str, Any],
 ) -> None:
-    import numpy as np
-
-    from chartae.atomic import atomic_path
-
     arrays: dict[str, Any] = {f"z_{name}": z.cpu().numpy() for name, z in curves.items()}
     arrays |= {f"x_{name}": decode(z).cpu().numpy() for name, z in curves.items()}
     arrays |= {name: np.asarray(value) for name, value in facts.items()}
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **arrays)
-
-
-def _print_summary(facts: dict[str, Any]) -> None:
-    geodesic, line = facts["lengths"]
-    found = (
-        "converged" if facts["converged"] else f"not converged, residual {facts['residual']:.1e}"
-    )
-    print_lines(f"geodesic: length {geodesic:.4g}, {found}")
-    if not math.isnan(line):
-        print_lines(f"straight line: length {line:.4g}")

@@ -1,19 +1,19 @@
 """Groups of options that subcommands share."""
 
-import inspect
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import torch
 from cyclopts import Parameter
 
-from chartae import HOMES  # names alone: the classes themselves would cost an import of torch
-
-if TYPE_CHECKING:
-    from chartae.data import ArrayDataset
-    from chartae.data.images import Color
+from chartae.checks import check_integer
+from chartae.data import ArrayDataset, read_data
+from chartae.data.images import Color
+from chartae.errors import ConfigurationError
+from chartae.models import MODELS
 
 __all__ = [
     "ConfigFile",
@@ -24,7 +24,6 @@ __all__ = [
     "Overwrite",
     "SamplerOptions",
     "TrainingOptions",
-    "option_names",
     "without_none",
 ]
 
@@ -33,10 +32,7 @@ ConfigFile = Annotated[
     Parameter(help="Read options from this .toml or .json file; the command line goes before it."),
 ]
 
-ModelName = Annotated[
-    str,
-    Parameter(help=f"One of {', '.join(sorted(map(str.lower, HOMES['models'])))}."),
-]
+ModelName = Annotated[str, Parameter(help=f"One of {', '.join(MODELS)}.")]
 
 
 @Parameter(name="*")
@@ -68,10 +64,8 @@ class DataOptions:
     rgb: bool = False
     skip_unreadable: bool = False
 
-    def read(self, path: Path) -> "ArrayDataset":
+    def read(self, path: Path) -> ArrayDataset:
         """Read a data set as `chartae.data.read_data` does."""
-        from chartae.data import read_data
-
         return read_data(
             path,
             x_key=self.x_key,
@@ -92,8 +86,6 @@ class DataOptions:
         Raises:
             ConfigurationError: if it is not written as HEIGHTxWIDTH.
         """
-        from chartae.errors import ConfigurationError
-
         if self.resize is None:
             return None
         height, _, width = self.resize.partition("x")
@@ -102,10 +94,8 @@ class DataOptions:
         return int(height), int(width)
 
     @property
-    def color(self) -> "Color | None":
+    def color(self) -> Color | None:
         """What images are converted to."""
-        from chartae.errors import ConfigurationError
-
         if self.grey and self.rgb:
             raise ConfigurationError("grey and rgb are given: expected one of them")
         return "grey" if self.grey else "rgb" if self.rgb else None
@@ -135,10 +125,6 @@ class MachineOptions:
         Raises:
             ConfigurationError: for a number out of range.
         """
-        import torch
-
-        from chartae.checks import check_integer
-
         if self.threads is not None:
             check_integer("threads", self.threads, minimum=1)
             torch.set_num_threads(self.threads)
@@ -146,8 +132,6 @@ class MachineOptions:
     @property
     def place(self) -> str:
         """The device, for what takes one and knows no ``auto``."""
-        import torch
-
         if self.device not in ("auto", "gpu"):
             return self.device
         return "cuda" if torch.cuda.is_available() or self.device == "gpu" else "cpu"
@@ -181,8 +165,7 @@ class ModelOptions:
     def arguments(self) -> dict[str, Any]:
         """Return the arguments for the model's class that were given."""
         named = {name: v for name, v in vars(self).items() if name != "model_options"}
-        others = {name.replace("-", "_"): _value(v) for name, v in self.model_options.items()}
-        return {**without_none(named), **others}
+        return {**without_none(named), **_values(self.model_options)}
 
 
 @Parameter(name="*")
@@ -204,19 +187,22 @@ class SamplerOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments for the sampler's class that were given."""
-        return {name.replace("-", "_"): _value(v) for name, v in self.sampler_options.items()}
+        return _values(self.sampler_options)
 
 
-def _value(text: str) -> Any:
-    """Return what JSON makes of a text, or the text itself.
+def _values(options: Mapping[str, str]) -> dict[str, Any]:
+    """Return options as arguments: what JSON makes of each text, or the text itself.
 
-    >>> _value("3"), _value("0.5"), _value("true"), _value("mlp")
-    (3, 0.5, True, 'mlp')
+    >>> _values({"num-steps": "3", "scale": "0.5", "center": "true", "encoder": "mlp"})
+    {'num_steps': 3, 'scale': 0.5, 'center': True, 'encoder': 'mlp'}
     """
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    found: dict[str, Any] = {}
+    for name, text in options.items():
+        try:
+            found[name.replace("-", "_")] = json.loads(text)
+        except json.JSONDecodeError:
+            found[name.replace("-", "_")] = text
+    return found
 
 
 @Parameter(name="*")
@@ -241,15 +227,6 @@ class TrainingOptions:
     def arguments(self) -> dict[str, Any]:
         """Return the arguments for `chartae.fit` that were given."""
         return without_none(vars(self))
-
-
-def option_names(command: Callable[..., object]) -> set[str]:
-    """Return the names of a subcommand's options, those of its groups among them."""
-    names: set[str] = set()
-    for name, parameter in inspect.signature(command).parameters.items():
-        group = parameter.default
-        names |= {f.name for f in fields(group)} if is_dataclass(group) else {name}
-    return names
 
 
 def without_none(options: dict[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,23 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
+from chartae import __version__
+from chartae.atomic import atomic_path, check_writable, write_text
 from chartae.cli.options import without_none
+from chartae.errors import ConfigurationError
 
-__all__ = ["Outputs", "check_suffix", "constant_line", "effective", "print_lines"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Outputs", "check_suffix", "constant_line", "print_lines", "write_figure"]
 
 SHOWN = 10
 """So many names a line lists; the record has all."""
@@ -18,8 +26,6 @@ SHOWN = 10
 
 def print_lines(*lines: str) -> None:
     """Write lines to standard output, as they are."""
-    from rich.console import Console
-
     console = Console(soft_wrap=True, markup=False, highlight=False)
     for line in lines:
         console.print(line)
@@ -37,12 +43,16 @@ def constant_line(columns: Sequence[str], place: str) -> str:
 
 def check_suffix(path: Path, *suffixes: str) -> None:
     """Raise `ConfigurationError` for an output file whose name ends in none of ``suffixes``."""
-    from chartae.errors import ConfigurationError
-
     if path.suffix not in suffixes or path.is_dir():
         raise ConfigurationError(
             f"out={str(path)!r}: expected a file whose name ends in {' or '.join(suffixes)}"
         )
+
+
+def write_figure(path: Path, figure: "Figure", dpi: int) -> None:
+    """Write a figure as a PNG file, atomically."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi)
 
 
 class Outputs:
@@ -56,27 +66,29 @@ class Outputs:
     Args:
         command: the subcommand.
         record: the file of the record.
+        given: all arguments of the subcommand by name, groups of options among them. ``overwrite``
+            says whether the files of an earlier run are replaced, ``resume`` whether the run
+            continues an earlier one, whose files may be there.
         inputs: files and folders that the run reads, None for those that were not given.
-        overwrite: whether the files of an earlier run are replaced.
-        resume: whether the run continues an earlier one, whose files may be there.
+
+    Attributes:
+        options: those in effect, as one flat mapping of JSON values.
     """
 
     def __init__(
         self,
         command: str,
         record: Path,
+        given: Mapping[str, Any],
         *,
         inputs: Iterable[Path | None],
-        overwrite: bool,
-        resume: bool = False,
     ) -> None:
-        from chartae.errors import ConfigurationError
-
-        if overwrite and resume:
-            raise ConfigurationError("overwrite and resume are given: expected one of them")
         self.command, self.record = command, record
-        self.overwrite, self.resume = overwrite, resume
+        self.overwrite, self.resume = given["overwrite"], given.get("resume", False)
+        if self.overwrite and self.resume:
+            raise ConfigurationError("overwrite and resume are given: expected one of them")
         self.inputs = [path for path in inputs if path is not None]
+        self.options = _flat(given, self.inputs)
         self.claimed: list[Path] = []
         self.earlier = self._read_record()
         self.strange: dict[Path, str] = {}
@@ -95,9 +107,6 @@ class Outputs:
                 exists and is not to be replaced, or is not chartae's to replace; for a place that
                 cannot be written to.
         """
-        from chartae.atomic import check_writable
-        from chartae.errors import ConfigurationError
-
         resumable = list(resumable)
         self.claimed += [*paths, *resumable]
         for path in (*self.claimed, self.record):
@@ -123,8 +132,6 @@ class Outputs:
             check_writable("the folder of out", path.parent)
 
     def _check_no_input(self, path: Path, what: str) -> None:
-        from chartae.errors import ConfigurationError
-
         for source in self.inputs:
             if _overlap(path, source):
                 raise ConfigurationError(
@@ -146,7 +153,7 @@ class Outputs:
         shown = [*others[:3], *(["..."] if len(others) > 3 else [])]
         return f", which removes {', '.join(shown)} too" if others else ""
 
-    def clear(self) -> None:
+    def _clear(self) -> None:
         """Remove what the earlier run wrote, as far as it is as it was left."""
         for file in self._earlier_files():
             self.remove(file)
@@ -164,34 +171,29 @@ class Outputs:
                 folder.rmdir()
 
     @contextmanager
-    def recording(self, options: Mapping[str, Any], **facts: Any) -> Iterator[None]:
-        """Write the record after the block, also if that is cut short.
+    def recording(self, **facts: Any) -> Iterator[None]:
+        """Replace the earlier run, if asked; write the record after the block, also if it fails.
 
-        Not if it is refused and has written nothing: what an earlier run did then still holds.
+        Not if it fails before anything is written: what an earlier run did then still holds.
+
+        Args:
+            facts: what the record says besides the options in effect and the files of the run.
         """
-        from chartae.errors import CheckpointError, ConfigurationError, DataError
-
+        if self.overwrite:
+            self._clear()
         try:
             yield
-        except (CheckpointError, ConfigurationError, DataError):
-            if self._has_written():
-                self.write_record(options, **facts)
-            raise
         except BaseException:
-            self.write_record(options, **facts)
+            if self._has_written():
+                self._write_record(facts)
             raise
-        self.write_record(options, **facts)
+        self._write_record(facts)
 
-    def write_record(self, options: Mapping[str, Any], **facts: Any) -> None:
-        """Write the options in effect, further facts, and which files belong to the run."""
-        from chartae import __version__
-        from chartae.atomic import write_text
-
-        files = [file for path in self.claimed for file in _files(path) if file != self.record]
-        digests = {file: _digest(file) for file in files}
+    def _write_record(self, facts: Mapping[str, Any]) -> None:
+        digests = {file: _digest(file) for file in self._written_files()}
         content = {
             "chartae": __version__,
-            self.command: dict(options),
+            self.command: self.options,
             **facts,
             "files": {
                 _relative(file, self.record.parent): digest
@@ -201,11 +203,14 @@ class Outputs:
         }
         write_text(self.record, json.dumps(content, indent=2))
 
+    def _written_files(self) -> list[Path]:
+        return [file for path in self.claimed for file in _files(path) if file != self.record]
+
     def _has_written(self) -> bool:
         """Whether claimed files are not as they were when they were claimed."""
-        files = [file for path in self.claimed for file in _files(path) if file != self.record]
         return any(
-            not self._is_ours(file) and self.strange.get(file) != _digest(file) for file in files
+            not self._is_ours(file) and self.strange.get(file) != _digest(file)
+            for file in self._written_files()
         )
 
     def _read_record(self) -> dict[str, str] | None:
@@ -228,13 +233,19 @@ class Outputs:
         return self.earlier.get(_relative(file, self.record.parent)) == _digest(file)
 
 
-def effective(*groups: Any, **options: Any) -> dict[str, Any]:
-    """Return options and groups of options as one flat mapping of JSON values, without None."""
-    flat = {name: str(v) if isinstance(v, Path) else v for name, v in options.items()}
-    for group in groups:
-        flat |= asdict(group)
-    flat = {name: str(v) if isinstance(v, Path) else v for name, v in flat.items()}
-    return without_none(flat)
+def _flat(given: Mapping[str, Any], inputs: Collection[Path]) -> dict[str, Any]:
+    """Return arguments as options that make the same again, from wherever ``--config`` reads them.
+
+    Without None, and what says how to run rather than what to make.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in given.items():
+        flat |= asdict(value) if is_dataclass(value) else {name: value}  # type: ignore[arg-type]
+    for name, value in flat.items():
+        if isinstance(value, Path):
+            flat[name] = str(value.resolve() if value in inputs else value)
+    how = {"overwrite", "resume", "config"}
+    return {name: value for name, value in without_none(flat).items() if name not in how}
 
 
 def _files(path: Path) -> list[Path]:

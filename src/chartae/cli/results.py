@@ -2,29 +2,32 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor
 
-    from chartae.augmentation import Augmenter, Fidelity
-    from chartae.data import ArrayDataset
-    from chartae.report import Section, Table
-    from chartae.samplers import Sampler
+from chartae.augmentation import Augmenter, Fidelity, gaussian_noise, smote
+from chartae.data import ArrayDataset
+from chartae.report import (
+    Chart,
+    Section,
+    Table,
+    image_grid,
+    latent_maps,
+    one_row_per_class,
+    training_curves,
+)
+from chartae.samplers import Sampler
 
 __all__ = ["few_baselines", "fidelity_table", "sections"]
 
 
-def few_baselines(real: "ArrayDataset", seed: int, count: int = 10) -> dict[str, "ArrayDataset"]:
+def few_baselines(real: ArrayDataset, seed: int, count: int = 10) -> dict[str, ArrayDataset]:
     """Return what SMOTE and noise make of the classes of two examples or more, by title.
 
     Nothing for data with a mask, which neither knows.
     """
-    import numpy as np
-    import torch
-
-    from chartae.augmentation import gaussian_noise, smote
-
     if real.mask is not None or real.y is None:
         return {}
     counts = torch.bincount(real.y, minlength=real.num_classes)
@@ -39,10 +42,8 @@ def few_baselines(real: "ArrayDataset", seed: int, count: int = 10) -> dict[str,
     return found
 
 
-def fidelity_table(fidelity: "Fidelity") -> "Table":
+def fidelity_table(fidelity: Fidelity) -> Table:
     """Return a report's table of how the samples of each class compare to its real examples."""
-    from chartae.report import Table
-
     notes = [
         f"{name}: {said}"
         for name, found in fidelity.items()
@@ -62,11 +63,11 @@ def fidelity_table(fidelity: "Fidelity") -> "Table":
 
 
 def sections(
-    augmenter: "Augmenter",
-    groups: Mapping[str, "ArrayDataset"],
+    augmenter: Augmenter,
+    groups: Mapping[str, ArrayDataset],
     *,
     columns: int = 10,
-) -> list["Section"]:
+) -> list[Section]:
     """Return a report's figures: observations side by side, latent maps, training curves.
 
     Args:
@@ -74,8 +75,6 @@ def sections(
         groups: labelled data by title, the real ones first.
         columns: observations of each class.
     """
-    from chartae.report import Section, image_grid, one_row_per_class, training_curves
-
     real = next(iter(groups.values()))
     names = ", ".join(real.class_names)
     sheets = {
@@ -103,18 +102,14 @@ def sections(
     return found
 
 
-def _seen(data: "ArrayDataset") -> "Tensor":
+def _seen(data: ArrayDataset) -> Tensor:
     """Return observations with NaN, which is drawn as nothing, for what was not observed."""
     x = data.x.cpu()
     return x if data.mask is None else x.masked_fill(~data.mask.cpu(), float("nan"))
 
 
-def _maps(augmenter: "Augmenter", real: "ArrayDataset", most: int = 12) -> list["Section"]:
+def _maps(augmenter: Augmenter, real: ArrayDataset, most: int = 12) -> list[Section]:
     """Return the section of latent maps, if the models have maps to show."""
-    import torch
-
-    from chartae.report import Chart, Section, latent_maps
-
     charts = {}
     for name, model in list(augmenter.models_.items())[:most]:
         if model.latent_dim < 2:
@@ -143,9 +138,7 @@ def _maps(augmenter: "Augmenter", real: "ArrayDataset", most: int = 12) -> list[
     return [Section("Latent maps", text, latent_maps(charts), alt)]
 
 
-def _latents(sampler: "Sampler", y: "Tensor | None", seed: int) -> "Tensor":
+def _latents(sampler: Sampler, y: Tensor | None, seed: int) -> Tensor:
     """Return 100 latents, of conditions as frequent as in ``y``."""
-    import torch
-
     given = None if y is None else y.sort().values[torch.arange(100) * len(y) // 100]
     return sampler.sample_latents(100, seed=seed, y=given)

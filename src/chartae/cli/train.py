@@ -2,8 +2,11 @@
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from chartae.augmentation import default_options
+from chartae.augmentation.augmenter import in_unit_range
+from chartae.checks import check_choice, check_integer, check_number
 from chartae.cli.options import (
     ConfigFile,
     DataOptions,
@@ -14,19 +17,16 @@ from chartae.cli.options import (
     TrainingOptions,
     without_none,
 )
-from chartae.cli.output import Outputs, constant_line, effective, print_lines
+from chartae.cli.output import Outputs, constant_line, print_lines
+from chartae.cli.trained import RECORD
+from chartae.data import ArrayDataset, held_out_split
+from chartae.errors import DataError
+from chartae.models import CVAE, MODELS, Autoencoder
+from chartae.persistence import CONFIG_FILE, WEIGHTS_FILE
+from chartae.randomness import seeded
+from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, fit
 
-if TYPE_CHECKING:
-    from chartae.data import ArrayDataset
-    from chartae.models import Autoencoder
-
-__all__ = ["RECORD", "train"]
-
-EXAMPLE = (
-    "Example: chartae train digits.npz --out digits-vae --model vae --latent-dim 8 --epochs 200"
-)
-
-RECORD = "train.json"
+__all__ = ["train"]
 
 
 def train(
@@ -35,17 +35,17 @@ def train(
     out: Path,
     model: ModelName = "vae",
     conditional: bool = False,
-    model_options: ModelOptions = ModelOptions(),  # noqa: B008
-    training: TrainingOptions = TrainingOptions(),  # noqa: B008
+    model_options: ModelOptions = ModelOptions(),
+    training: TrainingOptions = TrainingOptions(),
     validation: float = 0.0,
     seed: int = 0,
     resume: bool = False,
     overwrite: Overwrite = False,
-    data_options: DataOptions = DataOptions(),  # noqa: B008
-    machine: MachineOptions = MachineOptions(),  # noqa: B008
+    data_options: DataOptions = DataOptions(),
+    machine: MachineOptions = MachineOptions(),
     config: ConfigFile = None,
 ) -> None:
-    """Train a model on DATA and keep it in a folder.
+    """Run the subcommand.
 
     Args:
         data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images, in one subfolder per
@@ -57,41 +57,25 @@ def train(
         seed: Of the weights, the split, the batches and the noise.
         resume: Continue an interrupted training from the checkpoint in the folder.
     """
-    from chartae.augmentation import MODELS
-    from chartae.checks import check_choice, check_integer
-    from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, fit
-
+    given = dict(locals())
     check_integer("seed", seed, minimum=0)
     check_choice("model", model, MODELS)
+    check_number("validation", validation, minimum=0.0, below=1.0)
     inputs = [data, data_options.labels, None if resume else config]
-    outputs = Outputs("train", out / RECORD, inputs=inputs, overwrite=overwrite, resume=resume)
-    files = ("config.json", "model.safetensors", HISTORY_FILE, CHECKPOINT_FILE)
+    outputs = Outputs("train", out / RECORD, given, inputs=inputs)
+    files = (CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT_FILE)
     outputs.claim(resumable=[out / name for name in files])
     machine.apply()
     source = data_options.read(data)
-    learned, held_out = _split(source, validation, seed)
+    learned, held_out = (source, None)
+    if validation:
+        learned, held_out = held_out_split(source, validation, seed=seed)
     arguments = _arguments(model, model_options, source)
     autoencoder = _make_model(model, conditional, source, arguments, seed)
     autoencoder.check_data("DATA", source.x)
-    options = effective(
-        data_options,
-        machine,
-        data=data.resolve(),
-        out=out,
-        model=model,
-        conditional=conditional,
-        validation=validation,
-        seed=seed,
-    )
-    options |= {**_defaults(), **training.arguments(), **_named(arguments)}
-    if overwrite:
-        outputs.clear()
-    conditions = autoencoder.conditions == len(source.class_names) and source.class_names
-    constant = learned.constant_columns
-    facts: dict[str, Any] = {"form": source.form.to_json(), "constant_columns": list(constant)}
-    if conditions:
-        facts["class_names"] = list(source.class_names)
-    with outputs.recording(without_none(options), **facts):
+    outputs.options |= _effective(training, model_options, arguments)
+    constant = list(learned.constant_columns)
+    with outputs.recording(constant_columns=constant):
         history = fit(
             autoencoder,
             learned,
@@ -114,52 +98,36 @@ def train(
     )
 
 
-def _split(
-    source: "ArrayDataset", fraction: float, seed: int
-) -> tuple["ArrayDataset", "ArrayDataset | None"]:
-    from chartae.checks import check_number
-    from chartae.data import held_out_split
-
-    check_number("validation", fraction, minimum=0.0, below=1.0)
-    return (source, None) if fraction == 0.0 else held_out_split(source, fraction, seed=seed)
-
-
-def _arguments(name: str, options: ModelOptions, source: "ArrayDataset") -> dict[str, Any]:
+def _arguments(name: str, options: ModelOptions, source: ArrayDataset) -> dict[str, Any]:
     """Return the arguments of the model's class, with the defaults of this subcommand."""
-    from chartae.augmentation import default_options, fills_unit_range
-
     defaults = default_options(name, data=source)
-    if fills_unit_range(source):
+    if in_unit_range(defaults):
         defaults["likelihood"] = "bernoulli"
     return {**defaults, **options.arguments()}
 
 
 def _make_model(
-    name: str, conditional: bool, source: "ArrayDataset", arguments: dict[str, Any], seed: int
-) -> "Autoencoder":
-    from chartae.augmentation import MODELS
-    from chartae.errors import DataError
-    from chartae.models import CVAE
-    from chartae.randomness import seeded
-
+    name: str, conditional: bool, source: ArrayDataset, arguments: dict[str, Any], seed: int
+) -> Autoencoder:
     if conditional or issubclass(MODELS[name], CVAE):
         if not source.class_names:
             raise DataError("DATA has no labels: a conditional model expects one for each of them")
         arguments = {"conditions": source.num_classes, **arguments}
     with seeded(seed, "model"):
-        return MODELS[name](source.input_shape, **arguments)
+        model = MODELS[name](source.input_shape, **arguments)
+    model.metadata = source.metadata
+    return model
 
 
-def _defaults() -> dict[str, Any]:
-    """Return the defaults of `fit` for the training options."""
-    from chartae.training import fit
+def _effective(
+    training: TrainingOptions, options: ModelOptions, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the options in effect: with the defaults of `fit`, and the model's arguments.
 
+    Arguments without a flag of their own are under ``model_options``.
+    """
     parameters = inspect.signature(fit).parameters
-    return {name: parameters[name].default for name in vars(TrainingOptions())}
-
-
-def _named(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the model's arguments as options: those without a flag under ``model_options``."""
-    flags = vars(ModelOptions()).keys()
-    others = {name: value for name, value in arguments.items() if name not in flags}
-    return {**{n: v for n, v in arguments.items() if n in flags}, "model_options": others}
+    defaults = {name: parameters[name].default for name in vars(training)}
+    named = {name: value for name, value in arguments.items() if name in vars(options)}
+    others = {name: value for name, value in arguments.items() if name not in named}
+    return without_none({**defaults, **training.arguments(), **named, "model_options": others})

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -194,6 +195,11 @@ class ArrayDataset(TensorSet):
         return (
             () if self.y is None or not self.class_names else tuple(torch.unique(self.y).tolist())
         )
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a model that learns from the data is saved with: their form, the classes' names."""
+        return {"form": self.form.to_json(), "class_names": list(self.class_names)}
 
     @property
     def constant_columns(self) -> tuple[str, ...]:

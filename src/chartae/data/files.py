@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +19,6 @@ from chartae.data.tables import read_labels, read_table
 from chartae.errors import ConfigurationError, DataError
 
 __all__ = ["read_data", "write_npz"]
-
-
-class ImageOptions(TypedDict):
-    """The options of `read_images`."""
-
-    resize: tuple[int, int] | None
-    color: Color | None
-    skip_unreadable: bool
 
 
 # Names under which samples are found; those of Keras' and the thesis' files among them.
@@ -98,7 +90,6 @@ def read_data(
     if not path.exists():
         raise DataError(f"path={str(path)!r} does not exist: expected a file or a folder of images")
     kind = "folder" if path.is_dir() else path.suffix.lower()
-    images: ImageOptions = {"resize": resize, "color": color, "skip_unreadable": skip_unreadable}
     _check_options(
         path,
         kind,
@@ -113,7 +104,9 @@ def read_data(
         skip_unreadable=skip_unreadable or None,
     )
     if kind == "folder":
-        return read_images(path, **images, dtype=dtype)
+        return read_images(
+            path, resize=resize, color=color, skip_unreadable=skip_unreadable, dtype=dtype
+        )
     if kind in (".csv", ".tsv"):
         return read_table(path, label_column=label_column, header=header, dtype=dtype)
     arrays = dict(read_torch(path) if kind == ".pt" else read_numpy(path))

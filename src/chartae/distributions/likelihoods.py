@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Laplace, Normal
-from torch.nn.functional import softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from chartae.checks import check_choice, check_finite, check_integer, check_number, named_options
 from chartae.distributions.bounded import ContinuousBernoulli, DiscretizedLogistic
@@ -48,6 +48,8 @@ class Observation(Independent[Distribution]):
                 holds elsewhere, NaN included, changes neither the result nor its gradients. A
                 variable of several entries is observed where all of them are.
         """
+        if mask is None and isinstance(self.base_dist, Summed):
+            return self.base_dist.sum_log_prob(value, self.reinterpreted_batch_ndims)
         if mask is not None:
             value = torch.where(mask, value, 0.0)
         terms: Tensor = self.base_dist.log_prob(value)
@@ -57,6 +59,53 @@ class Observation(Independent[Distribution]):
             terms = torch.where(mask, terms, 0.0)
         dims = self.reinterpreted_batch_ndims
         return terms.flatten(-dims).sum(-1) if dims else terms
+
+
+class Summed(Distribution):
+    """A distribution of features whose log density is summed in fewer passes over the features."""
+
+    def sum_log_prob(self, value: Tensor, dims: int) -> Tensor:
+        """Return the log density, summed over the last ``dims`` dimensions, at least one."""
+        raise NotImplementedError
+
+
+class BernoulliFeatures(Bernoulli, Summed):
+    """Bernoulli features."""
+
+    def sum_log_prob(self, value: Tensor, dims: int) -> Tensor:
+        logits, value = torch.broadcast_tensors(self.logits, value)
+        nats = binary_cross_entropy_with_logits(logits, value, reduction="none")
+        return -nats.flatten(-dims).sum(-1)
+
+
+class NormalFeatures(Normal, Summed):
+    """Normal features.
+
+    Args:
+        loc: ``(..., *event)``.
+        scale: one for all features, ``()``, or one for each, ``event``.
+    """
+
+    own_scale: Tensor | None = None
+
+    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        super().__init__(loc, scale, validate_args=False)
+        self.own_scale = scale
+
+    def sum_log_prob(self, value: Tensor, dims: int) -> Tensor:
+        scale = self.own_scale
+        if scale is None:  # of an expanded distribution
+            terms: Tensor = self.log_prob(value)  # type: ignore[no-untyped-call]
+            return terms.flatten(-dims).sum(-1)
+        squares = (value - self.loc).square()
+        precision = 0.5 / scale.square()
+        if scale.dim():
+            halves = (squares * precision).flatten(-dims).sum(-1)
+        else:
+            halves = squares.flatten(-dims).sum(-1) * precision
+        size = math.prod(squares.shape[-dims:])
+        constant = size * (scale.log().mean() + 0.5 * math.log(2.0 * math.pi))
+        return -halves - constant
 
 
 class Likelihood(nn.Module):
@@ -154,9 +203,14 @@ class Likelihood(nn.Module):
 
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` if ``x`` is not finite or leaves the likelihood's support."""
-        check_finite(name, x)
-        low, high = self.support
         least, most = x.aminmax()
+        if not bool((most - least).isfinite()):  # NaN, if there is one
+            check_finite(name, x)
+        self.check_range(name, least, most)
+
+    def check_range(self, name: str, least: Tensor, most: Tensor) -> None:
+        """Raise `DataError` unless data from ``least`` to ``most`` are in the support."""
+        low, high = self.support
         if least < low or most > high:
             raise DataError(
                 f"{name} has values in [{least:g}, {most:g}]: {self.label} expects values in "
@@ -193,7 +247,7 @@ class BernoulliLikelihood(Likelihood):
     support = (0.0, 1.0)
 
     def features(self, output: Tensor) -> Distribution:
-        return Bernoulli(logits=output, validate_args=False)
+        return BernoulliFeatures(logits=output, validate_args=False)
 
 
 @register_likelihood("continuous_bernoulli")
@@ -333,14 +387,14 @@ class ScaledLikelihood(Likelihood):
             self.low.fill_(low)
             self.high.fill_(high)
 
-    def check_data(self, name: str, x: Tensor) -> None:
-        """Raise `DataError` if x is not finite, out of range, or too large to be squared."""
-        super().check_data(name, x)
-        limit, (least, most) = _largest(x.dtype), x.aminmax()
-        if self.has_units and bool(torch.maximum(-least, most) > limit):
+    def check_range(self, name: str, least: Tensor, most: Tensor) -> None:
+        """Raise `DataError` unless data are in the support, and can be squared."""
+        super().check_range(name, least, most)
+        largest, limit = torch.maximum(-least, most), _largest(most.dtype)
+        if self.has_units and bool(largest > limit):
             raise DataError(
-                f"{name} has values up to {torch.maximum(-least, most):.3g}: expected at most "
-                f"{limit:g}, whose square {x.dtype} can hold; scale {name}"
+                f"{name} has values up to {largest:.3g}: expected at most {limit:g}, whose square "
+                f"{most.dtype} can hold; scale {name}"
             )
 
     def check_buffers(self) -> None:
@@ -416,7 +470,7 @@ class GaussianLikelihood(ScaledLikelihood):
     r"""Gaussian, :math:`-D/2 \log 2\pi\sigma^2` included; arguments as in `ScaledLikelihood`."""
 
     def features(self, output: Tensor) -> Distribution:
-        return Normal(self.location(output), self.scale, validate_args=False)
+        return NormalFeatures(self.location(output), self.scale)
 
 
 @register_likelihood("laplace")

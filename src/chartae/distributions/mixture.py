@@ -121,9 +121,11 @@ class NormalMixture(BatchDistribution):
             generator: source of randomness, on the device of the means; None is torch's own.
         """
         shape = torch.Size((*sample_shape, *self.batch_shape))
-        uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
-        ends = self.weights.double().cumsum(0)[:-1]
-        component = torch.searchsorted(ends, uniform.to(ends), right=True)
+        device = self.loc.device
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        uniform = torch.rand(shape, generator=generator, dtype=wide, device=device)
+        ends = self.weights.to(wide).cumsum(0)[:-1]
+        component = torch.searchsorted(ends, uniform, right=True)
         loc, scale = self.loc[component], self.scale[component]
         if self.scale.dim() == 2:
             return torch.normal(loc, scale, generator=generator)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import BoundArguments, Parameter, Signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Unpack, get_args, get_origin
 
 import numpy as np
@@ -35,6 +36,8 @@ class Configured(nn.Module):
 
     fitted_buffers: ClassVar[tuple[str, ...]] = ()
     """Names of the buffers whose first dimension is known only after training or `fit`."""
+    metadata: Mapping[str, Any] = MappingProxyType({})
+    """JSON values that are saved with it, such as the names of the classes that it learned."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -106,7 +106,7 @@ class Trainable(Configured):
         """Return numbers ``(tally_size,)``, averaged over a batch, of the ``watched`` output."""
         raise NotImplementedError
 
-    def latent_use(self, tally: Tensor) -> dict[str, float]:
+    def latent_use(self, tally: Sequence[float]) -> dict[str, float]:
         """Return how latents are used, by name, from the average `tally` of an epoch."""
         raise NotImplementedError
 

@@ -1,7 +1,7 @@
 """The contract of the models with a posterior, a prior and a likelihood."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Unpack
 
@@ -100,9 +100,9 @@ class VariationalAutoencoder(Autoencoder):
         mean = output.mean.detach()
         return torch.cat([mean, mean.square()], -1).mean(0)
 
-    def latent_use(self, tally: Tensor) -> dict[str, float]:
-        mean, square = tally.double().chunk(2)
-        return {"active_units": int((square - mean.square() > ACTIVE).sum())}
+    def latent_use(self, tally: Sequence[float]) -> dict[str, float]:
+        moments = zip(tally[: self.latent_dim], tally[self.latent_dim :], strict=True)
+        return {"active_units": sum(square - mean**2 > ACTIVE for mean, square in moments)}
 
     def unused_latents(self, use: Mapping[str, float]) -> str | None:
         if use["active_units"]:

@@ -1,7 +1,7 @@
 """Autoencoders whose codes come from a learned codebook."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Unpack
 
 import torch
@@ -118,8 +118,9 @@ class VQVAE(Autoencoder):
         numbers = (indices + self.num_codes * levels).flatten()
         return torch.bincount(numbers, minlength=self.tally_size) / len(indices)
 
-    def latent_use(self, tally: Tensor) -> dict[str, float]:
-        frequencies = tally.double().unflatten(0, (self.num_levels, self.num_codes))
+    def latent_use(self, tally: Sequence[float]) -> dict[str, float]:
+        every = torch.tensor(tally, dtype=torch.float64)
+        frequencies = every.unflatten(0, (self.num_levels, self.num_codes))
         entropy = torch.special.entr(frequencies).sum(-1)
         return {
             "code_usage": float((frequencies > 0.0).double().mean()),

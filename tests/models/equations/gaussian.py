@@ -206,6 +206,21 @@ def vamp(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
     return {"model": -fit + KL_WEIGHT * kl}, {"reconstruction": -fit, "kl": kl}
 
 
+def mixture(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
+    """log p(z) = log sum_k pi_k N(z; mu_k, sigma_k^2), K = 3; the KL by the one draw."""
+    mean, deviation = gaussian_posterior(model, x, y)
+    z = drawn(mean, deviation)
+    shares = torch.exp(model.component_logits) / torch.exp(model.component_logits).sum()
+    deviations = torch.log1p(torch.exp(model.raw_deviations)) + 1e-5
+    densities = [
+        share * torch.exp(log_normal(z, center, width))
+        for share, center, width in zip(shares, model.component_means, deviations, strict=True)
+    ]
+    fit = log_likelihood(model, x, z, y, mask).mean()
+    kl = (log_normal(z, mean, deviation) - torch.log(sum(densities))).mean()
+    return {"model": -fit + KL_WEIGHT * kl}, {"reconstruction": -fit, "kl": kl}
+
+
 def flow_vae(flow: Any) -> Any:
     """log q(f(z_0)) = log q_0(z_0) - log |det df/dz_0|, the determinant by differentiation."""
 
@@ -407,6 +422,7 @@ CASES = {
     "CIWAE": Case(models.CIWAE, ciwae, {"num_samples": 4, "beta": 0.3}),
     "VAMP": Case(models.VAMP, vamp, {"num_pseudo_inputs": 4}),
     "VAMP of classes": Case(models.VAMP, vamp, {"num_pseudo_inputs": 4, "conditions": 3}),
+    "MixtureVAE": Case(models.MixtureVAE, mixture, {"num_components": 3}, masked=True),
     "PlanarFlowVAE": Case(models.PlanarFlowVAE, flow_vae(simple_flows), {"flows": "PRP"}),
     "IAFVAE": Case(
         models.IAFVAE,

@@ -1,0 +1,107 @@
+"""A trained model in a folder, and what is known of the data that it learned from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from chartae.augmentation import RECORD_FILE
+from chartae.checks import check_choice
+from chartae.data import ArrayDataset, Form
+from chartae.errors import CheckpointError, ConfigurationError, DataError
+from chartae.loading import load
+from chartae.models import Autoencoder
+from chartae.persistence import CONFIG_FILE
+from chartae.samplers import Sampler
+
+__all__ = ["RECORD", "Trained"]
+
+RECORD = "train.json"
+"""The record of ``chartae train``."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model, or a fitted sampler, as it was read from a folder.
+
+    Args:
+        loaded: the model or the sampler.
+        class_names: the names of the classes that the model knows; none without conditions.
+        form: the form of the data that it learned from, if that is known.
+    """
+
+    loaded: Autoencoder | Sampler
+    class_names: tuple[str, ...]
+    form: Form | None
+
+    @property
+    def model(self) -> Autoencoder:
+        """The model, or that of the sampler."""
+        return self.loaded.model if isinstance(self.loaded, Sampler) else self.loaded
+
+    @classmethod
+    def read(cls, folder: Path, device: str = "cpu") -> Self:
+        """Return what a folder holds.
+
+        Raises:
+            ConfigurationError: if it is no folder, or has a model with vectors as conditions.
+            CheckpointError: if it is damaged, or what it knows of the data is of another model.
+        """
+        if not folder.is_dir():
+            raise ConfigurationError(
+                f"MODEL={str(folder)!r}: expected the folder of a trained model"
+            )
+        loaded = load(folder, device=device)
+        model: Autoencoder = loaded.model if isinstance(loaded, Sampler) else loaded
+        if model.conditions is not None and not isinstance(model.conditions, int):
+            raise ConfigurationError(
+                f"{folder} holds a model with vectors as conditions: expected one with labels; "
+                "a sampler's method sample takes vectors"
+            )
+        path, known = _known(folder, model)
+        try:
+            form = Form.from_json(known["form"]) if "form" in known else None
+            names = tuple(map(str, known.get("class_names") or range(model.conditions or 0)))
+        except (DataError, TypeError) as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from error
+        if model.conditions is not None and len(names) != model.conditions:
+            raise CheckpointError(
+                f"{path} names {len(names)} classes: the model has {model.conditions}"
+            )
+        return cls(loaded, () if model.conditions is None else names, form)
+
+    def conditions(self, data: ArrayDataset) -> Tensor | None:
+        """Return the labels of data as the model numbers its classes; None without conditions.
+
+        Raises:
+            DataError: if the data have no labels.
+            ConfigurationError: if they have a class that the model does not know.
+        """
+        if not self.class_names:
+            return None
+        if data.y is None or not data.class_names:
+            raise DataError("the data of --fit-on have no labels: the model is conditional on them")
+        for name in data.class_names:
+            check_choice("label of --fit-on", name, self.class_names)
+        return torch.tensor([self.class_names.index(name) for name in data.class_names])[data.y]
+
+
+def _known(folder: Path, model: Autoencoder) -> tuple[Path, Mapping[str, Any]]:
+    """Return what is known of the data that a model was trained on, and the file that says it."""
+    if model.metadata:
+        return folder / CONFIG_FILE, model.metadata
+    # Models were once saved without: the command noted it beside them, the augmenter above.
+    for path in (folder / RECORD, folder.resolve().parent / RECORD_FILE):
+        if path.is_file():
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+                return path, {"class_names": record.get("labels", {}).get("names"), **record}
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                raise CheckpointError(
+                    f"{path} cannot be read (truncated or damaged?): {error}"
+                ) from error
+    return folder, {}
