@@ -111,7 +111,7 @@ def test_training_finds_the_circle():
     [
         (SVAE, [[1.0, 0.0], [0.5, 0.0]], "z has points of norm 0.5 to 1: .* on the unit sphere"),
         (SVAE, [[2.0, 0.0]], "z has points of norm 2 to 2"),
-        (PoincareVAE, [[0.9, 0.0], [0.8, 0.6001]], "norm up to 1.00.*: .* a ball of radius 1"),
+        (PoincareVAE, [[0.9, 0.0], [0.8, 0.6001]], "norm up to 1.00.*: .* the ball of radius 1"),
     ],
 )
 def test_latents_of_another_space_are_refused(model_class, z, message):

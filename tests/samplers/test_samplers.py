@@ -384,9 +384,9 @@ def test_mixture_sampler_is_reproducible_and_can_be_fitted_again():
 def test_an_unfitted_sampler_says_so():
     with pytest.raises(ConfigurationError, match=r"this MixtureSampler has not been fitted: call"):
         MixtureSampler(make_model(VAE)).sample(2)
-    with pytest.raises(ConfigurationError, match="this RHVAE has no metric yet: train it"):
+    with pytest.raises(ConfigurationError, match="this RHVAE has no metric yet: expected"):
         VolumeSampler(RHVAE((8, 8), 2)).fit()
-    with pytest.raises(ConfigurationError, match="this RHVAE has no metric yet: train it"):
+    with pytest.raises(ConfigurationError, match="this RHVAE has no metric yet: expected"):
         VolumeSampler(RHVAE((8, 8), 2)).sample(2)
 
 
