@@ -336,7 +336,7 @@ def test_what_is_infinite_from_the_start_may_stay_so(tmp_path):
         ({"weights": torch.ones(2, 1)}, r"weights has shape \(2, 1\): expected \(n\)"),
         ({"means": torch.full((2, 2), torch.nan)}, "means has NaN or infinite values"),
         ({"means": torch.zeros(0, 2)}, "means is empty: expected all fitted buffers"),
-        ({"means": torch.zeros(3, 2)}, r"are of \(2, 3, 2\) components: expected as many"),
+        ({"means": torch.zeros(3, 2)}, r"are of \(2, 3, 2\) components: expected equal numbers"),
         ({"weights": torch.tensor([1.5, -0.5])}, "weights has negative values"),
         ({"weights": torch.zeros(2)}, "weights has .*zeros only"),
     ],

@@ -129,7 +129,7 @@ def test_a_ball_too_deep_for_float32_is_said(caplog):
     ]:
         caplog.clear()
         PoincareVAE((3,), encoder=SMALL, decoder=SMALL, **options)
-        assert ("take a smaller one, or float64" in caplog.text) == warned
+        assert ("use a smaller curvature, or float64" in caplog.text) == warned
 
 
 def test_bad_arguments_are_refused():

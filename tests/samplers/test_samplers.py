@@ -466,7 +466,7 @@ def test_bad_arguments_are_refused(sampler_class, arguments, message):
 @pytest.mark.parametrize("sampler_class", [VolumeSampler, RandomWalkSampler])
 def test_manifold_samplers_want_a_manifold(sampler_class):
     message = (
-        f"{sampler_class.__name__} does not serve this AE, for it has neither a metric nor a post"
+        f"{sampler_class.__name__} does not support this AE: it has neither a metric nor a post"
     )
     with pytest.raises(ConfigurationError, match=message):
         sampler_class(make_model(AE))
