@@ -401,7 +401,7 @@ def checkpoint():
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("plan",), 3, "does not say what it is of"),
+        (("plan",), 3, "it has no plan with a seed"),
         (("plan", "batch_size"), torch.ones(2), "made with other arguments"),
         (("model",), {}, "model holds : expected"),
         (("good", "newer"), [], r"newer is \[\]: expected a list of"),
@@ -410,7 +410,7 @@ def checkpoint():
         (("history", "seconds"), [1.0], "different lengths"),
         (("position", "epoch"), "x", "epoch='x': expected an integer"),
         (("position", "step"), 3, "step=3: expected an integer at least 0 and at most 2"),
-        (("position", "step"), 1, r"there are not the terms of 1 step\(s\)"),
+        (("position", "step"), 1, r"the terms are not those of 1 step\(s\)"),
         (("position", "bad_epochs"), -1, "bad_epochs=-1"),
         (("names",), ["x", "y", "z"], "history.0 is 'loss'"),
         (("optimizers",), {"x": 1}, "optimizers holds x: expected model"),
