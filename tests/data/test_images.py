@@ -78,7 +78,7 @@ def test_mixed_sizes_are_refused(folder):
     write_image(folder / "dog" / "9.png", np.zeros((6, 7), dtype=np.uint8))
     with pytest.raises(
         DataError,
-        match=r"dog/9.png is 7x6 pixels, but .*cat/0.png is 5x6 pixels.*; the option resize makes",
+        match=r"dog/9.png is 7x6 pixels, but .*cat/0.png is 5x6 pixels.*; the option resize converts",
     ):
         read_images(folder)
 
@@ -86,7 +86,7 @@ def test_mixed_sizes_are_refused(folder):
 def test_mixed_modes_are_refused(folder):
     write_image(folder / "dog" / "9.png", np.zeros((6, 5, 3), dtype=np.uint8))
     with pytest.raises(
-        DataError, match=r"dog/9.png is RGB, but .*cat/0.png is grey.*; the option color makes"
+        DataError, match=r"dog/9.png is RGB, but .*cat/0.png is grey.*; the option color converts"
     ):
         read_images(folder)
 
