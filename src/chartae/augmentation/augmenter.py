@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
@@ -39,6 +40,7 @@ __all__ = [
     "Augmenter",
     "default_options",
     "fills_unit_range",
+    "in_unit_range",
     "natural_sampler",
 ]
 
@@ -80,6 +82,11 @@ def default_options(
         relative = "per_feature" if len(data.input_shape) == 1 else 7.5 * scale
         likelihood = {"name": "gaussian", "scale": relative}
     return {"latent_dim": latent_dim, "likelihood": likelihood}
+
+
+def in_unit_range(options: Mapping[str, Any]) -> bool:
+    """Return whether `default_options` are for data that fill [0, 1]."""
+    return "link" in options["likelihood"]
 
 
 def fills_unit_range(data: ArrayDataset) -> bool:
@@ -457,14 +464,12 @@ class Augmenter:
         """Return the arguments for the model's class that suit the training set of each name."""
         if not isinstance(self.model, str):
             return {name: {} for name in parts}
+        chosen = partial(default_options, self.model, conditional=self.is_conditional)
+        whole = chosen(data=data)
         # Faint classes are found one by one; a table has one likelihood for all its classes.
-        alike = len(data.input_shape) == 1 or not fills_unit_range(data)
-        return {
-            name: default_options(
-                self.model, conditional=self.is_conditional, data=data if alike else members
-            )
-            for name, members in parts.items()
-        }
+        if len(data.input_shape) == 1 or not in_unit_range(whole):
+            return dict.fromkeys(parts, whole)
+        return {name: chosen(data=members) for name, members in parts.items()}
 
     def _make(self, name: str, data: ArrayDataset, defaults: Mapping[str, Any]) -> Sampler:
         """Return the untrained model of a name, with its sampler.
