@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from tests.models.conftest import build, conditions_of
+from tests.models.conftest import conditions_of
 from torch import nn
 
 import chartae.models

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
@@ -39,6 +40,7 @@ __all__ = [
     "Augmenter",
     "default_options",
     "fills_unit_range",
+    "in_unit_range",
     "natural_sampler",
 ]
 
@@ -82,6 +84,11 @@ def default_options(
         relative = "per_feature" if len(data.input_shape) == 1 else 7.5 * scale
         likelihood = {"name": "gaussian", "scale": relative}
     return {"latent_dim": latent_dim, "likelihood": likelihood}
+
+
+def in_unit_range(options: Mapping[str, Any]) -> bool:
+    """Return whether the `default_options` are those for data spread over [0, 1]."""
+    return "link" in options["likelihood"]
 
 
 def fills_unit_range(data: ArrayDataset) -> bool:
@@ -458,14 +465,12 @@ class Augmenter:
         """Return default arguments of the model's class for the training set of each name."""
         if not isinstance(self.model, str):
             return {name: {} for name in parts}
+        chosen = partial(default_options, self.model, conditional=self.is_conditional)
+        whole = chosen(data=data)
         # Contrast is checked for each class of images; a table has one likelihood for all classes.
-        alike = len(data.input_shape) == 1 or not fills_unit_range(data)
-        return {
-            name: default_options(
-                self.model, conditional=self.is_conditional, data=data if alike else members
-            )
-            for name, members in parts.items()
-        }
+        if len(data.input_shape) == 1 or not in_unit_range(whole):
+            return dict.fromkeys(parts, whole)
+        return {name: chosen(data=members) for name, members in parts.items()}
 
     def _make(self, name: str, data: ArrayDataset, defaults: Mapping[str, Any]) -> Sampler:
         """Return an untrained model with its sampler.

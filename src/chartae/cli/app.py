@@ -57,6 +57,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return str(error), FAILED
     if isinstance(error, OSError):
         return f"{error.strerror or error}: {error.filename or ''}".removesuffix(": "), FAILED
+    if isinstance(error, ImportError) and isinstance(error.__cause__, ImportError):
+        error = error.__cause__  # of a subcommand's module
     return f"{type(error).__name__}: {error} (--debug shows where)", FAILED
 
 

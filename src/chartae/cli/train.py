@@ -4,7 +4,8 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from chartae.augmentation import default_options, fills_unit_range
+from chartae.augmentation import default_options
+from chartae.augmentation.augmenter import in_unit_range
 from chartae.checks import check_choice, check_integer, check_number
 from chartae.cli.options import (
     ConfigFile,
@@ -100,7 +101,7 @@ def train(
 def _arguments(name: str, options: ModelOptions, source: ArrayDataset) -> dict[str, Any]:
     """Return the arguments of the model's class, with the defaults of this subcommand."""
     defaults = default_options(name, data=source)
-    if fills_unit_range(source):
+    if in_unit_range(defaults):
         defaults["likelihood"] = "bernoulli"
     return {**defaults, **options.arguments()}
 

@@ -206,6 +206,10 @@ class Likelihood(nn.Module):
         least, most = x.aminmax()
         if not bool((most - least).isfinite()):  # NaN, if there is one
             check_finite(name, x)
+        self.check_range(name, least, most)
+
+    def check_range(self, name: str, least: Tensor, most: Tensor) -> None:
+        """Raise `DataError` unless data from ``least`` to ``most`` are in the support."""
         low, high = self.support
         if least < low or most > high:
             raise DataError(
@@ -383,16 +387,14 @@ class ScaledLikelihood(Likelihood):
             self.low.fill_(low)
             self.high.fill_(high)
 
-    def check_data(self, name: str, x: Tensor) -> None:
-        """Raise `DataError` if x is not finite, out of range, or too large to be squared."""
-        super().check_data(name, x)
-        if not self.has_units:
-            return
-        largest, limit = x.abs().max(), _largest(x.dtype)
-        if bool(largest > limit):
+    def check_range(self, name: str, least: Tensor, most: Tensor) -> None:
+        """Raise `DataError` unless data are in the support, and can be squared."""
+        super().check_range(name, least, most)
+        largest, limit = torch.maximum(-least, most), _largest(most.dtype)
+        if self.has_units and bool(largest > limit):
             raise DataError(
                 f"{name} has values up to {largest:.3g}: expected at most {limit:g}, whose square "
-                f"{x.dtype} can hold; scale {name}"
+                f"{most.dtype} can hold; scale {name}"
             )
 
     def check_buffers(self) -> None:
