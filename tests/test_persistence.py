@@ -457,7 +457,7 @@ def test_a_failure_between_the_two_files_never_loads_wrongly(tmp_path, monkeypat
     if again == "VAE":  # the same configuration: the newer weights fit it
         assert same_state(chartae.load(tmp_path), newer)
     else:
-        refuse(tmp_path, "a saving was interrupted")
+        refuse(tmp_path, "saving was interrupted")
     assert {path.name for path in tmp_path.iterdir()} == {CONFIG_FILE, WEIGHTS_FILE}
 
 
