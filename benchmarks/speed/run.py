@@ -21,6 +21,7 @@ BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 BENCHMARKS = (
     "training_throughput",
     "small_data",
+    "convolutions",
     "rhvae_epoch",
     "volume_sampler",
     "manifold_sampling",

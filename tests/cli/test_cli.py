@@ -231,6 +231,17 @@ class TestConditions:
             assert "config.json" in capsys.readouterr().err
 
 
+def test_a_package_that_cannot_be_imported_is_named():
+    code = (
+        "import sys; sys.modules['torch'] = None; from chartae.cli import run; "
+        "sys.exit(run(['train', 'data.npz', '--out', 'm']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("chartae: ModuleNotFoundError: import of torch halted")
+    assert done.stderr.count("\n") == 1
+
+
 SLOW = ("hrqvae", "vqvae")  # the sampler of codes trains a network for long
 
 

@@ -4,7 +4,8 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from chartae.augmentation import default_options, fills_unit_range
+from chartae.augmentation import default_options
+from chartae.augmentation.augmenter import in_unit_range
 from chartae.checks import check_choice, check_integer, check_number
 from chartae.cli.options import (
     ConfigFile,
@@ -47,13 +48,14 @@ def train(
     """Run the subcommand.
 
     Args:
-        data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images, in one subfolder per
-            class where there are classes.
+        data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images, with one subfolder per
+            class if there are classes.
         out: Folder for the model, its history and its checkpoint.
-        conditional: Give the model the labels, so that it can be asked for samples of each class.
-            A cvae is conditional by its nature.
-        validation: Fraction of the data held out to choose the best epoch, and for --patience.
-        seed: Of the weights, the split, the batches and the noise.
+        conditional: Train the model on the labels too, so that it can draw samples of each class.
+            A cvae is always conditional.
+        validation: Fraction of the data held out for the choice of the best epoch and for
+            --patience.
+        seed: Seed of the weights, the split, the batches and the noise.
         resume: Continue an interrupted training from the checkpoint in the folder.
     """
     given = dict(locals())
@@ -100,7 +102,7 @@ def train(
 def _arguments(name: str, options: ModelOptions, source: ArrayDataset) -> dict[str, Any]:
     """Return the arguments of the model's class, with the defaults of this subcommand."""
     defaults = default_options(name, data=source)
-    if fills_unit_range(source):
+    if in_unit_range(defaults):
         defaults["likelihood"] = "bernoulli"
     return {**defaults, **options.arguments()}
 
@@ -110,7 +112,9 @@ def _make_model(
 ) -> Autoencoder:
     if conditional or issubclass(MODELS[name], CVAE):
         if not source.class_names:
-            raise DataError("DATA has no labels: a conditional model expects one for each of them")
+            raise DataError(
+                "DATA has no labels: a conditional model expects one for each observation"
+            )
         arguments = {"conditions": source.num_classes, **arguments}
     with seeded(seed, "model"):
         model = MODELS[name](source.input_shape, **arguments)
@@ -121,9 +125,9 @@ def _make_model(
 def _effective(
     training: TrainingOptions, options: ModelOptions, arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the options in effect: with the defaults of `fit`, and the model's arguments.
+    """Return the values of all options, with the defaults of `fit` and the model's arguments.
 
-    Arguments without a flag of their own are under ``model_options``.
+    Arguments without their own flag are under ``model_options``.
     """
     parameters = inspect.signature(fit).parameters
     defaults = {name: parameters[name].default for name in vars(training)}

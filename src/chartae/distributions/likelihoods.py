@@ -79,33 +79,19 @@ class BernoulliFeatures(Bernoulli, Summed):
 
 
 class NormalFeatures(Normal, Summed):
-    """Normal features.
-
-    Args:
-        loc: ``(..., *event)``.
-        scale: one value for all features, ``()``, or one for each feature, ``event``.
-    """
+    """Normal features."""
 
     own_scale: Tensor | None = None
-
-    def __init__(self, loc: Tensor, scale: Tensor) -> None:
-        super().__init__(loc, scale, validate_args=False)
-        self.own_scale = scale
+    """The scale before it is expanded: one for all features, ``()``, or one for each."""
 
     def sum_log_prob(self, value: Tensor, dims: int) -> Tensor:
-        scale = self.own_scale
-        if scale is None:  # the distribution was expanded
-            terms: Tensor = self.log_prob(value)  # type: ignore[no-untyped-call]
-            return terms.flatten(-dims).sum(-1)
-        squares = (value - self.loc).square()
-        precision = 0.5 / scale.square()
-        if scale.dim():
-            halves = (squares * precision).flatten(-dims).sum(-1)
-        else:
-            halves = squares.flatten(-dims).sum(-1) * precision
-        size = math.prod(squares.shape[-dims:])
-        constant = size * (scale.log().mean() + 0.5 * math.log(2.0 * math.pi))
-        return -halves - constant
+        scale = self.scale if self.own_scale is None else self.own_scale
+        # Scaled before it is squared, or the square may be beyond what the dtype holds.
+        squares = ((value - self.loc) / scale).square().flatten(-dims).sum(-1)
+        event = self.loc.shape[-dims:]
+        logs = scale.log()
+        constant = logs.expand(event).sum() if logs.dim() <= dims else logs.flatten(-dims).sum(-1)
+        return -0.5 * squares - constant - 0.5 * math.log(2.0 * math.pi) * math.prod(event)
 
 
 class Likelihood(nn.Module):
@@ -206,6 +192,10 @@ class Likelihood(nn.Module):
         least, most = x.aminmax()
         if not bool((most - least).isfinite()):  # it is NaN if x has a NaN
             check_finite(name, x)
+        self.check_range(name, least, most)
+
+    def check_range(self, name: str, least: Tensor, most: Tensor) -> None:
+        """Raise `DataError` unless data from ``least`` to ``most`` are in the support."""
         low, high = self.support
         if least < low or most > high:
             raise DataError(
@@ -386,16 +376,14 @@ class ScaledLikelihood(Likelihood):
             self.low.fill_(low)
             self.high.fill_(high)
 
-    def check_data(self, name: str, x: Tensor) -> None:
-        """Raise `DataError` if x is not finite, out of range, or too large to be squared."""
-        super().check_data(name, x)
-        if not self.has_units:
-            return
-        largest, limit = x.abs().max(), _largest(x.dtype)
-        if bool(largest > limit):
+    def check_range(self, name: str, least: Tensor, most: Tensor) -> None:
+        """Raise `DataError` unless data are in the support, and can be squared."""
+        super().check_range(name, least, most)
+        largest, limit = torch.maximum(-least, most), _largest(most.dtype)
+        if self.has_units and bool(largest > limit):
             raise DataError(
                 f"{name} has values up to {largest:.3g}: expected at most {limit:g}, so that "
-                f"squares do not overflow {x.dtype}; rescale {name}"
+                f"squares do not overflow {most.dtype}; rescale {name}"
             )
 
     def check_buffers(self) -> None:
@@ -474,7 +462,10 @@ class GaussianLikelihood(ScaledLikelihood):
     r"""Gaussian, with the term :math:`-D/2 \log 2\pi\sigma^2`; arguments of `ScaledLikelihood`."""
 
     def features(self, output: Tensor) -> Distribution:
-        return NormalFeatures(self.location(output), self.scale)
+        scale = self.scale
+        features = NormalFeatures(self.location(output), scale, validate_args=False)
+        features.own_scale = scale
+        return features
 
 
 @register_likelihood("laplace")
