@@ -281,7 +281,7 @@ def test_a_module_of_mine_is_asked_for_and_filled(tmp_path):
     model = build(encoder=mine())
     chartae.NormalSampler(model).save_pretrained(tmp_path)
     message = (
-        r"encoder was a module of your own \(Sequential\): pass it as load\(..., encoder=...\)"
+        r"encoder was a user-defined module \(Sequential\): pass it as load\(..., encoder=...\)"
     )
     with pytest.raises(CheckpointError, match=message):
         chartae.load(tmp_path)

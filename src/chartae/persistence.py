@@ -293,7 +293,7 @@ def _from_json(
     if isinstance(value, Mapping) and "__module__" in value:
         if name not in modules:
             raise CheckpointError(
-                f"{name} was a module of your own ({value['__module__']}): "
+                f"{name} was a user-defined module ({value['__module__']}): "
                 f"pass it as load(..., {name}=...), or register a preset for it"
             )
         unused.pop(name, None)
