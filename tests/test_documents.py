@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import chartae
+from chartae.data import ArrayDataset
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,15 +46,21 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_contributed_model_and_sampler_work(tmp_path: Path) -> None:
-    model_block, sampler_block = python_blocks("CONTRIBUTING.md")
+    model_block, _, sampler_block = python_blocks("CONTRIBUTING.md")
     for block in (model_block, sampler_block):
         assert len(block[block.index("class ") :].strip().splitlines()) <= 20
     x = torch.rand(20, 8, 8)
     model = run(model_block)["CapacityVAE"]((8, 8), 2, capacity=1.0)
-    history = chartae.fit(model, x, epochs=30, seed=0, progress=False)
+    data = ArrayDataset(x, mask=x > 0.1, weight=torch.ones(20))
+    history = chartae.fit(model, data, epochs=30, seed=0, progress=False)
     assert history.train["loss"][-1] < history.train["loss"][0]
     sampler = run(sampler_block)["SmoothedCodes"](model, bandwidth=0.2).fit(x)
     sampler.save_pretrained(tmp_path)
     again = chartae.load(tmp_path)
     assert again.model.capacity == 1.0
     assert torch.equal(again.sample(5, seed=0), sampler.sample(5, seed=0))
+
+
+def test_contributed_trainable_is_trained() -> None:
+    _, block, _ = python_blocks("CONTRIBUTING.md")
+    assert run(block)["line"].slope.item() == pytest.approx(2.0, abs=0.01)

@@ -226,11 +226,11 @@ def test_wrong_options(options, message):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (lambda x, y, n, s: (x[:, :4], y), "'bad' gave arrays of shapes"),
-        (lambda x, y, n, s: (x, y[:-1]), "'bad' gave arrays of shapes"),
-        (lambda x, y, n, s: (x[:0], y[:0]), "'bad' gave arrays of shapes"),
-        (lambda x, y, n, s: (x * np.nan, y), "'bad' gave NaN"),
-        (lambda x, y, n, s: (x, y + 100), "'bad' gave labels"),
+        (lambda x, y, n, s: (x[:, :4], y), "'bad' returned arrays of shapes"),
+        (lambda x, y, n, s: (x, y[:-1]), "'bad' returned arrays of shapes"),
+        (lambda x, y, n, s: (x[:0], y[:0]), "'bad' returned arrays of shapes"),
+        (lambda x, y, n, s: (x * np.nan, y), "'bad' returned NaN"),
+        (lambda x, y, n, s: (x, y + 100), "'bad' returned labels"),
     ],
 )
 def test_wrong_methods(bad, message):
@@ -241,7 +241,7 @@ def test_wrong_methods(bad, message):
 def test_wrong_data():
     x, y, x_test, y_test = ARRAYS
     options = {"methods": {"c": copies}, "workers": 1}
-    with pytest.raises(DataError, match="y_test has classes that y has not: 9"):
+    with pytest.raises(DataError, match="y_test has classes that are not in y: 9"):
         augmentation_study(x[y < 9], y[y < 9], x_test, y_test, **options)
     with pytest.raises(DataError, match="x_test has observations of shape"):
         augmentation_study(x, y, x_test[:, :4], y_test, **options)

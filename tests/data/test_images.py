@@ -78,7 +78,7 @@ def test_mixed_sizes_are_refused(folder):
     write_image(folder / "dog" / "9.png", np.zeros((6, 7), dtype=np.uint8))
     with pytest.raises(
         DataError,
-        match=r"dog/9.png is 7x6 pixels, but .*cat/0.png is 5x6 pixels.*; the option resize ",
+        match=r"dog/9.png is 7x6 pixels, but .*cat/0.png is 5x6 pixels.*; the option resize",
     ):
         read_images(folder)
 

@@ -88,7 +88,7 @@ SAMPLERS = {
     "RandomWalkSampler of a VAE": (
         lambda: make_model(VAE),
         RandomWalkSampler,
-        {**WALK, **POSTERIOR, "exact": True, "scale": 0.1},
+        {**WALK, **POSTERIOR, "exact": True, "scale": 0.1, "whitened": True},
     ),
     "MixupSampler": (rhvae, MixupSampler, {"num_points": 5}),
     "FlowSampler": (lambda: make_model(VAE), FlowSampler, FLOW),

@@ -48,12 +48,12 @@ logger = logging.getLogger(__name__)
 
 Singles = Literal["skip", "refuse"]
 CHECKED = 100
-"""So many samples of each class are compared to its real examples."""
+"""Number of samples of each class that `fit` compares to its real examples."""
 RECORD_FILE = "augmenter.json"
-"""What says which folders below are of an augmenter's classes."""
+"""File that lists the classes of an augmenter; each has a folder beside it."""
 EPOCHS = 250
 CHUNK = 1024
-"""Observations whose moments are taken at once."""
+"""Number of observations in one piece of the computation of moments."""
 ALL = "all"
 """The name under which a conditional augmenter keeps its one model."""
 
@@ -61,52 +61,54 @@ ALL = "all"
 def default_options(
     model: str, *, conditional: bool = False, data: ArrayDataset | None = None
 ) -> dict[str, Any]:
-    """Return the arguments with which an `Augmenter` makes a model of this name.
+    """Return the default arguments of an `Augmenter` for the constructor of a model.
 
     Args:
         model: a name (`MODELS`).
-        conditional: whether it learns all classes.
-        data: the training set; None stands for images in [0, 1].
+        conditional: whether one model learns all classes.
+        data: the training set; None means images in [0, 1].
 
     >>> default_options("vae")["latent_dim"], default_options("vqvae")["latent_dim"]
     (8, 64)
     """
     # Eight numbers, or four for each place of a 4 x 4 grid of codes.
     latent_dim = 64 if MODELS[model].latent_space == "codes" else 8
-    # Sharp, for on ten small images a Bernoulli leaves the codes next to nothing; less so with
-    # labels, or codes would carry the class and labels would not come true.
+    # A small scale: with a Bernoulli likelihood on ten small images, codes carry almost no
+    # information. Larger for a conditional model: otherwise codes encode the class, and samples
+    # do not have the class of their label.
     scale = 0.5 if conditional else 0.1
     likelihood: dict[str, Any] = {"name": "gaussian", "scale": scale, "link": "sigmoid"}
     if data is not None and not fills_unit_range(data):
-        # In units of the data's spread: 0.1 is 0.75 of that of chest radiographs in [0, 1].
+        # Relative to the standard deviation of the data. In chest radiographs in [0, 1], a scale of
+        # 0.1 is 0.75 standard deviations.
         relative = "per_feature" if len(data.input_shape) == 1 else 7.5 * scale
         likelihood = {"name": "gaussian", "scale": relative}
     return {"latent_dim": latent_dim, "likelihood": likelihood}
 
 
 def in_unit_range(options: Mapping[str, Any]) -> bool:
-    """Return whether `default_options` are for data that fill [0, 1]."""
+    """Return whether the `default_options` are those for data spread over [0, 1]."""
     return "link" in options["likelihood"]
 
 
 def fills_unit_range(data: ArrayDataset) -> bool:
-    """Return whether values are in [0, 1] and spread over it, as those of most images.
+    """Return whether values are in [0, 1] and spread over it, as in most images.
 
-    Faint images, whose spread about their mean is less than a tenth, do not: beside a likelihood of
-    a fixed scale their codes would carry nothing.
+    It is False for images of low contrast, with a standard deviation about their mean below 0.1.
+    With a likelihood of fixed scale, their codes would carry no information.
     """
     masks = repeat(None) if data.mask is None else data.mask.split(CHUNK)
     return Moments.of(zip(data.x.split(CHUNK), masks, strict=False)).fills_unit_range
 
 
 def natural_sampler(model: Autoencoder) -> str:
-    """Return the name of the sampler that goes with a model, of those that serve it.
+    """Return the name of the sampler that suits a model.
 
-    That of a metric that was learned, else the model's own prior, else one over its codes,
-    else a mixture fitted to them.
+    The first of these that supports the model: ``"volume"`` for a learned metric, a sampler of the
+    model's own prior, a sampler over codes, a mixture fitted to the embeddings.
 
     Raises:
-        ConfigurationError: if no sampler of chartae serves the model.
+        ConfigurationError: if no sampler of chartae supports the model.
 
     >>> natural_sampler(chartae.VAE((8, 8), 2)), natural_sampler(chartae.RHVAE((8, 8), 2))
     ('normal', 'volume')
@@ -117,55 +119,55 @@ def natural_sampler(model: Autoencoder) -> str:
     for name in [*metric, *prior, "code", "mixture"]:
         if SAMPLERS[name].unsupported_reason(model) is None:
             return name
-    raise ConfigurationError(f"no sampler of chartae serves this {type(model).__name__}")
+    raise ConfigurationError(f"no sampler of chartae supports this {type(model).__name__}")
 
 
 class Learned(NamedTuple):
-    """What there is of a model after its training."""
+    """A trained model with its sampler, its history and a check of its samples."""
 
     sampler: Sampler
     history: History
     fidelity: Mapping[str, ClassFidelity]
-    """Of each of its classes, by name."""
+    """For each class of the model, by name."""
 
 
 class Augmenter:
-    """Learn each class from its few examples with a model of its own, and draw new ones.
+    """Learn each class from a few examples with its own model, and draw new examples.
 
-    The recipe of the thesis (section 1.4): a geometry-aware VAE for each class, sampled by the
-    metric that it learned (`VolumeSampler`). With ``conditional`` one model learns all classes,
-    given the label, and codes hold what classes have in common.
+    The method is that of the thesis (section 1.4): a geometry-aware VAE for each class, sampled by
+    its learned metric (`VolumeSampler`). With ``conditional`` one model learns all classes, given
+    the label. Its codes then represent what classes have in common.
 
-    What goes in comes out: samples and labels have the dtype, layout and container that `fit` was
-    given. Samples of vectors on scales of their own, of counts and of categories are drawn from the
-    likelihood; those of others, such as images, are its means.
+    Samples and labels have the dtype, layout and container of the data given to `fit`. Samples of
+    tables, counts and categories are drawn from the likelihood. Other samples, such as images, are
+    means of the likelihood.
 
     Args:
         model: a name (`MODELS`), or a function from an input shape to a model; with
-            ``conditional``, a function that takes ``conditions``, the number of classes, besides.
-        sampler: a name (`SAMPLERS`), ``"auto"`` for what goes with the model (`natural_sampler`),
-            or a function from a trained model to a sampler.
-        model_options: arguments of the model's class, where ``model`` is a name, in place of the
+            ``conditional``, the function also takes ``conditions``, the number of classes.
+        sampler: a name (`SAMPLERS`), ``"auto"`` for the sampler that suits the model
+            (`natural_sampler`), or a function from an untrained model to a sampler.
+        model_options: arguments of the model's class, if ``model`` is a name. They replace the
             `default_options`, which suit the data.
-        sampler_options: arguments of the sampler's class, where ``sampler`` is a name.
-        fit_options: arguments of `chartae.fit`; 250 epochs without progress by default.
-        conditional: whether one model learns all classes. A CVAE does so by its nature.
-        channels_last: samples are ``(N, *sizes, channels)``.
-        singles: what to do with a class of one example, of which a model of its own cannot be
-            learned: ``"skip"`` it with a warning, or ``"refuse"`` the data.
-        jobs: processes in which classes are learned at the same time, with one thread each.
-        seed: of models, training and, unless `sample` is given another, samples.
-        output_dir: folder where each model is trained and kept, in a folder for each class; an
-            interrupted `fit` continues there. None keeps nothing.
+        sampler_options: arguments of the sampler's class, if ``sampler`` is a name.
+        fit_options: arguments of `chartae.fit`; by default 250 epochs without a progress bar.
+        conditional: whether one model learns all classes. A CVAE always does.
+        channels_last: whether samples are ``(N, *sizes, channels)``.
+        singles: what to do with a class of one example, which is not enough for its own model:
+            ``"skip"`` it with a warning, or ``"refuse"`` the data.
+        jobs: number of processes that learn classes at the same time, with one thread each.
+        seed: seed of the models, of training, and of samples if `sample` gets no other seed.
+        output_dir: folder that keeps the trained models, in one folder per class; an interrupted
+            `fit` continues there. None keeps nothing.
 
     Attributes:
-        classes_: the labels, ascending; their places are the conditions of a conditional model.
-        models_: the trained models, by class name; a conditional one is alone, as ``"all"``.
+        classes_: the labels, ascending; their indices are the conditions of a conditional model.
+        models_: the trained models, by class name; a conditional model has the name ``"all"``.
         samplers_: the samplers, by the same names.
         histories_: the `History` of each training, by the same names.
         fidelity_: how samples compare to the real examples, by class name: whether a class has
-            collapsed, samples are copies or gather around a few examples, and what the library
-            warned of. `fit` logs its ``problems``, in a line for each class.
+            collapsed, whether samples are copies or gather around a few examples, and the warnings
+            of the library. `fit` logs its ``problems``, one line per class.
 
     Raises:
         ConfigurationError: for unknown names or options.
@@ -201,7 +203,7 @@ class Augmenter:
         seed: int = 0,
         output_dir: str | Path | None = None,
     ) -> None:
-        # As they were given, so that scikit-learn can clone what it tunes.
+        # Kept unchanged, so that scikit-learn can clone the augmenter.
         self.model, self.sampler = model, sampler
         self.model_options, self.sampler_options = model_options, sampler_options
         self.fit_options = fit_options
@@ -212,24 +214,23 @@ class Augmenter:
     def fit(self, x: Any, y: Any = None, mask: Any = None, *, weight: Any = None) -> Self:
         """Train on observations ``(N, *input_shape)`` with labels ``(N,)``.
 
-        uint8 is divided by 255 for the models. If `fit` is refused or interrupted, the augmenter
-        is what it was before.
+        uint8 values are divided by 255 for the models. If `fit` raises an error or is interrupted,
+        the augmenter does not change.
 
         Args:
             x: observations, as for `ArrayDataset.from_arrays`; or an `ArrayDataset` with labels,
                 whose labels, mask and weights are used.
-            y: integers, booleans or strings.
-            mask: bool, the shape of x, True where a feature was observed; that of a masked array
-                is its own.
-            weight: ``(N,)``, at least 0: how much each example counts in the training of the
-                model of its class, or of all classes, relative to the others; None counts all
-                alike.
+            y: labels: integers, booleans or strings.
+            mask: bool, the shape of x, True where a feature was observed. A masked array has its
+                own mask.
+            weight: ``(N,)``, at least 0: how much each example counts in training, relative to the
+                other examples of the same model; None gives all the same weight.
 
         Raises:
-            DataError: if x and y do not fit together or hold NaN, or no class has two examples,
-                without which one cannot have a model of its own.
+            DataError: if the shapes of x and y do not match, if they contain NaN, or if no class
+                has two examples, the fewest that a model needs.
             ConfigurationError: for a wrong option of the model or the sampler, a sampler that does
-                not serve the model, a model that has not the conditions it should, or an
+                not support the model, a model without the expected conditions, or an
                 ``output_dir`` with other classes.
             KeyboardInterrupt: after Ctrl-C; with ``output_dir``, another `fit` continues.
         """
@@ -245,7 +246,7 @@ class Augmenter:
         example, defaults = data.subset([0]), self._default_options(data, parts)
         fresh = {name: self._make(name, example, defaults[name]) for name in parts}
         for name, members in parts.items():
-            # What is refused later would waste the training of the classes before.
+            # Check all classes before the first training: an error later would waste it.
             fresh[name].model.check_data("x", members.x)
         with self._claimed_output(parts):
             learned = self._learn_all(fresh, parts)
@@ -265,8 +266,8 @@ class Augmenter:
         """Draw synthetic observations and their labels, class after class.
 
         Args:
-            per_class: how many of each class, or of each label in a mapping.
-            seed: of the samples; None takes the augmenter's.
+            per_class: number of samples of each class, or a mapping from labels to numbers.
+            seed: seed of the samples; None takes the augmenter's.
 
         Returns:
             Observations ``(n, *input_shape)`` and labels ``(n,)``, of the types given to `fit`.
@@ -280,7 +281,7 @@ class Augmenter:
     def sample_dataset(
         self, per_class: int | Mapping[Any, int], seed: int | None = None
     ) -> ArrayDataset:
-        """Draw as `sample` does; return a dataset of the classes that the augmenter knows.
+        """Draw as `sample` does; return a dataset with the classes of the augmenter.
 
         Args:
             per_class: as in `sample`.
@@ -345,14 +346,14 @@ class Augmenter:
     # --- persistence ----------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder for each class, of its sampler, its model and its history.
+        """Write one folder per class, with its sampler, its model and its history.
 
-        `Augmenter.load` and ``chartae sample`` read them back. An augmenter that was saved there
-        before is replaced, with all its folders; nothing else ever is.
+        `Augmenter.load` and ``chartae sample`` read them. An augmenter that was saved in the same
+        folder before is replaced, with all its folders. No other file is replaced.
 
         Raises:
-            ConfigurationError: before `fit`, or if the folder has other files or cannot be written
-                to, or a model holds a module that cannot be saved.
+            ConfigurationError: before `fit`; if the folder has other files or is not writable; if
+                a model contains a module that cannot be saved.
             CheckpointError: if writing fails.
         """
         self._check_fitted()
@@ -387,11 +388,11 @@ class Augmenter:
         """Return the augmenter that `save` wrote.
 
         Args:
-            folder: where it was saved.
-            modules: the arguments of models that were modules of your own, as for `chartae.load`.
+            folder: the folder given to `save`.
+            modules: arguments of models that are modules of your own, as for `chartae.load`.
 
         Raises:
-            CheckpointError: if the folder holds no augmenter, or a file is damaged.
+            CheckpointError: if the folder does not contain an augmenter, or a file is damaged.
         """
         folder = Path(folder)
         record = _read_record(folder / RECORD_FILE)
@@ -409,7 +410,7 @@ class Augmenter:
         }
         if strange := [n for n, s in augmenter.samplers_.items() if not isinstance(s, Sampler)]:
             raise CheckpointError(
-                f"{places[strange[0]]} holds no sampler: the augmenter is damaged"
+                f"{places[strange[0]]} contains no sampler: the augmenter is damaged"
             )
         augmenter.models_ = {name: s.model for name, s in augmenter.samplers_.items()}
         augmenter.histories_ = {n: History.load(p / HISTORY_FILE) for n, p in places.items()}
@@ -435,15 +436,15 @@ class Augmenter:
     def _dataset(self, x: Any, y: Any, mask: Any, weight: Any) -> ArrayDataset:
         if isinstance(x, ArrayDataset):
             if any(given is not None for given in (y, mask, weight)):
-                raise DataError("x is an ArrayDataset: expected no y, mask or weight beside it")
+                raise DataError("x is an ArrayDataset: expected no y, mask or weight as well")
             if not x.class_names:
                 raise DataError("x has no labels: expected one for each observation")
             return _of_present_classes(x)
-        encode_labels(y)  # which says what is wrong with them, where they are no labels
+        encode_labels(y)  # raises an error if they are not labels
         return ArrayDataset.from_arrays(x, y, mask, channels_last=self.channels_last, weight=weight)
 
     def _each_class(self, data: ArrayDataset) -> dict[str, ArrayDataset]:
-        """Return the examples of each class of which there are enough, by its name."""
+        """Return the examples of each class that has at least two, by class name."""
         names = [data.class_names[index] for index in data.classes]
         parts = {name: data.of_class(name) for name in names}
         single = [name for name, members in parts.items() if len(members) < 2]
@@ -461,23 +462,23 @@ class Augmenter:
     def _default_options(
         self, data: ArrayDataset, parts: Mapping[str, ArrayDataset]
     ) -> dict[str, dict[str, Any]]:
-        """Return the arguments for the model's class that suit the training set of each name."""
+        """Return default arguments of the model's class for the training set of each name."""
         if not isinstance(self.model, str):
             return {name: {} for name in parts}
         chosen = partial(default_options, self.model, conditional=self.is_conditional)
         whole = chosen(data=data)
-        # Faint classes are found one by one; a table has one likelihood for all its classes.
+        # Contrast is checked for each class of images; a table has one likelihood for all classes.
         if len(data.input_shape) == 1 or not in_unit_range(whole):
             return dict.fromkeys(parts, whole)
         return {name: chosen(data=members) for name, members in parts.items()}
 
     def _make(self, name: str, data: ArrayDataset, defaults: Mapping[str, Any]) -> Sampler:
-        """Return the untrained model of a name, with its sampler.
+        """Return an untrained model with its sampler.
 
         Args:
-            name: of a class, or of all.
-            data: an observation of the training set, which knows its shape and its classes.
-            defaults: arguments for the model's class that come after those of the user.
+            name: name of a class, or `ALL`.
+            data: one observation of the training set, with its shape and its classes.
+            defaults: arguments for the model's class; those of the user replace them.
         """
         conditions = data.num_classes if self.is_conditional else None
         given = {} if conditions is None else {"conditions": conditions}
@@ -510,11 +511,11 @@ class Augmenter:
         members: ArrayDataset,
         place: Path | None,
     ) -> Learned:
-        """Train the model of a name and fit its sampler; return these with history and a check."""
+        """Train a model, fit its sampler, and compare its samples to the real examples."""
         options: dict[str, Any] = {"epochs": EPOCHS, "progress": False, **(self.fit_options or {})}
         options["seed"] = derive_seed(self.seed, "fit", name)
         if self.jobs > 1:
-            options["progress"] = False  # bars of several processes would fight over the terminal
+            options["progress"] = False  # several processes would overwrite each other's bars
         if place is not None:
             folder = place / folder_name(name)
             options |= {"output_dir": folder, "resume": True}
@@ -530,7 +531,7 @@ class Augmenter:
     def _compare(
         self, sampler: Sampler, members: ArrayDataset, warned: list[str]
     ) -> dict[str, ClassFidelity]:
-        """Return how samples of each class compare to its examples, where there are enough."""
+        """Return how samples compare to the examples of each class that has at least two."""
         found = {}
         for index in members.classes:
             name = members.class_names[index]
@@ -547,12 +548,12 @@ class Augmenter:
     def _learn_all(
         self, fresh: Mapping[str, Sampler], parts: Mapping[str, ArrayDataset]
     ) -> dict[str, Learned]:
-        """Return what `_learn` gives for each name, class after class or in several processes.
+        """Return the result of `_learn` for each name, one after another or in several processes.
 
         Raises:
-            KeyboardInterrupt: after Ctrl-C; the classes to come are not to be trained.
+            KeyboardInterrupt: after Ctrl-C; the remaining classes are not trained.
         """
-        # In full, for a worker process may have another working directory.
+        # An absolute path, because a worker process may have another working directory.
         place = None if self.output_dir is None else Path(self.output_dir).resolve()
         calls = [(name, fresh[name], members, place) for name, members in parts.items()]
         learned: Iterable[Learned]
@@ -572,10 +573,12 @@ class Augmenter:
 
     @contextmanager
     def _claimed_output(self, names: Iterable[str]) -> Iterator[None]:
-        """Note in ``output_dir`` whose folders are below it, unless all that follows is refused.
+        """Write a record of the classes to ``output_dir``.
+
+        A new record is removed if the block raises an error before it writes other files.
 
         Raises:
-            ConfigurationError: if other classes are being learned there.
+            ConfigurationError: if the folder has models of other classes.
         """
         if self.output_dir is None:
             yield
@@ -595,7 +598,7 @@ class Augmenter:
             yield
         except ChartaeError:
             files = (entry for entry in folder.rglob("*") if not entry.is_dir())
-            if new and set(files) == {record}:  # a wrong option of the training, for one
+            if new and set(files) == {record}:  # e.g. a wrong option of `fit`
                 record.unlink()
             raise
 
@@ -604,7 +607,7 @@ class Augmenter:
         return torch.cat([self._draw(name, n, seed) for name, n in counts.items()]).cpu()
 
     def _draw(self, name: str, n: int, seed: int) -> Tensor:
-        """Return n observations of the class of a name."""
+        """Return n observations of a class."""
         sampler = self.samplers_[ALL if self.is_conditional else name]
         y = self._labels.names.index(name) if self.is_conditional else None
         with warnings_about(f"class {name!r}"):
@@ -628,7 +631,7 @@ class Augmenter:
 
 
 def _draw(sampler: Sampler, n: int, seed: int, y: int | None) -> Tensor:
-    """Return n observations: draws of the likelihood where a mean is no observation."""
+    """Return n observations: draws from the likelihood if its means are not valid observations."""
     return sampler.sample(n, seed=seed, y=y, draw=sampler.model.observation_model.samples_are_draws)
 
 
@@ -642,7 +645,7 @@ _ARGUMENTS = dict(inspect.signature(Augmenter).parameters)
 def _check_options(
     name: str, options: Mapping[str, Any] | None, function: Callable[..., Any]
 ) -> None:
-    # The augmenter fixes the data, the seed and where models are kept.
+    # The augmenter sets the data, the seed and the folder of models itself.
     own = {"model", "train", "seed", "output_dir", "resume"}
     known = [option for option in inspect.signature(function).parameters if option not in own]
     for option in options or {}:
@@ -650,7 +653,7 @@ def _check_options(
 
 
 def _of_present_classes(data: ArrayDataset) -> ArrayDataset:
-    """Leave out classes without a sample, of which nothing can be learned."""
+    """Return the data set without the classes that have no sample."""
     present = torch.tensor(data.classes)
     if len(present) == data.num_classes or data.y is None:
         return data
@@ -659,15 +662,15 @@ def _of_present_classes(data: ArrayDataset) -> ArrayDataset:
     return replace(data, y=y, class_names=names)
 
 
-# What a class' folder holds: its sampler, or its training.
+# Files in the folder of a class, written by `save` or by a training.
 _FILES = {CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT_FILE}
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an augmenter wrote to a folder.
+    """Remove the files of an augmenter from a folder.
 
     Raises:
-        ConfigurationError: before anything is removed, if there is anything else.
+        ConfigurationError: if there are other files; then nothing is removed.
     """
     places = [folder / folder_name(name) for name in _read_record(folder / RECORD_FILE)["names"]]
     entries = [entry for place in places if place.is_dir() for entry in place.iterdir()]
@@ -685,7 +688,7 @@ def _clear(folder: Path) -> None:
 
 
 def _json_or_none(value: Any) -> Any:
-    """Return an argument as JSON values; None for functions and modules, which no file keeps."""
+    """Return an argument as JSON values; None for functions and modules, which are not saved."""
     try:
         return json.loads(json.dumps(str(value) if isinstance(value, Path) else value))
     except TypeError:
@@ -696,9 +699,9 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or not {"chartae", "names"} <= record.keys():
-            raise ValueError("it is no record of an augmenter")
+            raise ValueError("it is not a record of an augmenter")
         if not all(isinstance(name, str) for name in record["names"]):
-            raise ValueError("its names are no strings")
+            raise ValueError("its names are not strings")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     return record

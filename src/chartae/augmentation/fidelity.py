@@ -23,28 +23,29 @@ __all__ = [
     "spread_ratio",
 ]
 
-# On nine small sets of images, 8 to 40 examples a class, the classes that had learned something had
-# spreads from 0.34 and distances from 0.34, and held-out examples have about 1 of each; the classes
-# that had collapsed had spreads up to 0.22.
+# Measured on nine small sets of images, with 8 to 40 examples per class. Classes that had not
+# collapsed had spreads and distances of at least 0.34; held-out examples have about 1 of each.
+# Classes that had collapsed had spreads of at most 0.22.
 LEAST_SPREAD = 0.25
-"""A class whose samples have less of the spread of its real examples has collapsed."""
+"""Smallest `spread_ratio` of a class that has not collapsed."""
 LEAST_DISTANCE = 0.25
-"""Samples that are this much nearer to training examples than held-out ones are copies."""
+"""Smallest `distance_ratio` of samples that are not copies."""
 MOST_EXCESS = 0.3
-"""Samples gather around a few examples where their share exceeds the expected one by more."""
+"""Largest difference of the two shares of `concentration` for samples that do not gather."""
 QUERIES = 1000
-"""At most so many real examples are compared with all: more would not change a median."""
+"""Largest number of real examples that are compared with all; more hardly change a median."""
 PAIRS = 2**22
-"""Distances that are in memory at once."""
+"""Largest number of distances in memory at once."""
 
 
 @takes_arrays("real", "synthetic", "mask")
 def spread_ratio(real: Tensor, synthetic: Tensor, mask: Tensor | None = None) -> float:
     """Return the spread of synthetic observations, relative to that of real ones.
 
-    Spread is the root of the variance, averaged over features: about 1 for samples that vary as
-    much as the data, 0 for samples that are all alike. Features of vectors, which may have units of
-    their own, are divided by their real deviation first, here and in the functions below.
+    Spread is the square root of the variance, averaged over features. The ratio is about 1 for
+    samples that vary as much as the data, and 0 for samples that are all equal. Features of vectors
+    may have different units. So they are divided by their standard deviation in the real data
+    first, here and in the functions below.
 
     Args:
         real: ``(N, *input_shape)``, N at least 2.
@@ -52,10 +53,10 @@ def spread_ratio(real: Tensor, synthetic: Tensor, mask: Tensor | None = None) ->
         mask: bool, the shape of ``real``, True where a feature was observed.
 
     Returns:
-        The ratio; NaN if the real observations are all alike.
+        The ratio; NaN if the real observations are all equal.
 
     Raises:
-        DataError: if there are too few, or the shapes do not fit together.
+        DataError: if there are too few observations, or their shapes do not match.
 
     >>> real = torch.tensor([[0.0], [2.0]])
     >>> spread_ratio(real, real / 2 + 5)
@@ -68,9 +69,10 @@ def spread_ratio(real: Tensor, synthetic: Tensor, mask: Tensor | None = None) ->
 def distance_ratio(real: Tensor, synthetic: Tensor, mask: Tensor | None = None) -> float:
     """Return how far samples are from the training examples, relative to held-out real ones.
 
-    It is the median distance of samples to the nearest real example, divided by the median distance
-    of a real example to the nearest other one: about 1 for samples that are as new as held-out
-    examples, 0 for copies. Distances are Euclidean, over the features that were observed.
+    It is the median distance from a sample to the nearest real example, divided by the median
+    distance from a real example to the nearest other one. The ratio is about 1 for samples that are
+    as new as held-out examples, and 0 for copies. Distances are Euclidean, over the features that
+    were observed.
 
     Args:
         real: ``(N, *input_shape)``, N at least 2: the examples that the samples were learned from.
@@ -78,10 +80,10 @@ def distance_ratio(real: Tensor, synthetic: Tensor, mask: Tensor | None = None) 
         mask: bool, the shape of ``real``, True where a feature was observed.
 
     Returns:
-        The ratio; NaN if most real examples have a twin.
+        The ratio; NaN if most real examples have a duplicate.
 
     Raises:
-        DataError: if there are too few, or the shapes do not fit together.
+        DataError: if there are too few observations, or their shapes do not match.
 
     >>> distance_ratio(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[0.5], [1.5]]))
     0.5
@@ -94,10 +96,11 @@ def distance_ratio(real: Tensor, synthetic: Tensor, mask: Tensor | None = None) 
 def concentration(
     real: Tensor, synthetic: Tensor, mask: Tensor | None = None
 ) -> tuple[float, float]:
-    """Return the share of samples around the two most popular real examples, and that expected.
+    """Return the share of samples nearest to two real examples, and the expected share.
 
-    A sample belongs to the real example that is nearest. The expected share is that of real
-    examples, each of which belongs to the nearest other one.
+    Each sample is assigned to the nearest real example. The first share is that of the samples
+    assigned to the two real examples with the most samples. The expected share is the same number
+    for real examples, each assigned to the nearest other one.
 
     Args:
         real: ``(N, *input_shape)``, N at least 2: the examples that the samples were learned from.
@@ -105,10 +108,10 @@ def concentration(
         mask: bool, the shape of ``real``, True where a feature was observed.
 
     Returns:
-        The two shares, in [0, 1].
+        The share and the expected share, in [0, 1].
 
     Raises:
-        DataError: if there are too few, or the shapes do not fit together.
+        DataError: if there are too few observations, or their shapes do not match.
 
     >>> real = torch.tensor([[0.0], [1.0], [3.0], [7.0], [8.5]])
     >>> concentration(real, torch.tensor([[0.1], [0.2], [0.9], [7.1]]))
@@ -124,11 +127,11 @@ class ClassFidelity:
     """How the samples of one class compare to its real examples.
 
     Attributes:
-        spread: as `spread_ratio`, about 1 at best.
-        distance: as `distance_ratio`, about 1 at best; 0 for copies.
-        concentration: share of samples around the two most popular real examples.
-        expected: that share among real examples.
-        warnings: what the library warned of while the class was learned and sampled.
+        spread: `spread_ratio`; the best value is about 1.
+        distance: `distance_ratio`; the best value is about 1, and 0 means copies.
+        concentration: share of samples around two real examples, as in `concentration`.
+        expected: the expected share, as in `concentration`.
+        warnings: warnings of the library while the class was learned and sampled.
     """
 
     spread: float
@@ -145,10 +148,10 @@ class ClassFidelity:
         mask: Tensor | None = None,
         warnings: Iterable[str] = (),
     ) -> Self:
-        """Compare samples to the real examples that they were learned from, two at least of each.
+        """Compare samples to the real examples of the training set, at least two of each.
 
         Raises:
-            DataError: if there are too few, or the shapes do not fit together.
+            DataError: if there are too few observations, or their shapes do not match.
         """
         x, s, observed = _matrices(real, synthetic, mask)
         of_samples, of_real = _neighbours(x, s, observed)
@@ -162,7 +165,7 @@ class ClassFidelity:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with the samples, in sentences: collapse, copies, a few favourites."""
+        """Problems of the samples, in sentences: collapse, copies, samples around few examples."""
         found = []
         if self.spread < LEAST_SPREAD:
             found.append(
@@ -172,12 +175,12 @@ class ClassFidelity:
         if self.distance < LEAST_DISTANCE:
             found.append(
                 f"samples are {self.distance:.2f} times as far from training examples as held-out "
-                "ones would be: they are near copies; try another sampler, such as normal"
+                "examples: they are near copies; try another sampler, such as normal"
             )
         if self.concentration - self.expected > MOST_EXCESS:
             found.append(
                 f"{self.concentration:.0%} of the samples are nearest to two training examples, "
-                f"where {self.expected:.0%} would be expected; train for more epochs, or try "
+                f"where {self.expected:.0%} are expected; train for more epochs, or try "
                 "another sampler, such as mixture"
             )
         return tuple(found)
@@ -209,11 +212,11 @@ class Fidelity(Mapping[str, ClassFidelity]):
 
     @property
     def problems(self) -> dict[str, tuple[str, ...]]:
-        """What is wrong with the samples of each class that has a problem, in sentences."""
+        """Problems of the samples, in sentences, for each class that has any."""
         return {name: found.problems for name, found in self.items() if found.problems}
 
     def cells(self) -> list[tuple[str, ...]]:
-        """Return the table as text, a row for each class, under `HEADINGS`."""
+        """Return the rows of the table as text, one per class, with the columns `HEADINGS`."""
         return [
             (name, *(f"{v:.2f}" for v in (c.spread, c.distance, c.concentration, c.expected)))
             for name, c in self.items()
@@ -230,7 +233,7 @@ class Fidelity(Mapping[str, ClassFidelity]):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures as JSON values; one that is not defined is None."""
+        """Return the figures as JSON values, with None in place of NaN."""
         return {
             name: {k: None if v != v else v for k, v in asdict(found).items()}
             for name, found in self.items()
@@ -238,10 +241,10 @@ class Fidelity(Mapping[str, ClassFidelity]):
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Return what `to_json` described.
+        """Return the figures from the output of `to_json`.
 
         Raises:
-            AttributeError, TypeError: for another record.
+            AttributeError, TypeError: for other values.
         """
         return cls({name: ClassFidelity(**_figures(found)) for name, found in record.items()})
 
@@ -260,7 +263,7 @@ def _matrices(
     """Return observations as rows of float64, and which of the real features were observed.
 
     Raises:
-        DataError: if there are too few, or the shapes do not fit together.
+        DataError: if there are too few observations, or their shapes do not match.
     """
     check_shape("synthetic", synthetic, ("n", *real.shape[1:]))
     if synthetic.dtype != real.dtype:
@@ -276,10 +279,10 @@ def _matrices(
             raise DataError(f"{name} has {len(x)} observation(s): expected at least 2")
     observed = torch.ones_like(real) if mask is None else mask
     x, s, m = (t.detach().double().flatten(1) for t in (real, synthetic.to(real.device), observed))
-    # About the mean of the real ones, or float64 would lose small differences of large numbers.
+    # Centred on the real mean, so that small differences of large numbers keep their precision.
     mean = (m * x).sum(0) / m.sum(0).clamp_min(1.0)
     x, s = m * (x - mean), s - mean
-    if real.dim() == 2:  # features of vectors have units of their own
+    if real.dim() == 2:  # features of vectors may have different units
         deviation = (x.square().sum(0) / m.sum(0).clamp_min(1.0)).sqrt()
         weight = torch.where(deviation > 0.0, 1.0 / deviation, 0.0)
         x, s = x * weight, s * weight
@@ -296,7 +299,7 @@ def _spread(x: Tensor, s: Tensor, observed: Tensor) -> float:
 
 
 def _mean_variance(x: Tensor, observed: Tensor) -> Tensor:
-    """Return the unbiased variance of rows, averaged over the features that it is known of."""
+    """Return the unbiased variance of rows, averaged over features observed at least twice."""
     count = observed.sum(0)
     known = count > 1
     x, observed, count = x[:, known], observed[:, known], count[known]
@@ -305,14 +308,14 @@ def _mean_variance(x: Tensor, observed: Tensor) -> Tensor:
 
 
 class _Neighbours(NamedTuple):
-    """Of each row, the nearest real one."""
+    """The nearest real example of each row."""
 
     distances: Tensor
     indices: Tensor
 
 
 def _neighbours(x: Tensor, s: Tensor, observed: Tensor) -> tuple[_Neighbours, _Neighbours]:
-    """Return the nearest real example of each sample, and of each real example another one."""
+    """Return the nearest real example of each sample, and the nearest other of each real one."""
     rows = torch.arange(0, len(x), -(-len(x) // QUERIES), device=x.device)
     of_samples = _nearest(s, torch.ones_like(s), x, observed)
     return of_samples, _nearest(x[rows], observed[rows], x, observed, themselves=rows)
@@ -321,7 +324,7 @@ def _neighbours(x: Tensor, s: Tensor, observed: Tensor) -> tuple[_Neighbours, _N
 def _nearest(
     a: Tensor, seen_a: Tensor, b: Tensor, seen_b: Tensor, themselves: Tensor | None = None
 ) -> _Neighbours:
-    """Return of each row of a the nearest of b, but for itself where it is among them."""
+    """Return the nearest row of b for each row of a, except itself if a row is also in b."""
     found = []
     for rows in torch.arange(len(a), device=a.device).split(max(1, PAIRS // len(b))):
         squares = _squares(a[rows], seen_a[rows], b, seen_b)
@@ -333,13 +336,14 @@ def _nearest(
 
 
 def _squares(a: Tensor, seen_a: Tensor, b: Tensor, seen_b: Tensor) -> Tensor:
-    """Return mean squared differences of rows over the features that both have observed.
+    """Return mean squared differences of rows over the features that are observed in both.
 
-    Features that were not observed are zero. Rows that share none are infinitely far apart.
+    Unobserved features are zero. The distance of rows without a common observed feature is
+    infinite.
     """
     both = seen_a @ seen_b.mT
     squares = a.square() @ seen_b.mT + seen_a @ b.square().mT - 2.0 * (a @ b.mT)
-    # A difference of equal rows is rounding: no pixel is told apart by 1e-12 of its square.
+    # The difference of equal rows is rounding error, below 1e-12 of their squares: set it to 0.
     noise = 1e-12 * (a.square().sum(1)[:, None] + b.square().sum(1))
     squares = torch.where(squares <= noise, 0.0, squares)
     return torch.where(both > 0, squares / both.clamp_min(1.0), math.inf)

@@ -1,4 +1,4 @@
-"""The labels of a labelled set, as they were given and as they come back."""
+"""The labels of a data set, and their return in the type in which they were given."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ Container = Literal["tensor", "array", "series"]
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes of a data set by their names, and how their labels were given.
+    """The names of the classes of a data set, and the type of its labels.
 
     Args:
-        names: the classes' names, ascending.
-        values: the label of each, of the dtype that was given.
-        container: whether labels were a tensor, a pandas Series, or an array or a list.
+        names: names of the classes, ascending.
+        values: the label of each class, in the dtype of the labels given.
+        container: ``"tensor"``, ``"series"`` (pandas), or ``"array"`` for arrays and lists.
     """
 
     names: tuple[str, ...]
@@ -32,7 +32,7 @@ class Labels:
 
     @classmethod
     def of(cls, names: tuple[str, ...], y: Any) -> Self:
-        """Return the labels of classes of these names, from ``y``: labels, or their dataset."""
+        """Return the `Labels` of classes with these names; ``y`` has labels or is a dataset."""
         if isinstance(y, ArrayDataset):
             return cls(names, np.array(y.classes), "tensor")
         container: Container = "tensor" if isinstance(y, Tensor) else "array"
@@ -42,7 +42,7 @@ class Labels:
         return cls(names, values, container)
 
     def repeated(self, counts: Mapping[str, int]) -> Any:
-        """Return so many labels of each class, one class after another, as they were given."""
+        """Return the given number of labels of each class, class after class, in their type."""
         chosen = [self.names.index(name) for name in counts]
         labels = np.repeat(self.values[chosen], list(counts.values()))
         if self.container == "tensor":
@@ -64,10 +64,10 @@ class Labels:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Return the labels that `to_json` described.
+        """Return the labels from the output of `to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: for another record.
+            KeyError, TypeError, ValueError: for other values.
         """
         names: Sequence[str] = record["names"]
         dtype = None if record["dtype"] == "|O" else np.dtype(record["dtype"])

@@ -1,4 +1,4 @@
-"""Warnings of the library, under the name of what they are about."""
+"""Warnings of the library with the name of their subject, such as a class."""
 
 import logging
 from collections.abc import Iterator
@@ -12,9 +12,10 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def warnings_about(subject: str) -> Iterator[list[str]]:
-    """Log what the library warns of in the block after it, and as being about ``subject``.
+    """Hold back the library's warnings in this block; log them at its end, after ``subject``.
 
-    Only what this thread warns of. The list that the block gets has the messages once it is over.
+    Only warnings of this thread are held back. The list that the block receives contains the
+    messages, each once, as soon as they occur.
     """
     messages: list[str] = []
     thread = get_ident()
@@ -26,7 +27,7 @@ def warnings_about(subject: str) -> Iterator[list[str]]:
             messages.append(message)
         return False
 
-    # A filter sees what is logged to its own logger only, not what comes from those below it.
+    # A filter applies to its own logger only, not to records from child loggers.
     loggers = [
         logging.getLogger(name)
         for name in [*logging.root.manager.loggerDict]

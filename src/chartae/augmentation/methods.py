@@ -1,4 +1,4 @@
-"""Ways to augment a labelled set, as functions of one form, so that they can be compared."""
+"""Methods of augmentation, as functions with the same signature, so that studies compare them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,17 +19,17 @@ __all__ = ["Method", "ModelMethod", "gaussian_noise", "smote"]
 Array = NDArray[Any]
 
 Method = Callable[[Array, Array, int, int], tuple[Array, Array]]
-"""From observations ``(N, *input_shape)``, their class indices ``(N,)``, how many to make of each
-class and a seed, to synthetic observations and their class indices."""
+"""A function of observations ``(N, *input_shape)``, their class indices ``(N,)``, the number of
+samples per class and a seed; it returns synthetic observations and their class indices."""
 
 
 @dataclass(frozen=True)
 class ModelMethod:
-    """An `Augmenter` with these arguments as a method; it is trained anew at each call.
+    """A method that trains a new `Augmenter` at each call.
 
     Args:
-        options: arguments of `Augmenter`; the seed is the call's.
-        output_dir: where to keep the models, in a folder ``seed-<seed>`` for each call.
+        options: arguments of `Augmenter`, except the seed, which is that of the call.
+        output_dir: folder for the models, with a folder ``seed-<seed>`` for each call.
 
     >>> from chartae.data import digits
     >>> data = digits()
@@ -50,18 +50,18 @@ class ModelMethod:
         return np.asarray(x_new), np.asarray(y_new)
 
     def augmenter(self, seed: int) -> Augmenter:
-        """Return the augmenter of a call; if the call was made, its `fit` finds the models kept."""
+        """Return the untrained augmenter of a call; `fit` loads models kept by an earlier call."""
         folder = None if self.output_dir is None else self.output_dir / f"seed-{seed}"
         return Augmenter(**self.options, seed=seed, output_dir=folder)
 
 
 def smote(x: Array, y: Array, samples_per_class: int, seed: int) -> tuple[Array, Array]:
-    """Interpolate between neighbours of one class (Chawla et al., 2002), by imbalanced-learn.
+    """Interpolate between neighbours of one class (Chawla et al., 2002), with imbalanced-learn.
 
-    Neighbours are the 5 nearest, or all others of a class of fewer than 6.
+    Neighbours are the 5 nearest examples, or all others in a class of fewer than 6 examples.
 
     Raises:
-        DataError: for a class of one example, which has no neighbour.
+        DataError: for a class of one example, because it has no neighbour.
 
     >>> x, y = np.array([[0.0], [1.0], [8.0], [9.0]]), np.array([0, 0, 1, 1])
     >>> x_new, y_new = smote(x, y, 2, seed=0)
@@ -83,7 +83,7 @@ def _smote_class(members: Array, label: Any, count: int, seed: int) -> Array:
         k_neighbors=min(5, len(members) - 1),
         random_state=derive_seed(seed, "smote", str(label)) % 2**32,
     )
-    # It insists on a second class, which it leaves alone.
+    # SMOTE requires a second class; it does not change it.
     flat = members.reshape(len(members), -1)
     rows, labels = np.append(flat, flat[:1], axis=0), np.append(np.zeros(len(flat), int), 1)
     made: Array = sampler.fit_resample(rows, labels)[0][len(rows) :]
@@ -95,7 +95,7 @@ def gaussian_noise(
 ) -> tuple[Array, Array]:
     """Repeat real observations with independent noise N(0, scale^2), clipped to the data's range.
 
-    Bytes are noised on the scale of [0, 1].
+    For uint8 data, ``scale`` is relative to values in [0, 1].
 
     >>> x, y = np.zeros((4, 3)), np.array([0, 0, 1, 1])
     >>> x_new, y_new = gaussian_noise(x, y, 2, seed=0)

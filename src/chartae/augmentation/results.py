@@ -1,4 +1,4 @@
-"""What an augmentation study found: accuracies, paired comparisons, tables."""
+"""The result of an augmentation study: accuracies, paired comparisons, tables."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ Verdict = Literal["helps", "no clear difference", "hurts"]
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What classifiers were trained on: the real examples, or what a method made of them."""
+    """A training set of the classifiers: real examples, synthetic ones of a method, or both."""
 
     part: Part
     method: str | None = None
@@ -35,12 +35,12 @@ class TrainingSet:
 REAL = TrainingSet("real")
 
 FEWEST_REPEATS = 3
-"""Below it no difference is called clear: two draws agree by chance too easily."""
+"""With fewer repeats no difference is called clear: two draws too easily agree by chance."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A training set against another, paired over repeats.
+    """The difference of accuracy of two training sets, paired over repeats.
 
     Attributes:
         difference: mean difference of accuracy.
@@ -53,7 +53,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the interval is above zero, below, or neither."""
+        """Whether the interval is above zero (helps), below zero (hurts), or contains zero."""
         if self.difference > self.margin:
             return "helps"
         return "hurts" if self.difference < -self.margin else "no clear difference"
@@ -67,8 +67,8 @@ class StudyResult:
         training_sets: the rows: `REAL`, then two for each method.
         classifiers: the columns.
         accuracy: ``(training sets, classifiers, repeats)``, on the test set.
-        tuned: for each classifier, the hyper-parameters that each repeat chose on its real data.
-        settings: what the study was run with.
+        tuned: for each classifier, the hyper-parameters chosen on the real data of each repeat.
+        settings: the settings of the study.
     """
 
     training_sets: tuple[TrainingSet, ...]
@@ -111,7 +111,7 @@ class StudyResult:
     def compare(
         self, training_set: TrainingSet, classifier: str, reference: TrainingSet = REAL
     ) -> Comparison:
-        """Compare a training set with a reference, real data alone, on the same draws."""
+        """Compare a training set with a reference on the same draws; by default real data alone."""
         from scipy.stats import t
 
         differences = self.scores(training_set, classifier) - self.scores(reference, classifier)
@@ -138,7 +138,7 @@ class StudyResult:
         ]
 
     def to_table(self) -> "Table":
-        """Return a rich table, the best of every classifier in bold."""
+        """Return a rich table, with the best value of every classifier in bold."""
         from rich.table import Table
 
         repeats = self.accuracy.shape[-1]
@@ -157,7 +157,7 @@ class StudyResult:
         return table
 
     def to_markdown(self) -> str:
-        """Return the table in Markdown, the best of every classifier in bold."""
+        """Return the table in Markdown, with the best value of every classifier in bold."""
         best = self.mean.argmax(0)
         lines = [["training set", "method", *self.classifiers]]
         lines += [["---", "---", *["---:"] * len(self.classifiers)]]

@@ -1,4 +1,4 @@
-"""Does augmentation help? Accuracy of classifiers with and without synthetic data, over seeds."""
+"""Studies of augmentation: accuracy of classifiers with and without synthetic data, over seeds."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +23,10 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Classifier:
-    """A scikit-learn classifier, and the values among which cross-validation tunes it.
+    """A scikit-learn classifier, and the candidate values of its hyper-parameters.
 
     Args:
-        make: returns a fresh estimator; called in worker processes.
+        make: returns a new estimator; called in worker processes.
         grid: candidate values by parameter, as for `sklearn.model_selection.GridSearchCV`; empty
             for a classifier without tuning.
     """
@@ -89,12 +89,13 @@ def augmentation_study(
     workers: int | None = None,
     advance: Advance | None = None,
 ) -> StudyResult:
-    """Measure what augmentation does to classifiers trained on few examples.
+    """Measure the effect of augmentation on classifiers trained on few examples.
 
-    Each repeat draws ``per_class`` labelled examples of each class from the pool ``(x, y)``. On
-    these alone, every method makes its synthetic set, and 5-fold cross-validation tunes every
-    classifier; with the hyper-parameters so chosen it is trained on the real examples, on real
-    and synthetic, and on synthetic only. The test set is seen by no training and no tuning.
+    Each repeat draws ``per_class`` labelled examples of each class from the pool ``(x, y)``. From
+    these examples alone, every method makes its synthetic set, and 5-fold cross-validation tunes
+    every classifier. Each classifier is then trained, with the tuned hyper-parameters, on the real
+    examples, on real and synthetic ones, and on synthetic ones only. The test set is used neither
+    for training nor for tuning.
 
     Args:
         x: the pool, ``(N, *input_shape)``; types as in `ArrayDataset.from_arrays`.
@@ -104,18 +105,20 @@ def augmentation_study(
         methods: `Method` functions by name.
         classifiers: `Classifier` objects by name.
         per_class: real examples of each class, at least 2.
-        synthetic_per_class: what a method is asked for, of each class.
-        real_share: weight of the real examples in a training set with synthetic ones, in (0, 1);
-            None counts all alike. A classifier that knows no weights gets them repeated.
+        synthetic_per_class: number of synthetic examples of each class that a method makes.
+        real_share: share of the real examples in the total weight of a training set with synthetic
+            ones, in (0, 1); None gives all examples the same weight. For a classifier without
+            weights, the real examples are repeated.
         repeats: number of draws.
-        seed: of the first repeat's draw, methods and classifiers; the next has the next seed.
-        workers: processes, with one thread each; None takes one for each core.
-        advance: called with the numbers of tasks done and in all, as these go on.
+        seed: seed of the first repeat's draw, methods and classifiers; each next repeat has the
+            next seed.
+        workers: number of processes, with one thread each; None takes one per core.
+        advance: called with the number of finished tasks and the number of all tasks, after each.
 
     Raises:
-        DataError: if the arrays do not fit together, a class has fewer than ``per_class``
-            examples, or a method returns something else than it should.
-        ConfigurationError: for a number out of range, or nothing to compare.
+        DataError: if the shapes of the arrays do not match, a class has fewer than ``per_class``
+            examples, or a method returns arrays of other shapes, other labels or NaN.
+        ConfigurationError: for a number out of range, or without methods or classifiers.
 
     >>> from chartae.augmentation import gaussian_noise
     >>> from chartae.data import digits
@@ -205,7 +208,7 @@ def augmentation_study(
 
 
 class _Tasks:
-    """Runs independent calls, in processes of one thread each."""
+    """Independent calls, run in processes with one thread each."""
 
     def __init__(self, workers: int | None, total: int, advance: Advance | None) -> None:
         self.workers, self.total, self.advance = workers, total, advance
@@ -243,10 +246,12 @@ def _check_sets(
     _, names = encode_labels(y)
     pool = ArrayDataset.from_arrays(x, y)
     if pool.mask is not None:
-        raise DataError("x has a mask: a study expects fully observed data, as classifiers do")
+        raise DataError(
+            "x has a mask: expected fully observed data, because classifiers take no mask"
+        )
     test_indices, test_names = encode_labels(y_test)
     if unknown := sorted(set(test_names) - set(names)):
-        raise DataError(f"y_test has classes that y has not: {', '.join(unknown)}")
+        raise DataError(f"y_test has classes that are not in y: {', '.join(unknown)}")
     as_names = np.asarray(test_names)[test_indices]
     test = ArrayDataset.from_arrays(x_test, as_names, class_names=names)
     if test.input_shape != pool.input_shape:
@@ -268,17 +273,17 @@ def _flat(x: Array) -> Array:
 def _generate(
     name: str, method: Method, x: Array, y: Array, samples_per_class: int, seed: int
 ) -> tuple[Array, Array]:
-    """Call a method, and check what it gives."""
+    """Call a method, and check its output."""
     x_new, y_new = map(np.asarray, method(x.copy(), y.copy(), samples_per_class, seed))
     if x_new.shape[1:] != x.shape[1:] or y_new.shape != (len(x_new),) or not len(x_new):
         raise DataError(
-            f"the method {name!r} gave arrays of shapes {x_new.shape} and {y_new.shape}: "
+            f"the method {name!r} returned arrays of shapes {x_new.shape} and {y_new.shape}: "
             f"expected (n, {', '.join(map(str, x.shape[1:]))}) and (n,)"
         )
     if not np.isfinite(x_new).all():
-        raise DataError(f"the method {name!r} gave NaN or infinite values")
+        raise DataError(f"the method {name!r} returned NaN or infinite values")
     if not np.isin(y_new, y).all():
-        raise DataError(f"the method {name!r} gave labels that are not among those it was given")
+        raise DataError(f"the method {name!r} returned labels that are not in y")
     return x_new, y_new
 
 
@@ -290,11 +295,11 @@ def _score(
     real_share: float | None,
     seed: int,
 ) -> tuple[list[float], dict[str, Any]]:
-    """Tune a classifier on the real set, and test it after training on every set."""
+    """Tune a classifier on the real examples; return its test accuracy for every training set."""
     x, y = _flat(real[0]), real[1]
     with warnings.catch_warnings():
-        # A network stopped at its last epoch is as intended, and candidates that few examples
-        # cannot fit (7 neighbours among 5) just lose.
+        # A network that stops at its last epoch is intended. Candidates that are not possible for
+        # few examples (7 neighbours of 5) get the worst score.
         for category in _expected_warnings():
             warnings.filterwarnings("ignore", category=category)
         parameters = _tune(classifier, x, y, seed)

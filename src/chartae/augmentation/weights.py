@@ -1,4 +1,4 @@
-"""How much synthetic observations count beside real ones."""
+"""Weights of real and synthetic observations in the training of a classifier."""
 
 from typing import Any
 
@@ -14,19 +14,19 @@ __all__ = ["sample_weight"]
 def sample_weight(y: ArrayLike, y_new: ArrayLike, share: float = 1.0) -> NDArray[Any]:
     """Return weights of real and synthetic observations for a classifier, ``(N + n,)``.
 
-    A real observation counts 1. Those synthetic ones of a class count together as much as ``share``
-    times its real ones, however many they are: without weights a large synthetic set outvotes the
-    real one. scikit-learn's classifiers take the weights as ``sample_weight``, but for those by
-    nearest neighbours: multiply their number of neighbours by 1 + n/N, for the neighbourhoods to
-    stay as large as they were (``docs/augmentation.md``).
+    A real observation has weight 1. The synthetic observations of a class have, in total, ``share``
+    times the weight of its real observations, whatever their number. Without weights a large
+    synthetic set outweighs the real one. Most classifiers of scikit-learn take the weights as
+    ``sample_weight``. Those by nearest neighbours do not: multiply their number of neighbours by
+    1 + n/N, so that neighbourhoods keep their size (``docs/augmentation.md``).
 
     Args:
         y: labels of the real observations, ``(N,)``.
         y_new: labels of the synthetic observations that follow them, ``(n,)``.
-        share: at least 0.
+        share: total weight of synthetic relative to real observations, at least 0.
 
     Raises:
-        DataError: for a synthetic label that no real observation has, or labels of another shape.
+        DataError: for a synthetic label that is not in ``y``, or labels of another shape.
         ConfigurationError: if ``share`` is out of range.
 
     >>> sample_weight(["a", "a", "b"], ["a", "a", "a", "a", "b"])

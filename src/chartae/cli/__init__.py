@@ -1,6 +1,6 @@
 """The command ``chartae``, one file for each subcommand.
 
-Nothing here imports torch before a subcommand runs, so that ``chartae --help`` is instant.
+Torch is imported only when a subcommand runs, so that ``chartae --help`` is instant.
 """
 
 __all__ = ["main", "run"]

@@ -28,12 +28,12 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code.
 
-    0 if all went well, 2 for wrong usage or input, 130 after Ctrl-C, else 1; with one line on
-    standard error when it is not 0, and a traceback only with ``--debug``. A subcommand may return
-    a code of its own, as ``augment --strict`` does.
+    The code is 0 for success, 2 for wrong usage or input, 130 after Ctrl-C, and 1 for other
+    errors. If it is not 0, one line is written to standard error; a traceback only with
+    ``--debug``. A subcommand may return another code, as ``augment --strict`` does.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every letter
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not support all characters
             stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in arguments
     try:
@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _explain(error: Exception) -> tuple[str, int]:
-    """Return the line to say, and the exit code."""
+    """Return the line to print, and the exit code."""
     if isinstance(error, (ConfigurationError, DataError, CycloptsError)):
         return str(error), MISUSED
     if isinstance(error, ChartaeError):
@@ -68,7 +68,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _in_the_commands_words(message: str, arguments: Sequence[str]) -> str:
-    """Return a message with options in place of the library's arguments.
+    """Return a message with the options of the command in place of the library's arguments.
 
     >>> _in_the_commands_words("expected their name as x_key", ["train", "data.npz"])
     'expected their name as --x-key'
@@ -91,7 +91,7 @@ def _in_the_commands_words(message: str, arguments: Sequence[str]) -> str:
 
 @contextmanager
 def _warnings_on_stderr() -> Iterator[None]:
-    """Show the library's warnings as lines, for as long as a command runs."""
+    """Print the library's warnings as lines on standard error while a command runs."""
     logger, handler = logging.getLogger("chartae"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("chartae: %(message)s"))
     logger.addHandler(handler)
@@ -102,7 +102,7 @@ def _warnings_on_stderr() -> Iterator[None]:
 
 
 def _from_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
-    """Fill in what the file given as ``--config`` says and the command line does not."""
+    """Add the options of the ``--config`` file that are not on the command line."""
     given = [a.tokens[-1].value for a in arguments if a.name == "--config" and a.tokens]
     if not given:
         return
@@ -113,7 +113,7 @@ def _from_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
     try:
         formats[path.suffix](path)(app, commands, arguments)
     except CycloptsError as error:
-        if error.msg is None:  # an option that is wrong, not a file that is damaged
+        if error.msg is None:  # a wrong option in a file that is not damaged
             raise
         raise ConfigurationError(f"config={str(path)!r} cannot be used: {error.msg}") from error
 
@@ -122,8 +122,9 @@ app = App(
     name="chartae",
     help="Generative autoencoders, and data augmentation from few labelled examples.",
     help_epilogue=(
-        "Try it: chartae demo. Every option can also stand in a .toml or .json file given as "
-        "--config, in a table named after the subcommand. --debug shows where an error arose."
+        "Try it: chartae demo. Options can also be written in a .toml or .json file, in a table "
+        "with the name of the subcommand; give the file as --config. --debug shows the traceback "
+        "of an error."
     ),
     version=__version__,
     config=_from_file,
@@ -135,37 +136,38 @@ app = App(
 )
 COMMANDS = {
     "train": (
-        "Train a model on DATA and keep it in a folder.",
+        "Train a model on DATA and save it in a folder.",
         "chartae train digits.npz --out digits-vae --model vae --latent-dim 8 --epochs 200",
     ),
     "sample": (
         "Draw observations from MODEL and write them to a file.\n\n"
-        'Those of an .npz file have the dtype and the layout of the data that "chartae train" or '
-        '"chartae augment" learned from.',
+        "In an .npz file they have the dtype and the layout of the training data of "
+        '"chartae train" or "chartae augment".',
         "chartae sample digits-vae --n 64 --out digits.png",
     ),
     "augment": (
-        "Learn each class of DATA from its few examples, and write new ones with their labels.\n\n"
-        "What is written has the dtype and the layout of DATA. A class whose samples are unlike "
-        "its real examples is named: one that has collapsed, is copied, or gathers around a few "
-        "examples. Beside OUT are written OUT.json, the options and how samples compare to real "
-        'examples; OUT-models, a folder for each class, or "all" with --conditional, that '
-        '"chartae sample" reads; and OUT.html with --report.',
+        "Learn each class of DATA from a few examples, and write new examples with labels.\n\n"
+        "The output has the dtype and the layout of DATA. A warning names each class whose samples "
+        "differ from its real examples: the class has collapsed, samples are copies, or samples "
+        "gather around a few examples. The command also writes OUT.json, with the options and the "
+        "comparison of samples to real examples; OUT-models, with one folder per class (with "
+        '--conditional one folder "all"), which "chartae sample" reads; and OUT.html with '
+        "--report.",
         "chartae augment scans/ --per-class 1000 --out synthetic.npz --report",
     ),
     "interpolate": (
-        "Follow the geodesic from observation A to observation B, and the straight line.",
+        "Compute the geodesic from observation A to observation B, and the straight line.",
         "chartae interpolate digits-vae digits.npz:0 digits.npz:7 --data digits.npz --out path.png",
     ),
     "demo": (
-        "Augment ten handwritten digits per class, and report what it does to four classifiers."
-        "\n\nThe digits are scikit-learn's. The geometry-aware autoencoder is compared with a "
-        "plain one, SMOTE and Gaussian noise on some 1,350 digits that no training and no tuning "
-        "sees. Takes a few minutes.",
+        "Augment ten handwritten digits per class, and report the effect on four classifiers."
+        "\n\nThe digits are those of scikit-learn. The geometry-aware autoencoder is compared "
+        "with a plain one, SMOTE and Gaussian noise, on some 1,350 digits that are used neither "
+        "for training nor for tuning. The demo takes a few minutes.",
         "chartae demo --out chartae-demo, then open chartae-demo/report.html",
     ),
 }
-"""What each subcommand does, and an example: said here, for its module imports torch."""
+"""Help and an example of each subcommand. They are here because its module imports torch."""
 for name, (text, example) in COMMANDS.items():
-    # The module is imported when the subcommand runs, or shows its own help.
+    # The module is imported only when the subcommand runs or shows its own help.
     app.command(f"chartae.cli.{name}:{name}", help=text, help_epilogue=f"Example: {example}")

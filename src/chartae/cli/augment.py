@@ -29,7 +29,7 @@ from chartae.report import Report, versions
 __all__ = ["augment"]
 
 UNLIKE = 3
-"""The exit status of samples that are unlike the real examples, where that is asked for."""
+"""Exit status with ``--strict`` if the samples of a class differ from its real examples."""
 
 
 def augment(
@@ -59,20 +59,20 @@ def augment(
     Args:
         data: Labelled data: a .npz, .npy with --labels, .csv, .tsv or .pt file, or a folder of
             images in one subfolder per class.
-        out: An .npz file of synthetic data: x, y and class_names; a .csv file of vectors; or a
-            folder of images in class folders, with a table of them.
+        out: An .npz file of synthetic data (x, y and class_names), a .csv file of vectors, or a
+            folder of images in class folders, with a table of the images.
         per_class: Number of synthetic observations of each class.
-        conditional: Learn all classes with one model that is given the label, in place of a model
-            for each. A cvae does so by its nature.
-        include_real: Put the real data before the synthetic ones.
+        conditional: Learn all classes with one model, given the label, instead of one model for
+            each class. A cvae is always conditional.
+        include_real: Write the real data before the synthetic data.
         report: Write a report with images, latent maps and training curves.
-        singles: skip leaves out, with a warning, a class of one observation, of which a model of
-            its own cannot be learned; refuse stops.
-        strict: End with exit status 3 where a class has collapsed, is copied, or gathers around a
-            few examples; everything is written all the same.
-        jobs: Classes learned at the same time, in processes of one thread each.
-        seed: Of the models, their training and the samples.
-        resume: Continue after an interruption: classes that were learned are kept.
+        singles: What to do with a class of one observation, which is not enough for its own model:
+            skip it with a warning, or refuse the data.
+        strict: End with exit status 3 if a class has collapsed, its samples are copies, or its
+            samples gather around a few examples. All output is written in any case.
+        jobs: Number of classes learned at the same time, in processes of one thread each.
+        seed: Seed of the models, their training and the samples.
+        resume: Continue after an interruption; classes that are already learned are kept.
     """
     given = dict(locals())
     check_integer("per_class", per_class, minimum=1)
@@ -81,7 +81,7 @@ def augment(
     outputs = Outputs("augment", _beside(out, ".json"), given, inputs=inputs)
     outputs.claim(out, *([page] if report else []), resumable=[models])
     if resume and models.exists() and not (models / RECORD_FILE).exists():
-        raise ConfigurationError(f"resume=True: {models} holds no augmentation to continue")
+        raise ConfigurationError(f"resume=True: {models} has no augmentation to continue")
     machine.apply()
     source = data_options.read(data)
     if not source.class_names:
@@ -127,12 +127,12 @@ def _beside(out: Path, ending: str) -> Path:
 
 
 def _constant_columns(source: ArrayDataset, *, each_class: bool) -> dict[str, list[str]]:
-    """Return the columns of a table that are constant, by where: in all of it, in a class alone."""
+    """Return the constant columns of a table, by place: in all classes, or in one class only."""
     found = {"all classes": list(source.constant_columns)}
     names = [source.class_names[index] for index in source.classes] if each_class else []
     for name in names:
         members = source.of_class(name)
-        if len(members) > 1:  # a class of one is not learned
+        if len(members) > 1:  # a class of one observation is not learned
             everywhere = found["all classes"]
             found[f"class {name!r}"] = [
                 column for column in members.constant_columns if column not in everywhere
@@ -141,11 +141,13 @@ def _constant_columns(source: ArrayDataset, *, each_class: bool) -> dict[str, li
 
 
 def _check_form(out: Path, source: ArrayDataset, include_real: bool) -> None:
-    """Refuse an output in which such data cannot be written, before any work."""
+    """Raise an error, before any work, if the output cannot store such data."""
     shape = source.input_shape
     images = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
     if out.suffix == ".csv" and len(shape) != 1:
-        raise ConfigurationError(f"out={str(out)!r}: observations of shape {shape} are no rows")
+        raise ConfigurationError(
+            f"out={str(out)!r}: observations of shape {shape} are not rows of a table"
+        )
     if out.suffix not in ("", ".npz", ".csv"):
         raise ConfigurationError(
             f"out={str(out)!r}: expected a name that ends in .npz or .csv, or that of a folder"
@@ -154,13 +156,13 @@ def _check_form(out: Path, source: ArrayDataset, include_real: bool) -> None:
         raise ConfigurationError(f"out={str(out)!r} is a folder: expected a file, by its name")
     if out.suffix == "" and not images:
         raise ConfigurationError(
-            f"out={str(out)!r}: observations of shape {shape} are no images: expected a name that "
+            f"out={str(out)!r}: observations of shape {shape} are not images: expected a name that "
             "ends in .npz"
         )
     if out.suffix == "" and include_real and source.mask is not None:
         raise ConfigurationError(
-            f"out={str(out)!r}: images cannot hold the mask of the real data: expected a name that "
-            "ends in .npz"
+            f"out={str(out)!r}: images cannot store the mask of the real data: expected a name "
+            "that ends in .npz"
         )
 
 
@@ -172,7 +174,7 @@ def _named_as(source: ArrayDataset, synthetic: ArrayDataset) -> ArrayDataset:
 
 
 def _joined(real: ArrayDataset, synthetic: ArrayDataset) -> ArrayDataset:
-    """Return real data and synthetic ones, which are observed as a whole."""
+    """Return real and synthetic data; synthetic data have no unobserved values."""
     assert real.y is not None
     assert synthetic.y is not None
     mask = real.mask
@@ -204,12 +206,12 @@ def _report(
     return Report(
         f"Augmentation of {data.name}",
         f"{len(synthetic)} synthetic observations of {source.num_classes} classes, learned from "
-        f"{len(source)} real ones. Whether they help a classifier, only a test on data held out "
-        "can tell.",
+        f"{len(source)} real ones. To find out whether they help a classifier, test it on held-out "
+        "data.",
         facts={
             "Data": f"{data}: {source}",
-            "Models": f"{type(model).__name__}, {model.latent_dim} latent dimensions, "
-            f"{len(augmenter.models_)} of them",
+            "Models": f"{len(augmenter.models_)} {type(model).__name__}, with {model.latent_dim} "
+            "latent dimensions",
             "Seed": str(augmenter.seed),
             "Versions": versions(),
         },

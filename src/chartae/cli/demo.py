@@ -1,4 +1,4 @@
-"""``chartae demo``: the main job on real data that a dependency ships, with a report."""
+"""``chartae demo``: augmentation of scikit-learn's digits, with a report."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -36,7 +36,7 @@ FILES = ("report.html", "synthetic.npz", "models", f"{STUDY}.csv", f"{STUDY}.jso
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the demo runs: the only place where its numbers stand."""
+    """The settings of the demo."""
 
     per_class: int = 10
     synthetic_per_class: int = 100
@@ -54,7 +54,7 @@ class Recipe:
 
     @property
     def rhvae(self) -> dict[str, Any]:
-        """The geometry-aware autoencoder, sampled by the metric that it learned."""
+        """The geometry-aware autoencoder, sampled by its learned metric."""
         metric_network = {"name": "mlp", "hidden": [64]}
         return {
             "model": "rhvae",
@@ -92,8 +92,8 @@ def demo(
     Args:
         out: Folder for the report, the synthetic digits, the models and the study.
         seeds: Number of draws of ten digits per class.
-        quick: Train briefly: shows how it works, not how well.
-        seed: Of the first draw; the others follow.
+        quick: Train for a few epochs only, as a test of the command; the results are poor.
+        seed: Seed of the first draw; each next draw has the next seed.
     """
     given = dict(locals())
     check_integer("seeds", seeds, minimum=1)
@@ -173,7 +173,7 @@ def _first_draw(
 ) -> tuple[ArrayDataset, dict[str, ArrayDataset], Augmenter]:
     """Return the first draw's real examples, its synthetic sets, and the fitted augmenter.
 
-    They are the study's own: its models are kept, and everything follows from the seed.
+    They are the same as in the study, because its models are kept and the seed is the same.
     """
     assert pool.y is not None
     real = pool.subset(few_per_class(pool.y, recipe.per_class, seed=seed)[0])
@@ -202,9 +202,9 @@ def _report(
     seeds = range(options["seed"], options["seed"] + options["seeds"])
     plot = Section(
         "Accuracy at a glance",
-        "The same numbers. The grey band is real data alone. Bars and band show how much accuracy "
-        "varies from draw to draw, for all methods together; the verdicts above compare within "
-        "each draw, and so can tell smaller differences apart.",
+        "The figure shows the same numbers. The grey band is real data alone. Bars and band show "
+        "the variation of accuracy between draws. The verdicts above compare methods within each "
+        "draw, so they can detect smaller differences.",
         accuracy_plot(study),
         "Accuracy of each classifier by method, with standard deviations",
     )
@@ -212,14 +212,14 @@ def _report(
         f"{recipe.per_class} digits per class, augmented: does it help?",
         f"{answer(study)} A geometry-aware autoencoder (RHVAE) learned each digit from "
         f"{recipe.per_class} labelled examples and drew {recipe.synthetic_per_class} new ones; the "
-        "table compares them with simpler means.",
+        "table compares them with simpler methods.",
         facts={
             "Data": "scikit-learn’s handwritten digits: 1,797 images of 8 × 8 pixels",
             "Training": f"{settings['repeats']} draws of {settings['per_class']} digits per class "
             f"from a pool of {settings['num_pool']}",
             "Synthetic": f"{settings['synthetic_per_class']} per class from each method",
-            "Test": f"{settings['num_test']:,} digits outside the pool, one fixed set",
-            "Seeds": f"{', '.join(map(str, seeds))}; the split’s is {recipe.split_seed}",
+            "Test": f"{settings['num_test']:,} digits outside of the pool, the same for all draws",
+            "Seeds": f"{', '.join(map(str, seeds))}; {recipe.split_seed} for the pool and the test set",
             "Versions": versions(),
         },
         settings={
@@ -242,7 +242,7 @@ def _report(
 
 
 def answer(study: StudyResult) -> str:
-    """Return in a sentence what adding the RHVAE's digits did to the classifiers."""
+    """Return a sentence on the effect of adding the RHVAE's digits on the classifiers."""
     added = TrainingSet("real + synthetic", "RHVAE")
     verdicts = {name: study.compare(added, name).verdict for name in study.classifiers}
     counts = {v: sum(found == v for found in verdicts.values()) for v in ("helps", "hurts")}

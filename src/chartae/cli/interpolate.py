@@ -1,4 +1,4 @@
-"""``chartae interpolate``: the geodesic between two observations, against the straight line."""
+"""``chartae interpolate``: the geodesic and the straight line between two observations."""
 
 import math
 from collections.abc import Callable
@@ -34,7 +34,7 @@ __all__ = ["interpolate"]
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 SMOOTH = 63
-"""Fewest segments of a path while it is sought, however few of its points are asked for."""
+"""Smallest number of segments of a path in the solver, even if fewer points are written."""
 
 
 def interpolate(
@@ -55,19 +55,20 @@ def interpolate(
 
     Args:
         model: Folder of a trained model.
-        a: An image, or a file as for train that holds one observation; FILE:INDEX for one of many,
-            counted from 0, or from the end as -1, -2, ...
-        b: As A.
+        a: An image, or a file as for train with one observation. For a file with several
+            observations give FILE:INDEX; the index counts from 0, or from the end as -1, -2, ...
+        b: Like A.
         out: A .png figure, or an .npz file of both curves: latents, observations, lengths.
-        data: The training data: needed for the posterior metric, and drawn on the figure's map.
-        metric: Whose geodesic: model, the metric that an RHVAE learned; posterior, the volume of
-            the posteriors of any other VAE, where paths keep to the data (thesis equation 3.8,
-            tempered in more than two dimensions); pullback, distances between decoded observations;
-            space, that of a sphere or a hyperbolic ball of latents, which has no other. auto takes
-            the first that the model has.
-        num_points: Points of each curve, both ends included.
-        label: For a conditional model, the class of both ends, or of each, given twice; by default
-            those of A and B in their files. In between, the decoder gets shares of both.
+        data: The training data. The posterior metric needs them, and the figure's map shows them.
+        metric: Metric of the geodesic. model: the learned metric of an RHVAE. posterior: the volume
+            of the posteriors of another VAE, whose paths stay near the data (thesis equation 3.8,
+            tempered in more than two dimensions). pullback: distances between decoded observations.
+            space: the metric of a sphere or a hyperbolic ball of latents; these have no other
+            metric. auto: the first of these that the model has.
+        num_points: Number of points of each curve, including both ends.
+        label: For a conditional model, the class of both ends, or, given twice, the class of each;
+            by default the classes of A and B in their files. Between the ends, the decoder gets
+            interpolated classes.
     """
     given = dict(locals())
     check_integer("num_points", num_points, minimum=2)
@@ -112,7 +113,7 @@ def interpolate(
 
 
 def _file_and_index(text: str) -> tuple[Path, int | None]:
-    """Return what ``FILE`` or ``FILE:INDEX`` names."""
+    """Return the file and the index of ``FILE`` or ``FILE:INDEX``."""
     file, colon, index = text.rpartition(":")
     if not colon or not index.removeprefix("-").isdecimal() or Path(text).exists():
         return Path(text), None
@@ -122,7 +123,7 @@ def _file_and_index(text: str) -> tuple[Path, int | None]:
 def _observation(
     name: str, text: str, model: Autoencoder, data_options: DataOptions
 ) -> ArrayDataset:
-    """Return the one observation that ``FILE`` or ``FILE:INDEX`` names, as a dataset of one."""
+    """Return the observation of ``FILE`` or ``FILE:INDEX``, as a dataset of one."""
     file, index = _file_and_index(text)
     if file.suffix.lower() in IMAGES:
         found = read_image(file, resize=data_options.size, color=data_options.color)
@@ -131,7 +132,7 @@ def _observation(
     if tuple(found.x.shape) == model.input_shape and index is None:
         found = replace(found, x=found.x[None], y=None, mask=None, class_names=())
     if index is None and len(found) != 1:
-        raise DataError(f"{name}={text!r} holds {len(found)} observations: expected {text}:INDEX")
+        raise DataError(f"{name}={text!r} has {len(found)} observations: expected {text}:INDEX")
     index = 0 if index is None else index
     if not -len(found) <= index < len(found):
         raise DataError(
@@ -140,7 +141,7 @@ def _observation(
         )
     one = found.subset([index % len(found)])
     if one.mask is not None and not bool(one.mask.all()):
-        raise DataError(f"{name}={text!r} is not observed as a whole: expected one that is")
+        raise DataError(f"{name}={text!r} has unobserved values: expected an observation without")
     model.check_data(name, one.x.to(model.device, model.dtype))
     return one
 
@@ -148,7 +149,7 @@ def _observation(
 def _conditions(
     names: tuple[str, ...], ends: list[ArrayDataset], asked: list[str]
 ) -> Tensor | None:
-    """Return the classes of both ends, as a conditional model numbers them; None without."""
+    """Return the class indices of both ends; None for a model without conditions."""
     if not names:
         if asked:
             raise ConfigurationError(f"label={asked[0]!r}: the model has no conditions")
@@ -160,14 +161,14 @@ def _conditions(
     for name in chosen:
         if name is None:
             raise ConfigurationError(
-                "A or B has no label, which this model is conditional on: expected label=CLASS"
+                "A or B has no label, and this model is conditional: expected label=CLASS"
             )
         check_choice("label", name, names)
     return torch.tensor([names.index(str(name)) for name in chosen])
 
 
 def _decoder(trained: Trained, y: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """Return what decodes a curve; conditions go from one end's to the other's with it."""
+    """Return a function that decodes a curve, with conditions interpolated between its ends."""
 
     @torch.no_grad()
     def decode(z: Tensor) -> Tensor:
@@ -184,9 +185,9 @@ def _decoder(trained: Trained, y: Tensor | None) -> Callable[[Tensor], Tensor]:
 def _metrics(
     trained: Trained, name: str, data: ArrayDataset | None
 ) -> tuple[Metric | None, Metric | None]:
-    """Return the metric whose volume the map shows, and the one whose geodesic is wanted.
+    """Return the metric for the volume on the map, and the metric of the geodesic.
 
-    None stands for the sphere, whose geodesics are great circles.
+    Both are None on the sphere, where geodesics are great circles.
     """
     check_choice("metric", name, ["auto", "model", "posterior", "pullback", "space"])
     model, kind = trained.model, type(trained.model).__name__
@@ -195,7 +196,7 @@ def _metrics(
         if name not in ("auto", "space"):
             raise ConfigurationError(
                 f"metric={name!r}: the latents of {kind} are points of a {model.latent_space}, "
-                "whose own geodesics stay on it: expected auto or space"
+                "and only its own geodesics stay on it: expected auto or space"
             )
         if model.latent_space == "sphere":
             return None, None
@@ -207,19 +208,19 @@ def _metrics(
         name = "model" if own else "posterior" if encodes else "pullback"
     if name == "space":
         raise ConfigurationError(
-            f"metric='space': the latents of {kind} are vectors, of no space of their own"
+            f"metric='space': the latents of {kind} are not points of a sphere or a ball"
         )
     if name == "model":
         if not own:
             raise ConfigurationError(
-                f"{kind} has learned no metric: expected --metric posterior or pullback"
+                f"{kind} has no learned metric: expected --metric posterior or pullback"
             )
         learned = cast("Metric", model.metric)
         return learned, learned
     if name == "pullback":
         if trained.class_names:
             raise ConfigurationError(
-                f"metric='pullback': what a latent of this {kind} decodes to depends on its class: "
+                f"metric='pullback': the decoder of this {kind} depends on the class: "
                 "expected another metric"
             )
         pullback = PullbackMetric.from_model(model)
@@ -228,11 +229,12 @@ def _metrics(
         raise ConfigurationError(f"{kind} has no posterior: expected --metric pullback")
     if data is None:
         raise ConfigurationError(
-            "the posterior metric is made of the training data: expected --data DATA"
+            "the posterior metric needs the training data: expected --data DATA"
         )
     posterior = PosteriorMetric.from_model(model, data.x, trained.conditions(data))
-    # Its own geodesics would keep off the data, where it is large. In two dimensions the strength
-    # is that of equation 3.8; in 8, on digits, that left 10 of 12 paths unconverged, and 2/d none.
+    # Geodesics of the posterior metric avoid the data, where it is large. In two dimensions the
+    # strength is that of equation 3.8. In 8 dimensions, on digits, 10 of 12 paths did not converge
+    # with that strength, and all converged with 2/d.
     strength = 2.0 / model.latent_dim
     return posterior, ConformalMetric.avoiding_the_void(posterior, strength)
 
@@ -244,12 +246,12 @@ def _curves(
     y: Tensor | None,
     num_points: int,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the curves, fine enough to be drawn, and what is to be said about them."""
+    """Return the curves, with enough points for a drawing, and their lengths and convergence."""
     stride = -(-SMOOTH // (num_points - 1))
     with torch.no_grad():
         start, end = model.encode(x, y)
         times = torch.linspace(0, 1, stride * (num_points - 1) + 1).to(start)
-        if metric is None:  # the straight line is the same curve, once it is on the sphere
+        if metric is None:  # the straight line, projected to the sphere, is the same curve
             angle = 2.0 * torch.asin((0.5 * (start - end).norm()).clamp(max=1.0))
             return {"geodesic": _great_circle(start, end, times)}, {
                 "lengths": [float(angle), math.nan],
@@ -267,7 +269,7 @@ def _curves(
 
 
 def _great_circle(start: Tensor, end: Tensor, times: Tensor) -> Tensor:
-    """Return the points of the shorter arc at these times, all of norm 1."""
+    """Return the points of the shorter arc at the given times, all of norm 1."""
     across = end - (end @ start) * start
     angle = 2.0 * ((start - end).norm() / 2.0).clamp(max=1.0).asin()
     direction = across / across.norm().clamp(min=1e-30)
@@ -279,7 +281,7 @@ def _great_circle(start: Tensor, end: Tensor, times: Tensor) -> Tensor:
 def _chart(
     trained: Trained, metric: Metric | None, data: ArrayDataset | None, curve: Tensor
 ) -> Chart:
-    """Return the map: of the training data, else the metric's centroids, else the curve itself."""
+    """Return a map of the training data, else of the metric's centroids, else of the curve."""
     if data is not None and len(data) > 1:
         with torch.no_grad():
             x = trained.model.filled(data.x, data.mask)

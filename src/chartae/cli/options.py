@@ -29,7 +29,9 @@ __all__ = [
 
 ConfigFile = Annotated[
     Path | None,
-    Parameter(help="Read options from this .toml or .json file; the command line goes before it."),
+    Parameter(
+        help="Read options from this .toml or .json file. Options of the command line replace them."
+    ),
 ]
 
 ModelName = Annotated[str, Parameter(help=f"One of {', '.join(MODELS)}.")]
@@ -43,14 +45,14 @@ class DataOptions:
     Args:
         x_key: Name of the samples in an .npz or .pt file.
         y_key: Name of the labels there.
-        label_column: Column of a table that holds the labels; its number from 0 with --no-header.
-        labels: File of the labels of an .npy file: .npy, or text with one label a line.
+        label_column: Column of a table with the labels; its number, from 0, with --no-header.
+        labels: File of the labels of an .npy file: .npy, or text with one label per line.
         no_header: The first line of a table is a sample.
         channels_last: Arrays are (N, height, width, channels).
         resize: Size to which images are resampled, as HEIGHTxWIDTH.
         grey: Convert images to grey.
         rgb: Convert images to RGB.
-        skip_unreadable: Leave out files that cannot be read as one image.
+        skip_unreadable: Ignore files that cannot be read as one image.
     """
 
     x_key: str | None = None
@@ -95,25 +97,25 @@ class DataOptions:
 
     @property
     def color(self) -> Color | None:
-        """What images are converted to."""
+        """The colour mode to which images are converted; None keeps theirs."""
         if self.grey and self.rgb:
             raise ConfigurationError("grey and rgb are given: expected one of them")
         return "grey" if self.grey else "rgb" if self.rgb else None
 
 
 Overwrite = Annotated[
-    bool, Parameter(help="Replace what an earlier run wrote there, and nothing else.")
+    bool, Parameter(help="Replace the files that an earlier run wrote there, and no others.")
 ]
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class MachineOptions:
-    """What to work on.
+    """Device and threads.
 
     Args:
-        device: cpu, cuda, mps, or auto for the best there is.
-        threads: Threads of a process on the CPU; by default as many as there are cores.
+        device: cpu, cuda, mps, or auto for the best available device.
+        threads: Number of threads of a process on the CPU; by default the number of cores.
     """
 
     device: str = "auto"
@@ -131,7 +133,7 @@ class MachineOptions:
 
     @property
     def place(self) -> str:
-        """The device, for what takes one and knows no ``auto``."""
+        """The device, with ``auto`` replaced by the device that it selects."""
         if self.device not in ("auto", "gpu"):
             return self.device
         return "cuda" if torch.cuda.is_available() or self.device == "gpu" else "cpu"
@@ -140,17 +142,17 @@ class MachineOptions:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model; None is the subcommand's own choice.
+    """Options of the model; None is the default of the subcommand.
 
     Args:
-        latent_dim: Dimension of the latent space. [default: 8, of codebooks 64]
-        likelihood: Of observations given a latent, such as bernoulli, gaussian or categorical; a
-            wrong name lists them all. [default: bernoulli to train; to augment a gaussian with a
-            sigmoid link, of scale 0.1, or 0.5 if conditional; for data beyond [0, 1] a gaussian in
-            units of the data]
-        encoder: Preset of the encoder, such as mlp, conv or resnet; a wrong name lists them all.
-            [default: mlp]
-        decoder: Preset of the decoder, as for the encoder. [default: mlp]
+        latent_dim: Dimension of the latent space. [default: 8; with codebooks 64]
+        likelihood: Likelihood of observations given a latent, such as bernoulli, gaussian or
+            categorical; the error for a wrong name lists all. [default: for train bernoulli; for
+            augment a gaussian with a sigmoid link and scale 0.1, or 0.5 if conditional; for data
+            beyond [0, 1] a gaussian in units of the data]
+        encoder: Preset of the encoder, such as mlp, conv or resnet; the error for a wrong name
+            lists all. [default: mlp]
+        decoder: Preset of the decoder, like that of the encoder. [default: mlp]
         model_options: Any other argument of the model, as in --model-options.temperature 0.8.
     """
 
@@ -171,12 +173,13 @@ class ModelOptions:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class SamplerOptions:
-    """Which sampler.
+    """Options of the sampler.
 
     Args:
-        sampler: Name of a sampler, as two_stage for TwoStageSampler; a wrong one lists them all, or
-            those that serve the model. auto takes volume for a model with a metric, the model's own
-            prior for another one that has a prior, code for a codebook, else mixture.
+        sampler: Name of a sampler, such as two_stage for TwoStageSampler; the error for a wrong
+            name lists all, or those that support the model. auto takes volume for a model with a
+            learned metric, the prior for another model with a prior, code for a model with a
+            codebook, and mixture for all others.
         sampler_options: Arguments of the sampler, as in --sampler-options.num-steps 100.
     """
 
@@ -191,7 +194,7 @@ class SamplerOptions:
 
 
 def _values(options: Mapping[str, str]) -> dict[str, Any]:
-    """Return options as arguments: what JSON makes of each text, or the text itself.
+    """Return options as arguments: each text parsed as JSON, or the text itself if it is not JSON.
 
     >>> _values({"num-steps": "3", "scale": "0.5", "center": "true", "encoder": "mlp"})
     {'num_steps': 3, 'scale': 0.5, 'center': True, 'encoder': 'mlp'}
@@ -208,14 +211,15 @@ def _values(options: Mapping[str, str]) -> dict[str, Any]:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train; None is the subcommand's own choice.
+    """Options of the training; None is the default of the subcommand.
 
     Args:
-        epochs: Passes over the data. [default: 100 to train, 250 to augment]
-        batch_size: Observations for each step. [default: 128]
-        learning_rate: Of the Adam optimiser. [default: 0.001]
-        patience: Stop after so many epochs without improvement. [default: never]
-        kl_warmup: Epochs during which the weight of the KL term rises from 0 to 1. [default: 0]
+        epochs: Number of passes over the data. [default: 100 for train, 250 for augment]
+        batch_size: Number of observations in each step. [default: 128]
+        learning_rate: Learning rate of the Adam optimiser. [default: 0.001]
+        patience: Stop after this number of epochs without improvement. [default: never]
+        kl_warmup: Number of epochs in which the weight of the KL term rises from 0 to 1.
+            [default: 0]
     """
 
     epochs: int | None = None
@@ -230,7 +234,7 @@ class TrainingOptions:
 
 
 def without_none(options: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what is None or empty.
+    """Return the options that are neither None nor empty.
 
     >>> without_none({"epochs": None, "seed": 0, "model_options": {}})
     {'seed': 0}

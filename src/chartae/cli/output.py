@@ -1,4 +1,4 @@
-"""What the subcommands write: claimed before any work, recorded after it."""
+"""Output files of the subcommands: checked before any work, recorded after it."""
 
 import hashlib
 import json
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["Outputs", "check_suffix", "constant_line", "print_lines", "write_figure"]
 
 SHOWN = 10
-"""So many names a line lists; the record has all."""
+"""Largest number of names in a line; the record has all."""
 
 
 def print_lines(*lines: str) -> None:
-    """Write lines to standard output, as they are."""
+    """Write lines to standard output without markup."""
     console = Console(soft_wrap=True, markup=False, highlight=False)
     for line in lines:
         console.print(line)
 
 
 def constant_line(columns: Sequence[str], place: str) -> str:
-    """Return a line on columns in which no two values differ.
+    """Return a line that names constant columns.
 
     >>> constant_line(["a", "b"], "DATA")
     'constant in DATA: a, b'
@@ -42,7 +42,7 @@ def constant_line(columns: Sequence[str], place: str) -> str:
 
 
 def check_suffix(path: Path, *suffixes: str) -> None:
-    """Raise `ConfigurationError` for an output file whose name ends in none of ``suffixes``."""
+    """Raise `ConfigurationError` unless the name of an output file ends in one of ``suffixes``."""
     if path.suffix not in suffixes or path.is_dir():
         raise ConfigurationError(
             f"out={str(path)!r}: expected a file whose name ends in {' or '.join(suffixes)}"
@@ -56,23 +56,23 @@ def write_figure(path: Path, figure: "Figure", dpi: int) -> None:
 
 
 class Outputs:
-    """The files that a run writes, and the record that says which they are.
+    """The files that a run writes, and the record that lists them.
 
-    An output is never an input, whatever their paths look like. Files of an earlier run are
-    replaced only if asked, and only those that its record lists and that are as it left them:
-    a file that chartae did not write, or that was changed since, is never touched. The record also
-    holds the options of the run, in the form that ``--config`` reads.
+    An output never replaces an input, whatever their paths. Files of an earlier run are replaced
+    only with ``overwrite``, and only if its record lists them and they have not changed since. A
+    file that chartae did not write, or that was changed since, is never replaced. The record also
+    has the options of the run, in the form that ``--config`` reads.
 
     Args:
         command: the subcommand.
         record: the file of the record.
-        given: all arguments of the subcommand by name, groups of options among them. ``overwrite``
-            says whether the files of an earlier run are replaced, ``resume`` whether the run
-            continues an earlier one, whose files may be there.
+        given: all arguments of the subcommand by name, including groups of options. With
+            ``overwrite`` the files of an earlier run are replaced. With ``resume`` the run
+            continues an earlier one, and the files of that run may exist.
         inputs: files and folders that the run reads, None for those that were not given.
 
     Attributes:
-        options: those in effect, as one flat mapping of JSON values.
+        options: the values of all options, as one flat mapping of JSON values.
     """
 
     def __init__(
@@ -94,18 +94,18 @@ class Outputs:
         self.strange: dict[Path, str] = {}
 
     def claim(self, *paths: Path, resumable: Iterable[Path] = ()) -> None:
-        """Refuse what the run may not write or remove, the record among it, before any work.
+        """Check, before any work, that the run may write these outputs and its record.
 
         Args:
-            paths: files, or folders with all that is in them.
-            resumable: more of them, that may hold the unfinished work of a run that is resumed,
-                which no record lists; what resumes it checks that it is.
+            paths: files, or folders with all their content.
+            resumable: further files or folders, which may contain the unfinished work of a run
+                that is resumed. No record lists them; the caller that resumes must check them.
 
         Raises:
-            ConfigurationError: for an output that is an input, holds one or lies in one; for an
-                input that the earlier run wrote, where that is to be replaced; for an output that
-                exists and is not to be replaced, or is not chartae's to replace; for a place that
-                cannot be written to.
+            ConfigurationError: for an output that is an input, contains one or is inside one; with
+                ``overwrite``, for an input that the earlier run wrote; for an output that exists,
+                without ``overwrite`` or if chartae did not write it or it has changed; for a folder
+                that is not writable.
         """
         resumable = list(resumable)
         self.claimed += [*paths, *resumable]
@@ -118,7 +118,7 @@ class Outputs:
             strange = [file for file in _files(path) if not self._is_ours(file)]
             self.strange |= {file: _digest(file) for file in strange}
             if strange and not (self.resume and path in resumable):
-                # No record lists what a run leaves when it is killed.
+                # A killed run leaves files that no record lists.
                 killed = ", or --resume if a run was killed there" if path in resumable else ""
                 raise ConfigurationError(
                     f"out: {str(strange[0])!r} was not written by this command, or was changed "
@@ -139,12 +139,12 @@ class Outputs:
                 )
 
     def _earlier_files(self) -> list[Path]:
-        """Return the files that the record lists and that are as they were left."""
+        """Return the files that the record lists and that have not changed since."""
         files = [self.record.parent / name for name in self.earlier or {}]
         return [file for file in files if file.exists() and self._is_ours(file)]
 
     def _also_removed(self) -> str:
-        """Name what replacing the earlier run would remove beside what is written anew."""
+        """Return a text that names the files of the earlier run that would only be removed."""
         others = [
             str(file)
             for file in self._earlier_files()
@@ -154,30 +154,31 @@ class Outputs:
         return f", which removes {', '.join(shown)} too" if others else ""
 
     def _clear(self) -> None:
-        """Remove what the earlier run wrote, as far as it is as it was left."""
+        """Remove the files of the earlier run that have not changed since."""
         for file in self._earlier_files():
             self.remove(file)
         self.record.unlink(missing_ok=True)
 
     def remove(self, path: Path) -> None:
-        """Remove a file, or the files in a folder, of the earlier run, and folders left empty."""
+        """Remove those files of the earlier run that are at or below a path, and empty folders."""
         for file in _files(path):
             if not self._is_ours(file):
                 continue
             file.unlink()
-            for folder in file.parents:  # never that of the record itself
+            for folder in file.parents:  # except the folder of the record
                 if folder == self.record.parent or any(folder.iterdir()):
                     break
                 folder.rmdir()
 
     @contextmanager
     def recording(self, **facts: Any) -> Iterator[None]:
-        """Replace the earlier run, if asked; write the record after the block, also if it fails.
+        """Remove an earlier run with ``overwrite``, and write the record after the block.
 
-        Not if it fails before anything is written: what an earlier run did then still holds.
+        If the block fails, the record is written only if the block has written files. Otherwise
+        the record of an earlier run stays valid.
 
         Args:
-            facts: what the record says besides the options in effect and the files of the run.
+            facts: content of the record besides the options and the files of the run.
         """
         if self.overwrite:
             self._clear()
@@ -198,7 +199,7 @@ class Outputs:
             "files": {
                 _relative(file, self.record.parent): digest
                 for file, digest in digests.items()
-                if self.strange.get(file) != digest  # which the run has left alone
+                if self.strange.get(file) != digest  # the run did not change it
             },
         }
         write_text(self.record, json.dumps(content, indent=2))
@@ -207,14 +208,14 @@ class Outputs:
         return [file for path in self.claimed for file in _files(path) if file != self.record]
 
     def _has_written(self) -> bool:
-        """Whether claimed files are not as they were when they were claimed."""
+        """Whether claimed files have changed since they were claimed."""
         return any(
             not self._is_ours(file) and self.strange.get(file) != _digest(file)
             for file in self._written_files()
         )
 
     def _read_record(self) -> dict[str, str] | None:
-        """Return the files of the earlier run, by their digests; None without a record of one."""
+        """Return the digests of the files of the earlier run, by name; None without a record."""
         try:
             content = json.loads(self.record.read_text(encoding="utf-8"))
             files = dict(content["files"]) if {"chartae", self.command} <= set(content) else None
@@ -222,7 +223,7 @@ class Outputs:
             return None
         if files is None:
             return None
-        # A record speaks of files beside it and below, never of others.
+        # A record lists only files in its own folder and below.
         return {str(name): str(digest) for name, digest in files.items() if _is_below(name)}
 
     def _is_ours(self, file: Path) -> bool:
@@ -234,9 +235,9 @@ class Outputs:
 
 
 def _flat(given: Mapping[str, Any], inputs: Collection[Path]) -> dict[str, Any]:
-    """Return arguments as options that make the same again, from wherever ``--config`` reads them.
+    """Return arguments as options that repeat the run, for ``--config`` in any working directory.
 
-    Without None, and what says how to run rather than what to make.
+    None is left out, and so are options that do not change the result, such as ``overwrite``.
     """
     flat: dict[str, Any] = {}
     for name, value in given.items():
@@ -256,7 +257,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _overlap(output: Path, source: Path) -> bool:
-    """Whether two paths are one place, or one lies in the other."""
+    """Whether two paths are the same, or one is inside the other."""
     one, other = output.resolve(), source.resolve()
     if one == other or other in one.parents or (one in other.parents and output.is_dir()):
         return True
@@ -272,7 +273,7 @@ def _relative(file: Path, folder: Path) -> str:
 
 
 def _digest(file: Path) -> str:
-    if not file.is_file():  # a link to nowhere
+    if not file.is_file():  # a broken link
         return ""
     with file.open("rb") as content:
         return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,4 +1,4 @@
-"""What the subcommands that augment show: the figures of their reports."""
+"""Tables and figures in the reports of ``augment`` and ``demo``."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,9 +24,9 @@ __all__ = ["few_baselines", "fidelity_table", "sections"]
 
 
 def few_baselines(real: ArrayDataset, seed: int, count: int = 10) -> dict[str, ArrayDataset]:
-    """Return what SMOTE and noise make of the classes of two examples or more, by title.
+    """Return samples of SMOTE and of noise for the classes of at least two examples, by title.
 
-    Nothing for data with a mask, which neither knows.
+    The result is empty for data with a mask, because neither method supports masks.
     """
     if real.mask is not None or real.y is None:
         return {}
@@ -43,22 +43,23 @@ def few_baselines(real: ArrayDataset, seed: int, count: int = 10) -> dict[str, A
 
 
 def fidelity_table(fidelity: Fidelity) -> Table:
-    """Return a report's table of how the samples of each class compare to its real examples."""
+    """Return a table that compares the samples of each class to its real examples."""
     notes = [
-        f"{name}: {said}"
+        f"{name}: {message}"
         for name, found in fidelity.items()
-        for said in (*found.problems, *found.warnings)
+        for message in (*found.problems, *found.warnings)
     ]
     return Table(
         "Are samples like real examples?",
-        "Spread: that of the samples, relative to that of the real examples. Distance: of samples "
-        "to the nearest real example, relative to that of real examples to the nearest other one; "
-        "samples that are as new as held-out examples have about 1, copies 0. Around two: the "
-        "share of samples whose nearest real example is one of the two most popular; expected is "
-        "that share among real examples.",
+        "Spread: that of the samples, divided by that of the real examples. Distance: from a "
+        "sample to the nearest real example, divided by that from a real example to the nearest "
+        "other one; it is about 1 for samples that are as new as held-out examples, and 0 for "
+        "copies. Around two: each sample is assigned to the nearest real example; this is the "
+        "share of samples assigned to the two real examples with the most samples. Expected: "
+        "the same share for real examples.",
         fidelity.HEADINGS,
         fidelity.cells(),
-        notes or ["No class has collapsed, and none is copied."],
+        notes or ["No class has collapsed, and no samples are copies."],
     )
 
 
@@ -71,9 +72,9 @@ def sections(
     """Return a report's figures: observations side by side, latent maps, training curves.
 
     Args:
-        augmenter: fitted on the first group.
-        groups: labelled data by title, the real ones first.
-        columns: observations of each class.
+        augmenter: an augmenter fitted on the first group.
+        groups: labelled data by title; the real data are first.
+        columns: number of observations of each class.
     """
     real = next(iter(groups.values()))
     names = ", ".join(real.class_names)
@@ -85,7 +86,7 @@ def sections(
     found = [
         Section(
             "Real beside synthetic",
-            f"One row for each class, in order: {names}. None was picked: they are the first ones.",
+            f"One row for each class, in order: {names}. The first observations are shown.",
             image_grid(sheets, columns=columns),
             f"Contact sheets of {', '.join(groups)} observations, one row per class",
         )
@@ -94,7 +95,7 @@ def sections(
     found.append(
         Section(
             "Training",
-            "Every term of the loss over the epochs; dots mark the epochs whose weights were kept.",
+            "Each term of the loss over epochs. Dots mark the epochs whose weights were kept.",
             training_curves(augmenter.histories_),
             "Curves of the training losses",
         )
@@ -103,13 +104,13 @@ def sections(
 
 
 def _seen(data: ArrayDataset) -> Tensor:
-    """Return observations with NaN, which is drawn as nothing, for what was not observed."""
+    """Return observations with NaN for unobserved values, which stay blank in figures."""
     x = data.x.cpu()
     return x if data.mask is None else x.masked_fill(~data.mask.cpu(), float("nan"))
 
 
 def _maps(augmenter: Augmenter, real: ArrayDataset, most: int = 12) -> list[Section]:
-    """Return the section of latent maps, if the models have maps to show."""
+    """Return the section of latent maps, or no section for one-dimensional latent spaces."""
     charts = {}
     for name, model in list(augmenter.models_.items())[:most]:
         if model.latent_dim < 2:
@@ -128,17 +129,17 @@ def _maps(augmenter: Augmenter, real: ArrayDataset, most: int = 12) -> list[Sect
     if not charts:
         return []
     text = (
-        "The latent space of each model: codes of the real examples in blue, latents that the "
-        "sampler drew in orange. Where the metric was learned, its log-volume is in grey: dark "
-        "where it has data, and where sampling goes. With more than two dimensions this is the "
-        "principal plane of the codes, with its shares of their variance; a point drawn on it may "
-        "lie in front of it or behind."
+        "The latent space of each model: codes of the real examples in blue, latents drawn by the "
+        "sampler in orange. If the model learned a metric, its log-volume is in grey: dark near "
+        "the data, where the sampler draws. In more than two dimensions the map is the principal plane "
+        "of the codes, and the axes give the share of their variance; points are projected onto "
+        "the plane."
     )
     alt = f"Latent maps of {', '.join(charts)}: codes, drawn latents and log-volume"
     return [Section("Latent maps", text, latent_maps(charts), alt)]
 
 
 def _latents(sampler: Sampler, y: Tensor | None, seed: int) -> Tensor:
-    """Return 100 latents, of conditions as frequent as in ``y``."""
+    """Return 100 latents; conditions have the same frequencies as in ``y``."""
     given = None if y is None else y.sort().values[torch.arange(100) * len(y) // 100]
     return sampler.sample_latents(100, seed=seed, y=given)

@@ -42,14 +42,14 @@ def sample(
     """Run the subcommand.
 
     Args:
-        model: Folder of a trained model or sampler, or that of the models of "chartae augment".
+        model: Folder of a trained model or sampler, or the folder of models of "chartae augment".
         n: Number of observations.
-        out: A .npz file, or a .png contact sheet.
-        label: For a model of several classes, a class to draw; given several times, or not at all
-            for every class, observations are spread evenly.
-        fit_on: Training data, for the samplers that learn from them, as code and mixture do; with
+        out: A .npz file, or a .png figure of all observations.
+        label: For a model of several classes, a class to draw. It can be given several times; by
+            default all classes are drawn. Each class gets the same number of observations.
+        fit_on: Training data for samplers that learn from data, such as code and mixture; with
             labels for a conditional model.
-        seed: Of the samples.
+        seed: Seed of the samples.
     """
     given = dict(locals())
     check_integer("n", n, minimum=1)
@@ -87,7 +87,7 @@ def sample(
 
 
 def _refuse(what: str, asked: bool) -> None:
-    """Raise `ConfigurationError` if a sampler is asked for where there is one."""
+    """Raise `ConfigurationError` if options of a sampler are given for a fitted one."""
     if asked:
         raise ConfigurationError(
             f"MODEL is {what}: expected neither --sampler, --sampler-options nor --fit-on"
@@ -97,7 +97,7 @@ def _refuse(what: str, asked: bool) -> None:
 def _of_each_class(
     folder: Path, asked: Sequence[str], n: int, seed: int, device: str
 ) -> tuple[ArrayDataset, str]:
-    """Return what the samplers of an augmenter draw, and what it is called."""
+    """Return samples of an augmenter, and their title."""
     augmenter = Augmenter.load(folder)
     for fitted in augmenter.samplers_.values():
         fitted.to(device)
@@ -124,7 +124,7 @@ def _labels(names: tuple[str, ...], asked: Sequence[str], n: int) -> Tensor | No
 
 
 def _fitted(trained: Trained, sampling: SamplerOptions, data: ArrayDataset | None) -> Sampler:
-    """Return the sampler of a model that is asked for, fitted."""
+    """Return the sampler that the options name, fitted."""
     model, name = trained.model, sampling.sampler
     name = natural_sampler(model) if name == "auto" else name
     chosen = SAMPLERS[name](model, **sampling.arguments())

@@ -48,13 +48,14 @@ def train(
     """Run the subcommand.
 
     Args:
-        data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images, in one subfolder per
-            class where there are classes.
+        data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images, with one subfolder per
+            class if there are classes.
         out: Folder for the model, its history and its checkpoint.
-        conditional: Give the model the labels, so that it can be asked for samples of each class.
-            A cvae is conditional by its nature.
-        validation: Fraction of the data held out to choose the best epoch, and for --patience.
-        seed: Of the weights, the split, the batches and the noise.
+        conditional: Train the model on the labels too, so that it can draw samples of each class.
+            A cvae is always conditional.
+        validation: Fraction of the data held out for the choice of the best epoch and for
+            --patience.
+        seed: Seed of the weights, the split, the batches and the noise.
         resume: Continue an interrupted training from the checkpoint in the folder.
     """
     given = dict(locals())
@@ -111,7 +112,9 @@ def _make_model(
 ) -> Autoencoder:
     if conditional or issubclass(MODELS[name], CVAE):
         if not source.class_names:
-            raise DataError("DATA has no labels: a conditional model expects one for each of them")
+            raise DataError(
+                "DATA has no labels: a conditional model expects one for each observation"
+            )
         arguments = {"conditions": source.num_classes, **arguments}
     with seeded(seed, "model"):
         model = MODELS[name](source.input_shape, **arguments)
@@ -122,9 +125,9 @@ def _make_model(
 def _effective(
     training: TrainingOptions, options: ModelOptions, arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the options in effect: with the defaults of `fit`, and the model's arguments.
+    """Return the values of all options, with the defaults of `fit` and the model's arguments.
 
-    Arguments without a flag of their own are under ``model_options``.
+    Arguments without their own flag are under ``model_options``.
     """
     parameters = inspect.signature(fit).parameters
     defaults = {name: parameters[name].default for name in vars(training)}

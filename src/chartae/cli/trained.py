@@ -1,4 +1,4 @@
-"""A trained model in a folder, and what is known of the data that it learned from."""
+"""A trained model in a folder, with the names of its classes and the form of its data."""
 
 import json
 from collections.abc import Mapping
@@ -30,8 +30,8 @@ class Trained:
 
     Args:
         loaded: the model or the sampler.
-        class_names: the names of the classes that the model knows; none without conditions.
-        form: the form of the data that it learned from, if that is known.
+        class_names: names of the classes of a conditional model; empty without conditions.
+        form: the form of the training data; None if it was not saved.
     """
 
     loaded: Autoencoder | Sampler
@@ -45,11 +45,11 @@ class Trained:
 
     @classmethod
     def read(cls, folder: Path, device: str = "cpu") -> Self:
-        """Return what a folder holds.
+        """Return the model or sampler of a folder.
 
         Raises:
-            ConfigurationError: if it is no folder, or has a model with vectors as conditions.
-            CheckpointError: if it is damaged, or what it knows of the data is of another model.
+            ConfigurationError: if it is not a folder, or has a model with vectors as conditions.
+            CheckpointError: if it is damaged, or its record of the data does not match the model.
         """
         if not folder.is_dir():
             raise ConfigurationError(
@@ -59,7 +59,7 @@ class Trained:
         model: Autoencoder = loaded.model if isinstance(loaded, Sampler) else loaded
         if model.conditions is not None and not isinstance(model.conditions, int):
             raise ConfigurationError(
-                f"{folder} holds a model with vectors as conditions: expected one with labels; "
+                f"{folder} has a model with vectors as conditions: expected one with labels; "
                 "a sampler's method sample takes vectors"
             )
         path, known = _known(folder, model)
@@ -75,26 +75,26 @@ class Trained:
         return cls(loaded, () if model.conditions is None else names, form)
 
     def conditions(self, data: ArrayDataset) -> Tensor | None:
-        """Return the labels of data as the model numbers its classes; None without conditions.
+        """Return the labels of data as class indices of the model; None without conditions.
 
         Raises:
             DataError: if the data have no labels.
-            ConfigurationError: if they have a class that the model does not know.
+            ConfigurationError: if they have a class that the model does not have.
         """
         if not self.class_names:
             return None
         if data.y is None or not data.class_names:
-            raise DataError("the data of --fit-on have no labels: the model is conditional on them")
+            raise DataError("the data of --fit-on have no labels: a conditional model needs them")
         for name in data.class_names:
             check_choice("label of --fit-on", name, self.class_names)
         return torch.tensor([self.class_names.index(name) for name in data.class_names])[data.y]
 
 
 def _known(folder: Path, model: Autoencoder) -> tuple[Path, Mapping[str, Any]]:
-    """Return what is known of the data that a model was trained on, and the file that says it."""
+    """Return the file with the metadata of the training data, and the metadata."""
     if model.metadata:
         return folder / CONFIG_FILE, model.metadata
-    # Models were once saved without: the command noted it beside them, the augmenter above.
+    # Older models have no metadata: `train` wrote a record beside them, the augmenter one above.
     for path in (folder / RECORD, folder.resolve().parent / RECORD_FILE):
         if path.is_file():
             try:

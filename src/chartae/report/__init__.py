@@ -1,4 +1,4 @@
-"""Figures, and reports of one self-contained HTML file."""
+"""Figures, and reports in one self-contained HTML file."""
 
 __all__ = [
     "Chart",

@@ -1,4 +1,4 @@
-"""Riemannian distances on a plane of the latent space, all from one point, for pictures."""
+"""Riemannian distances from one point to a grid on a plane of the latent space, for figures."""
 
 from collections.abc import Iterator
 
@@ -13,24 +13,24 @@ from chartae.report.style import Array
 __all__ = ["nearest", "plane_distances"]
 
 REACH = 5
-"""How many rows or columns an edge of the graph spans at most."""
+"""Largest number of rows or columns that an edge of the graph spans."""
 
 Edges = tuple[Array, Array, Array]
 """Indices of tails and heads, and lengths."""
 
 
 def plane_distances(metric: Metric, plane: Plane, square: Square, source: Tensor) -> Array:
-    """Return distances from a point of the plane ``(2,)`` to a square's points: ``(r, r)``.
+    """Return distances from a point of the plane ``(2,)`` to the points of a square: ``(r, r)``.
 
-    They are the shortest paths of a graph, by Dijkstra's algorithm, and infinite where none leads;
-    `distance_field` says how accurate they are.
+    They are lengths of shortest paths in a graph, by Dijkstra's algorithm. They are infinite for
+    points without a path. `distance_field` documents their accuracy.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import dijkstra
 
     points = square.points
     size = len(points)
-    # Row by row, as a metric may need memory for every pair of point and centroid.
+    # Row by row, because a metric may need memory for every pair of point and centroid.
     tensors = torch.stack([_tensor(metric, plane, row) for row in points])
     near = ((points - source).abs() <= REACH * square.step).all(-1)
     heads = np.flatnonzero(near.cpu().numpy())
@@ -46,7 +46,7 @@ def plane_distances(metric: Metric, plane: Plane, square: Square, source: Tensor
 
 
 def _tensor(metric: Metric, plane: Plane, flat: Tensor) -> Tensor:
-    """Return the metric on the plane, ``(..., 2, 2)`` in float64, at points of it."""
+    """Return the metric restricted to the plane, ``(..., 2, 2)`` in float64, at points of it."""
     return (plane.basis.mT @ metric.tensor(plane.lift(flat)) @ plane.basis).double()
 
 
@@ -57,7 +57,7 @@ def _grid_edges(tensors: Tensor, step: float) -> Iterator[Edges]:
     reach = min(REACH, size - 1)
     for down in range(reach + 1):
         for across in range(-reach, reach + 1):
-            # One edge for each direction: not for its opposite, nor its multiples.
+            # One edge for each direction, without its opposite and its multiples.
             if np.gcd(down, across) != 1 or (down == 0 and across < 0):
                 continue
             left, right = max(0, -across), size - max(0, across)
@@ -72,8 +72,9 @@ def _grid_edges(tensors: Tensor, step: float) -> Iterator[Edges]:
 def _means(speeds: Array, down: int, across: int) -> Array:
     """Return the mean of speeds ``(r, r)`` along edges, by the trapezoidal rule.
 
-    It takes a point of every row or column that the edge crosses, interpolated between the two
-    of the grid beside it: an edge that only looked at its ends would leap over a narrow void.
+    The rule has one point for every row or column that the edge crosses, interpolated between the
+    two nearest grid points. With the two ends alone, an edge could skip a narrow region of large
+    speed.
     """
     size, span, left = len(speeds), max(down, abs(across)), max(0, -across)
     rows, columns = size - down, size - abs(across)
@@ -111,7 +112,7 @@ def _speeds(tensors: Tensor, velocity: Tensor) -> Array:
 
 
 def nearest(values: Array, square: Square, points: Tensor) -> Array:
-    """Return the values at the grid's points that are nearest to points of the plane ``(n, 2)``."""
+    """Return the values at the grid points nearest to points of the plane ``(n, 2)``."""
     corner = square.points[0, 0]
     columns, rows = ((points - corner) / square.step).round().long().cpu().numpy().T
     chosen: Array = values[rows, columns]

@@ -1,6 +1,6 @@
 """Figures of data, trainings and studies. Each function returns a new figure.
 
-They use matplotlib's objects and never its global state, so that they work in any process.
+They do not use the global state of matplotlib, so they work in any process.
 """
 
 import math
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 FEW = 2.0
-"""Percentage of the values, on either side, that may leave the range of images."""
+"""Percentage of the values, at each end, that may be outside of the range of images."""
 
 
 # --- observations -------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ FEW = 2.0
 def one_row_per_class(x: ArrayLike | Tensor, y: ArrayLike | Tensor, columns: int = 10) -> Array:
     """Return the first ``columns`` observations of each class, class after class.
 
-    A class with fewer repeats none: its row is filled with NaN, which `image_grid` leaves blank.
+    The row of a class with fewer observations is filled with NaN, which `image_grid` leaves blank.
 
     >>> one_row_per_class(np.arange(4.0)[:, None], [0, 1, 1, 0], columns=2).ravel()
     array([0., 3., 1., 2.])
@@ -57,18 +57,18 @@ def one_row_per_class(x: ArrayLike | Tensor, y: ArrayLike | Tensor, columns: int
 
 
 def image_grid(groups: Mapping[str, ArrayLike | Tensor], *, columns: int = 10) -> "Figure":
-    """Return a contact sheet: one panel for each group of observations, on one common scale.
+    """Return a figure with one panel for each group of observations, on one common scale.
 
     Grey images ``(n, H, W)`` or ``(n, 1, H, W)`` and colour images ``(n, 3, H, W)`` fill their
-    panel row by row; of volumes the middle slice is shown. Vectors ``(n, D)`` are drawn as curves
-    over their index.
+    panel row by row. Volumes are shown by their middle slice. Vectors ``(n, D)`` are drawn as
+    curves over their index.
 
     Args:
-        groups: observations by title, all of one shape.
-        columns: images in a row.
+        groups: observations by title, all of the same shape.
+        columns: number of images in a row.
 
     Raises:
-        DataError: without a group, for an empty one, or for shapes that differ.
+        DataError: if there is no group, a group is empty, or shapes differ.
 
     >>> image_grid({"real": np.zeros((20, 8, 8)), "synthetic": np.ones((20, 8, 8))}).axes
     [<Axes: title={'center': 'real'}>, <Axes: title={'center': 'synthetic'}>]
@@ -107,9 +107,9 @@ def _check_groups(arrays: Mapping[str, Array]) -> None:
 def value_range(arrays: Iterable[Array]) -> tuple[float, float]:
     """Return the scale on which observations are drawn.
 
-    That is [0, 1] for values in it, whatever they reach, so that no contrast is made up; for images
-    also if a few are outside, where a decoder or noise has put them. Else it is from the least to
-    the greatest value.
+    It is [0, 1] if all values are in [0, 1], even if they cover only a part of it: the figure must
+    not increase the contrast. For images a few values may be outside, because of a decoder or
+    noise. In other cases the scale is from the minimum to the maximum.
 
     >>> value_range([np.array([0.4, 0.6])]), value_range([np.array([0.4]), np.array([3.0])])
     ((0.0, 1.0), (0.4, 3.0))
@@ -124,7 +124,7 @@ def value_range(arrays: Iterable[Array]) -> tuple[float, float]:
 
 
 def aspect_ratio(x: Array, columns: int) -> float:
-    """Return height over width of what `draw_observations` draws."""
+    """Return height divided by width of the drawing of `draw_observations`."""
     if x.ndim == 2:
         return 0.75
     height, width = _sheet_shape(x, columns)
@@ -141,14 +141,14 @@ def draw_observations(axes: "Axes", x: Array, columns: int, low: float, high: fl
         axes.set(ylim=(low, high) if low < high else None, xlabel="feature")
         return
     sheet = _contact_sheet(x, columns)
-    if sheet.ndim == 3:  # colours are drawn as they are, and have their transparency last
+    if sheet.ndim == 3:  # colours have a last channel of transparency
         sheet[..., :3] = ((sheet[..., :3] - low) / ((high - low) or 1.0)).clip(0, 1)
     axes.imshow(sheet, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     axes.set_axis_off()
 
 
 def _sheet_shape(x: Array, columns: int) -> tuple[int, int]:
-    """Return height and width of the contact sheet of images."""
+    """Return height and width of the sheet of images, in pixels."""
     height, width = _as_image(x[0]).shape[:2]
     rows, columns = math.ceil(len(x) / columns), min(columns, len(x))
     gap = _gap(height)
@@ -156,12 +156,12 @@ def _sheet_shape(x: Array, columns: int) -> tuple[int, int]:
 
 
 def _gap(height: int) -> int:
-    """Return the pixels between images of a height."""
+    """Return the number of pixels between images of this height."""
     return max(1, height // 12)
 
 
 def _contact_sheet(x: Array, columns: int) -> Array:
-    """Lay images out in rows, with a gap of NaN, which is drawn as nothing."""
+    """Arrange images in rows, with gaps of NaN, which stay blank."""
     images = [_as_image(observation) for observation in x]
     height, width = images[0].shape[:2]
     gap = _gap(height)
@@ -169,7 +169,7 @@ def _contact_sheet(x: Array, columns: int) -> Array:
     for index, image in enumerate(images):
         top, left = (height + gap) * (index // columns), (width + gap) * (index % columns)
         sheet[top : top + height, left : left + width] = image
-    if sheet.ndim == 3:  # colour has no value for "nothing" but transparency
+    if sheet.ndim == 3:  # blank pixels of a colour image must be transparent
         alpha = np.isfinite(sheet).all(-1, keepdims=True)
         sheet = np.concatenate([np.where(alpha, sheet, 0.0), alpha], axis=-1)
     return sheet
@@ -190,13 +190,13 @@ def _as_image(observation: Array) -> Array:
 
 
 def training_curves(histories: Mapping[str, History]) -> "Figure":
-    """Return the terms of one or more trainings over epochs, and how latents were used.
+    """Return a figure of the loss terms of trainings over epochs, and of their use of latents.
 
-    Each has a panel. Solid lines are training, dashed ones validation, dots the epochs whose
-    weights were kept.
+    Each term has a panel. Solid lines are the training set, dashed lines the validation set. A dot
+    marks the epoch whose weights were kept.
 
     Raises:
-        ConfigurationError: if there is no epoch to show.
+        ConfigurationError: if no training has an epoch.
     """
     from matplotlib.figure import Figure
 
@@ -206,7 +206,9 @@ def training_curves(histories: Mapping[str, History]) -> "Figure":
         )
     )
     if not terms:
-        raise ConfigurationError("histories hold no epoch: expected at least one of one training")
+        raise ConfigurationError(
+            "histories have no epoch: expected at least one epoch of one training"
+        )
     figure = Figure((3.4 * len(terms), 2.9), layout="constrained")
     for place, term in enumerate(terms, start=1):
         axes = figure.add_subplot(1, len(terms), place, title=term, xlabel="epoch")
@@ -235,10 +237,10 @@ def _draw_term(axes: "Axes", history: History, term: str, color: Any, name: str)
 
 
 def accuracy_plot(study: StudyResult) -> "Figure":
-    """Return the accuracies of a study, a panel for each classifier.
+    """Return a figure of the accuracies of a study, with one panel for each classifier.
 
-    The band is real data alone: mean and standard deviation over draws. Full dots are real and
-    synthetic, hollow ones synthetic only, with the same spread.
+    The band shows real data alone: mean and standard deviation over draws. Filled dots show real
+    and synthetic data, hollow dots synthetic data only, with bars of one standard deviation.
     """
     from matplotlib.figure import Figure
 

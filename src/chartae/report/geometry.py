@@ -1,7 +1,7 @@
-"""Pictures of the geometry of a latent space: curves, distances and chains on its map.
+"""Figures of the geometry of a latent space: curves, distances and chains on its map.
 
-Each returns a new figure. Its first argument is the `Chart` that the curves are drawn on; in more
-than two dimensions that is the principal plane of the codes, onto which curves are projected.
+Each function returns a new figure. Curves are drawn on the map of a `Chart`. In more than two
+dimensions the map is the principal plane of the codes, and curves are projected onto it.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,22 +51,24 @@ def interpolation_figure(
     ends: Tensor | None = None,
     resolution: int = 120,
 ) -> "Figure":
-    """Return curves on the latent map, and below it what their points decode to.
+    """Return curves on the latent map, with the decoded points of each curve below it.
 
-    This is the picture of the thesis' Figures 1.2 and 3.1. Dots mark the points that are decoded,
-    evenly spaced in the curve's own parameter: a geodesic's are at equal Riemannian distances.
+    It is like Figures 1.2 and 3.1 of the thesis. Dots mark the decoded points. They are evenly
+    spaced in the curve's own parameter; on a geodesic this means equal Riemannian distances.
 
     Args:
         chart: the map.
-        curves: by name, as in ``{"straight line": line, "geodesic": path}``, ``(T, d)``, or
+        curves: curves by name, as in ``{"straight line": line, "geodesic": path}``, ``(T, d)``; or
             ``(P, T, d)`` for P pairs of ends, which are then numbered.
-        decode: from latents ``(n, d)`` to observations ``(n, *input_shape)``: ``model.decode``.
-        columns: observations shown of each curve, at least 2.
-        ends: the two observations that the curves join, ``(2, *input_shape)``, to be shown too.
-        resolution: of the grey map, along each axis.
+        decode: a function from latents ``(n, d)`` to observations ``(n, *input_shape)``, such as
+            ``model.decode``.
+        columns: number of observations shown for each curve, at least 2.
+        ends: the two observations that the curves join, ``(2, *input_shape)``, shown in a row of
+            their own; None shows none.
+        resolution: number of points of the grey map along each axis.
 
     Raises:
-        DataError: for curves of another shape than these, or not finite.
+        DataError: for curves of another shape, or not finite.
         ConfigurationError: without a curve, or for a number out of range.
 
     >>> codes = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
@@ -116,7 +118,7 @@ def interpolation_figure(
 
 
 def _at_both_ends(ends: Array, columns: int) -> Array:
-    """Return a strip with the first observation at its start, the last at its end."""
+    """Return a row with the first observation at its start and the last at its end."""
     if ends.ndim == 2:
         return ends
     blank = np.full((columns - 2, *ends.shape[1:]), np.nan)
@@ -124,7 +126,7 @@ def _at_both_ends(ends: Array, columns: int) -> Array:
 
 
 def _as_paths(chart: Chart, curves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return curves as ``(P, T, d)`` each, with one P."""
+    """Return each curve as ``(P, T, d)``, with the same P for all."""
     if not curves:
         raise ConfigurationError("curves is empty: expected at least one")
     d = chart.codes.shape[1]
@@ -139,12 +141,14 @@ def _as_paths(chart: Chart, curves: Mapping[str, Tensor]) -> dict[str, Tensor]:
         p.numel() for p in paths.values()
     ):
         shapes = {name: tuple(path.shape) for name, path in paths.items()}
-        raise DataError(f"curves have shapes {shapes}: expected one number P of pairs, and points")
+        raise DataError(
+            f"curves have shapes {shapes}: expected the same number P of pairs, and points"
+        )
     return paths
 
 
 def _spread(length: int, count: int) -> Tensor:
-    """Return ``count`` indices from 0 to ``length - 1``, as evenly as can be."""
+    """Return ``count`` indices from 0 to ``length - 1``, as evenly spaced as possible."""
     return torch.linspace(0, length - 1, count, dtype=torch.float64).round().long()
 
 
@@ -156,7 +160,7 @@ def _projected(plane: Plane) -> str:
 def draw_curves(
     axes: "Axes", curves: Tensor, color: Any, style: str = "-", label: str | None = None
 ) -> None:
-    """Draw curves on the plane, ``(..., T, 2)``, legible on any grey."""
+    """Draw curves on the plane, ``(..., T, 2)``, with a white outline to be visible on any grey."""
     from matplotlib.patheffects import Normal, Stroke
 
     halo = [Stroke(linewidth=3.4, foreground="white", alpha=0.8), Normal()]
@@ -205,28 +209,28 @@ def distance_field(
 ) -> "Figure":
     r"""Return the Riemannian distance from a point as colours on the plane, with curves over it.
 
-    Distances are those of shortest paths in a graph, by Dijkstra's algorithm: every point of a grid
-    is joined to those at most five rows and columns away (80 directions). Paths keep to the square
-    that is drawn, and in more than two dimensions to the plane, which makes them longer than the
-    space's own.
+    Distances are lengths of shortest paths in a graph, by Dijkstra's algorithm. The graph joins
+    every grid point to those at most five rows and columns away (80 directions). Paths stay in the
+    square that is drawn, and in more than two dimensions on the plane. So they may be longer than
+    shortest paths of the latent space.
 
-    For want of more directions distances come out about 0.5 % too long at worst where the metric is
-    a multiple of the identity, 2 % where it stretches one direction twofold, 11 % fivefold. What
-    is narrower than a step of the grid may be missed.
+    Because the graph has few directions, distances are too long: by at most about 0.5 % if the
+    metric is a multiple of the identity, 2 % if lengths in one direction are doubled, 11 % if they
+    are five times as large. The graph may miss structures narrower than a step of the grid.
 
-    Colours end at the distance within which nine tenths of the codes are.
-    For few points and exact distances there is `chartae.geometry.distance`.
+    The colour scale ends at the distance that contains nine tenths of the codes.
+    For few points and exact distances, use `chartae.geometry.distance`.
 
     Args:
-        chart: the map, whose metric measures unless another is given.
+        chart: the map.
         source: the point, ``(d,)``; projected onto the plane if d is more than 2.
         metric: the metric of the distances; None takes the chart's.
-        curves: to draw over it, as in `interpolation_figure`.
-        resolution: points of the grid along each axis.
+        curves: curves to draw over the distances, as in `interpolation_figure`.
+        resolution: number of grid points along each axis.
 
     Raises:
         ConfigurationError: without a metric, or for a resolution below 2.
-        DataError: for a source or curves that do not fit the codes, or not finite.
+        DataError: for a source or curves of another dimension than the codes, or not finite.
 
     >>> from chartae.geometry import EuclideanMetric
     >>> chart = Chart(torch.randn(9, 2), metric=EuclideanMetric(2))
@@ -248,9 +252,10 @@ def distance_field(
     figure = Figure((6.4, 5.6), layout="constrained")
     axes = figure.add_subplot()
     image = draw_field(axes, values, square, "viridis")
-    # Colours tell the data apart; the void, and codes beyond one, may be orders of magnitude away.
+    # The colour scale covers the data: low-density regions, and codes beyond one, may be orders of
+    # magnitude farther away.
     known = nearest(values, square, plane.project(chart.codes))
-    reach = np.quantile(known, 0.9, method="lower")  # of two values, never between
+    reach = np.quantile(known, 0.9, method="lower")  # a value of the data, without interpolation
     if np.isfinite(reach) and reach > 0:
         image.set_clim(0.0, float(reach))
         x, y = square.points[0, :, 0].cpu().numpy(), square.points[:, 0, 1].cpu().numpy()
@@ -289,23 +294,23 @@ def exponential_fan(
     num_steps: int = 100,
     resolution: int = 120,
 ) -> "Figure":
-    """Return geodesics shot from points with given velocities, for unit time (thesis Figure 2.1).
+    """Return geodesics of unit time from points with given velocities (thesis Figure 2.1).
 
-    Arrows show the initial velocities, all on one scale; ends are dots.
+    Arrows show the initial velocities, all on one scale. Dots mark the ends.
 
     Args:
-        chart: the map, whose metric bends geodesics unless another is given. It frames the codes:
-            what leaves it is cut off.
+        chart: the map. It covers the codes and the starting points; parts of geodesics outside of
+            it are not shown.
         start: ``(d,)``, or ``(P, d)`` for P points.
         velocities: ``(V, d)``, the same at each point, or ``(P, V, d)``.
         metric: the metric of the geodesics; None takes the chart's.
-        num_steps: steps of the integrator, see `chartae.geometry.exponential_path`.
-        resolution: of the grey map, along each axis.
+        num_steps: number of steps of the integrator, see `chartae.geometry.exponential_path`.
+        resolution: number of points of the grey map along each axis.
 
     Raises:
         ConfigurationError: without a metric, or for a number out of range.
-        DataError: for points or velocities that do not fit the codes, or not finite.
-        DivergenceError: if a geodesic leaves the finite numbers.
+        DataError: for points or velocities of another shape than these, or not finite.
+        DivergenceError: if a geodesic is no longer finite.
 
     >>> from chartae.geometry import PoincareMetric
     >>> chart = Chart(0.3 * torch.randn(9, 2).tanh(), metric=PoincareMetric(2))
@@ -339,7 +344,7 @@ def exponential_fan(
 
 
 def _draw_arrows(axes: "Axes", starts: Tensor, velocities: Tensor, square: Square) -> None:
-    """Draw velocities on the plane as arrows, the longest an eighth of the square."""
+    """Draw velocities on the plane as arrows; the longest is an eighth of the square."""
     longest = float(velocities.norm(dim=-1).max()) or 1.0
     reach = (square.extent[1] - square.extent[0]) / 8
     x, y = starts.reshape(-1, 2).T.cpu().numpy()
@@ -364,19 +369,19 @@ def chain_traces(
 ) -> "Figure":
     """Return the traces of Markov chains over their kept steps, and their paths on a latent map.
 
-    The titles tell R-hat and effective sample size over *all* chains; the first ones are drawn, of
-    the coordinates with the largest R-hat if there are too many.
+    The titles give R-hat and effective sample size over *all* chains. Only the first chains are
+    drawn, and only the coordinates with the largest R-hat if there are too many.
 
     Args:
-        chain: what `chartae.geometry.mcmc.hmc` or `chartae.geometry.mcmc.walk` returned.
-        chart: the map to draw paths on; None leaves it out.
-        max_chains: chains drawn.
-        max_coordinates: coordinates drawn.
-        resolution: of the grey map, along each axis.
+        chain: the result of `chartae.geometry.hmc` or `chartae.geometry.random_walk`.
+        chart: the map for the paths; None draws no map.
+        max_chains: largest number of chains to draw.
+        max_coordinates: largest number of coordinates to draw.
+        resolution: number of points of the grey map along each axis.
 
     Raises:
         ConfigurationError: for a number out of range.
-        DataError: if the chart is of another dimension than the chain.
+        DataError: if the chart and the chain have different dimensions.
 
     >>> samples = torch.randn(50, 3, 2, generator=torch.Generator().manual_seed(0))
     >>> chain = Chain(samples, torch.ones(3), torch.zeros(3), 0.1)
@@ -389,7 +394,7 @@ def chain_traces(
         check_integer(name, value, minimum=1)
     check_integer("resolution", resolution, minimum=2)
     r_hat, size = chain.r_hat, chain.effective_sample_size
-    # NaN, of too few steps, sorts last, and so first.
+    # R-hat is NaN for too few steps; the descending order starts with NaN.
     chosen = r_hat.argsort(descending=True)[:max_coordinates].sort().values.tolist()
     drawn = chain.samples[:, :max_chains]
     colors = class_colors(drawn.shape[1])

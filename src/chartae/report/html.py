@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no script, no font, no image of elsewhere."""
+"""A report as one HTML file without scripts and without references to other files."""
 
 import base64
 import io
@@ -27,9 +27,9 @@ class Section:
 
     Args:
         title: the heading.
-        text: what it shows and how to read it.
+        text: what the figure shows and how to read it.
         figure: the figure.
-        alt: what a reader who cannot see it should know.
+        alt: a description for readers who cannot see the figure.
     """
 
     title: str
@@ -51,10 +51,10 @@ class Table:
 
     Args:
         title: the heading.
-        text: what it shows and how to read it.
-        headings: of the columns.
+        text: what the table shows and how to read it.
+        headings: headings of the columns.
         rows: the cells of each row, as text.
-        notes: sentences below it.
+        notes: sentences below the table.
     """
 
     title: str
@@ -66,17 +66,17 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was done, what came out, and where the files are.
+    """A page with the settings of a run, its results and the files that it wrote.
 
     Args:
-        title: of the page.
+        title: title of the page.
         summary: one or two sentences under the title.
-        facts: what was done, by name: data, sizes, seeds, versions.
-        settings: every option that was in effect.
-        study: accuracies, as a table with verdicts.
+        facts: facts about the run by name: data, sizes, seeds, versions.
+        settings: the value of every option.
+        study: accuracies, shown as a table with verdicts.
         tables: other tables.
         sections: figures.
-        files: what was written, by path: what it is.
+        files: a description of each written file, by path.
 
     >>> html = Report("Digits", "A test.", facts={"data": "none"}).render()
     >>> html[:15], "<h1>Digits</h1>" in html
@@ -93,7 +93,7 @@ class Report:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def render(self) -> str:
-        """Return the page."""
+        """Return the page as HTML."""
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
         environment = Environment(
@@ -117,7 +117,7 @@ class Report:
 
 
 def versions() -> str:
-    """Return the versions that a result depends on, in a line."""
+    """Return the versions of the libraries that affect results, in one line."""
     names = ("chartae", "torch", "scikit-learn", "imbalanced-learn", "numpy")
     found = [f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in names)]
     return ", ".join(found)
@@ -160,7 +160,7 @@ def _cell(study: StudyResult, row: int, column: int, text: str) -> _Cell:
 
 
 def _rows(study: StudyResult) -> list[tuple[TrainingSet, list[_Cell]]]:
-    """Return the table, row by row."""
+    """Return the rows of the table."""
     return [
         (
             training_set,
@@ -174,7 +174,7 @@ def _rows(study: StudyResult) -> list[tuple[TrainingSet, list[_Cell]]]:
 
 @dataclass(frozen=True)
 class _Verdict:
-    """What adding each method's data to the real ones does to a classifier."""
+    """The effect on a classifier of adding each method's data to the real data."""
 
     classifier: str
     added: list[tuple[str, _Cell]]
@@ -197,11 +197,11 @@ def _verdicts(study: StudyResult, table: list[tuple[TrainingSet, list[_Cell]]]) 
 def _interval(comparison: Comparison) -> str:
     difference, margin = 100 * comparison.difference, 100 * comparison.margin
     if margin == float("inf"):
-        return f"{_points(difference)} points; too few draws to tell"
+        return f"{_points(difference)} points; too few draws for a verdict"
     low, high = _points(difference - margin), _points(difference + margin)
     return f"{_points(difference)} points, 95 % interval {low} to {high}"
 
 
 def _points(value: float) -> str:
-    """Return a signed number with a true minus, and zero without a sign."""
+    """Return a signed number with a typographic minus sign, and zero without a sign."""
     return f"{round(value, 1):+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0").replace("-", "−")

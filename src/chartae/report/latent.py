@@ -1,4 +1,4 @@
-"""Maps of latent spaces: codes and drawn latents over the volume of a metric."""
+"""Maps of latent spaces: codes and samples over the log-volume of a metric."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -37,17 +37,18 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """What a map of a latent space shows.
+    """The content of a map of a latent space.
 
     Args:
         codes: ``(N, d)`` with N and d at least 2.
         labels: class indices ``(N,)``.
-        metric: a metric of the latent space, ``model.metric``.
-        samples: latents that a sampler drew, ``(n, d)``.
+        metric: a metric of the latent space, such as ``model.metric``.
+        samples: latents drawn by a sampler, ``(n, d)``.
         class_names: names of the classes.
 
     Raises:
-        DataError: for codes that are not of this form, or labels of another number.
+        DataError: for codes of another shape or dtype or that are not finite, or labels of another
+            shape.
     """
 
     codes: Tensor
@@ -70,7 +71,7 @@ class Chart:
 
     @property
     def latents(self) -> list[Tensor]:
-        """The codes, and the samples if there are any: what a map has to hold."""
+        """The codes, and the samples if they are not None: the map contains all of them."""
         return [self.codes] if self.samples is None else [self.codes, self.samples]
 
 
@@ -85,12 +86,13 @@ def latent_map(
 ) -> "Figure":
     """Return a map of the latent space: codes in colour over the metric's log-volume in grey.
 
-    In two dimensions the map is the latent space itself. In more, it is the plane through the
-    mean of the codes along their first two principal components: codes are projected onto it, and
-    the log-volume is that of points *on* the plane, from which the codes may be far; the axes say
-    how much of the codes' variance the plane holds.
+    In two dimensions the map is the latent space itself. In more dimensions it is the plane through
+    the mean of the codes along their first two principal components. Codes are projected onto this
+    plane. The log-volume is that of points *on* the plane, and the codes may be far from it. The
+    axes give the share of the codes' variance along each component.
 
-    Args and errors as in `Chart`; ``resolution`` is that of the grey map, along each axis.
+    Args and errors as in `Chart`; ``resolution`` is the number of points of the grey map along each
+    axis.
 
     >>> latent_map(torch.randn(10, 5)).axes[0].get_title()
     'principal plane of 5 dimensions'
@@ -103,8 +105,11 @@ def latent_maps(charts: Mapping[str, Chart], *, resolution: int = 120) -> "Figur
     """Return maps of several latent spaces, each as in `latent_map`, on one common grey scale.
 
     Args:
-        charts: what to show, by title.
-        resolution: points of each grey map along each axis.
+        charts: the content of each map, by title.
+        resolution: number of points of each grey map along each axis.
+
+    Raises:
+        ConfigurationError: without a chart, or for a resolution below 2.
     """
     from matplotlib.figure import Figure
 
@@ -130,7 +135,7 @@ def latent_maps(charts: Mapping[str, Chart], *, resolution: int = 120) -> "Figur
     return figure
 
 
-# --- what other figures draw on -----------------------------------------------------------------
+# --- parts shared by other figures --------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +143,8 @@ class Square:
     """A square grid on a `Plane`.
 
     Attributes:
-        points: coordinates on the plane, ``(r, r, 2)``; the first index runs along the second one.
+        points: coordinates on the plane, ``(r, r, 2)``; the first index is along the second
+            coordinate.
         extent: the sides left, right, below and above, half a step outside of the points.
     """
 
@@ -152,7 +158,7 @@ class Square:
 
 
 class Plane:
-    """The latent space itself if it is a plane, else the principal plane of the codes."""
+    """The latent space itself in two dimensions, else the principal plane of the codes."""
 
     def __init__(self, codes: Tensor) -> None:
         d = codes.shape[1]
@@ -168,7 +174,7 @@ class Plane:
         self.title = f"principal plane of {d} dimensions"
 
     def project(self, z: Tensor) -> Tensor:
-        """Return the coordinates on the plane, ``(..., 2)``, of latents ``(..., d)``."""
+        """Return coordinates on the plane, ``(..., 2)``, of latents ``(..., d)``."""
         return (z - self.origin) @ self.basis
 
     def lift(self, flat: Tensor) -> Tensor:
@@ -191,10 +197,10 @@ class Plane:
 def draw_map(
     axes: "Axes", chart: Chart, plane: Plane, square: Square, *, title: str = ""
 ) -> "AxesImage | None":
-    """Draw what a chart shows, and return the image of the log-volume if it has a metric."""
+    """Draw a chart; return the image of the log-volume, or None without a metric."""
     image = None
     if chart.metric is not None:
-        # Row by row, as a metric may need memory for every pair of point and centroid.
+        # Row by row, because a metric may need memory for every pair of point and centroid.
         rows = [chart.metric.log_volume(plane.lift(row)) for row in square.points]
         image = draw_field(axes, torch.stack(rows).cpu().numpy(), square, "gray")
     draw_codes(axes, chart, plane)
@@ -203,17 +209,17 @@ def draw_map(
 
 
 def draw_field(axes: "Axes", values: Array, square: Square, colors: str) -> "AxesImage":
-    """Draw values ``(r, r)`` at a square's points; those that are not finite stay blank."""
+    """Draw values ``(r, r)`` at a square's points; values that are not finite stay blank."""
     finite = np.where(np.isfinite(values), values, np.nan)
     return axes.imshow(finite, extent=square.extent, origin="lower", cmap=colors)
 
 
 def draw_codes(axes: "Axes", chart: Chart, plane: Plane, size: float = 26.0) -> None:
-    """Draw codes, coloured by class, and the samples under them."""
+    """Draw codes in the colours of their classes, and the samples below them."""
     points = plane.project(chart.codes).cpu().numpy()
     if chart.samples is not None:
         drawn = plane.project(chart.samples).cpu().numpy()
-        color = SAMPLE if chart.labels is None else CURVES[0]  # like no class
+        color = SAMPLE if chart.labels is None else CURVES[0]  # not the colour of a class
         axes.scatter(drawn[:, 0], drawn[:, 1], s=7, color=color, linewidths=0, alpha=0.8)
     style: dict[str, Any] = {"s": size, "linewidths": 0.6, "edgecolors": "white"}
     if chart.labels is None:
@@ -229,7 +235,7 @@ def draw_codes(axes: "Axes", chart: Chart, plane: Plane, size: float = 26.0) -> 
 
 
 def draw_frame(axes: "Axes", plane: Plane, square: Square, title: str = "") -> None:
-    """Name the axes, bound them to the square, and explain what has a label."""
+    """Name the axes, limit them to the square, and add a legend if anything has a label."""
     left, right, below, above = square.extent
     axes.set(
         title=title or plane.title,
@@ -244,6 +250,6 @@ def draw_frame(axes: "Axes", plane: Plane, square: Square, title: str = "") -> N
 
 
 def volume_bar(figure: "Figure", image: "AxesImage", axes: Any, **options: Any) -> None:
-    """Add the scale of the log-volume beside ``axes``."""
+    """Add a colour bar for the log-volume beside ``axes``."""
     bar = figure.colorbar(image, ax=axes, pad=0.02, **options)
     bar.set_label(r"log-volume  $\frac{1}{2}\,\log\det\,G(z)$")

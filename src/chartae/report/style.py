@@ -1,4 +1,4 @@
-"""What the figures have in common: colours, and how panels are arranged."""
+"""Colours and the arrangement of panels, shared by all figures."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ Array = NDArray[Any]
 INK, FAINT, ACCENT, SAMPLE = "#333333", "#b8b8b8", "#1f8fb5", "#f2a33a"
 
 CURVES = ("#e0218a", "#00b894", "#8e5bd6", "#c9a400")
-"""Colours of curves on a map, unlike those of the first classes."""
+"""Colours of curves on a map, different from those of the first classes."""
 
 
 def class_colors(count: int) -> list[Any]:
-    """Return a colour for each of ``count`` classes; up to ten are easy to tell apart."""
+    """Return a colour for each of ``count`` classes; up to ten are easy to distinguish."""
     from matplotlib import colormaps
 
     if count <= 10:
@@ -24,5 +24,5 @@ def class_colors(count: int) -> list[Any]:
 
 
 def panels_across(panels: int) -> int:
-    """Return how many panels to put side by side."""
+    """Return the number of panels in a row."""
     return {1: 1, 2: 2, 4: 2}.get(panels, 3 if panels <= 9 else 4)
