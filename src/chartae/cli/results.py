@@ -131,9 +131,9 @@ def _maps(augmenter: Augmenter, real: ArrayDataset, most: int = 12) -> list[Sect
     text = (
         "The latent space of each model: codes of the real examples in blue, latents drawn by the "
         "sampler in orange. If the model learned a metric, its log-volume is in grey: dark near "
-        "the data, where the sampler draws. In more than two dimensions the map is the principal plane "
-        "of the codes, and the axes give the share of their variance; points are projected onto "
-        "the plane."
+        "the data, where the sampler draws. In more than two dimensions the map is the principal "
+        "plane of the codes, and the axes give the share of their variance; points are projected "
+        "onto the plane."
     )
     alt = f"Latent maps of {', '.join(charts)}: codes, drawn latents and log-volume"
     return [Section("Latent maps", text, latent_maps(charts), alt)]
