@@ -4,9 +4,9 @@
     python docs/generate_models.py --pictures          # and the pictures, a few minutes
     python docs/generate_models.py --pictures VAE AE   # those of two models
 
-A page is made of the docstring, the signature, the samplers that serve the model, and an example
-that runs; what a model needs for its example is in `RECIPES`. `tests/test_model_pages.py` checks
-that the pages are those of the code.
+A page has the model's docstring, its arguments, an example that runs, and the samplers that support
+the model. `RECIPES` has the options of the examples. `tests/test_model_pages.py` checks that the
+pages match the code.
 """
 
 import argparse
@@ -42,15 +42,15 @@ def public_models() -> dict[str, type[Autoencoder]]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the example and the picture of a model are made of.
+    """The options of the example and the picture of a model.
 
     Attributes:
         latent_dim: size of the latent space.
-        options: other arguments of the constructor, as they are written.
+        options: other arguments of the constructor, as source code.
         sampler: the sampler of the example and the picture.
-        sampler_options: its arguments in the example, which must be quick.
-        epochs: of the picture's training.
-        kl_warmup: epochs of its KL warm-up.
+        sampler_options: arguments of the sampler in the example, which must be fast.
+        epochs: epochs of training for the picture.
+        kl_warmup: epochs of the KL warm-up for the picture.
     """
 
     latent_dim: int = 2
@@ -61,7 +61,7 @@ class Recipe:
     kl_warmup: int = 0
 
 
-# Eight by eight pixels hold few nats: stronger penalties than these would leave latents idle.
+# Images of 8 x 8 pixels have few nats. With stronger penalties the latents would not be used.
 RECIPES = {
     "AE": Recipe(sampler="MixtureSampler"),
     "BetaVAE": Recipe(options="beta=0.5"),
@@ -130,7 +130,7 @@ WORKS = {
 
 
 def to_markdown(text: str) -> str:
-    """Return reStructuredText, as docstrings have it, in Markdown."""
+    """Return the reStructuredText of a docstring as Markdown."""
     if text.startswith(".. math::"):
         lines = text.removeprefix(".. math::").splitlines()
         formula = "\n".join(line.strip() for line in lines).strip()
@@ -158,7 +158,7 @@ def accepted(model: type[Autoencoder]) -> set[str]:
 
 
 def arguments(model: type[Autoencoder]) -> dict[str, str]:
-    """Return what docstring and signature say of each argument, those of the base included."""
+    """Return the text for each argument, from docstring and signature, with those of the base."""
     _, _, rest = inspect.cleandoc(model.__doc__ or "").partition("Args:\n")
     section = rest.split("\n\n")[0]
     entries = dict(re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", section, flags=re.MULTILINE))
@@ -173,7 +173,7 @@ def arguments(model: type[Autoencoder]) -> dict[str, str]:
         default = signature[name].default
         shown = "" if default is inspect.Parameter.empty else f" (`{default!r}`)"
         own[name] = f"* `{name}`{shown}: {to_markdown(' '.join(text.split()))}"
-    # What every model has first, then what is new, then the rest.
+    # First the arguments that every model requires, then its own, then the other inherited ones.
     first = {name: inherited.get(name, own.get(name, "")) for name in ("input_shape", "latent_dim")}
     return first | own | {name: text for name, text in inherited.items() if name not in own}
 
@@ -260,10 +260,10 @@ def page(name: str) -> str:
 
 
 def traits(name: str) -> tuple[str, str, str, str]:
-    """Return what a model is made of: latents, posterior, prior and objective."""
+    """Return the latent space, posterior, prior and objective of a model."""
     model = build(name)
     losses = (VariationalAutoencoder.loss, VAE.loss)
-    # A weight of the divergence makes an objective of its own, too.
+    # A weighted divergence is an objective of its own, too.
     plain = getattr(model, "weighted", None) in (None, VAE.weighted.__get__(model))
     objective = "ELBO" if type(model).loss in losses and plain else "its own"
     posterior, prior = model.posterior_family, model.prior_family
@@ -284,9 +284,9 @@ def index() -> str:
     blocks = [
         NOTICE,
         "# Models",
-        "A model is a posterior, a prior, a likelihood and an objective. Any model takes any\n"
-        "likelihood, any networks, and conditions; the table says what else it is made of, by\n"
-        "default.",
+        "A model has a posterior, a prior, a likelihood and an objective. Any model accepts any\n"
+        "likelihood, any networks, and conditions. The table gives the other parts of each model,\n"
+        "by default.",
         "\n".join(
             [
                 "| model | latents | posterior | prior | objective | reference |",
@@ -294,7 +294,7 @@ def index() -> str:
                 *rows,
             ]
         ),
-        "## Which sampler serves which model",
+        "## Which sampler supports which model",
         sampler_table(),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -319,7 +319,7 @@ def pages() -> dict[str, str]:
 
 
 def picture(name: str, path: Path) -> None:
-    """Train the model of the example on digits, and draw what became of it."""
+    """Train the model of the example on digits, and draw reconstructions, samples and latents."""
     from matplotlib.figure import Figure
     from PIL import Image
 
@@ -356,15 +356,15 @@ def picture(name: str, path: Path) -> None:
     )  # fmt: skip
     buffer = BytesIO()
     figure.savefig(buffer, dpi=80)
-    # A third of the size, and looks the same: the palette keeps the few vivid colours.
+    # A palette of 128 colours gives a third of the file size, and the picture looks the same.
     image = Image.open(buffer).convert("RGB").quantize(128, method=Image.Quantize.MAXCOVERAGE)
     image.save(path, optimize=True)
 
 
 def main() -> None:
-    """Write the pages, and the pictures that are asked for."""
+    """Write the pages, and the pictures of the models given with ``--pictures``."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pictures", nargs="*", metavar="MODEL", help="none named is all of them")
+    parser.add_argument("--pictures", nargs="*", metavar="MODEL", help="without a name, all models")
     asked = parser.parse_args().pictures
     names = list(public_models())
     if unknown := set(asked or ()) - set(names):

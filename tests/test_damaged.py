@@ -335,8 +335,8 @@ def test_what_is_infinite_from_the_start_may_stay_so(tmp_path):
         ({"means": torch.zeros(2, 3)}, r"means has shape \(2, 3\): expected \(n, 2\)"),
         ({"weights": torch.ones(2, 1)}, r"weights has shape \(2, 1\): expected \(n\)"),
         ({"means": torch.full((2, 2), torch.nan)}, "means has NaN or infinite values"),
-        ({"means": torch.zeros(0, 2)}, "means is empty: expected what was fitted with the others"),
-        ({"means": torch.zeros(3, 2)}, r"are of \(2, 3, 2\) components: expected as many"),
+        ({"means": torch.zeros(0, 2)}, "means is empty: expected all fitted buffers"),
+        ({"means": torch.zeros(3, 2)}, r"are of \(2, 3, 2\) components: expected equal numbers"),
         ({"weights": torch.tensor([1.5, -0.5])}, "weights has negative values"),
         ({"weights": torch.zeros(2)}, "weights has .*zeros only"),
     ],
@@ -401,7 +401,7 @@ def checkpoint():
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("plan",), 3, "does not say what it is of"),
+        (("plan",), 3, "it has no plan with a seed"),
         (("plan", "batch_size"), torch.ones(2), "made with other arguments"),
         (("model",), {}, "model holds : expected"),
         (("good", "newer"), [], r"newer is \[\]: expected a list of"),
@@ -410,7 +410,7 @@ def checkpoint():
         (("history", "seconds"), [1.0], "different lengths"),
         (("position", "epoch"), "x", "epoch='x': expected an integer"),
         (("position", "step"), 3, "step=3: expected an integer at least 0 and at most 2"),
-        (("position", "step"), 1, r"there are not the terms of 1 step\(s\)"),
+        (("position", "step"), 1, r"the terms are not those of 1 step\(s\)"),
         (("position", "bad_epochs"), -1, "bad_epochs=-1"),
         (("names",), ["x", "y", "z"], "history.0 is 'loss'"),
         (("optimizers",), {"x": 1}, "optimizers holds x: expected model"),

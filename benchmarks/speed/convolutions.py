@@ -93,7 +93,8 @@ def rows(network: str, rounds: int) -> list[Row]:
     torch.testing.assert_close(PlainVAE(model).train().loss(x[:BATCH]), ours)
 
     def fit() -> None:
-        chartae.fit(library_vae(network), x, epochs=1, batch_size=BATCH, seed=0, progress=False)
+        mine = copy.deepcopy(model)
+        chartae.fit(mine, x, epochs=1, batch_size=BATCH, seed=0, progress=False)
 
     contestants = {
         "contiguous": lambda: train(PlainVAE(model), x, torch.contiguous_format),

@@ -322,11 +322,11 @@ def test_missing_and_unknown_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("d.npz", {"label_column": "y"}, "label_column='y' means nothing for a .npz source"),
-        ("d.npy", {"x_key": "x"}, "x_key='x' means nothing for a .npy source, .* channels_last"),
-        ("d.csv", {"y_key": "y"}, "y_key='y' means nothing for a .csv source"),
-        ("d.csv", {"channels_last": True}, "channels_last=True means nothing for a .csv source"),
-        ("folder", {"x_key": "x"}, "x_key='x' means nothing for a folder source, "),
+        ("d.npz", {"label_column": "y"}, "label_column='y' is not an option of a .npz source"),
+        ("d.npy", {"x_key": "x"}, "x_key='x' is not an option of a .npy source, .* channels_last"),
+        ("d.csv", {"y_key": "y"}, "y_key='y' is not an option of a .csv source"),
+        ("d.csv", {"channels_last": True}, "channels_last=True is not an option of a .csv source"),
+        ("folder", {"x_key": "x"}, "x_key='x' is not an option of a folder source, "),
     ],
 )
 def test_options_without_effect_are_refused(tmp_path, name, options, message):

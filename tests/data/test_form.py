@@ -71,7 +71,7 @@ def test_a_form_is_json(form):
     "record", [{}, {"dtype": "load"}, {"dtype": "uint8", "shape": 3}, None, [1]]
 )
 def test_another_record_is_no_form(record):
-    with pytest.raises(DataError, match="form=.*: expected what Form.to_json describes"):
+    with pytest.raises(DataError, match="form=.*: expected the result of Form.to_json"):
         Form.from_json(record)
 
 
@@ -183,7 +183,7 @@ def test_images_of_bytes_given_as_floats_are_told_to_divide(caplog):
 def test_values_that_float32_would_merge_are_refused_by_name():
     times = 1.7e9 + np.arange(20.0)
     frame = pd.DataFrame({"a": np.zeros(20), "time": times})
-    with pytest.raises(DataError, match="feature 'time' that differ by less than float32 can tell"):
+    with pytest.raises(DataError, match="feature 'time' that differ by less than float32 resolves"):
         ArrayDataset.from_arrays(frame)
     with pytest.raises(DataError, match=r"feature \(1,\) that differ"):
         ArrayDataset.from_arrays(frame.to_numpy())

@@ -78,7 +78,7 @@ def test_mixed_sizes_are_refused(folder):
     write_image(folder / "dog" / "9.png", np.zeros((6, 7), dtype=np.uint8))
     with pytest.raises(
         DataError,
-        match=r"dog/9.png is 7x6 pixels, but .*cat/0.png is 5x6 pixels.*; the option resize makes",
+        match=r"dog/9.png is 7x6 pixels, but .*cat/0.png is 5x6 pixels.*; the option resize",
     ):
         read_images(folder)
 
@@ -86,7 +86,7 @@ def test_mixed_sizes_are_refused(folder):
 def test_mixed_modes_are_refused(folder):
     write_image(folder / "dog" / "9.png", np.zeros((6, 5, 3), dtype=np.uint8))
     with pytest.raises(
-        DataError, match=r"dog/9.png is RGB, but .*cat/0.png is grey.*; the option color makes"
+        DataError, match=r"dog/9.png is RGB, but .*cat/0.png is grey.*; the option color converts"
     ):
         read_images(folder)
 
@@ -219,7 +219,7 @@ def test_files_that_are_no_images_are_left_out_and_counted(folder, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(read_images(folder)) == 4
     assert len(caplog.records) == 1
-    assert "left out 3 file(s) that are no images: " in caplog.text
+    assert "left out 3 file(s) that are not images: " in caplog.text
     assert all(name in caplog.text for name in ("README.txt", "notes.md", "scan.dcm"))
     assert "Thumbs" not in caplog.text
 
@@ -285,7 +285,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
 
 def test_files_outside_the_classes_are_refused(folder, pixels):
     write_image(folder / "0.png", pixels[0])
-    with pytest.raises(DataError, match=r"0.png is in no class"):
+    with pytest.raises(DataError, match=r"0.png has no class"):
         read_images(folder)
 
 
@@ -329,7 +329,7 @@ def test_one_channel_is_grey(tmp_path):
             {"x": torch.full((2, 5, 5), 1.5)},
             r"x ranges from 1.5 to 1.5: expected values in \[0, 1\]",
         ),
-        ({"mask": torch.ones(2, 5, 5, dtype=torch.bool)}, "PNG cannot hold a mask"),
+        ({"mask": torch.ones(2, 5, 5, dtype=torch.bool)}, "PNG has no mask"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_writing(tmp_path, fields, message):
@@ -370,7 +370,7 @@ def test_values_outside_the_range_are_clipped_only_if_asked(tmp_path, caplog):
     data = ArrayDataset(torch.tensor([[[-0.1, 0.4], [1.0, 1.2]]]))
     with caplog.at_level(logging.WARNING):
         write_images(tmp_path, data, clip=True)
-    assert "2 of 4 values are outside [0, 1], and clipped" in caplog.text
+    assert "clipped 2 of 4 values that are outside [0, 1]" in caplog.text
     assert read_images(tmp_path).x.flatten().tolist() == pytest.approx([0.0, 0.4, 1.0, 1.0])
 
 

@@ -165,7 +165,7 @@ def test_without_labels_any_samples_are_held_out(y):
 
 def test_where_nothing_can_be_held_out_it_is_said():
     data = ArrayDataset.from_arrays(np.zeros((2, 1)), ["a", "b"])
-    with pytest.raises(DataError, match=r"dataset has 2 sample\(s\), none of which shares"):
+    with pytest.raises(DataError, match=r"dataset has 2 sample\(s\), all of different classes"):
         held_out_split(data, 0.5, seed=0)
     with pytest.raises(ConfigurationError, match="fraction=1.0: expected a finite number greater"):
         held_out_split(data, 1.0, seed=0)

@@ -74,12 +74,15 @@ def test_byte_order_marks_quotes_spaces_and_empty_lines_are_accepted(csv):
         ("a,b\n1,\n2,NA\n", "has no value in column 'b'"),
         ("a,b\n1,1_000\n", "line 2: column 'b' is '1_000', expected a number"),
         ("a,b\n1,inf\n", "line 2: column 'b' is 'inf', expected a number"),
-        ("a;b\n1;2,5\n", "line 2: column 'b' is '2,5', expected a number, with a point for"),
+        ("a;b\n1;2,5\n", "line 2: column 'b' is '2,5', expected a number, with a decimal point"),
         (",a\n0.5,1\n", "first column without a name: expected a name"),
         (",a\n7,1\n7,2\n", "first column without a name: expected a name"),
         ("a,y\n1,u\n2,\n", "line 3 has no label"),
-        ("a,y,label\n1,0,0\n", r"has columns \['y', 'label'\]: expected label_column to name"),
-        ("y\n1\n", "has labels alone: expected columns of numbers"),
+        (
+            "a,y,label\n1,0,0\n",
+            r"has columns \['y', 'label'\]: expected label_column to give the name",
+        ),
+        ("y\n1\n", "has only labels: expected columns of numbers"),
     ],
 )
 def test_bad_tables_are_refused(csv, text, message):

@@ -341,9 +341,9 @@ def test_bad_arguments_are_refused():
     for c in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ConfigurationError, match="curvature=.*: expected a finite number"):
             PoincareNormal(loc, torch.ones(3), c)
-    with pytest.raises(ConfigurationError, match=r"scale has shape \(2,\): it does not fit"):
+    with pytest.raises(ConfigurationError, match=r"scale has shape \(2,\): expected a shape"):
         PoincareNormal(loc, torch.ones(2))
-    with pytest.raises(ConfigurationError, match=r"scale has shape \(3,\): it does not fit"):
+    with pytest.raises(ConfigurationError, match=r"scale has shape \(3,\): expected a shape"):
         RiemannianNormal(loc, torch.ones(3))
 
 

@@ -172,5 +172,5 @@ def test_bad_shapes_are_refused():
     for shape in ((3,), (0, 3), (2, 3, 4)):
         with pytest.raises(ConfigurationError, match=r"loc has shape .*: expected \(K, d\)"):
             NormalMixture(torch.zeros(shape), torch.ones(()))
-    with pytest.raises(ConfigurationError, match=r"scale has shape \(2,\): it does not fit"):
+    with pytest.raises(ConfigurationError, match=r"scale has shape \(2,\): expected a shape"):
         NormalMixture(torch.zeros(4, 3), torch.ones(2))

@@ -113,7 +113,7 @@ def test_points_next_to_the_rim_are_inside_and_those_on_it_are_not():
     assert torch.isfinite(model.decode(near[None])).all()
     with pytest.raises(DataError, match="start: 1 of 1 points lie outside the domain"):
         distance(metric, torch.tensor([1.0, 0.0]), torch.zeros(2))
-    with pytest.raises(DivergenceError, match="1 of 1 geodesics left the finite numbers"):
+    with pytest.raises(DivergenceError, match="1 of 1 geodesics diverged"):
         exponential_map(metric, torch.zeros(2), torch.tensor([300.0, 0.0]))
 
 

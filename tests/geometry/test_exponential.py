@@ -193,7 +193,7 @@ def test_other_refusals():
         exponential_map(metric, torch.zeros(2), torch.zeros(2), num_steps=0)
     with pytest.raises(DataError, match=r"curve has shape \(1, 2\): expected \(..., T, 2\), T at"):
         parallel_transport(metric, torch.zeros(1, 2), torch.zeros(2))
-    with pytest.raises(DivergenceError, match="1 of 2 geodesics left the finite numbers"):
+    with pytest.raises(DivergenceError, match="1 of 2 geodesics diverged"):
         exponential_map(
             PoincareMetric(2), torch.zeros(2), torch.tensor([[0.1, 0.0], [300.0, 0.0]]), num_steps=3
         )

@@ -121,7 +121,7 @@ def test_training_refuses_what_does_not_fit(digits):
     for data, message in [
         (digits, "y of train is missing: this CVAE has 9"),
         (ArrayDataset(digits, LABELS), "y of train ranges from 0 to 9"),
-        (list(zip(digits, LABELS.tolist(), strict=True)), "y in batch 1 of train ranges from"),
+        (list(zip(digits, LABELS.tolist(), strict=True)), "y of batch 1 of train ranges from"),
     ]:
         source = data if not isinstance(data, list) else Pairs(data)
         with pytest.raises(DataError, match=message):

@@ -111,7 +111,7 @@ def test_training_finds_the_circle():
     [
         (SVAE, [[1.0, 0.0], [0.5, 0.0]], "z has points of norm 0.5 to 1: .* on the unit sphere"),
         (SVAE, [[2.0, 0.0]], "z has points of norm 2 to 2"),
-        (PoincareVAE, [[0.9, 0.0], [0.8, 0.6001]], "norm up to 1.00.*: .* a ball of radius 1"),
+        (PoincareVAE, [[0.9, 0.0], [0.8, 0.6001]], "norm up to 1.00.*: .* the ball of radius 1"),
     ],
 )
 def test_latents_of_another_space_are_refused(model_class, z, message):
@@ -129,7 +129,7 @@ def test_a_ball_too_deep_for_float32_is_said(caplog):
     ]:
         caplog.clear()
         PoincareVAE((3,), encoder=SMALL, decoder=SMALL, **options)
-        assert ("take a smaller one, or float64" in caplog.text) == warned
+        assert ("use a smaller curvature, or float64" in caplog.text) == warned
 
 
 def test_bad_arguments_are_refused():

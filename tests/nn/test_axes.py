@@ -95,13 +95,13 @@ def test_a_stride_and_a_width_of_one_keep_slices_apart():
         ("conv", {"dims": 2}, (8,), r"convolutions expect \(H, W\) or \(C, H, W\) for dims=2"),
         ("resnet", {"dims": 4}, (8,), "dims=4: expected an integer at least 1 and at most 3"),
         ("conv", {"dims": "1"}, (8,), "dims='1': expected an integer"),
-        ("conv", {"stride": (1, 2)}, (3, 4, 5, 6), r"stride=\(1, 2\): expected a number, or 3"),
-        ("conv", {"stride": [[2], [2]]}, (8, 8), r"stride=\[2\]: expected a number, or 2, one an"),
-        ("conv", {"stride": [(1, 2)]}, (8, 8), "expected those of 2 layers, one for each of chan"),
+        ("conv", {"stride": (1, 2)}, (3, 4, 5, 6), r"stride=\(1, 2\): expected one number, or 3"),
+        ("conv", {"stride": [[2], [2]]}, (8, 8), r"stride=\[2\]: expected one number, or 2 numb"),
+        ("conv", {"stride": [(1, 2)]}, (8, 8), "expected one entry for each of the 2 layers"),
         ("conv", {"stride": 0}, (8, 8), "stride=0: expected an integer at least 1"),
         ("conv3d", {"kernel": (1, 2, 3)}, (4, 4, 4), r"kernel=\(1, 2, 3\): expected odd numbers"),
         ("conv_map", {"kernel": 2.0}, (4, 4), "kernel=2.0: expected an integer"),
-        ("conv", {"channels": 8}, (8, 8), "channels=8: expected numbers, one for each layer"),
+        ("conv", {"channels": 8}, (8, 8), "channels=8: expected one number for each layer"),
         ("conv", {"channels": [0, 8]}, (8, 8), "channels=0: expected an integer at least 1"),
     ],
 )
@@ -113,13 +113,13 @@ def test_wrong_options_are_named(name, options, shape, message):
 
 
 def test_what_no_preset_takes_says_which_shapes_are_taken():
-    with pytest.raises(ConfigurationError, match=r"\(C, D, H, W\), or another with dims"):
+    with pytest.raises(ConfigurationError, match=r"\(C, D, H, W\), or another shape with dims"):
         build_encoder("conv", (1, 2, 3, 4, 5))
 
 
 def test_maps_of_signals():
     options = {"name": "conv_map", "dims": 1, "stride": [2, 3]}
-    with pytest.raises(ConfigurationError, match=r"stride=\[2, 3\]: expected a number, or 1"):
+    with pytest.raises(ConfigurationError, match=r"stride=\[2, 3\]: expected one number, or 1"):
         build_encoder(options, (2, 20))
     options["stride"] = [[2], [3]]
     encoder = build_encoder({**options, **SMALL}, (2, 20))

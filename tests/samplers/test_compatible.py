@@ -92,7 +92,7 @@ def test_every_compatible_pair_samples_and_every_other_says_which_does(name):
         with pytest.raises(ConfigurationError) as caught:
             sampler_class(model)
         message = str(caught.value)
-        assert message.startswith(f"{sampler_name} does not serve this {name}, for it")
+        assert message.startswith(f"{sampler_name} does not support this {name}: it")
         assert message.endswith(f"do: {', '.join(sorted(names(served)))}")
 
 
@@ -183,7 +183,7 @@ def test_a_sampler_of_ones_own_is_in_no_table():
             return self.noise((n, self.model.latent_dim), seed)
 
     assert "Mine" not in names(compatible_samplers(build("AE")))
-    with pytest.raises(ConfigurationError, match="Mine does not serve this VQVAE, for its latents"):
+    with pytest.raises(ConfigurationError, match="Mine does not support this VQVAE: its latents"):
         Mine(build("VQVAE"))
     with pytest.raises(ConfigurationError, match="geometry='model': VAE has no metric"):
         VolumeSampler(build("VAE"), geometry="model")

@@ -94,6 +94,6 @@ def test_the_wrong_pair_is_refused(sampler_class, model_class):
     if sampler_class is right:
         assert sampler_class(model).model is model
         return
-    message = f"{sampler_class.__name__} does not serve this {model_class.__name__}, .*"
+    message = f"{sampler_class.__name__} does not support this {model_class.__name__}: .*"
     with pytest.raises(ConfigurationError, match=message + right.__name__):
         sampler_class(model)

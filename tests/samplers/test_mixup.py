@@ -183,11 +183,11 @@ def test_bad_arguments_are_refused(options, message):
 
 
 def test_it_wants_a_manifold_and_two_codes():
-    with pytest.raises(ConfigurationError, match="MixupSampler does not serve this AE"):
+    with pytest.raises(ConfigurationError, match="MixupSampler does not support this AE"):
         MixupSampler(AE((2,), 2, encoder=Codes(), decoder=nn.Linear(2, 2)))
     with pytest.raises(ConfigurationError, match="this MixupSampler has not been fitted"):
         MixupSampler(code_model()).sample(2)
-    with pytest.raises(ConfigurationError, match="1 code is known: mix-up needs at least 2"):
+    with pytest.raises(ConfigurationError, match="there is 1 code: mix-up needs at least 2"):
         MixupSampler(code_model(), rho=1.0).fit(arc(1)).sample(2)
     with pytest.raises(DataError, match="x is NoneType: MixupSampler.fit expects the training set"):
         MixupSampler(code_model()).fit()

@@ -88,7 +88,7 @@ SAMPLERS = {
     "RandomWalkSampler of a VAE": (
         lambda: make_model(VAE),
         RandomWalkSampler,
-        {**WALK, **POSTERIOR, "exact": True, "scale": 0.1},
+        {**WALK, **POSTERIOR, "exact": True, "scale": 0.1, "whitened": True},
     ),
     "MixupSampler": (rhvae, MixupSampler, {"num_points": 5}),
     "FlowSampler": (lambda: make_model(VAE), FlowSampler, FLOW),
@@ -384,9 +384,9 @@ def test_mixture_sampler_is_reproducible_and_can_be_fitted_again():
 def test_an_unfitted_sampler_says_so():
     with pytest.raises(ConfigurationError, match=r"this MixtureSampler has not been fitted: call"):
         MixtureSampler(make_model(VAE)).sample(2)
-    with pytest.raises(ConfigurationError, match="this RHVAE has no metric yet: train it"):
+    with pytest.raises(ConfigurationError, match="this RHVAE has no metric yet: expected"):
         VolumeSampler(RHVAE((8, 8), 2)).fit()
-    with pytest.raises(ConfigurationError, match="this RHVAE has no metric yet: train it"):
+    with pytest.raises(ConfigurationError, match="this RHVAE has no metric yet: expected"):
         VolumeSampler(RHVAE((8, 8), 2)).sample(2)
 
 
@@ -466,7 +466,7 @@ def test_bad_arguments_are_refused(sampler_class, arguments, message):
 @pytest.mark.parametrize("sampler_class", [VolumeSampler, RandomWalkSampler])
 def test_manifold_samplers_want_a_manifold(sampler_class):
     message = (
-        f"{sampler_class.__name__} does not serve this AE, for it has neither a metric nor a post"
+        f"{sampler_class.__name__} does not support this AE: it has neither a metric nor a post"
     )
     with pytest.raises(ConfigurationError, match=message):
         sampler_class(make_model(AE))

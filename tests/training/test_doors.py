@@ -80,7 +80,7 @@ def test_bytes_are_scaled(make_vae, fit):
     ("train", "message"),
     [
         (DataLoader(TensorDataset(torch.zeros(4, 6))), "fit.model, loader.dataset, batch_size="),
-        ({"z": torch.zeros(4, 6)}, "train has no x: VAE needs x, beside z"),
+        ({"z": torch.zeros(4, 6)}, "train has no x: VAE needs x in addition to z"),
         ({"z": np.zeros((4, 6))}, "train is dict: expected a tensor, an array, .x, y."),
         ({"x": torch.zeros(4, 6), "z": torch.zeros(4)}, "train has z, which VAE ignores"),
         (3.0, "train is float: expected a tensor"),
@@ -385,7 +385,7 @@ def test_an_unfinished_training_is_not_started_over_by_mistake(make_vae, fit, da
             callbacks=[Stop()],
             checkpoint_interval=0,
         )
-    message = r"holds a training that was cut short: resume=True continues it"
+    message = r"holds a training that was interrupted: resume=True continues it"
     with pytest.raises(ConfigurationError, match=message):
         fit(make_vae(), data, epochs=3, output_dir=tmp_path)
     assert fit(make_vae(), data, epochs=3, output_dir=tmp_path, resume=True).num_epochs == 3

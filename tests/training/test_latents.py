@@ -114,7 +114,7 @@ def test_a_collapsed_posterior_is_told_in_one_line(caplog):
     history = chartae.fit(model, few, epochs=60, learning_rate=1e-2, seed=0, progress=False)
     assert history.latents["active_units"][history.best_epoch] == 0
     (line,) = caplog.messages
-    assert line.startswith("BetaVAE: the latents carry nothing: none of the 4 posterior means")
+    assert line.startswith("BetaVAE: the latents are not used: none of the 4 posterior means")
     assert "lower beta" in line
     assert "scale" not in line  # which a Bernoulli does not have
 

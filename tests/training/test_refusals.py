@@ -153,7 +153,11 @@ class Rows(Dataset):
         ([], DataError, "train has 0 sample"),
         ([torch.rand(5)] * 4, DataError, r"batch 1 of train has shape \(1, 5\)"),
         ([np.random.default_rng(0).random(6)] * 4, DataError, "dtype torch.float64"),
-        ([{"image": torch.rand(6)}] * 4, DataError, "train has no x: VAE needs x, beside image"),
+        (
+            [{"image": torch.rand(6)}] * 4,
+            DataError,
+            "train has no x: VAE needs x in addition to image",
+        ),
         ([torch.rand(6) + 1] * 4, DataError, "values in"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Data: one source type, the files it comes from, small synthetic sets, seeded splits."""
+"""Data: the data set class, reading and writing files, small synthetic sets, seeded splits."""
 
 __all__ = [
     "ArrayDataset",

@@ -1,4 +1,4 @@
-"""Named arrays from files of NumPy and torch; nothing is ever unpickled."""
+"""Named arrays from files of NumPy and torch; nothing is unpickled."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +16,17 @@ Arrays = Mapping[str, Any]
 
 
 def read_numpy(path: Path) -> Arrays:
-    """Return the arrays of an ``.npz`` file, or ``x``, that of an ``.npy`` file.
+    """Return the arrays of an ``.npz`` file, or the array of an ``.npy`` file as ``x``.
 
     Raises:
-        DataError: for a file that is missing, damaged, pickled or larger than the memory.
+        DataError: for a file that is missing, damaged, pickled or larger than the available memory.
     """
     try:
-        # Opened here, as np.load leaves the file of a damaged archive open.
+        # Opened here, because np.load does not close the file of a damaged archive.
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             return {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except Exception as error:  # np.load fails in as many ways as headers and archives can be wrong
+    except Exception as error:  # np.load raises many types of errors for damaged files
         raise DataError(f"{path} cannot be read as NumPy arrays without pickle: {error}") from None
 
 
@@ -34,11 +34,11 @@ def read_torch(path: Path) -> Arrays:
     """Return the tensors of a ``.pt`` file, and ``class_names``; a single tensor is ``x``.
 
     Raises:
-        DataError: for a file that is missing, damaged, or of something else.
+        DataError: for a file that is missing, damaged, or holds anything else.
     """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load fails in as many ways as a pickle has
+    except Exception as error:  # torch.load raises many types of errors for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} cannot be read as tensors without pickle: {reason}") from None
     if isinstance(loaded, Tensor):

@@ -1,4 +1,4 @@
-"""Arrays as people have them, to tensors and back: what goes in comes out."""
+"""Conversion of arrays to tensors and back, so that results have the type of the input."""
 
 import dataclasses
 import functools
@@ -24,20 +24,20 @@ __all__ = [
 ]
 
 DType = torch.dtype | Literal["default"] | None
-"""float32, float64, torch's default dtype, or None for floats as they were given."""
+"""float32, float64, ``"default"`` for torch's default dtype, or None to keep the given floats."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What each accepted dtype is divided by to come into [0, 1]; floats are taken as they are.
+# The divisor that scales each accepted dtype to [0, 1]; floats are not scaled.
 _SCALES = {torch.uint8: 255.0, torch.bool: 1.0, torch.float32: None, torch.float64: None}
 
 
 def as_tensor(name: str, value: ArrayLike | Tensor | Sequence[Tensor]) -> Tensor:
-    """Return a tensor of the dtype that ``value`` came in; a list is stacked.
+    """Return a tensor of the dtype of ``value``; the arrays of a list are stacked.
 
     Raises:
-        DataError: for what is not one array of numbers.
+        DataError: if ``value`` is not one array of numbers.
     """
     check_dense(name, value)
     if isinstance(value, Tensor):
@@ -50,9 +50,10 @@ def as_tensor(name: str, value: ArrayLike | Tensor | Sequence[Tensor]) -> Tensor
             return torch.stack(value).detach() if value else torch.empty(0)
     try:
         array = np.asarray(value)
-        # torch cannot hold foreign byte order or negative strides, and warns of read-only memory.
+        # torch does not support foreign byte order or negative strides, and warns of read-only
+        # memory.
         return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-    except (TypeError, ValueError):  # torch has no such dtype, or there is no array in this
+    except (TypeError, ValueError):  # torch has no such dtype, or the value is not an array
         given = (
             f"has dtype {value.dtype}" if hasattr(value, "dtype") else f"is {type(value).__name__}"
         )
@@ -68,10 +69,10 @@ def check_dense(name: str, value: object) -> None:
 
 
 def resolve_dtype(dtype: DType) -> torch.dtype | None:
-    """Return the dtype that is meant.
+    """Return the torch dtype for an argument ``dtype``.
 
     Raises:
-        ConfigurationError: for one that is neither float32 nor float64.
+        ConfigurationError: for a dtype other than float32 and float64.
     """
     if dtype == "default":
         return torch.get_default_dtype()
@@ -83,7 +84,7 @@ def resolve_dtype(dtype: DType) -> torch.dtype | None:
 
 
 def scaled(x: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Return data as floats of ``dtype``: uint8 and bool in [0, 1], floats unchanged.
+    """Return data as floats of ``dtype``: uint8 and bool scaled to [0, 1], floats unchanged.
 
     Raises:
         DataError: for another dtype.
@@ -100,7 +101,7 @@ def scaled(x: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def restored(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return data in the dtype that `scaled` found them in.
+    """Return data in the dtype that they had before `scaled`.
 
     >>> restored(torch.tensor([0.0, 0.2, 1.1]), torch.uint8)
     tensor([  0,  51, 255], dtype=torch.uint8)
@@ -117,17 +118,17 @@ def restored(x: Tensor, dtype: torch.dtype) -> Tensor:
 def takes_arrays(
     *names: str, restores: str | None = None, owner: str | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function of tensors take NumPy arrays too; it then returns arrays, without gradients.
+    """Let a function of tensors accept NumPy arrays. It then returns arrays, without gradients.
 
-    Arrays of floats become tensors of the dtype and on the device of the function's first argument
-    (a model, a metric) where it has them; data, the argument ``x``, are scaled as everywhere
-    (`scaled`). Results have the dtype of the first array given, where that is a float. Masked
-    arrays that hide values are refused, but for ``x`` where the function takes a ``mask``.
+    Arrays of floats become tensors with the dtype and device of the function's first argument (a
+    model, a metric), if it has them. Data, the argument ``x``, are scaled by `scaled`. Results have
+    the dtype of the first array given, if that is a float. Masked arrays with hidden values raise
+    an error, except ``x`` if the function has an argument ``mask``.
 
     Args:
         names: arguments that may be arrays.
         owner: the argument whose dtype and device arrays take; None is the first.
-        restores: the argument among them that the result is like: uint8 data give uint8.
+        restores: the argument whose dtype the result gets: uint8 data give a uint8 result.
 
     >>> @takes_arrays("z")
     ... def double(metric, z):
@@ -181,7 +182,7 @@ def _like_owner(name: str, array: np.ndarray[Any, Any], owner: object) -> Tensor
         tensor = scaled(tensor, dtype if isinstance(dtype, torch.dtype) else None)
     elif tensor.is_floating_point() and isinstance(dtype, torch.dtype):
         tensor = tensor.to(dtype)
-    elif name == "y" and array.dtype.kind in "iu":  # labels, of whatever width
+    elif name == "y" and array.dtype.kind in "iu":  # labels, of any width
         tensor = tensor.long()
     return tensor.to(device) if isinstance(device, torch.device) else tensor
 
@@ -192,7 +193,7 @@ def _hand_over_mask(
     given: dict[str, Any],
     signature: inspect.Signature,
 ) -> None:
-    """Pass the mask of a masked array on as ``mask``, True where a feature is observed."""
+    """Move the mask of a masked array to ``mask``, True where a feature is observed."""
     hidden = np.ma.getmaskarray(x)
     if not hidden.any():
         return
@@ -205,7 +206,7 @@ def _hand_over_mask(
 
 
 def _to_arrays(result: Any, dtype: torch.dtype | None) -> Any:
-    """Return a result with arrays in place of its tensors; those of floats in ``dtype``."""
+    """Return a result with its tensors converted to arrays; those of floats in ``dtype``."""
     if isinstance(result, Tensor):
         result = result.detach()
         if dtype is not None and result.is_floating_point():
@@ -224,7 +225,7 @@ def _to_arrays(result: Any, dtype: torch.dtype | None) -> Any:
 def _check_one_shape(name: str, items: Sequence[object]) -> None:
     try:
         shapes = [tuple(getattr(item, "shape", None) or np.asarray(item).shape) for item in items]
-    except ValueError:  # a list in the list whose parts have no one shape
+    except ValueError:  # a list whose parts have different shapes
         raise DataError(
             f"{name} has lists of uneven lengths: expected one shape for all samples"
         ) from None

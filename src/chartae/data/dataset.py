@@ -1,4 +1,4 @@
-"""The one source type: samples in memory, with labels and a mask of what was observed."""
+"""The data set class: samples in memory, with labels and a mask of observed entries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,28 +19,28 @@ from chartae.errors import DataError
 __all__ = ["ArrayDataset"]
 
 AS_STORED = Form(torch.float32)
-"""Stands for a form that is not given: that of the samples themselves."""
+"""Default of ``form``: the form of the samples themselves."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ArrayDataset(TensorSet):
-    """Samples ``x`` with, where there are any, labels, a mask of observed entries, and weights.
+    """Samples ``x``, with optional labels, a mask of observed entries, and weights.
 
     Args:
         x: (N, *input_shape), float32 or float64, finite.
         y: (N,) int64, class indices in [0, len(class_names)); or (N, p), the dtype of ``x``,
             vectors that a model takes as conditions.
         mask: bool, the shape of ``x``; True where the entry was observed.
-        class_names: one name per class; the indices themselves if ``y`` comes without names.
+        class_names: one name per class; by default the indices.
         form: the form in which the samples were given; by default that of ``x``.
         weight: (N,), the dtype of ``x``, at least 0 and not all 0: how much each sample counts in
-            a training, relative to the others.
+            training, relative to the others.
 
-    `from_arrays` is the door for arrays of other types: it scales, names the classes and fills what
-    was not observed.
+        Use `from_arrays` for arrays of other types. It scales the values, names the classes and
+        fills unobserved entries.
 
-    Raises:
-        DataError: if these are empty, not finite, or do not fit together.
+        Raises:
+            DataError: if these are empty or not finite, or do not fit together.
 
     >>> import torch
     >>> data = ArrayDataset(torch.zeros(3, 8, 8), torch.tensor([0, 1, 1]), class_names=("a", "b"))
@@ -111,28 +111,27 @@ class ArrayDataset(TensorSet):
     ) -> "ArrayDataset":
         """Return a dataset from arrays, tensors, a DataFrame or lists of equally shaped arrays.
 
-        Scaling is by type, never by looking at the values: uint8 is divided by 255, booleans become
-        0 and 1, float32 and float64 are taken as they are. Entries where ``mask`` is False are set
-        to 0 and may be NaN before. A float array that already has the wanted ``dtype`` is not
-        copied. The dataset knows the `form` in which samples were given.
+        Scaling depends on the dtype, never on the values: uint8 is divided by 255, booleans become
+        0 and 1, float32 and float64 are unchanged. Entries where ``mask`` is False are set to 0;
+        they may be NaN in ``x``. A float array that already has the requested ``dtype`` is not
+        copied. The dataset records the `form` in which samples were given.
 
         Args:
-            x: (N, *input_shape); uint8, bool, float32 or float64. Of a masked array, what is not
-                masked was observed. A DataFrame has columns of numbers or booleans, which are all
-                taken as they are; its missing cells were not observed.
+            x: (N, *input_shape); uint8, bool, float32 or float64. In a masked array, the entries
+                that are not masked are observed. A DataFrame has columns of numbers or booleans,
+                which are not scaled; its missing cells are unobserved.
             y: (N,) integers or strings; see `encode_labels` for how they become class indices. Or
                 (N, p) floats: vectors that a model takes as conditions.
             mask: bool, the shape of ``x``; True where the entry was observed.
             class_names: names of the classes, in the order of their indices.
             channels_last: ``x`` is (N, *sizes, channels), and becomes (N, channels, *sizes).
-            columns: names of the features of vectors; a DataFrame brings its own.
+            columns: names of the features of vectors; those of a DataFrame are its columns.
             dtype: torch.float32, torch.float64, ``"default"`` for torch's default dtype, or None to
                 keep floats as given.
-            weight: (N,) numbers, as above.
+            weight: (N,) numbers, as in the class.
 
         Raises:
-            DataError: for an array that is empty, not finite, of another dtype or of a shape that
-                does not fit.
+            DataError: for an array that is empty, not finite, or has an unexpected dtype or shape.
             ConfigurationError: for another ``dtype``.
 
         >>> import numpy as np
@@ -175,7 +174,7 @@ class ArrayDataset(TensorSet):
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Those of ``x``, ``y``, ``mask`` and ``weight`` that there are, by name."""
+        """``x``, and those of ``y``, ``mask`` and ``weight`` that are not None, by name."""
         given = {"x": self.x, "y": self.y, "mask": self.mask, "weight": self.weight}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -186,26 +185,26 @@ class ArrayDataset(TensorSet):
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, counting those without a sample here; 0 without labels."""
+        """The number of classes, including those without a sample here; 0 without labels."""
         return len(self.class_names)
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """The indices of the classes that have a sample here."""
+        """The indices of the classes that have samples here."""
         return (
             () if self.y is None or not self.class_names else tuple(torch.unique(self.y).tolist())
         )
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a model that learns from the data is saved with: their form, the classes' names."""
+        """What is saved with a model trained on the data: their form, and the class names."""
         return {"form": self.form.to_json(), "class_names": list(self.class_names)}
 
     @property
     def constant_columns(self) -> tuple[str, ...]:
-        """The columns, of samples that are vectors, in which no two observed values differ.
+        """The columns of vector samples in which all observed values are equal.
 
-        By their names, or their numbers from 0 where they have none.
+        They are given by name, or by index from 0 if columns have no names.
         """
         if len(self.input_shape) != 1:
             return ()
@@ -219,7 +218,7 @@ class ArrayDataset(TensorSet):
     def subset(self, indices: ArrayLike | Tensor) -> "ArrayDataset":
         """Return the dataset of the rows at ``indices``: integers in [0, N), or N booleans.
 
-        The classes keep their indices and names, also those left without a sample.
+        The classes keep their indices and names, including those without a sample.
 
         Raises:
             DataError: if ``indices`` selects nothing, is out of range or of another type.
@@ -242,7 +241,8 @@ class ArrayDataset(TensorSet):
         """Return the dataset of the samples of one class.
 
         Args:
-            label: the class's name; a number is the name that is written so, never an index.
+            label: the name of the class; a number stands for the class with this name, never for an
+                index.
 
         Raises:
             DataError: if there are no labels, or no sample of that class.
@@ -257,7 +257,7 @@ class ArrayDataset(TensorSet):
     def to(
         self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> "ArrayDataset":
-        """Return the dataset with ``x`` in another ``dtype``, all of it on another ``device``."""
+        """Return the dataset with ``x`` in another ``dtype``, on another ``device``."""
         vectors = self.y is not None and _are_vectors(self.y)
         return ArrayDataset(
             self.x.to(dtype=dtype, device=device),
@@ -275,7 +275,7 @@ def _are_vectors(y: object) -> bool:
         return y.ndim == 2 and y.is_floating_point()
     try:
         values = np.asarray(y)
-    except ValueError:  # uneven lengths, which `encode_labels` refuses
+    except ValueError:  # lists of different lengths, for which `encode_labels` raises an error
         return False
     return values.ndim == 2 and values.dtype.kind == "f"
 

@@ -1,4 +1,4 @@
-"""Samples from files and to files; nothing is ever unpickled."""
+"""Reading samples from files and writing them to files; nothing is unpickled."""
 
 import os
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from chartae.errors import ConfigurationError, DataError
 __all__ = ["read_data", "write_npz"]
 
 
-# Names under which samples are found; those of Keras' and the thesis' files among them.
+# Names under which samples are found, including those in the files of Keras and the thesis.
 _X_KEYS = ("x", "X", "x_train", "X_train", "data", "images")
-# What np.savez calls arrays that are given without names: samples, then labels.
+# Names that np.savez gives to unnamed arrays: samples, then labels.
 _UNNAMED = ("arr_0", "arr_1")
 
 _TABLE = {"label_column", "header"}
 _ARRAYS = {"x_key", "y_key", "channels_last"}
-# What can be said about each kind of source.
+# The options of each kind of source.
 _OPTIONS: dict[str, set[str]] = {
     "folder": {"resize", "color", "skip_unreadable"},
     ".csv": _TABLE,
@@ -53,20 +53,20 @@ def read_data(
     skip_unreadable: bool = False,
     dtype: DType = "default",
 ) -> ArrayDataset:
-    """Return the samples, and the labels if there are any, of a file or a folder of images.
+    """Return the samples of a file or a folder of images, with the labels if there are any.
 
-    What is read, by the suffix of ``path``:
+    The suffix of ``path`` determines what is read:
 
     * ``.npz`` and ``.pt`` (a tensor, or a dictionary of tensors): samples under ``x``, ``X``,
       ``x_train``, ``X_train``, ``data`` or ``images``, or the only array; labels under one of
-      `LABEL_NAMES`, but under ``y_train`` for ``x_train``; ``mask`` (``mask_train``) and
-      ``class_names`` if there. Arrays that ``np.savez`` was given without names are samples and
+      `LABEL_NAMES`, or under ``y_train`` for ``x_train``; ``mask`` (``mask_train``) and
+      ``class_names`` if present. Arrays that ``np.savez`` saved without names are samples and
       labels, in this order.
     * ``.npy``: samples, with labels from another file if it is given.
     * ``.csv`` and ``.tsv``: numeric columns, see `read_table`.
     * a folder: images in one subfolder per class, or without labels, see `read_images`.
 
-    uint8 is divided by 255, floats are taken as they are (see `ArrayDataset.from_arrays`).
+    uint8 is divided by 255, floats are unchanged (see `ArrayDataset.from_arrays`).
 
     Args:
         path: the file or folder.
@@ -76,14 +76,14 @@ def read_data(
         labels: for an ``.npy`` file, the file of its labels, see `read_labels`.
         header: for a table, whether its first line names the columns.
         channels_last: arrays are (N, *sizes, channels), and become (N, channels, *sizes), which
-            models expect. No array is transposed without it.
+            models expect. By default no array is transposed.
         resize: for images, as in `read_images`.
         color: for images, as in `read_images`.
         skip_unreadable: for images, as in `read_images`.
         dtype: as in `ArrayDataset.from_arrays`.
 
     Raises:
-        DataError: for a file that is missing, unreadable, pickled or not of this form.
+        DataError: for a file that is missing, unreadable, pickled or of another form.
         ConfigurationError: for an option that this kind of file does not have.
     """
     path = Path(path)
@@ -118,11 +118,11 @@ def read_data(
 def write_npz(
     path: str | os.PathLike[str], dataset: ArrayDataset, *, overwrite: bool = False
 ) -> None:
-    """Write ``dataset`` as a compressed ``.npz``, whole or not at all.
+    """Write ``dataset`` as a compressed ``.npz``, atomically.
 
-    Its arrays are ``x`` and, where there are any, ``y`` (class indices), ``class_names`` and
-    ``mask``. Samples have the dtype and the layout in which the dataset was given (its `Form`).
-    The folder is made if needed.
+    Its arrays are ``x`` and, if present, ``y`` (class indices), ``class_names`` and ``mask``.
+    Samples have the dtype and the layout in which the dataset was given (its `Form`). The folder is
+    created if needed.
 
     Args:
         path: the file.
@@ -130,8 +130,8 @@ def write_npz(
         overwrite: replace the file if it exists.
 
     Raises:
-        ConfigurationError: before any work, if ``path`` does not end in ``.npz``, exists and is
-            not to be replaced, is a folder, or is in a folder that cannot be written to.
+        ConfigurationError: before any work, if ``path`` does not end in ``.npz``, exists and
+            ``overwrite`` is False, is a folder, or is in a folder that is not writable.
 
     >>> import tempfile
     >>> from chartae.data import disks_and_rings
@@ -159,7 +159,7 @@ def write_npz(
 
 
 def _check_options(path: Path, kind: str, **options: object) -> None:
-    """Refuse a kind of source that is not read, and an option that it does not have."""
+    """Raise an error for an unsupported kind of source, or an option that it does not have."""
     if kind not in _OPTIONS:
         raise DataError(
             f"path={str(path)!r}: expected a folder of images or a file that ends in "
@@ -168,7 +168,7 @@ def _check_options(path: Path, kind: str, **options: object) -> None:
     for name, value in options.items():
         if value is not None and name not in _OPTIONS[kind]:
             raise ConfigurationError(
-                f"{name}={value!r} means nothing for a {kind} source, which takes "
+                f"{name}={value!r} is not an option of a {kind} source, which has "
                 f"{' and '.join(sorted(_OPTIONS[kind])) or 'no such option'}"
             )
 
@@ -193,7 +193,7 @@ def _from_named_arrays(
                 f"{', '.join(_X_KEYS)}, or their name as x_key"
             )
         x_key = others[0]
-    # x_test goes with y_test and mask_test, never with the labels of another part.
+    # x_test is read with y_test and mask_test, never with the labels of another part.
     part = x_key[1:] if x_key.startswith(("x_", "X_")) else ""
     y_key = _find_key(path, arrays, "y_key", y_key, (f"y{part}",) if part else LABEL_NAMES)
     x, mask = arrays[x_key], arrays.get(f"mask{part}")

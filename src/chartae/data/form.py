@@ -1,4 +1,4 @@
-"""How samples were given, so that what goes in comes out."""
+"""The form in which samples were given, so that results have the same form."""
 
 import logging
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.uint8, torch.bool, torch.float32, torch.float64)
 }
-# Rounding that is no more than this share of a feature's standard deviation takes nothing from it.
+# Rounding below this share of a feature's standard deviation loses no information.
 _HARMLESS = 0.05
-# Floats of 64 bits that differ by less than this share of their size differ by rounding.
+# float64 values whose relative difference is smaller than this differ only by rounding.
 _ROUNDING = 1e-12
 
 
@@ -37,10 +37,11 @@ class Form:
     Args:
         dtype: torch.uint8, torch.bool, torch.float32 or torch.float64.
         container: a tensor, a NumPy array, or a pandas DataFrame.
-        channels_last: whether the channels, the first axis of a sample in a dataset, were its last.
-        columns: the names of a table's columns, or none.
-        column_dtypes: for a DataFrame, the names of their dtypes.
-        label: the name of a table's column of labels, or none.
+        channels_last: whether the channels, the first axis of a sample in a dataset, were its last
+            axis.
+        columns: the names of the columns of a table; empty otherwise.
+        column_dtypes: for a DataFrame, the names of its columns' dtypes.
+        label: the name of the column of labels of a table; empty otherwise.
 
     >>> Form(torch.uint8, "array").restore(torch.tensor([[0.2, 1.0]]))
     array([[ 51, 255]], dtype=uint8)
@@ -56,8 +57,8 @@ class Form:
     def restore(self, x: Tensor) -> Any:
         """Return samples ``(N, *input_shape)`` of a dataset or a model in this form.
 
-        Bytes are rounded and clipped to [0, 255], booleans are True from 0.5 on. Columns of
-        integers are rounded, and clipped to the range of their dtype.
+        Bytes are rounded and clipped to [0, 255]; booleans are True for values of at least 0.5.
+        Columns of integers are rounded and clipped to the range of their dtype.
         """
         x = restored(x.detach(), self.dtype)
         if self.channels_last:
@@ -82,7 +83,7 @@ class Form:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
-        """Return the form that `to_json` described.
+        """Return the form from the JSON values of `to_json`.
 
         Raises:
             DataError: for another record.
@@ -94,7 +95,7 @@ class Form:
             }
             return cls(**{**fields, "dtype": _DTYPES[fields["dtype"]]})
         except (AttributeError, KeyError, TypeError):
-            raise DataError(f"form={record!r}: expected what Form.to_json describes") from None
+            raise DataError(f"form={record!r}: expected the result of Form.to_json") from None
 
 
 class Samples(NamedTuple):
@@ -112,7 +113,7 @@ def read_samples(
     channels_last: bool = False,
     columns: Sequence[str] = (),
 ) -> Samples:
-    """Return samples, with their channels first, and what of them was observed.
+    """Return samples with channels first, and the mask of their observed entries.
 
     Args:
         x: an array, a tensor, a list of these or a DataFrame, as in `ArrayDataset.from_arrays`.
@@ -121,8 +122,8 @@ def read_samples(
         columns: names of the features of samples that are vectors.
 
     Raises:
-        DataError: for what is not one array of numbers, a mask or names that do not fit, or two
-            masks.
+        DataError: if ``x`` is not one array of numbers, if the mask or the names do not fit, or if
+            there are two masks.
     """
     container: Container = "tensor" if _is_tensors(x) else "array"
     column_dtypes: tuple[str, ...] = ()
@@ -168,10 +169,11 @@ def read_samples(
 
 
 def warn_of_scale(samples: Samples, values: Tensor) -> None:
-    """Warn of floats that look like images of bytes, which are expected in [0, 1].
+    """Warn if floats look like images of bytes, because models expect images in [0, 1].
 
-    That is of whole numbers up to 255, or of values that reach the upper half of these; of vectors,
-    which may hold anything, only of whole numbers from 0 to exactly 255.
+    Images look so if their values are whole numbers up to 255, or reach the upper half of this
+    range. Vectors may have any values; they look so only if they are whole numbers from 0 to
+    exactly 255.
     """
     if not samples.values.is_floating_point() or not values.numel():
         return
@@ -184,7 +186,7 @@ def warn_of_scale(samples: Samples, values: Tensor) -> None:
         looks_so = low == 0.0 and high == 255.0 and _are_whole(values)
     if looks_so:
         logger.warning(
-            "x ranges from %g to %g: floats are taken as they are; if these are images of 8 bits, "
+            "x ranges from %g to %g: floats are not scaled; if these are images of 8 bits, "
             "divide them by 255 or give them as uint8",
             low,
             high,
@@ -192,11 +194,11 @@ def warn_of_scale(samples: Samples, values: Tensor) -> None:
 
 
 def check_precision(samples: Samples, values: Tensor) -> None:
-    """Raise `DataError` where float32 has not the precision of float64 samples.
+    """Raise `DataError` if float32 has too little precision for float64 samples.
 
-    That is where rounding moves a feature by more than a twentieth of its standard deviation, as
-    it does with times of a few minutes in seconds since 1970. Nothing is lost where a feature is
-    constant but for the rounding of float64.
+    This is so if rounding changes a feature by more than a twentieth of its standard deviation, as
+    for times within a few minutes, given in seconds since 1970. A feature that is constant up to
+    float64 rounding loses nothing.
     """
     exact = samples.values
     if exact.dtype != torch.float64 or values.dtype != torch.float32 or not values.numel():
@@ -209,15 +211,15 @@ def check_precision(samples: Samples, values: Tensor) -> None:
         exact = exact.where(samples.mask, mean)
     size, spread = exact.abs().amax(0), exact.amax(0) - exact.amin(0)
     lost = moved.amax(0) > _HARMLESS * exact.std(0, correction=0)
-    # Underflow to zero and overflow are no merging of values.
+    # Underflow to zero and overflow do not count as a loss of precision.
     lost &= (spread > _ROUNDING * size) & (size > 1e-30) & values.isfinite().all(0)
     if values.ndim > 1 and bool(lost.any()):
         place = tuple(lost.nonzero()[0].tolist())
         columns = samples.form.columns
         name = repr(columns[place[0]]) if columns and len(place) == 1 else f"{place}"
         raise DataError(
-            f"x has values in its feature {name} that differ by less than float32 can tell: "
-            "subtract an offset from them, or ask for dtype=torch.float64"
+            f"x has values in its feature {name} that differ by less than float32 resolves: "
+            "subtract an offset from them, or use dtype=torch.float64"
         )
 
 
@@ -226,7 +228,7 @@ def _are_whole(values: Tensor) -> bool:
 
 
 def _rounded(column: Any, dtype: str) -> Any:
-    """Return numbers that a column of a DataFrame can hold, by its dtype."""
+    """Return numbers that fit a DataFrame's column, by its dtype."""
     from pandas.api.types import is_bool_dtype, is_integer_dtype, pandas_dtype
 
     if is_bool_dtype(dtype):
@@ -245,7 +247,7 @@ def _is_tensors(x: object) -> bool:
 
 
 def _is_frame(x: object) -> bool:
-    """Whether x is a DataFrame of pandas, on which nothing here depends."""
+    """Whether x is a pandas DataFrame, tested without importing pandas."""
     return hasattr(x, "columns") and hasattr(x, "dtypes") and hasattr(x, "to_numpy")
 
 

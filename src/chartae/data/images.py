@@ -1,4 +1,4 @@
-"""Folders of images, one subfolder for each class, as dataset and from a dataset."""
+"""Folders of images with one subfolder per class: reading and writing datasets."""
 
 import csv
 import logging
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 
 Color = Literal["grey", "rgb"]
 MANIFEST = "manifest.csv"
-"""What `write_images` says about its files, beside them."""
+"""The table that `write_images` writes beside the image files."""
 _COLUMNS = ["file", "label"]
 
-# What file managers and archives leave in folders beside hidden files, in small letters.
+# Files that file managers and archives leave in folders, besides hidden files, in lower case.
 _CLUTTER = frozenset(["thumbs.db", "desktop.ini", "__macosx", "@eadir"])
-# Pillow's modes of one channel that are wider than a byte.
+# Pillow's single-channel modes with more than 8 bits.
 _WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 
 
@@ -44,28 +44,29 @@ def read_images(
     skip_unreadable: bool = False,
     dtype: DType = "default",
 ) -> ArrayDataset:
-    """Return the images of ``folder/<class>/``, all of one size; classes in order of their names.
+    """Return the images of ``folder/<class>/``, all of one size; classes are sorted by name.
 
-    Images may lie deeper below their class. A folder of images without subfolders has no labels.
-    Classes are called as their folders, or as the table of `write_images` says. Grey and binary
-    images become (height, width), colour images (3, height, width), in [0, 1]: bytes are divided by
-    255 and 16-bit values by 65535; floating-point pixels are taken as they are. Palettes and other
-    colour spaces become RGB; what is transparent is laid on white. Images are turned as their EXIF
-    orientation says. Files that are no images by their suffix are left out, and counted in a
-    warning; hidden ones and those of file managers without.
+    Images may be in subfolders of their class's folder. A folder of images without subfolders has
+    no labels. A class has the name of its folder, or its name in the table of `write_images`. Grey
+    and binary images become (height, width), colour images (3, height, width), in [0, 1]: bytes are
+    divided by 255 and 16-bit values by 65535; floating-point pixels are unchanged. Palettes and
+    other colour spaces become RGB; transparent pixels are blended with white. Images are rotated
+    according to their EXIF orientation. Files whose suffix is not that of an image are left out,
+    with a warning that counts them. Hidden files and those of file managers are left out without a
+    warning.
 
     Args:
         folder: the folder.
         resize: (height, width) to which every image is resampled, with antialiasing.
-        color: ``"grey"`` or ``"rgb"`` to convert every image; None keeps what they are, which has
-            to be the same for all.
+        color: ``"grey"`` or ``"rgb"`` to convert every image; None converts none, and all must be
+            of the same kind.
         skip_unreadable: leave out, with a warning, files that cannot be read as one image.
         dtype: as in `ArrayDataset.from_arrays`.
 
     Raises:
-        DataError: naming the files, for those that are not readable as one image (of several
-            pages, or with colours of 16 bits), or have another size or other colours than the
-            first; for a class without images, or images beside the class folders.
+        DataError: if a file is not readable as one image (it has several pages, or colours of 16
+            bits), or has another size or other colours than the first; if a class has no images, or
+            images are beside the class folders. The message names the files.
         ConfigurationError: for an option out of range.
     """
     root = Path(folder)
@@ -81,7 +82,7 @@ def read_images(
             "subfolders where there are no labels"
         )
     if class_folders and stray:
-        raise DataError(f"{stray[0]} is in no class: expected images in one subfolder per class")
+        raise DataError(f"{stray[0]} has no class: expected images in one subfolder per class")
     _check_none_is_empty(root, names, found, "images")
     pixels, files = _read_alike(found, resize, color, skip_unreadable)
     if not class_folders:
@@ -96,22 +97,22 @@ def write_images(
 ) -> list[Path]:
     """Write ``dataset`` as 8-bit PNG files, and a table of them, ``manifest.csv``.
 
-    The files are ``folder/<class>/<row>.png``, with `folder_name` of the class, or
-    ``folder/<row>.png`` without labels; the table has the columns ``file`` and ``label``.
-    `read_images` reads the folder back, with the classes' names. ``x`` has to be (N, height,
+    The files are ``folder/<class>/<row>.png``, where ``<class>`` is the `folder_name` of the class,
+    or ``folder/<row>.png`` without labels. The table has the columns ``file`` and ``label``.
+    `read_images` reads the folder again, with the names of the classes. ``x`` must be (N, height,
     width), (N, 1, height, width) or (N, 3, height, width) in [0, 1], without a mask.
 
     Args:
         folder: a new or an empty folder.
-        dataset: images, with labels or without.
-        clip: write values outside [0, 1] as 0 and 1, with a warning of how many these are.
+        dataset: images, with or without labels.
+        clip: clip values outside [0, 1], with a warning that counts them.
 
     Returns:
-        What was written, the table last.
+        The paths of the files, that of the table last.
 
     Raises:
-        DataError: before the first file is written, for a dataset of another form.
-        ConfigurationError: if ``folder`` cannot be written to or is not empty.
+        DataError: before the first file is written, if the dataset has another form.
+        ConfigurationError: if ``folder`` is not writable or not empty.
     """
     from PIL import Image
 
@@ -170,17 +171,17 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    """Return the files of a folder and of those in it, without hidden ones."""
+    """Return the files of a folder and its subfolders, without hidden ones."""
     entries = _visible(folder)
     files = [entry for entry in entries if not entry.is_dir()]
-    # A link to a folder above would give the same images again and again.
+    # A link to a parent folder would give the same images again and again.
     above = {folder.resolve(), *folder.resolve().parents}
     deeper = [entry for entry in entries if entry.is_dir() and entry.resolve() not in above]
     return files + [file for entry in deeper for file in _below(entry)]
 
 
 def _class_names(root: Path, folders: Sequence[Path]) -> dict[str, str]:
-    """Return the names of classes by the names of their folders."""
+    """Return the class names by the names of their folders."""
     names = {folder.name: folder.name for folder in folders}
     if unreadable := [name for name in names if not _is_text(name)]:
         raise DataError(
@@ -193,7 +194,7 @@ def _class_names(root: Path, folders: Sequence[Path]) -> dict[str, str]:
     except (OSError, UnicodeDecodeError, csv.Error):
         return names
     if not rows or rows[0] != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
-        return names  # a table of someone else
+        return names  # a table that `write_images` did not write
     given = {Path(file).parts[0]: label for file, label in rows[1:] if len(Path(file).parts) > 1}
     names |= {folder: label for folder, label in given.items() if folder in names}
     if len(set(names.values())) < len(names):
@@ -202,7 +203,7 @@ def _class_names(root: Path, folders: Sequence[Path]) -> dict[str, str]:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a file name is text: names are bytes on some systems, of any encoding."""
+    """Whether a file name is valid text; on some systems names are bytes in any encoding."""
     try:
         return bool(name.encode())
     except UnicodeEncodeError:
@@ -221,23 +222,23 @@ def _check_none_is_empty(
 
 
 def _only_images(files: Sequence[Path]) -> list[Path]:
-    """Leave out what is no image by its suffix, and say so."""
+    """Leave out files that are not images by their suffix, with a warning."""
     from PIL import Image
 
-    Image.init()  # it knows few kinds of files before
-    # What Pillow can write but not read is no image here. MPO, photographs with previews, are JPEG.
+    Image.init()  # registers all formats; few are registered before
+    # Formats that Pillow writes but does not read are left out. MPO photographs are read as JPEG.
     readable = {*Image.OPEN, "MPO"}
     suffixes = {s for s, kind in Image.registered_extensions().items() if kind in readable}
     images = [file for file in files if file.suffix.lower() in suffixes]
     others = sorted({*files} - {*images})
     others = [file for file in others if file.name != MANIFEST]
     if others:
-        logger.warning("left out %d file(s) that are no images: %s", len(others), _some(others))
+        logger.warning("left out %d file(s) that are not images: %s", len(others), _some(others))
     return images
 
 
 def _some(things: Sequence[object]) -> str:
-    """Return the first few of a list, and how many more there are."""
+    """Return the first three items of a list, and the number of the others."""
     more = f" and {len(things) - 3} more" if len(things) > 3 else ""
     return ", ".join(map(str, things[:3])) + more
 
@@ -248,7 +249,7 @@ def _read_alike(
     color: Color | None,
     skip_unreadable: bool,
 ) -> tuple[NDArray[Any], list[Path]]:
-    """Return the pixels of images of one size and kind, channels first, and which could be read."""
+    """Return the pixels of images of one size and kind, channels first, and which are readable."""
     if color is not None:
         check_choice("color", color, get_args(Color))
     if resize is not None:
@@ -278,7 +279,7 @@ def _read_alike(
 
 
 def _check_alike(files: Sequence[Path], images: Sequence[NDArray[Any]]) -> None:
-    """Raise `DataError` naming images of another size or kind than the first."""
+    """Raise `DataError` if images have another size or kind than the first one."""
     for what, option, describe in (("size", "resize", _size), ("kind", "color", _kind)):
         wanted = describe(images[0])
         named = [(file, describe(image)) for file, image in zip(files, images, strict=True)]
@@ -286,7 +287,7 @@ def _check_alike(files: Sequence[Path], images: Sequence[NDArray[Any]]) -> None:
         if odd:
             raise DataError(
                 f"{_some(odd)}, but {files[0]} is {wanted}: expected images of one {what}; "
-                f"the option {option} makes them alike"
+                f"the option {option} converts them"
             )
 
 
@@ -299,18 +300,18 @@ def _kind(image: NDArray[Any]) -> str:
 
 
 def _read_pixels(file: Path, resize: tuple[int, int] | None, color: Color | None) -> NDArray[Any]:
-    """Return (height, width) or (height, width, 3): bytes, or floats for wider pixels."""
+    """Return (height, width) or (height, width, 3): bytes, or floats for more than 8 bits."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as opened:
-            # The further pictures of an MPO, which cameras write as .jpg, are previews.
+            # Cameras write MPO files as .jpg. Their further pictures are previews.
             pages = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
             if pages > 1:
                 raise DataError(
                     f"{file} has {pages} pages or frames: expected a file for each image"
                 )
-            # Pillow would drop half of them; how the file stores them is only in its raw mode.
+            # Pillow would drop half of the bits. Only the file's raw mode shows how many there are.
             if opened.mode in ("RGB", "RGBA") and ";16" in str(opened.tile):
                 raise ValueError("its colours have 16 bits; convert it to 8 bits first")
             image: Image.Image = ImageOps.exif_transpose(opened)
@@ -320,7 +321,7 @@ def _read_pixels(file: Path, resize: tuple[int, int] | None, color: Color | None
             return np.asarray(image)
     except DataError:
         raise
-    except Exception as error:  # each format of Pillow's fails in its own ways
+    except Exception as error:  # each format of Pillow raises its own types of errors
         raise DataError(f"{file} cannot be read as an image: {error}") from None
 
 
@@ -330,7 +331,7 @@ def _plain(image: "Image", color: Color | None) -> "Image":
 
     if image.mode in _WIDE:
         if color == "rgb":
-            raise ValueError("it has one wide channel, which does not become RGB")
+            raise ValueError("it has one channel of more than 8 bits, which cannot become RGB")
         wide = np.asarray(image)
         if image.mode == "F":
             return image
@@ -354,15 +355,15 @@ def _to_pixels(dataset: ArrayDataset, clip: bool) -> NDArray[np.uint8]:
             "or (N, 3, height, width)"
         )
     if dataset.mask is not None:
-        raise DataError("mask is given: expected fully observed images, as PNG cannot hold a mask")
+        raise DataError("mask is given: expected fully observed images, as PNG has no mask")
     outside = int(((x < 0) | (x > 1)).sum())
     if outside and not clip:
         raise DataError(
             f"x ranges from {x.min():g} to {x.max():g}: expected values in [0, 1]; clip=True "
-            "writes the nearest"
+            "clips them"
         )
     if outside:
-        logger.warning("%d of %d values are outside [0, 1], and clipped", outside, x.numel())
+        logger.warning("clipped %d of %d values that are outside [0, 1]", outside, x.numel())
     pixels = restored(x, torch.uint8).cpu()
     if len(shape) == 3:
         pixels = pixels.movedim(1, -1).squeeze(-1) if shape[0] == 1 else pixels.movedim(1, -1)

@@ -1,4 +1,4 @@
-"""Labels as people give them (numbers, strings) to class indices, and back by their names."""
+"""Conversion of labels (numbers or strings) to class indices and class names."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from chartae.errors import DataError
 __all__ = ["LABEL_NAMES", "encode_labels"]
 
 LABEL_NAMES = ("y", "labels", "label", "targets", "target", "class")
-"""What columns and arrays of labels are called, in small letters."""
+"""Names of columns and arrays that are read as labels, in lower case."""
 
 
 def encode_labels(
@@ -27,8 +27,8 @@ def encode_labels(
             integer labels are indices into it and string labels are looked up in it.
 
     Raises:
-        DataError: if ``y`` is empty, of another shape or dtype, or holds a label that
-            ``class_names`` does not have.
+        DataError: if ``y`` is empty, has another shape or dtype, or holds a label that is not in
+            ``class_names``.
 
     >>> encode_labels(["cat", "dog", "cat"])
     (tensor([0, 1, 0]), ('cat', 'dog'))
@@ -55,7 +55,7 @@ def _label_array(y: ArrayLike | Tensor) -> NDArray[np.generic]:
     check_dense("y", y)
     try:
         labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-    except (TypeError, ValueError):  # bfloat16, a list of lists of uneven lengths
+    except (TypeError, ValueError):  # bfloat16, or lists of different lengths
         given = f"has dtype {y.dtype}" if isinstance(y, Tensor) else f"is {type(y).__name__}"
         raise DataError(
             f"y {given}: expected (N,), one integer or string label per sample"
@@ -79,16 +79,16 @@ def _label_array(y: ArrayLike | Tensor) -> NDArray[np.generic]:
 
 
 def _way_out(labels: NDArray[np.generic]) -> str:
-    """Return how labels of another shape become what is expected, where that is clear."""
+    """Return a hint on how labels of another shape can be converted, if there is one."""
     if labels.ndim != 2:
         return ""
     if labels.shape[1] == 1:
-        return "; these become so by y.ravel()"
-    return "; labels that are one-hot become so by y.argmax(1)"
+        return "; convert them with y.ravel()"
+    return "; convert one-hot labels with y.argmax(1)"
 
 
 def _look_up(labels: NDArray[np.generic], names: tuple[str, ...]) -> NDArray[np.int64]:
-    """Indices of ``labels`` in ``names``: strings by name, integers as they are."""
+    """Return the indices of ``labels`` in ``names``: strings by name, integers unchanged."""
     if labels.dtype.kind == "U":
         known = {name: index for index, name in enumerate(names)}
         indices = np.array([known.get(str(label), -1) for label in labels])

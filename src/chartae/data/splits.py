@@ -1,4 +1,4 @@
-"""Seeded, stratified selections of samples, as index tensors."""
+"""Seeded, stratified selections of samples, as tensors of indices."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -20,23 +20,23 @@ __all__ = ["few_per_class", "held_out_split", "stratified_split"]
 def stratified_split(
     y: ArrayLike | Tensor, sizes: Sequence[float] | Sequence[int], *, seed: int
 ) -> tuple[Tensor, ...]:
-    """Return disjoint parts of the samples labelled ``y``, each with the classes' proportions.
+    """Return disjoint parts of the samples labelled ``y``, stratified by class.
 
-    Each class' share of a part is its proportion among the samples still left, rounded up or down.
-    (scikit-learn's ``train_test_split`` makes two parts, and refuses to leave over fewer samples
-    than there are classes.)
+    The share of a class in a part is its proportion among the remaining samples, rounded up or
+    down. (scikit-learn's ``train_test_split`` makes two parts, and raises an error if fewer samples
+    remain than there are classes.)
 
     Args:
         y: (N,) integer or string labels.
-        sizes: numbers of samples (integers), or fractions in (0, 1] of N (floats); together at
-            most N, or 1. Whatever is left belongs to no part.
+        sizes: numbers of samples (integers, with a sum of at most N), or fractions of N in (0, 1]
+            (floats, with a sum of at most 1). The remaining samples belong to no part.
         seed: the same seed gives the same parts.
 
     Returns:
         One ascending int64 tensor of indices per size.
 
     Raises:
-        ConfigurationError: for sizes that are not possible.
+        ConfigurationError: if the sizes are not possible.
         DataError: if a class is too small to be in every part.
 
     >>> y = [0] * 60 + [1] * 30
@@ -55,8 +55,8 @@ def stratified_split(
         for name, share in zip(names, shares, strict=True):
             if share == 0:
                 raise DataError(
-                    f"y has too few samples of class {name!r} for sizes={tuple(sizes)}: none falls "
-                    f"into part {number}; expected larger parts or more samples of it"
+                    f"y has too few samples of class {name!r} for sizes={tuple(sizes)}: none is "
+                    f"in part {number}; expected larger parts or more samples of the class"
                 )
         drawn = [pool[:share] for pool, share in zip(pools, shares, strict=True)]
         pools = [pool[share:] for pool, share in zip(pools, shares, strict=True)]
@@ -69,17 +69,17 @@ def held_out_split(
 ) -> tuple[ArrayDataset, ArrayDataset]:
     """Return a training set and a held-out set of ``fraction`` of the samples, at least one.
 
-    Both have the classes' proportions, as far as that is possible: a class keeps at least one
-    sample for training, so that one of a single sample is not held out. Where there are no labels,
-    or vectors in their place, the held-out samples are any.
+    Both are stratified by class, as far as possible. A class keeps at least one sample for
+    training, so a class with a single sample is not held out. Without labels, or with vectors as
+    conditions, the held-out samples are drawn from all samples.
 
     Args:
-        dataset: at least two samples, and two of one class if there are classes.
+        dataset: at least two samples; if there are classes, at least two samples of one class.
         fraction: in (0, 1).
         seed: the same seed gives the same sets.
 
     Raises:
-        ConfigurationError: for a ``fraction`` that is not possible.
+        ConfigurationError: if the ``fraction`` is not possible.
         DataError: if no sample can be held out.
 
     >>> data = ArrayDataset.from_arrays(torch.rand(13, 2), [0] * 8 + [1] * 4 + [2])
@@ -96,8 +96,8 @@ def held_out_split(
     pools = [pool for pool in pools if len(pool) > 1]
     if not pools:
         raise DataError(
-            f"dataset has {len(dataset)} sample(s), none of which shares its class: expected two "
-            "of one class at least, to hold one out"
+            f"dataset has {len(dataset)} sample(s), all of different classes: expected at "
+            "least two samples of one class, to hold one out"
         )
     sizes = torch.tensor([len(pool) for pool in pools])
     count = min(max(round(fraction * len(dataset)), 1), int(sizes.sum()))
@@ -109,7 +109,7 @@ def held_out_split(
 
 
 def few_per_class(y: ArrayLike | Tensor, n: int, *, seed: int) -> tuple[Tensor, Tensor]:
-    """Return ``n`` random samples of each class, and the rest: two ascending int64 index tensors.
+    """Return ``n`` random samples of each class, and the others: two ascending int64 tensors.
 
     Args:
         y: (N,) integer or string labels.
@@ -146,7 +146,7 @@ def _shuffled(indices: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _part_sizes(sizes: Sequence[float] | Sequence[int], total: int) -> list[int]:
-    """Numbers of samples, from fractions or numbers."""
+    """Return numbers of samples from fractions or numbers."""
     if not hasattr(sizes, "__len__"):
         raise ConfigurationError(f"sizes={sizes!r}: expected a sequence of sizes, one per part")
     given = f"sizes={tuple(sizes)!r}"
@@ -160,7 +160,7 @@ def _part_sizes(sizes: Sequence[float] | Sequence[int], total: int) -> list[int]
     # An integer is a number of samples, never a fraction.
     if not len(sizes) or not all(_is_fraction(size) for size in sizes):
         raise ConfigurationError(f"{given}: expected all integers or all fractions (floats)")
-    # The tolerance lets (0.7, 0.2, 0.1) add up to 1.
+    # The tolerance allows (0.7, 0.2, 0.1), whose floating-point sum is not exactly 1.
     if not (all(0 < size <= 1 for size in sizes) and sum(sizes) <= 1 + 1e-9):
         raise ConfigurationError(f"{given}: expected fractions above 0, together at most 1")
     ends = [round(sum(sizes[: k + 1]) * total) for k in range(len(sizes))]
@@ -172,7 +172,7 @@ def _is_fraction(size: object) -> bool:
 
 
 def _shares(available: Tensor, count: int, generator: torch.Generator) -> list[int]:
-    """``count`` shared out in proportion to ``available``: largest remainders, ties at random."""
+    """Return ``count`` in proportion to ``available``: largest remainders, ties at random."""
     quotas = available.double() * count / available.sum()
     shares = quotas.floor().long()
     missing = count - int(shares.sum())

@@ -10,17 +10,18 @@ from chartae.randomness import make_generator
 
 __all__ = ["digits", "disks_and_rings"]
 
-_SMALLEST_SIDE = 16  # below it the thinnest rings fall apart into single pixels
+_SMALLEST_SIDE = 16  # at smaller sizes the thinnest rings break into single pixels
 
 
 def disks_and_rings(
     num_samples: int = 180, *, shape: tuple[int, int] = (28, 28), seed: int = 0
 ) -> ArrayDataset:
-    """Return binary images, in turn a centred disk and a ring, of varied diameter and thickness.
+    """Return binary images, alternately a centred disk and a ring, of varied size and thickness.
 
-    The toy data of the thesis (sections 1.3.3, 2.4.1, 3.4.6 and appendix 1.8.4: 180 images,
-    balanced classes). It states neither size nor law; here diameters are uniform between 0.35 and
-    0.95 of the shorter side, and rings are 0.2 to 0.7 of their radius thick.
+    These are the toy data of the thesis (sections 1.3.3, 2.4.1, 3.4.6 and appendix 1.8.4: 180
+    images, balanced classes). The thesis does not give the size of the images, nor the distribution
+    of the shapes. Here diameters are uniform between 0.35 and 0.95 of the shorter side, and the
+    thickness of a ring is 0.2 to 0.7 of its radius.
 
     Args:
         num_samples: at least 2.
@@ -53,7 +54,7 @@ def disks_and_rings(
 
 
 def digits(dtype: DType = "default") -> ArrayDataset:
-    """Return the 1797 handwritten digits that scikit-learn ships: ``x`` (1797, 8, 8) in [0, 1].
+    """Return scikit-learn's 1797 handwritten digits: ``x`` (1797, 8, 8) in [0, 1].
 
     The pixels, 0 to 16 in the original, are divided by 16.
 

@@ -1,4 +1,4 @@
-"""Tables of numbers with a column of labels, from text and to text."""
+"""Reading and writing tables of numbers with a column of labels."""
 
 import csv
 import io
@@ -24,9 +24,9 @@ __all__ = ["read_labels", "read_table", "write_table"]
 logger = logging.getLogger(__name__)
 
 _SEPARATORS = (",", ";", "\t")
-# What stands for a cell that was not observed, in small letters.
+# Texts that stand for an unobserved cell, in lower case.
 _MISSING = frozenset(["", "na", "n/a", "nan", "null", "none"])
-# Python's own notation also has underscores, infinities and NaN.
+# Python's own notation also allows underscores, infinities and NaN.
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 
 Line = tuple[int, list[str]]
@@ -41,22 +41,22 @@ def read_table(
 ) -> ArrayDataset:
     """Return the samples (N, columns) of a text file with numeric columns.
 
-    Cells are separated by commas, semicolons or tabs, as the first line shows. An empty cell, NA,
-    NaN or null was not observed, and the dataset has a mask. A first column without a name, which
-    DataFrames write, numbers or names the rows and is left out. (A first line of 0, 1, 2, ..., as
-    DataFrames without names write it, is a header, too.)
+    Cells are separated by commas, semicolons or tabs, as in the first line. An empty cell, NA, NaN
+    or null is unobserved, and the dataset then has a mask. A first column without a name, which
+    DataFrames write, is the index of the rows and is left out. (A first line of 0, 1, 2, ..., which
+    DataFrames without column names write, is also a header.)
 
     Args:
         path: the file, in UTF-8.
-        label_column: the column of the labels; without it, the one called as in `LABEL_NAMES` if
-            there is one. Labels that are all integers are ordered as numbers.
-        header: whether the first line names the columns; otherwise ``label_column`` is a number
-            from 0.
+        label_column: the column of the labels; by default the one with a name in `LABEL_NAMES`, if
+            there is one. Labels that are all integers are sorted as numbers.
+        header: whether the first line has the names of the columns; otherwise ``label_column`` is a
+            number from 0.
         dtype: as in `ArrayDataset.from_arrays`.
 
     Raises:
-        DataError: naming line and column, for a cell that is not a number; for a file without a
-            header or samples, or in which the labels cannot be found.
+        DataError: for a cell that is not a number (the message gives line and column); for a file
+            without a header or samples, or in which the labels cannot be found.
     """
     path = Path(path)
     names, lines = _read_lines(path, header)
@@ -67,7 +67,7 @@ def read_table(
         raise DataError(f"{path}, line {number} has no label: expected one in every line")
     columns = [name for index, name in enumerate(names) if index != label]
     if not columns:
-        raise DataError(f"{path} has labels alone: expected columns of numbers beside them")
+        raise DataError(f"{path} has only labels: expected columns of numbers, too")
     x = np.array(
         [
             [_number(path, number, column, cell) for column, cell in zip(columns, row, strict=True)]
@@ -91,22 +91,22 @@ def read_table(
 def write_table(
     path: str | os.PathLike[str], dataset: ArrayDataset, label: str | None = None
 ) -> None:
-    """Write ``dataset`` (N, columns) as a ``.csv`` file that `read_table` reads back.
+    """Write ``dataset`` (N, columns) as a ``.csv`` file that `read_table` can read.
 
-    Numbers are written in the dataset's `Form`, with as many digits as bring the same ones back,
-    and booleans as 0 and 1. Columns are called as there; without names, or with numbers for names,
-    an ``x`` and the number. What was not observed is an empty cell.
+    Numbers are written in the dataset's `Form`, with enough digits to be read back exactly, and
+    booleans as 0 and 1. Columns have the names in the form. Columns without names, or with numbers
+    as names, are called ``x`` followed by the number. An unobserved entry is an empty cell.
 
     Args:
         path: the file.
         dataset: samples that are vectors.
-        label: the name of the column of labels, where there are any; None takes the one that the
+        label: the name of the column of labels, if there are any; None takes the name that the
             dataset was read with, or else ``"label"``.
 
     Raises:
         ConfigurationError: before any work, if ``path`` does not end in ``.csv`` or exists, or
             ``label`` is the name of a feature.
-        DataError: if samples are not vectors, or conditions are.
+        DataError: if samples are not vectors, or if conditions are vectors.
     """
     path = Path(path)
     if path.suffix != ".csv":
@@ -118,7 +118,7 @@ def write_table(
     if dataset.y is not None and not dataset.class_names:
         raise DataError("y holds vectors: expected labels, which fill one column")
     names = [str(name) for name in dataset.form.columns or range(dataset.input_shape[0])]
-    # read_table takes a first line of numbers for a sample.
+    # read_table reads a first line of numbers as a sample.
     names = [f"x{name}" if _NUMBER.fullmatch(name) else name for name in names]
     label = label or dataset.form.label or "label"
     if label in names:
@@ -132,7 +132,7 @@ def write_table(
         atomic_path(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        # Quotes keep the separators in names from being taken for the file's.
+        # Quotes protect separators inside names.
         csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(names)
         csv.writer(file, lineterminator="\n").writerows(zip(*columns, strict=True))
 
@@ -160,12 +160,12 @@ def _cell(value: object) -> str:
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
-    """Return the labels (N,) of a ``.npy`` file, or of text with one label a line.
+    """Return the labels (N,) of a ``.npy`` file, or of a text file with one label per line.
 
-    A first line called as in `LABEL_NAMES` is a header.
+    A first line that is one of `LABEL_NAMES` is a header.
 
     Raises:
-        DataError: for a file that is missing or of another form.
+        DataError: for a file that is missing or has another form.
     """
     path = Path(path)
     if path.suffix == ".npy":
@@ -184,7 +184,7 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _read_lines(path: Path, header: bool) -> tuple[list[str], list[Line]]:
-    """Names of the columns, and the non-empty lines below them as (line number, cells)."""
+    """Return the names of the columns, and the non-empty lines below as (line number, cells)."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             text = file.read()
@@ -201,8 +201,8 @@ def _read_lines(path: Path, header: bool) -> tuple[list[str], list[Line]]:
         names = [str(index) for index in range(len(names))]
     elif all(_NUMBER.fullmatch(name) for name in names) and not _are_numbered(names):
         raise DataError(
-            f"{path} starts with numbers: expected a header with the columns' names; header=False "
-            "reads a file without"
+            f"{path} starts with numbers: expected a header with the names of the columns; use "
+            "header=False for a file without a header"
         )
     lines = lines[header:]
     for number, cells in lines:
@@ -215,23 +215,23 @@ def _read_lines(path: Path, header: bool) -> tuple[list[str], list[Line]]:
 
 
 def _parted(text: str) -> list[Line]:
-    """Return the lines of a text, parted by what makes the most cells of the first."""
+    """Return the lines of a text, split by the separator that gives most cells in the first."""
     tables = []
     for separator in _SEPARATORS:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-        # An empty line is no sample, but may be a missing cell in quotes where it is the only one.
+        # An empty line is not a sample. In a table with one column, a missing cell is in quotes.
         lines = [(reader.line_num, cells) for cells in reader if cells]
         tables.append([line for line in lines if len(lines[0][1]) == 1 or line[1] != [""]])
     return max(tables, key=lambda lines: len(lines[0][1]) if lines else 0)
 
 
 def _are_numbered(names: Sequence[str]) -> bool:
-    """Whether numbers in the first line are the names that DataFrames give to columns."""
+    """Whether numbers in the first line are column names written by a DataFrame."""
     return len(names) > 2 and list(names) == [str(index) for index in range(len(names))]
 
 
 def _without_index(path: Path, names: list[str], lines: list[Line]) -> tuple[list[str], list[Line]]:
-    """Leave out a first column that has no name, if it tells the rows apart."""
+    """Leave out an unnamed first column, or raise `DataError` if it is not an index of rows."""
     if len(names) < 2 or (names[0] and not re.fullmatch(r"Unnamed: \d+", names[0])):
         return names, lines
     cells = [row[0].strip() for _, row in lines]
@@ -239,7 +239,7 @@ def _without_index(path: Path, names: list[str], lines: list[Line]) -> tuple[lis
         _NUMBER.fullmatch(c) and not c.isdecimal() for c in cells
     ):
         raise DataError(f"{path} has a first column without a name: expected a name in the header")
-    logger.info("%s: the first column has no name; it is taken for the rows' index", path)
+    logger.info("%s: the first column has no name; it is read as the index of the rows", path)
     return names[1:], [(number, row[1:]) for number, row in lines]
 
 
@@ -256,23 +256,23 @@ def _label_index(path: Path, header: list[str], label_column: str | None) -> int
     if len(found) > 1:
         raise DataError(
             f"{path} has columns {[header[index] for index in found]}: expected label_column to "
-            "name the one that holds the labels"
+            "give the name of the one with the labels"
         )
     return found[0] if found else None
 
 
 def _number(path: Path, line: int, column: str, cell: str) -> float:
-    """Return the number in a cell, or NaN where there is none."""
+    """Return the number in a cell, or NaN if the cell is unobserved."""
     if _NUMBER.fullmatch(cell) and math.isfinite(value := float(cell)):
         return value
     if cell.strip().lower() in _MISSING:
         return math.nan
-    hint = ", with a point for the decimals" if _NUMBER.fullmatch(cell.replace(",", ".")) else ""
+    hint = ", with a decimal point" if _NUMBER.fullmatch(cell.replace(",", ".")) else ""
     raise DataError(f"{path}, line {line}: column {column!r} is {cell!r}, expected a number{hint}")
 
 
 def _integers_if_all(labels: Sequence[str]) -> list[int] | list[str]:
-    """Integers, so that class 10 comes after class 9; strings if one is written otherwise."""
+    """Return integer labels as integers, so that 10 sorts after 9; else strings."""
     try:
         numbers = [int(label) for label in labels]
     except ValueError:

@@ -1,4 +1,4 @@
-"""A data set as training knows it: named tensors whose first dimension is the sample."""
+"""Named tensors whose first dimension is the sample: the data set that training uses."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ __all__ = ["TensorSet"]
 
 
 class TensorSet:
-    """Named tensors with one row for each sample; a model's `loss` names those that it uses.
+    """Named tensors with one row per sample; a model's `loss` names those that it uses.
 
     Args:
         tensors: each ``(N, ...)``.

@@ -50,7 +50,7 @@ from chartae.distributions.sphere import (
     VonMisesFisherHead,
 )
 
-# Their names before; `chartae.geometry.WrappedNormal` is another, on any metric.
+# Their earlier names. `chartae.geometry.WrappedNormal` is a different class, for any metric.
 WrappedNormal, WrappedNormalHead = PoincareNormal, PoincareNormalHead
 
 __all__ = [

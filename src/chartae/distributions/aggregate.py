@@ -1,4 +1,4 @@
-"""Estimates of the aggregated posterior q(z) of a training set, from a batch of it."""
+"""Estimates of the aggregated posterior q(z) of a training set, from one batch."""
 
 import math
 from typing import Literal
@@ -22,19 +22,19 @@ def log_aggregate(
 ) -> tuple[Tensor, Tensor]:
     r"""Return estimates of :math:`\log q(z)` and :math:`\sum_j \log q(z_j)`, ``(batch,)`` each.
 
-    q(z) is the mixture of the posteriors of N samples, of which a batch is known (Chen et al.,
-    2018, section 4 and appendix C): by minibatch stratified sampling, ``"mss"``, whose estimate of
-    the density is unbiased, or by minibatch weighted sampling, ``"mws"``, which takes the known
-    posteriors for N times as many. (The published code of the former has a third of its weights
-    in the wrong column.)
+    q(z) is the mixture of the posteriors of N samples. It is estimated from the posteriors of one
+    batch (Chen et al., 2018, section 4 and appendix C). Minibatch stratified sampling, ``"mss"``,
+    gives an unbiased estimate of the density. Minibatch weighted sampling, ``"mws"``, gives each
+    posterior of a batch of M the weight 1 / (N M). (In the published code of the former, a third of
+    the weights is in the wrong column.)
 
     Args:
         posterior: the posteriors of the batch, over ``(batch, d)``.
-        z: a draw of each, ``(batch, d)``.
-        size: N; less than the batch counts as the batch.
+        z: one draw of each posterior, ``(batch, d)``.
+        size: N; if it is less than the batch size, the batch size is used.
         estimator: ``"mss"`` or ``"mws"``.
-        weight: how much each sample of the batch counts, ``(batch,)``, with a mean of 1 over the
-            training set; None counts all alike.
+        weight: the weight of each sample of the batch, ``(batch,)``, with a mean of 1 over the
+            training set; None gives all samples the same weight.
     """
     # log q(z_i | x_k) of each coordinate: (i, k, d).
     pairs = posterior.base_dist.log_prob(z[:, None])
@@ -47,13 +47,13 @@ def log_aggregate(
 
 
 def log_shares(batch: int, size: int, estimator: Estimator) -> Tensor:
-    """Return how much sample k of a batch counts for q(z_i), ``(batch, batch)``, as logs."""
+    """Return the log weight of sample k of a batch in q(z_i), ``(batch, batch)``."""
     if estimator == "mws":
         return torch.full((batch, batch), -math.log(batch * size), dtype=torch.float64)
     if batch == 1:
         return torch.zeros(1, 1, dtype=torch.float64)
-    # z_i's own posterior counts 1 / N; the others, M = batch - 1 draws from the remaining N - 1,
-    # share the rest: one of them more than the others.
+    # The own posterior of z_i has weight 1 / N. The others are M = batch - 1 draws from the
+    # remaining N - 1 samples. They share the remaining weight; one of them has a larger share.
     others = batch - 1
     weights = torch.full((batch, batch), 1.0 / others, dtype=torch.float64)
     rows = torch.arange(batch)

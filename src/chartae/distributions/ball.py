@@ -1,18 +1,19 @@
 r"""Distributions on the Poincare ball: the wrapped and the Riemannian normal.
 
 The ball of curvature -c is :math:`\{z : c \|z\|^2 < 1\}` with the metric
-:math:`\lambda_z^2 I, \lambda_z = 2 / (1 - c \|z\|^2)`. Lengths and scales are Riemannian, and every
-density is with respect to the Riemannian volume :math:`\lambda_z^d dz`, priors' and posteriors'
-alike. As c goes to 0 both laws become the normal of that scale in the coordinates 2z.
+:math:`\lambda_z^2 I, \lambda_z = 2 / (1 - c \|z\|^2)`. Lengths and scales are Riemannian. All
+densities, of priors and posteriors, are with respect to the Riemannian volume
+:math:`\lambda_z^d dz`. As c goes to 0, both laws become the normal of the same scale in the
+coordinates 2z.
 
-The formulas are few, and written in float64 around the difference of two points. Geoopt's clamp
-the arguments of tanh and artanh, in float64 too, and go through the Moebius difference, which
-cancels near the rim: of two points 0.5 apart it says 17 in float32 at a distance of 10 from the
-origin, and 0.03 in float64 at 20.
+The formulas are evaluated in float64 and use the difference of two points. Geoopt uses the Moebius
+difference and clamps the arguments of tanh and artanh, also in float64. The Moebius difference
+cancels near the boundary: for two points at distance 0.5, it gives 17 in float32 at a distance of
+10 from the origin, and 0.03 in float64 at a distance of 20.
 
-A dtype holds the ball up to some distance from the origin, and both laws are conditioned on the
-points that it holds. A draw from further out would have to be moved, and the density that comes
-with it would be that of another point.
+A dtype can represent the ball only up to some distance from the origin. Both laws are conditioned
+on the points that it can represent. Otherwise a draw from further out would have to be moved, and
+its density would be the density of a different point.
 """
 
 import math
@@ -39,14 +40,14 @@ __all__ = [
 
 
 ROOM = 3.0
-"""How far from the end of the ball centres stay, in units of 1 / sqrt(c)."""
+"""Minimum distance of centres from the end of the representable ball, in units of 1 / sqrt(c)."""
 
 
 def ball_point(v: Tensor, curvature: float) -> Tensor:
     """Return the points at distance ||v|| from the origin in the direction of v, ``(..., d)``.
 
-    In float32 the ball ends at a distance of 15 (curvature -1) from the origin, in float64 at 35:
-    points beyond are put there.
+    The ball ends at a distance of 15 from the origin in float32, and of 35 in float64 (curvature
+    -1). Points beyond are moved to this distance.
     """
     return _inside(_exponential(v.double(), curvature), curvature, v.dtype)
 
@@ -58,12 +59,15 @@ def _exponential(v: Tensor, c: float) -> Tensor:
 
 
 def _reach(dtype: torch.dtype) -> float:
-    """Return how far the ball of curvature -1 goes: to 4 roundings from the rim, 2 artanh of it."""
+    """Return the largest distance from the origin in the ball of curvature -1.
+
+    It is 2 artanh(r), with r four rounding units below 1.
+    """
     return math.log(0.5 / torch.finfo(dtype).eps - 1.0)
 
 
 def _inside(z: Tensor, c: float, dtype: torch.dtype, room: float = 0.0) -> Tensor:
-    """Return z in the dtype, at most `_reach` less the room from the origin."""
+    """Return z in the dtype, moved to a distance of at most `_reach` - room from the origin."""
     bound = math.tanh(0.5 * (_reach(dtype) - room)) / math.sqrt(c)
     norm = _square(z).clamp_min(1e-60).sqrt()
     return (z * (bound / norm).clamp_max(1.0)).to(dtype)
@@ -74,19 +78,19 @@ def _square(v: Tensor) -> Tensor:
 
 
 def _translate(x: Tensor, w: Tensor, c: float) -> Tensor:
-    """Return the Moebius sum of x and w: w moved by the isometry that takes the origin to x."""
+    """Return the Moebius sum of x and w: the image of w under the isometry from the origin to x."""
     dot, x_square, w_square = 2.0 * c * (x * w).sum(-1, keepdim=True), _square(x), _square(w)
     numerator = (1.0 + dot + c * w_square) * x + (1.0 - c * x_square) * w
     return numerator / (1.0 + dot + c**2 * x_square * w_square)
 
 
 def _logarithm(x: Tensor, z: Tensor, c: float) -> Tensor:
-    """Return v, of length d(x, z), for which z is `_exponential` of v, moved to x."""
+    """Return v, of length d(x, z), such that translating `_exponential` (v) to x gives z."""
     difference, room = z - x, 1.0 - c * _square(x)
     chord = _square(difference).clamp_min(1e-60)
     both = room * (1.0 - c * _square(z))
     distance = torch.asinh((c * chord / both).sqrt()) * 2.0 / math.sqrt(c)
-    # The Moebius difference of x and z, without its cancellation where they are close.
+    # The Moebius difference of x and z, without cancellation where they are close.
     direction = room * difference - c * chord * x
     return direction * distance / (chord * (both + c * chord)).sqrt()
 
@@ -100,23 +104,24 @@ def _log_sinhc(square: Tensor) -> Tensor:
 
 
 class BallDistribution(BatchDistribution):
-    """A law of the vector v in the tangent space at a centre, carried to the ball.
+    """A law of the vector v in the tangent space at a centre, mapped to the ball.
 
-    The tangent space at the centre has the frame that the isometry from the origin brings there,
-    orthonormal for the metric, so that ||v|| is the distance to the centre. The vector is a
-    stretched one of uniform direction, v = s * e, and the law is conditioned on
-    max(s) ||e|| <= room, for the ball goes on for that distance around the centre (see above). A
-    subclass says what s and the law of ||e|| are, and how dense the volume of the ball is at v.
+    The frame of the tangent space at the centre is the image of the frame at the origin under the
+    isometry. It is orthonormal for the metric, so ||v|| is the distance to the centre. The vector
+    is v = s * e, where e has a uniform direction and s is a stretch. The law is conditioned on
+    max(s) ||e|| <= room, where room is the distance from the centre to the end of the ball in this
+    dtype (see the module's docstring). A subclass defines s, the law of ||e||, and the density at
+    v.
 
     Args:
-        loc: centres, points of the ball, ``(..., d)``. Those less than 3 / sqrt(c) from where
-            the ball ends are put there.
+        loc: centres, points of the ball, ``(..., d)``. Centres closer than 3 / sqrt(c) to the end
+            of the representable ball are moved to that distance.
         scale: ``(..., *scale_shape)``.
         curvature: c > 0.
         scale_dims: number of dimensions of the scale after those of the batch.
 
     Raises:
-        ConfigurationError: for a curvature that is not above 0, or shapes that do not fit.
+        ConfigurationError: for a curvature that is not above 0, or shapes that do not match.
     """
 
     parameters: ClassVar[tuple[str, ...]] = ("loc", "scale")
@@ -130,7 +135,8 @@ class BallDistribution(BatchDistribution):
             shape = torch.broadcast_shapes(loc.shape, (*scale.shape, *event[scale_dims:]))
         except RuntimeError as error:
             raise ConfigurationError(
-                f"scale has shape {tuple(scale.shape)}: it does not fit loc {tuple(loc.shape)}"
+                f"scale has shape {tuple(scale.shape)}: expected a shape that broadcasts with loc "
+                f"{tuple(loc.shape)}"
             ) from error
         self.curvature = float(curvature)
         self.loc = _inside(loc.double(), self.curvature, loc.dtype, ROOM).expand(shape)
@@ -144,7 +150,7 @@ class BallDistribution(BatchDistribution):
 
     @property
     def room(self) -> Tensor:
-        """Distance from the centre to where the ball ends in this dtype, ``(...)`` in float64."""
+        """Distance from the centre to the end of the ball in this dtype, ``(...)`` in float64."""
         norm = (self.curvature * _square(self.loc.double())).clamp_min(1e-60).sqrt()[..., 0]
         return (_reach(self.loc.dtype) - 2.0 * norm.atanh()) / math.sqrt(self.curvature)
 
@@ -156,7 +162,7 @@ class BallDistribution(BatchDistribution):
     @cached_property
     def _limit(self) -> Tensor:
         """The largest ||e||, ``(...)`` in float64."""
-        with torch.enable_grad():  # it serves later uses that want gradients
+        with torch.enable_grad():  # it is cached, and later calls may need gradients
             return self.room / self._stretch.amax(-1)
 
     @cached_property
@@ -165,24 +171,24 @@ class BallDistribution(BatchDistribution):
         raise NotImplementedError
 
     def _log_kernel(self, v: Tensor) -> Tensor:
-        """Return the log density of the point at v but for `_log_mass`, in float64."""
+        """Return the log density of the point at v without `_log_mass`, in float64."""
         raise NotImplementedError
 
     @property
     def _log_mass(self) -> Tensor:
-        """Logarithm of what the kernel integrates to, but for the stretch."""
+        """Logarithm of the integral of the kernel, without the stretch."""
         d = self.event_shape[0]
         return self.law.log_mass + d * self._limit.log() + log_area(d)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density at ``value``, ``(..., d)`` in the ball: ``(...)``.
 
-        It is -inf where the law is conditioned not to be.
+        It is -inf outside the region on which the law is conditioned.
         """
         c, z = self.curvature, value.double()
         v = _logarithm(self.loc.double(), z, c)
         with torch.no_grad():
-            # The rounding of a point near the rim is a distance: it puts none outside.
+            # Near the boundary, rounding moves a point by a large distance. The bound allows it.
             rounding = 2.0 * torch.finfo(self.loc.dtype).eps / (1.0 - c * _square(z)) / math.sqrt(c)
             kept = (1.0 - rounding / _square(v).clamp_min(1e-60).sqrt()).clamp_min(0.0)
             outside = (kept * v / self._stretch).norm(dim=-1) > self._limit
@@ -206,16 +212,16 @@ class BallDistribution(BatchDistribution):
 class PoincareNormal(BallDistribution):
     r"""Wrapped normal on the Poincare ball (Nagano et al., 2019; Mathieu et al., 2019).
 
-    A normal vector :math:`v \sim N(0, \mathrm{diag}(\sigma^2))` at the origin, moved to the centre
-    by parallel transport and onto the ball by the exponential map. With
+    A normal vector :math:`v \sim N(0, \mathrm{diag}(\sigma^2))` at the origin is moved to the
+    centre by parallel transport, and to the ball by the exponential map. With
     :math:`r = \|v\|` the distance from the centre,
 
     .. math:: \log q(z) = \log N(v; 0, \mathrm{diag}(\sigma^2))
         - (d - 1) \log \frac{\sinh \sqrt c\, r}{\sqrt c\, r}
 
-    with respect to the Riemannian volume; with respect to Lebesgue's measure of the coordinates it
-    is larger by :math:`d \log \lambda_z`. `chartae.geometry.WrappedNormal`, of any metric, is with
-    respect to the latter, and its covariance is in coordinates too.
+    with respect to the Riemannian volume. With respect to the Lebesgue measure of the coordinates
+    it is larger by :math:`d \log \lambda_z`. `chartae.geometry.WrappedNormal`, for any metric, uses
+    the Lebesgue measure, and its covariance is in coordinates too.
 
     Args:
         loc: centres mu, points of the ball, ``(..., d)``.
@@ -223,7 +229,7 @@ class PoincareNormal(BallDistribution):
         curvature: c > 0; the ball's radius is :math:`1/\sqrt c`.
 
     Raises:
-        ConfigurationError: for a curvature that is not above 0, or shapes that do not fit.
+        ConfigurationError: for a curvature that is not above 0, or shapes that do not match.
 
     >>> q = PoincareNormal(torch.zeros(5, 2), torch.ones(5, 2))
     >>> z, log_prob = q.rsample_and_log_prob((3,))
@@ -240,7 +246,7 @@ class PoincareNormal(BallDistribution):
 
     @cached_property
     def law(self) -> "RadiusLaw":
-        """The law of ||v / sigma||, in units of its limit: that of a normal in flat space."""
+        """The law of ||v / sigma||, in units of its limit, as for a normal in flat space."""
         with torch.enable_grad():
             return RadiusLaw(1.0 / self._limit, self.event_shape[0], 0.0, limit=1.0)
 
@@ -285,9 +291,9 @@ class RiemannianNormal(BallDistribution):
 
     .. math:: q(z) \propto \exp\left(-\frac{d(\mu, z)^2}{2 \sigma^2}\right)
 
-    Its constant is the integral of the density of the radius, by quadrature; the published
-    alternating sum of error functions cancels as sigma or d grow. The radius is drawn by
-    inversion of its cumulative distribution, with an exact pathwise gradient.
+    The constant is the integral of the density of the radius, computed by quadrature. The published
+    formula, an alternating sum of error functions, cancels as sigma or d grow. The radius is drawn
+    by inversion of its cumulative distribution, with an exact pathwise gradient.
 
     Args:
         loc: centres mu, points of the ball, ``(..., d)``.
@@ -295,7 +301,7 @@ class RiemannianNormal(BallDistribution):
         curvature: c > 0; the ball's radius is :math:`1/\sqrt c`.
 
     Raises:
-        ConfigurationError: for a curvature that is not above 0, or shapes that do not fit.
+        ConfigurationError: for a curvature that is not above 0, or shapes that do not match.
 
     >>> q = RiemannianNormal(torch.zeros(5, 2), torch.ones(5), curvature=0.5)
     >>> q.rsample((3,)).shape, q.log_prob(q.mean).shape
@@ -321,7 +327,7 @@ class RiemannianNormal(BallDistribution):
 
 
 def _tempered(scale: Tensor) -> Tensor:
-    """Return scales as they are up to 2, twice the prior's, and their logarithm from there on."""
+    """Return scales unchanged up to 2, twice the prior's scale, and logarithmic beyond."""
     excess = (scale - 2.0).clamp_min(0.0)
     return scale - excess + excess.log1p()
 
@@ -329,9 +335,9 @@ def _tempered(scale: Tensor) -> Tensor:
 class PoincareNormalHead(nn.Module):
     """Linear map from features ``(batch, features)`` to a `PoincareNormal` over ``latent_dim``.
 
-    The centre is the exponential map at the origin of a linear output; scales are softplus, above
-    a floor of 1e-5, and beyond 2 logarithmic. A law that fills the ball hardly depends on its
-    scale any more, and one that wild features have made large would stay so.
+    The centre is the exponential map at the origin of a linear output. Scales are a softplus plus a
+    floor of 1e-5, and grow logarithmically beyond 2. A law that fills the ball hardly depends on
+    its scale: without this bound, a scale that outlying features make large would stay large.
     """
 
     floor = 1e-5
@@ -348,7 +354,7 @@ class PoincareNormalHead(nn.Module):
 
 
 class RiemannianNormalHead(nn.Module):
-    """Linear map to a `RiemannianNormal`: as `PoincareNormalHead`, with one scale for each x."""
+    """Linear map to a `RiemannianNormal`: like `PoincareNormalHead`, with one scale for each x."""
 
     floor = 1e-5
 

@@ -1,4 +1,4 @@
-"""What models use of posteriors and priors, and the base of distributions that torch lacks."""
+"""Protocols of posteriors and priors, and the base of distributions that torch does not have."""
 
 import copy
 from functools import cached_property
@@ -20,11 +20,11 @@ Family = TypeVar("Family")
 
 
 class Posterior(Protocol):
-    """What models use of q(z|x), over latents ``(batch, d)``."""
+    """The members of q(z|x) that models use, over latents ``(batch, d)``."""
 
     @property
     def mean(self) -> Tensor:
-        """The mean, or another point that stands for the distribution, ``(batch, d)``."""
+        """The mean, or another representative point of the distribution, ``(batch, d)``."""
 
     def rsample(self, sample_shape: torch.Size = SINGLE) -> Tensor:
         """Return reparametrised samples, ``(*sample_shape, batch, d)``."""
@@ -34,7 +34,7 @@ class Posterior(Protocol):
 
 
 class Prior(Protocol):
-    """What models use of p(z|y), over latents ``(d,)``, or ``(batch, d)`` given conditions."""
+    """The members of p(z|y) that models use, over latents ``(d,)``, or ``(batch, d)`` given y."""
 
     def sample(self, sample_shape: torch.Size = SINGLE) -> Tensor:
         """Return samples, ``(*sample_shape, ..., d)``."""
@@ -44,10 +44,10 @@ class Prior(Protocol):
 
 
 def as_family(posterior: Posterior, family: type[Family]) -> Family:
-    """Return a posterior that is of a family.
+    """Return the posterior, typed as a member of a family.
 
     Raises:
-        ConfigurationError: if it is not.
+        ConfigurationError: if it is not a member of the family.
     """
     if not isinstance(posterior, family):
         raise ConfigurationError(
@@ -60,7 +60,7 @@ def kl_divergence(q: Posterior, p: Prior) -> Tensor:
     """Return KL(q || p) in closed form, ``(batch,)``.
 
     Raises:
-        NotImplementedError: for a pair without one.
+        NotImplementedError: for a pair without a closed form.
     """
     assert isinstance(q, Distribution)
     assert isinstance(p, Distribution)
@@ -68,13 +68,13 @@ def kl_divergence(q: Posterior, p: Prior) -> Tensor:
 
 
 class BatchDistribution(Distribution):
-    """Base of the distributions that are not made of torch's own."""
+    """Base of the distributions that are not built from torch's distributions."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     parameters: ClassVar[tuple[str, ...]] = ()
-    """Attributes that begin with the dimensions of the batch: tensors or distributions."""
+    """Attributes whose first dimensions are those of the batch: tensors or distributions."""
     settings: ClassVar[tuple[str, ...]] = ()
-    """Attributes that are those of the whole batch."""
+    """Attributes that the whole batch shares."""
 
     def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self:
         """Return the distribution with its parameters expanded to a larger batch, not copied."""
@@ -86,7 +86,7 @@ class BatchDistribution(Distribution):
             vars(new)[name] = value.expand(shape + own)
         for name in list(vars(new)):
             if isinstance(getattr(type(new), name, None), cached_property):
-                del vars(new)[name]  # of the parameters before
+                del vars(new)[name]  # it was computed from the old parameters
         vars(new)["_batch_shape"] = shape
         return new
 

@@ -1,4 +1,4 @@
-"""Distributions of grey values in [0, 1]."""
+"""Distributions of grey values, in [0, 1]."""
 
 import math
 from typing import ClassVar
@@ -14,13 +14,14 @@ __all__ = ["ContinuousBernoulli", "DiscretizedLogistic"]
 
 
 class ContinuousBernoulli(BatchDistribution):
-    r"""Continuous Bernoulli on [0, 1] (Loaiza-Ganem and Cunningham, 2019), by its logit l.
+    r"""Continuous Bernoulli on [0, 1] (Loaiza-Ganem and Cunningham, 2019), with logit l.
 
     .. math:: p(x) = \frac{l}{\tanh(l / 2)} \lambda^x (1 - \lambda)^{1 - x},
         \quad \lambda = \mathrm{sigmoid}(l)
 
-    `torch.distributions.ContinuousBernoulli` goes through the probability: its gradient is NaN at
-    l = 0, and its constant is off by 0.2 nat a feature at l = 20 and 1.1 at l = 50 (float32).
+    `torch.distributions.ContinuousBernoulli` computes with the probability. Its gradient is NaN at
+    l = 0, and its constant has an error per feature of 0.2 nat at l = 20 and 1.1 at l = 50
+    (float32).
 
     Args:
         logits: l, any shape.
@@ -34,7 +35,7 @@ class ContinuousBernoulli(BatchDistribution):
         super().__init__(logits.shape, validate_args=False)
 
     def _near_zero(self) -> tuple[Tensor, Tensor]:
-        """Return where series replace the closed forms, and logits that are safe in the latter."""
+        """Return where a series replaces the closed form, and logits that are safe in the form."""
         near = self.logits.abs() < 0.1
         return near, torch.where(near, 1.0, self.logits)
 
@@ -58,7 +59,7 @@ class ContinuousBernoulli(BatchDistribution):
         """Draw values by inversion of the cumulative distribution."""
         shape = self._extended_shape(torch.Size(sample_shape))
         uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
-        # x ~ p(.; -|l|), for which nothing overflows; 1 - x has the logit |l|.
+        # Draw x ~ p(.; -|l|), which cannot overflow. 1 - x then has the logit |l|.
         size = self.logits.abs().clamp_min(torch.finfo(self.logits.dtype).eps)
         value = -torch.log1p(uniform * torch.expm1(-size)) / size
         return torch.where(self.logits > 0, 1.0 - value, value)
@@ -67,7 +68,7 @@ class ContinuousBernoulli(BatchDistribution):
 class DiscretizedLogistic(BatchDistribution):
     """Logistic on [0, 1] integrated over ``levels`` bins: a probability for 8-bit images.
 
-    The first and last bins take the tails, so that the probabilities sum to 1 (Salimans et al.,
+    The first and last bins include the tails, so that the probabilities sum to 1 (Salimans et al.,
     PixelCNN++, 2017).
 
     Args:
@@ -86,7 +87,7 @@ class DiscretizedLogistic(BatchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The location, within [0, 1]: the mean, but for what the tails add."""
+        """The location, clamped to [0, 1]: the mean without the contribution of the tails."""
         return self.loc.clamp(0.0, 1.0)
 
     def log_prob(self, value: Tensor) -> Tensor:

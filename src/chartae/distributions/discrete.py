@@ -18,22 +18,23 @@ __all__ = ["CategoricalLikelihood", "NegativeBinomialLikelihood"]
 
 
 class _Categories(OneHotCategorical):
-    """One-hot categories, whose ``log_prob`` is also the cross-entropy of shares."""
+    """One-hot categories. ``log_prob`` also accepts probabilities, as a cross-entropy does."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         return (value * self.logits).sum(-1)  # torch keeps logits normalised
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(logits: {self.logits.size()})"  # torch shows nothing
+        return f"{type(self).__name__}(logits: {self.logits.size()})"  # torch's is empty
 
 
 @register_likelihood("categorical")
 class CategoricalLikelihood(Likelihood):
     r"""Categories, one-hot along the last dimension: :math:`\sum_k x_k \log p_k`.
 
-    The decoder gives logits, and the mean are the probabilities. Shares of categories are accepted
-    in place of one-hot rows, as grey values are by `BernoulliLikelihood`; the result is a
-    probability for one-hot rows only. A category is observed if the mask has all its K entries.
+    The decoder gives logits. The mean is the vector of probabilities. Probabilities are accepted in
+    place of one-hot rows, as `BernoulliLikelihood` accepts grey values. The result is a log
+    probability for one-hot rows only. A category is observed if the mask is True at all its K
+    entries.
 
     Args:
         input_shape: ``(..., K)``, any number of variables of K categories.
@@ -47,7 +48,7 @@ class CategoricalLikelihood(Likelihood):
     discrete = True
 
     def squashed(self, raw: Tensor) -> Tensor:
-        """Return numbers of any size as probabilities along the last dimension."""
+        """Map unbounded numbers to probabilities along the last dimension."""
         return raw.softmax(-1)
 
     def features(self, output: Tensor) -> Distribution:
@@ -60,13 +61,13 @@ class CategoricalLikelihood(Likelihood):
         worst = float(totals.flatten()[(totals - 1.0).abs().argmax()])
         if abs(worst - 1.0) > 1e-3:
             raise DataError(
-                f"{name} has a row of sum {worst:g}: {self.label} expects categories, "
-                "one-hot or as probabilities, along the last dimension"
+                f"{name} has a row of sum {worst:g}: {self.label} expects categories along the "
+                "last dimension, one-hot or as probabilities of sum 1"
             )
 
 
 class _Counts(NegativeBinomial):
-    """Negative binomial in float64, for its log-gammas cancel, with results in another dtype."""
+    """Negative binomial in float64, because its log-gammas cancel; results have another dtype."""
 
     def __init__(self, log_mean: Tensor, dispersion: Tensor) -> None:
         self.dtype = log_mean.dtype
@@ -94,7 +95,7 @@ class _Counts(NegativeBinomial):
     def sample(self, sample_shape: _size = ()) -> Tensor:
         with torch.no_grad():
             rate = self._gamma.sample(torch.Size(sample_shape))
-            # Torch's Poisson overflows from 2^63 on, and its noise is below rounding long before.
+            # Torch's Poisson overflows above 2^63. Above 2^53 its noise is below rounding anyway.
             large = rate > 2.0**53
             counts = torch.where(large, rate, torch.poisson(rate.masked_fill(large, 0.0)))
             return counts.clamp(max=torch.finfo(self.dtype).max).to(self.dtype)
@@ -102,15 +103,16 @@ class _Counts(NegativeBinomial):
 
 @register_likelihood("negative_binomial")
 class NegativeBinomialLikelihood(Likelihood):
-    r"""Negative binomial for counts, of mean m and variance :math:`m + \alpha m^2`.
+    r"""Negative binomial for counts, with mean m and variance :math:`m + \alpha m^2`.
 
-    The decoder gives log m less an offset, the log mean of the training set (`set_units`): of each
-    feature of a vector, or of all of another array. The encoder sees log(1 + x). The dispersion
-    :math:`\alpha` is learned (scvi-tools calls :math:`\theta = 1/\alpha` the inverse dispersion).
+    The decoder gives log m minus an offset. The offset is the log mean of the training set
+    (`set_units`), of each feature for vectors, or of all values for other arrays. The encoder
+    receives log(1 + x). The dispersion :math:`\alpha` is learned (scvi-tools calls
+    :math:`\theta = 1/\alpha` the inverse dispersion).
 
     Args:
         input_shape: shape of one observation: counts 0, 1, 2, ... as floats.
-        dispersion: ``"per_feature"``, or ``"learned"`` for one of all features.
+        dispersion: ``"per_feature"``, or ``"learned"`` for one value shared by all features.
 
     Raises:
         ConfigurationError: for another ``dispersion``.
@@ -122,7 +124,7 @@ class NegativeBinomialLikelihood(Likelihood):
 
     support = (0.0, torch.inf)
     discrete = True
-    floor = 1e-4  # below, a Poisson for all purposes
+    floor = 1e-4  # below it, the distribution is practically a Poisson
     ceiling = 80.0  # of log m: e^80 is still finite in float32
     has_units = True
     optional_buffers: Mapping[str, float] = {"log_mean": 0.0}
@@ -147,16 +149,16 @@ class NegativeBinomialLikelihood(Likelihood):
 
     @torch.no_grad()
     def set_units(self, moments: Moments) -> None:
-        """Take the log mean of the training set for the offset; a mean is at least half a count."""
+        """Set the offset to the log mean of the training set. A total of 0 counts as one half."""
         found = moments if self.log_mean.dim() else moments.pooled()
         self.log_mean.copy_(found.mean.clamp_min(0.5 / found.count.clamp_min(1.0)).log())
 
     def encoder_input(self, x: Tensor) -> Tensor:
-        """Return log(1 + x): counts span orders of magnitude, and so does the mean to be read."""
+        """Return log(1 + x), because counts and their means span orders of magnitude."""
         return x.log1p()
 
     def squashed(self, raw: Tensor) -> Tensor:
-        """Return numbers of any size as positive ones, around the mean of the training set."""
+        """Map unbounded numbers to positive ones, around the mean of the training set."""
         return softplus(raw + self.log_mean).expm1()
 
     def features(self, output: Tensor) -> Distribution:
@@ -164,7 +166,7 @@ class NegativeBinomialLikelihood(Likelihood):
         return _Counts(log_mean, self.dispersion)
 
     def check_data(self, name: str, x: Tensor) -> None:
-        """Raise `DataError` unless x is finite, and whole numbers of 0 or more."""
+        """Raise `DataError` unless x holds finite whole numbers, at least 0."""
         super().check_data(name, x)
         fractional = x != x.round()
         if bool(fractional.any()):

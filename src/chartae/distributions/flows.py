@@ -1,4 +1,4 @@
-"""Normalizing flows: maps of a latent with known log-determinants, and posteriors made of them."""
+"""Normalizing flows: maps of a latent with known log-determinants, and posteriors from them."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -23,7 +23,7 @@ class PlanarFlow(nn.Module):
     .. math:: \log |\det| = \log | 1 + (1 - \tanh^2(w^T z + b)) \, w^T \hat u |, \quad
         \hat u = u + (\mathrm{softplus}(w^T u) - 1 - w^T u) \, w / \|w\|^2
 
-    which is invertible, for :math:`w^T \hat u > -1`.
+    The flow is invertible, because :math:`w^T \hat u > -1`.
 
     Args:
         dim: size d of the latents.
@@ -31,7 +31,7 @@ class PlanarFlow(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        # Near the identity: small steps, in directions of their own.
+        # The initial flow is near the identity: small steps in random directions.
         self.w = nn.Parameter(torch.randn(dim) / dim**0.5)
         self.u = nn.Parameter(0.1 * torch.randn(dim))
         self.b = nn.Parameter(0.1 * torch.randn(()))
@@ -54,7 +54,7 @@ class RadialFlow(nn.Module):
     .. math:: \log |\det| = (d - 1) \log\left(1 + \frac{\hat\beta}{\alpha + r}\right)
         + \log\left(1 + \frac{\alpha \hat\beta}{(\alpha + r)^2}\right)
 
-    with :math:`\alpha > 0`; invertible, for :math:`\hat\beta > -\alpha`.
+    with :math:`\alpha > 0`. The flow is invertible, because :math:`\hat\beta > -\alpha`.
 
     Args:
         dim: size d of the latents.
@@ -83,13 +83,13 @@ class AutoregressiveFlow(nn.Module):
     .. math:: z_j' = z_j \, e^{a_j(z_{<j}, c)} + b_j(z_{<j}, c), \quad
         \log |\det| = \textstyle\sum_j a_j
 
-    in the direction that takes one pass: from the latent just drawn to its image.
+    The forward direction, from the drawn latent to its image, takes one pass.
 
     Args:
         dim: size d of the latents.
         context: size of the context c, 0 for none.
         hidden: sizes of the hidden layers.
-        reverse: whether coordinates depend on later ones instead.
+        reverse: whether coordinates depend on later coordinates instead of earlier ones.
     """
 
     def __init__(
@@ -115,18 +115,19 @@ class AutoregressiveFlow(nn.Module):
         return image, log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return the latents whose images are z ``(..., d)``, coordinate by coordinate."""
+        """Return the latents whose images are z ``(..., d)``; computed coordinate by coordinate."""
         source: Tensor = self.transform(context).inv(z)
         return source
 
 
 class FlowPosterior(BatchDistribution):
-    r"""The law of :math:`f(z_0)`, :math:`z_0 \sim N(\mu, \Sigma)`, f a flow.
+    r"""The law of :math:`f(z_0)`, where :math:`z_0 \sim N(\mu, \Sigma)` and f is a flow.
 
     .. math:: \log q(f(z_0)) = \log q_0(z_0) - \log |\det \partial f / \partial z_0|
 
-    The density is known at its own samples, which remember where they came from: no flow is ever
-    inverted, and `log_prob` refuses other points.
+    The density is available only at the distribution's own samples, from
+    `rsample_and_log_prob`, which knows :math:`z_0`. The flow is never inverted, so `log_prob` is
+    not available.
 
     Args:
         base: the law of :math:`z_0`, over ``(..., d)``.
@@ -146,10 +147,10 @@ class FlowPosterior(BatchDistribution):
         return self.flow(self.base.mean)[0]
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Raise `ConfigurationError`: the density at other points would need the flow's inverse."""
+        """Raise `ConfigurationError`: the density at given points needs the flow's inverse."""
         raise ConfigurationError(
-            "the density of a FlowPosterior is known at its own samples only, not at points of "
-            "yours: take rsample_and_log_prob"
+            "the density of a FlowPosterior is not available at given points, only at its own "
+            "samples: use rsample_and_log_prob"
         )
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:

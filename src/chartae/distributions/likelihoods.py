@@ -1,7 +1,7 @@
 """Likelihoods p(x|z): modules that turn a decoder's output into a distribution over x.
 
 Every density includes its constants, so that log p(x) can be compared between models and with
-published figures (MATH.md section 1), and sums over the observed features only, when given a mask.
+published results (MATH.md section 1). With a mask, the sum runs over the observed features only.
 """
 
 import math
@@ -37,16 +37,16 @@ Link = Literal["auto", "identity", "sigmoid"]
 
 
 class Observation(Independent[Distribution]):
-    """A distribution over a whole observation, whose ``log_prob`` honours a mask of features."""
+    """A distribution over a whole observation, whose ``log_prob`` accepts a mask of features."""
 
     def log_prob(self, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return log p(x|z), summed over the event.
 
         Args:
             value: observations, broadcastable with ``(..., *event_shape)``.
-            mask: boolean, True where a feature is observed; None when all are. What ``value``
-                holds elsewhere, NaN included, changes neither the result nor its gradients. A
-                variable of several entries is observed where all of them are.
+            mask: boolean, True where a feature is observed; None if all are. The entries of
+                ``value`` where it is False, NaN included, change neither the result nor its
+                gradients. A variable of several entries is observed if all its entries are.
         """
         if mask is None and isinstance(self.base_dist, Summed):
             return self.base_dist.sum_log_prob(value, self.reinterpreted_batch_ndims)
@@ -62,7 +62,7 @@ class Observation(Independent[Distribution]):
 
 
 class Summed(Distribution):
-    """A distribution of features whose log density is summed in fewer passes over the features."""
+    """A distribution of features that computes the sum of its log density in fewer passes."""
 
     def sum_log_prob(self, value: Tensor, dims: int) -> Tensor:
         """Return the log density, summed over the last ``dims`` dimensions, at least one."""
@@ -79,41 +79,27 @@ class BernoulliFeatures(Bernoulli, Summed):
 
 
 class NormalFeatures(Normal, Summed):
-    """Normal features.
-
-    Args:
-        loc: ``(..., *event)``.
-        scale: one for all features, ``()``, or one for each, ``event``.
-    """
+    """Normal features."""
 
     own_scale: Tensor | None = None
-
-    def __init__(self, loc: Tensor, scale: Tensor) -> None:
-        super().__init__(loc, scale, validate_args=False)
-        self.own_scale = scale
+    """The scale before it is expanded: one for all features, ``()``, or one for each."""
 
     def sum_log_prob(self, value: Tensor, dims: int) -> Tensor:
-        scale = self.own_scale
-        if scale is None:  # of an expanded distribution
-            terms: Tensor = self.log_prob(value)  # type: ignore[no-untyped-call]
-            return terms.flatten(-dims).sum(-1)
-        squares = (value - self.loc).square()
-        precision = 0.5 / scale.square()
-        if scale.dim():
-            halves = (squares * precision).flatten(-dims).sum(-1)
-        else:
-            halves = squares.flatten(-dims).sum(-1) * precision
-        size = math.prod(squares.shape[-dims:])
-        constant = size * (scale.log().mean() + 0.5 * math.log(2.0 * math.pi))
-        return -halves - constant
+        scale = self.scale if self.own_scale is None else self.own_scale
+        # Scaled before it is squared, or the square may be beyond what the dtype holds.
+        squares = ((value - self.loc) / scale).square().flatten(-dims).sum(-1)
+        event = self.loc.shape[-dims:]
+        logs = scale.log()
+        constant = logs.expand(event).sum() if logs.dim() <= dims else logs.flatten(-dims).sum(-1)
+        return -0.5 * squares - constant - 0.5 * math.log(2.0 * math.pi) * math.prod(event)
 
 
 class Likelihood(nn.Module):
-    """Base of all likelihoods: calling one with a decoder's output gives an `Observation`.
+    """Base of all likelihoods. Calling one with a decoder's output returns an `Observation`.
 
-    A subclass defines `features`, the distribution of each feature by itself. It owns the size of
-    the decoder's output (`output_shape`), the range of the data it can explain (`support`) and the
-    scale on which the encoder sees them (`encoder_input`).
+    A subclass defines `features`, the distribution of each single feature. It also defines the
+    shape of the decoder's output (`output_shape`), the range of valid data (`support`) and the
+    scale of the encoder's input (`encoder_input`).
 
     Args:
         input_shape: shape of one observation.
@@ -121,13 +107,13 @@ class Likelihood(nn.Module):
 
     support: tuple[float, float] = (-math.inf, math.inf)
     discrete: bool = False
-    """Whether a mean is no possible observation: counts, categories."""
+    """Whether the data are discrete (counts, categories), so that a mean is not a valid value."""
     details: str = ""
-    """What messages add to the likelihood's name."""
+    """Text that messages add to the likelihood's name."""
     has_units: bool = False
-    """Whether it measures the data in units of its own, which `set_units` learns."""
+    """Whether it rescales the data by units that `set_units` computes from the training set."""
     optional_buffers: Mapping[str, float] = {}
-    """Buffers that files of earlier versions lack, and the value that stands for each of them."""
+    """Buffers that are missing in files of earlier versions, with their default values."""
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -135,19 +121,19 @@ class Likelihood(nn.Module):
 
     @property
     def samples_are_draws(self) -> bool:
-        """Whether a sample is a draw of p(x|z), not its mean, as of tables, counts, categories."""
+        """Whether a sample is a draw of p(x|z) (tables, counts, categories) and not its mean."""
         return self.discrete or (self.has_units and len(self.input_shape) == 1)
 
     @property
     def label(self) -> str:
-        """What one writes to choose this likelihood, for messages."""
+        """The argument that selects this likelihood, for messages."""
         names = [name for name, kind in LIKELIHOODS.items() if kind is type(self)]
         chosen = f"likelihood={names[0]!r}" if names else f"the likelihood {type(self).__name__}"
         return chosen + self.details
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape that the decoder gives for one latent."""
+        """Shape of the decoder's output for one latent."""
         return self.input_shape
 
     def features(self, output: Tensor) -> Distribution:
@@ -160,16 +146,16 @@ class Likelihood(nn.Module):
         return Observation(distribution, dims, validate_args=False)
 
     def set_units(self, moments: Moments) -> None:
-        """Learn the units of the data from the moments of a training set; `fit` does so.
+        """Set the units of the data from the moments of a training set. `fit` calls it.
 
-        Nothing changes for a likelihood whose range is fixed.
+        It does nothing if the range of the likelihood is fixed.
 
         Raises:
             DataError: if a deviation is too small for the dtype to hold its square.
         """
 
     def filled(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return x with what networks see as 0 wherever the mask is False."""
+        """Return x with a neutral value where the mask is False; `encoder_input` maps it to 0."""
         return torch.where(mask, x, 0.0)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -178,11 +164,11 @@ class Likelihood(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def encoder_input(self, x: Tensor) -> Tensor:
-        """Return x on the scale on which networks see it; as it is, unless said otherwise."""
+        """Return x on the scale of the networks' input; by default, x itself."""
         return x
 
     def squashed(self, raw: Tensor) -> Tensor:
-        """Return numbers of any size as values in the support, smoothly: pseudo-inputs, say."""
+        """Map unbounded numbers smoothly to the support, for example for pseudo-inputs."""
         low, high = self.support
         if math.isinf(low) and math.isinf(high):
             return raw
@@ -195,16 +181,16 @@ class Likelihood(nn.Module):
     def draw(self, output: Tensor) -> Tensor:
         """Return a draw of x given the decoder's output, from torch's global generators.
 
-        Draws are data: `check_data` accepts them. Where the density reaches beyond the support (a
-        Gaussian with a sigmoid link), draws beyond are put at its ends.
+        Draws are valid data: `check_data` accepts them. If the density extends beyond the support
+        (a Gaussian with a sigmoid link), draws are clamped to the support.
         """
         drawn: Tensor = self(output).sample()
         return drawn.clamp(*self.support)
 
     def check_data(self, name: str, x: Tensor) -> None:
-        """Raise `DataError` if ``x`` is not finite or leaves the likelihood's support."""
+        """Raise `DataError` if ``x`` is not finite or is outside the likelihood's support."""
         least, most = x.aminmax()
-        if not bool((most - least).isfinite()):  # NaN, if there is one
+        if not bool((most - least).isfinite()):  # it is NaN if x has a NaN
             check_finite(name, x)
         self.check_range(name, least, most)
 
@@ -238,10 +224,10 @@ def register_likelihood(name: str) -> Callable[[AnyLikelihood], AnyLikelihood]:
 
 @register_likelihood("bernoulli")
 class BernoulliLikelihood(Likelihood):
-    r"""Bernoulli: :math:`x \log p + (1 - x) \log(1 - p)`, the decoder giving logits.
+    r"""Bernoulli: :math:`x \log p + (1 - x) \log(1 - p)`. The decoder gives logits.
 
-    Grey values in [0, 1] are accepted, as is usual; the result is a density for binary data only
-    (`ContinuousBernoulliLikelihood` is one for grey values).
+    Grey values in [0, 1] are accepted, as is usual. The result is a log probability for binary data
+    only. `ContinuousBernoulliLikelihood` has a density for grey values.
     """
 
     support = (0.0, 1.0)
@@ -252,7 +238,7 @@ class BernoulliLikelihood(Likelihood):
 
 @register_likelihood("continuous_bernoulli")
 class ContinuousBernoulliLikelihood(Likelihood):
-    """Continuous Bernoulli for grey values in [0, 1], the decoder giving logits."""
+    """Continuous Bernoulli for grey values in [0, 1]. The decoder gives logits."""
 
     support = (0.0, 1.0)
 
@@ -263,32 +249,34 @@ class ContinuousBernoulliLikelihood(Likelihood):
 class ScaledLikelihood(Likelihood):
     r"""A location given by the decoder, and a scale: fixed, learned, or learned per feature.
 
-    Without a sigmoid as its link it takes data of any scale: it has units of its own, a centre c
-    and a spread s learned from the training set (`set_units`). Networks see (x - c) / s, and the
+    Without a sigmoid link it accepts data of any scale. It then has units: a centre c and a spread
+    s, computed from the training set (`set_units`). The networks' input is (x - c) / s. The
     location is c + s a, where a is the decoder's output. Decoded values and densities are in the
-    data's units all the same. Vectors have a spread for each feature, images and other arrays one
-    of all: the root of the mean variance of a feature. Centre and spread are 0 and 1 for data that
-    lie in [0, 1] and have a spread of a tenth of it.
+    units of the data. Vectors have one spread for each feature. Images and other arrays have one
+    spread in all: the root of the mean variance of a feature. Centre and spread are 0 and 1 for
+    data that lie in [0, 1] and have a spread of at least 0.1.
 
-    Other images and arrays often have bounds, which blank and saturated pixels show: one value in
-    200, and ten at least, are exactly the least or the greatest of the training set. The location
-    is then kept between these two, l and h: it is l + (h - l) sigmoid(b), where b, linear in a,
-    is such that for small a the location is c + s a (of c within a hundredth of the range from an
-    end, that distance is taken). Densities reach beyond, and so may data.
+    Other images and arrays often have bounds, as blank and saturated pixels show. Bounds are
+    assumed if one value in 200, and at least ten values, are exactly equal to the minimum or to the
+    maximum of the training set. The location is then kept between the minimum l and the maximum h.
+    It is l + (h - l) sigmoid(b), with b linear in a, such that the location is c + s a to first
+    order in a. In this formula, c is kept at a distance of at least a hundredth of the range from
+    the bounds. The density is positive beyond the bounds, and data may lie there.
 
     Args:
         input_shape: shape of one observation.
         scale: a positive number (fixed), ``"learned"`` (one for all features) or
             ``"per_feature"``; in units of the spread.
-        link: ``"sigmoid"`` to keep the mean in [0, 1], for data in [0, 1]; ``"auto"`` for the
-            identity, or what keeps it within bounds that arrays show; ``"identity"`` for no bounds.
+        link: ``"sigmoid"`` keeps the mean in [0, 1], for data in [0, 1]. ``"auto"`` is the
+            identity, or keeps the mean within the bounds of arrays that have them. ``"identity"``
+            has no bounds.
 
     Raises:
         ConfigurationError: for another ``scale`` or ``link``.
     """
 
-    floor = 1e-3  # a learned scale stays above, or the density of constant data would be infinite
-    margin = 0.01  # a blank pixel's centre is put inside the bounds, by this share of the range
+    floor = 1e-3  # lower bound of a learned scale: the density of constant data stays finite
+    margin = 0.01  # minimum distance of the centre from the bounds, as a share of the range
     center: Tensor
     spread: Tensor
     low: Tensor
@@ -330,7 +318,7 @@ class ScaledLikelihood(Likelihood):
     def scale(self) -> Tensor:
         """The scale in the data's units, a scalar or of the shape of one observation.
 
-        That of a constant feature is 1, for there is nothing to learn it from.
+        It is 1 for a constant feature, which gives no information about its scale.
         """
         scale = self.relative_scale
         if not self.has_units:
@@ -347,11 +335,12 @@ class ScaledLikelihood(Likelihood):
 
     @torch.no_grad()
     def set_units(self, moments: Moments) -> None:
-        """Take the mean and the deviation of the training set for centre and spread, and bounds.
+        """Set centre, spread and bounds from the moments of the training set.
 
-        Data in [0, 1] with a spread of a tenth of it, in all, keep 0 and 1. Of a feature that is
-        constant the spread is 0: it is decoded as it is, and networks see its differences from that
-        as they are.
+        Centre and spread are the mean and the standard deviation. They are 0 and 1 for data in
+        [0, 1] with an overall spread of at least 0.1. A constant feature has the spread 0: its
+        decoded value is always the constant. The networks' input is then the difference from the
+        constant, without rescaling.
 
         Raises:
             DataError: if a deviation is too small for the dtype to hold its square.
@@ -371,10 +360,10 @@ class ScaledLikelihood(Likelihood):
         if bool((small < least).any()):
             where = f" in feature {int(small.argmin())}" if small.dim() else ""
             raise DataError(
-                f"x has a deviation of {small.min():.3g}{where}: expected at least {least:g}, "
-                f"whose square {self.spread.dtype} can hold; scale x"
+                f"x has a standard deviation of {small.min():.3g}{where}: expected at least "
+                f"{least:g}, so that squares do not underflow {self.spread.dtype}; rescale x"
             )
-        # The mean of equal numbers is not always that number, to the last digit.
+        # Because of rounding, the mean of equal numbers may differ from that number.
         self.center.copy_(torch.where(moments.low == moments.high, moments.low, moments.mean))
         self.spread.copy_(torch.where(constant, 0.0, deviation))
         if moments.shows_bounds:
@@ -393,19 +382,21 @@ class ScaledLikelihood(Likelihood):
         largest, limit = torch.maximum(-least, most), _largest(most.dtype)
         if self.has_units and bool(largest > limit):
             raise DataError(
-                f"{name} has values up to {largest:.3g}: expected at most {limit:g}, whose square "
-                f"{most.dtype} can hold; scale {name}"
+                f"{name} has values up to {largest:.3g}: expected at most {limit:g}, so that "
+                f"squares do not overflow {most.dtype}; rescale {name}"
             )
 
     def check_buffers(self) -> None:
-        """Raise `DataError` if a spread that was loaded is negative, or bounds are in disorder."""
+        """Raise `DataError` if a loaded spread is negative, or the lower bound is not below the
+        upper bound.
+        """
         if self.has_units and not bool((self.spread >= 0.0).all()):
-            raise DataError("spread has negative values: expected deviations")
+            raise DataError("spread has negative values: expected standard deviations, at least 0")
         if self.may_have_bounds and not bool(self.low < self.high):
             raise DataError(f"low={self.low:g} and high={self.high:g}: expected low below high")
 
     def encoder_input(self, x: Tensor) -> Tensor:
-        """Return x in units of the spread, from the centre."""
+        """Return (x - centre) / spread."""
         if not self.has_units:
             return x
         return (x - self.center) / self.spread.where(self.spread > 0.0, 1.0)
@@ -417,7 +408,7 @@ class ScaledLikelihood(Likelihood):
         return torch.where(mask, x, self.center.to(x.device))
 
     def squashed(self, raw: Tensor) -> Tensor:
-        """Return numbers of any size as data: those that `encoder_input` makes them from."""
+        """Map unbounded numbers to data: the inverse of `encoder_input`, up to bounds."""
         return self.location(raw) if self.has_units else super().squashed(raw)
 
     def location(self, output: Tensor) -> Tensor:
@@ -430,9 +421,10 @@ class ScaledLikelihood(Likelihood):
         return torch.where(self.high < math.inf, self._within_bounds(output), free)
 
     def _is_free(self) -> bool:
-        """Whether there are no bounds, as far as that can be known at no cost.
+        """Whether it is known without cost that there are no bounds.
 
-        A GPU would have to be waited for, and a compiled graph would be cut in two.
+        On a GPU the check would wait for the device, and in a compiled graph it would break the
+        graph. In both cases the answer is False.
         """
         if not self.may_have_bounds:
             return True
@@ -441,7 +433,7 @@ class ScaledLikelihood(Likelihood):
         return self.high.item() == math.inf
 
     def _within_bounds(self, output: Tensor) -> Tensor:
-        """Return the location between the bounds; without any, finite numbers all the same."""
+        """Return the location between the bounds; without bounds, some finite numbers."""
         bounded = self.high < math.inf
         low, high = torch.where(bounded, self.low, 0.0), torch.where(bounded, self.high, 1.0)
         place = ((self.center - low) / (high - low)).clamp(self.margin, 1.0 - self.margin)
@@ -449,9 +441,9 @@ class ScaledLikelihood(Likelihood):
         return torch.lerp(low, high, torch.addcmul(place.logit(), slope, output).sigmoid())
 
     def draw(self, output: Tensor) -> Tensor:
-        """Return a draw of x given the decoder's output, of constant features their value.
+        """Return a draw of x given the decoder's output. Constant features keep their value.
 
-        Draws beyond the bounds are put at them.
+        Draws are clamped to the bounds, if there are bounds.
         """
         drawn = super().draw(output)
         if not self.has_units:
@@ -461,21 +453,24 @@ class ScaledLikelihood(Likelihood):
 
 
 def _largest(dtype: torch.dtype) -> float:
-    """Return how large values may be; one over that is the least deviation."""
+    """Return the largest allowed value. Its inverse is the smallest allowed deviation."""
     return 1e18 if dtype == torch.float32 else 1e150
 
 
 @register_likelihood("gaussian")
 class GaussianLikelihood(ScaledLikelihood):
-    r"""Gaussian, :math:`-D/2 \log 2\pi\sigma^2` included; arguments as in `ScaledLikelihood`."""
+    r"""Gaussian, with the term :math:`-D/2 \log 2\pi\sigma^2`; arguments of `ScaledLikelihood`."""
 
     def features(self, output: Tensor) -> Distribution:
-        return NormalFeatures(self.location(output), self.scale)
+        scale = self.scale
+        features = NormalFeatures(self.location(output), scale, validate_args=False)
+        features.own_scale = scale
+        return features
 
 
 @register_likelihood("laplace")
 class LaplaceLikelihood(ScaledLikelihood):
-    """Laplace: the absolute error, with its scale; arguments as in `ScaledLikelihood`."""
+    """Laplace: absolute error with a scale; arguments of `ScaledLikelihood`."""
 
     def features(self, output: Tensor) -> Distribution:
         return Laplace(self.location(output), self.scale, validate_args=False)
@@ -502,7 +497,7 @@ class DiscretizedLogisticLikelihood(ScaledLikelihood):
         check_integer("levels", levels, minimum=2)
         super().__init__(input_shape, scale, link="sigmoid")
         self.levels = levels
-        self.details = ""  # its link is no choice
+        self.details = ""  # the link cannot be chosen
 
     def features(self, output: Tensor) -> Distribution:
         return DiscretizedLogistic(self.location(output), self.scale, self.levels)
@@ -511,7 +506,7 @@ class DiscretizedLogisticLikelihood(ScaledLikelihood):
 def make_likelihood(
     spec: str | Mapping[str, Any] | Likelihood, input_shape: tuple[int, ...]
 ) -> Likelihood:
-    """Return the likelihood for a name, a mapping ``{"name": ..., **options}``, or an object.
+    """Return the likelihood for a name or a mapping ``{"name": ..., **options}``, or the object.
 
     >>> make_likelihood({"name": "gaussian", "scale": 0.1}, (28, 28)).scale
     tensor(0.1000)

@@ -25,7 +25,7 @@ Columns = Sequence[Sequence[Any] | Mapping[str, Any]]
 
 
 class _Blocks(BatchDistribution):
-    """Independent observations, side by side."""
+    """Independent observations, concatenated."""
 
     settings: ClassVar[tuple[str, ...]] = ("blocks",)
 
@@ -56,7 +56,7 @@ class _Blocks(BatchDistribution):
 
 
 class _Row(Observation):
-    """The observation of blocks, which honour the mask each in its own way."""
+    """The observation of blocks. Each block applies the mask by its own rule."""
 
     base_dist: _Blocks
 
@@ -66,13 +66,12 @@ class _Row(Observation):
 
 @register_likelihood("mixed")
 class MixedLikelihood(Likelihood):
-    """Columns of several kinds, in blocks side by side: a table with continuous, binary,
-    categorical and count columns.
+    """A table with continuous, binary, categorical and count columns, in consecutive blocks.
 
     Args:
         input_shape: ``(D,)``.
-        columns: blocks from left to right, whose widths add up to D: ``[name, width]`` or
-            ``{"name": ..., "width": ..., **options}``, each with the name of a likelihood. A
+        columns: blocks from left to right, whose widths add up to D. A block is ``[name, width]``
+            or ``{"name": ..., "width": ..., **options}``, with the name of a likelihood. A
             categorical block is one variable, one-hot over its width.
 
     Raises:
@@ -89,8 +88,8 @@ class MixedLikelihood(Likelihood):
         self.widths = [width for width, _ in blocks]
         if len(self.input_shape) != 1 or sum(self.widths) != self.input_shape[0]:
             raise ConfigurationError(
-                f"columns has blocks of {self.widths}, {sum(self.widths)} in all: expected those "
-                f"of input_shape={self.input_shape}"
+                f"columns has blocks of {self.widths}, {sum(self.widths)} in all: expected the "
+                f"number of columns of input_shape={self.input_shape}"
             )
         made = [make_likelihood(spec, (width,)) for width, spec in blocks]
         self.blocks = nn.ModuleList(made)
@@ -107,12 +106,12 @@ class MixedLikelihood(Likelihood):
         return _Row(_Blocks(blocks), 0, validate_args=False)
 
     def set_units(self, moments: Moments) -> None:
-        """Let each block learn the units of its own columns."""
+        """Set the units of each block from the moments of its columns."""
         for block, piece in zip(self.blocks, moments.split(self.widths), strict=True):
             cast(Likelihood, block).set_units(piece)
 
     def filled(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return x with what is neutral to each block wherever the mask is False."""
+        """Return x with the neutral value of each block wherever the mask is False."""
         pieces = zip(self._pieces(x), mask.split(self.widths, -1), strict=True)
         return torch.cat([block.filled(piece, seen) for (block, piece), seen in pieces], -1)
 
@@ -121,11 +120,11 @@ class MixedLikelihood(Likelihood):
         return torch.cat([block.encoder_input(piece) for block, piece in self._pieces(x)], -1)
 
     def squashed(self, raw: Tensor) -> Tensor:
-        """Return numbers of any size with each block in its own support."""
+        """Map unbounded numbers to the support of each block."""
         return torch.cat([block.squashed(piece) for block, piece in self._pieces(raw)], -1)
 
     def draw(self, output: Tensor) -> Tensor:
-        """Return a draw of x, each block as its own likelihood draws it."""
+        """Return a draw of x, each block from its own likelihood."""
         return torch.cat([block.draw(piece) for block, piece in self._pieces(output)], -1)
 
     def check_data(self, name: str, x: Tensor) -> None:

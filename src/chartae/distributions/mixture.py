@@ -14,28 +14,29 @@ from chartae.errors import ConfigurationError
 __all__ = ["NormalMixture"]
 
 PAIRS = 2**22
-"""Most (point, component) pairs at once: 32 MiB."""
+"""Maximum number of (point, component) pairs at once: 32 MiB."""
 
 
 class NormalMixture(BatchDistribution):
-    r"""Mixture of K normals over R^d, diagonal or not.
+    r"""Mixture of K normals over R^d, with diagonal or full covariances.
 
     .. math:: p(z) = \sum_{k=1}^K \pi_k N(z; \mu_k, L_k L_k^T)
 
-    Log densities of components are linear in :math:`(z^2, z)`, or :math:`(z z^T, z)`, so that one
-    product of matrices gives them all, without a tensor of ``(..., K, d)`` for
-    `MixtureSameFamily`. It is taken in float64, where squares may cancel: errors are of the order
-    of :math:`10^{-16} \|L_k^{-1} \mu_k\|^2`, for :math:`\mu_k` from the mean of the mixture.
+    Log densities of components are linear in :math:`(z^2, z)`, or in :math:`(z z^T, z)`. One matrix
+    product gives them all, without the ``(..., K, d)`` tensor of `MixtureSameFamily`. The product
+    is computed in float64, because squares may cancel. Errors are of the order of
+    :math:`10^{-16} \|L_k^{-1} \mu_k\|^2`, with :math:`\mu_k` relative to the mean of the
+    component means.
 
     Args:
         loc: means of the components, ``(K, d)``.
         scale: their standard deviations, positive, broadcastable to ``(K, d)``; or the
             :math:`L_k`, lower triangular with positive diagonals, ``(K, d, d)``.
-        weights: their shares :math:`\pi_k`, at least 0, ``(K,)``; they are divided by their sum.
-            None means equal shares.
+        weights: their weights :math:`\pi_k`, at least 0, ``(K,)``; they are divided by their sum.
+            None gives equal weights.
 
     Raises:
-        ConfigurationError: for means of another shape, or scales or weights that do not fit them.
+        ConfigurationError: for means of a wrong shape, or scales or weights that do not match them.
 
     >>> p = NormalMixture(torch.tensor([[-1.0], [1.0]]), torch.tensor(0.1))
     >>> p.sample((5,)).shape, p.log_prob(torch.tensor([1.0])).exp()
@@ -52,7 +53,8 @@ class NormalMixture(BatchDistribution):
             self.loc, self.scale = loc, scale.expand(shape)
         except RuntimeError as error:
             raise ConfigurationError(
-                f"scale has shape {tuple(scale.shape)}: it does not fit loc {tuple(loc.shape)}"
+                f"scale has shape {tuple(scale.shape)}: expected a shape that broadcasts to "
+                f"{tuple(shape)}"
             ) from error
         if weights is not None and weights.shape != loc.shape[:1]:
             raise ConfigurationError(
@@ -70,7 +72,7 @@ class NormalMixture(BatchDistribution):
 
     @property
     def variance(self) -> Tensor:
-        """The variance of each coordinate, ``(d,)``: that within components and among them."""
+        """The variance of each coordinate, within and between components, ``(d,)``."""
         among = (self.loc - self.weights @ self.loc).square()
         variance = self.weights @ (self._within() + among)
         return variance.expand(self.batch_shape + self.event_shape)
@@ -90,7 +92,7 @@ class NormalMixture(BatchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density at ``value``, ``(..., d)``: ``(...)``."""
-        # In pieces, or the components of very many would fill the memory.
+        # In blocks, to bound the memory for many points.
         columns = max(len(self.loc), self.scale[0].numel())
         pieces = value.reshape(-1, value.shape[-1]).split(max(1, PAIRS // columns))
         found = torch.cat([self.log_joint(piece).logsumexp(-1) for piece in pieces])
@@ -98,8 +100,8 @@ class NormalMixture(BatchDistribution):
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     def log_joint(self, value: Tensor) -> Tensor:
-        """Return the log of each component's part of the density, ``(..., K)``, in float64."""
-        # MPS has no float64, and what it loses is small unless scales are.
+        """Return log(pi_k N(z; mu_k, ...)) of each component, ``(..., K)``, in float64."""
+        # MPS has no float64. The loss of precision is small unless scales are small.
         wide = torch.float32 if value.device.type == "mps" else torch.float64
         loc, scale, z = (t.to(wide) for t in (self.loc, self.scale, value))
         origin = loc.detach().mean(0)
@@ -118,7 +120,7 @@ class NormalMixture(BatchDistribution):
 
         Args:
             sample_shape: shape of the sample.
-            generator: source of randomness, on the device of the means; None is torch's own.
+            generator: source of randomness, on the device of the means; None uses torch's default.
         """
         shape = torch.Size((*sample_shape, *self.batch_shape))
         device = self.loc.device

@@ -37,25 +37,25 @@ def mmd(
 
     with :math:`k = e^{-r^2 / C}` (``"rbf"``) or :math:`\sum_s sC / (sC + r^2)` (``"imq"``, s from
     0.1 to 10), :math:`C = 2 d \sigma^2`, the mean squared distance of two draws of
-    :math:`N(0, \sigma^2 I)` (Tolstikhin et al., 2018). It may be negative. A sample of one has no
-    pairs: its term is left out.
+    :math:`N(0, \sigma^2 I)` (Tolstikhin et al., 2018). It may be negative. A sample of size one has
+    no pairs, and its term is 0.
 
     Args:
         a: ``(m, d)``.
         b: ``(n, d)``.
         kernel: ``"imq"`` or ``"rbf"``.
         bandwidth: :math:`\sigma` > 0.
-        weight: of each row of a, ``(m,)``, at least 0; averages over rows and over pairs of rows
-            are by the weights and by their products. None counts all alike.
+        weight: weight of each row of a, ``(m,)``, at least 0. Averages over rows use the weights;
+            averages over pairs of rows use their products. None gives equal weights.
 
     Raises:
-        ConfigurationError: for another kernel or bandwidth.
+        ConfigurationError: for an unknown kernel, or a bandwidth that is not positive.
     """
     check_choice("kernel", kernel, KERNELS)
     check_number("bandwidth", bandwidth, above=0.0)
     variance = 2.0 * a.shape[-1] * bandwidth**2
     pooled = torch.cat([a, b])
-    # Centred, the expansion of |a - b|^2 does not cancel.
+    # Centring avoids cancellation in the expansion of |a - b|^2.
     pooled = pooled - pooled.detach().mean(0)
     norms = pooled.square().sum(-1)
     squared = (norms[:, None] + norms - 2.0 * pooled @ pooled.mT).clamp_min(0.0)
@@ -71,7 +71,7 @@ def mmd(
 
 
 def _off_diagonal(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the mean of a square matrix but for its diagonal; 0 if it has but one entry."""
+    """Return the mean of the off-diagonal entries of a square matrix; 0 for a 1 x 1 matrix."""
     if weight is None:
         pairs = max(1, len(values) * (len(values) - 1))
         return (values.sum() - values.diagonal().sum()) / pairs

@@ -1,4 +1,4 @@
-"""Means and deviations of a training set, feature by feature, in one pass."""
+"""Means and standard deviations of each feature of a training set, in one pass."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ from torch import Tensor
 __all__ = ["Moments"]
 
 UNIT_SPREAD = 0.1
-"""The spread with which data in [0, 1] are on a scale of their own already."""
+"""Smallest spread at which data in [0, 1] are not rescaled."""
 BOUND_SHARE, BOUND_COUNT = 0.005, 10
-"""Where so large a share of all values, and so many at least, are equal to the least or to the
-greatest of all, as blank or saturated pixels are, these two are bounds."""
+"""Minimum share and minimum number of values that are equal to the minimum, or to the maximum, of
+all values. If they are reached, as for blank or saturated pixels, the two are taken as bounds."""
 
 
 @dataclass
 class Moments:
-    """What is known of the observed values of each feature, in float64.
+    """Statistics of the observed values of each feature, in float64.
 
     Attributes:
-        count: how many values there are, ``shape``.
-        mean: their mean; 0 where there are none.
+        count: number of observed values, ``shape``.
+        mean: their mean; 0 without observed values.
         squares: sum of their squared differences from the mean.
-        low: the least value; infinity where there are none.
-        high: the greatest value; minus infinity where there are none.
-        at_low: how many values are equal to the least.
-        at_high: how many values are equal to the greatest.
+        low: the minimum; infinity without observed values.
+        high: the maximum; minus infinity without observed values.
+        at_low: number of values equal to the minimum.
+        at_high: number of values equal to the maximum.
 
     >>> moments = Moments.of([(torch.tensor([[1.0, 5.0], [3.0, 5.0]]), None)])
     >>> moments.mean, moments.deviation
@@ -44,11 +44,11 @@ class Moments:
 
     @classmethod
     def of(cls, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Self:
-        """Return the moments of batches of observations and masks, of which there is one at least.
+        """Return the moments of batches of observations and masks.
 
         Args:
-            batches: observations ``(batch, *shape)``, and masks of that shape, True where a value
-                is observed, or None when all are.
+            batches: at least one pair of observations ``(batch, *shape)`` and a mask of the same
+                shape, True where a value is observed; None if all are observed.
         """
         parts = [cls._of_batch(x, mask) for x, mask in batches]
         total = parts[0]
@@ -69,7 +69,7 @@ class Moments:
         return cls(count, mean, squares, low, high, at_low, at_high)
 
     def _joined(self, other: Self) -> Self:
-        """Return the moments of both (Chan et al., 1979): no large sums that cancel."""
+        """Return the moments of both, without cancellation (Chan et al., 1979)."""
         count = self.count + other.count
         share = other.count / count.clamp_min(1.0)
         gap = other.mean - self.mean
@@ -81,11 +81,11 @@ class Moments:
         return type(self)(count, mean, squares, low, high, at_low, at_high)
 
     def _at_low(self, low: Tensor) -> Tensor:
-        """Return how many values of each feature are equal to a number that none is below."""
+        """Return how many values of each feature equal ``low``, a lower bound of all values."""
         return torch.where(self.low == low, self.at_low, 0.0)
 
     def _at_high(self, high: Tensor) -> Tensor:
-        """Return how many values of each feature are equal to a number that none is above."""
+        """Return how many values of each feature equal ``high``, an upper bound of all values."""
         return torch.where(self.high == high, self.at_high, 0.0)
 
     @property
@@ -95,22 +95,23 @@ class Moments:
 
     @property
     def spread(self) -> Tensor:
-        """The root of the mean variance of the features that were observed, ``()``."""
+        """The root of the mean variance over features with observed values, ``()``."""
         variances = self.deviation.square()[self.count > 0.0]
         return variances.mean().sqrt() if len(variances) else self.count.new_zeros(())
 
     @property
     def fills_unit_range(self) -> bool:
-        """Whether values are in [0, 1] and have a spread of a tenth of it, as most images do."""
+        """Whether values are in [0, 1] with a spread of at least 0.1, as in most images."""
         inside = bool(self.low.min() >= 0.0) and bool(self.high.max() <= 1.0)
         return inside and bool(self.spread >= UNIT_SPREAD)
 
     @property
     def shows_bounds(self) -> bool:
-        """Whether the least and the greatest of all values look like bounds of the data.
+        """Whether the minimum and maximum of all values are taken as bounds of the data.
 
-        That is where one value in 200, and ten at least, are equal to one of them: noise without
-        bounds reaches an end once. The answer does not depend on the units of the data.
+        This is so if one value in 200, and at least ten values, are equal to one of them. Noise
+        without bounds takes its minimum only once. The answer does not depend on the units of the
+        data.
         """
         pooled = self.pooled()
         most = float(torch.maximum(pooled.at_low, pooled.at_high))
@@ -118,7 +119,7 @@ class Moments:
         return bool(pooled.low < pooled.high) and most >= enough
 
     def pooled(self) -> Self:
-        """Return the moments of all features taken as one, of shape ``()``."""
+        """Return the moments of all features pooled into one, of shape ``()``."""
         count = self.count.sum()
         mean = (self.count * self.mean).sum() / count.clamp_min(1.0)
         squares = (self.squares + self.count * (self.mean - mean).square()).sum()

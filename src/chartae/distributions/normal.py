@@ -1,4 +1,4 @@
-"""Normals, diagonal or with correlations: the default posterior and prior."""
+"""Normal distributions with diagonal, full or low-rank covariances: posteriors and priors."""
 
 import math
 from abc import abstractmethod
@@ -37,11 +37,11 @@ __all__ = [
 
 Covariance = Literal["diagonal", "full", "low-rank"]
 LARGEST = 30.0
-"""Bound of the coefficients of a head, for which float32 can invert a covariance."""
+"""Bound of the coefficients of a head, so that float32 can invert the covariance."""
 
 
 class Gaussian(Distribution):
-    """Base of the normals over R^d, over the last dimension."""
+    """Base of the normal distributions over R^d, over the last dimension."""
 
     @property
     @abstractmethod
@@ -50,7 +50,7 @@ class Gaussian(Distribution):
 
     @property
     def covariance(self) -> Tensor:
-        """Variances ``(..., d)`` of a diagonal normal, covariances ``(..., d, d)`` of another."""
+        """Variances ``(..., d)`` of a diagonal normal, else covariances ``(..., d, d)``."""
         factor = self.factor
         return factor @ factor.mT
 
@@ -100,10 +100,10 @@ class DiagonalNormal(Gaussian, Independent[Normal]):
 
 
 class StandardNormal(DiagonalNormal):
-    r"""The prior :math:`N(0, I)`, against which the KL takes half the operations.
+    r"""The prior :math:`N(0, I)`. The KL divergence to it takes half the operations.
 
     Args:
-        zeros: its mean, ``(d,)``, which gives dtype and device.
+        zeros: its mean, ``(d,)``, which also sets dtype and device.
     """
 
     def __init__(self, zeros: Tensor) -> None:
@@ -133,7 +133,7 @@ class FullNormal(Gaussian, MultivariateNormal):
 
     def rsample_and_log_prob(self, sample_shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         """Return reparametrised samples ``(*sample_shape, ..., d)`` and their log density."""
-        # The noise has the density, without solving for it.
+        # The density follows from the noise, without a triangular solve.
         noise = torch.randn(
             (*sample_shape, *self.loc.shape), dtype=self.loc.dtype, device=self.loc.device
         )
@@ -146,7 +146,7 @@ class FullNormal(Gaussian, MultivariateNormal):
 class LowRankNormal(Gaussian, LowRankMultivariateNormal):
     r"""Normal distribution :math:`N(\mu, W W^T + \mathrm{diag}(v))` over the last dimension.
 
-    A density costs :math:`O(d r^2)` operations, for W of r columns.
+    A density costs :math:`O(d r^2)` operations, where r is the number of columns of W.
 
     Args:
         loc: means, ``(..., d)``.
@@ -192,7 +192,7 @@ def _kl_to_standard(q: DiagonalNormal, p: StandardNormal) -> Tensor:
 
 
 def _kl_to_diagonal(q: FullNormal | LowRankNormal, p: DiagonalNormal) -> Tensor:
-    """Return the divergence: the cross entropy, which sees variances only, less the entropy."""
+    """Return the cross entropy, which depends on variances only, minus the entropy."""
     distance = (q.variance + (q.mean - p.mean).square()) / p.variance
     cross = 0.5 * (distance + math.log(2.0 * math.pi)) + p.stddev.log()
     entropy: Tensor = q.entropy()  # type: ignore[no-untyped-call]
@@ -210,17 +210,17 @@ register_kl(LowRankNormal, DiagonalNormal)(_kl_to_diagonal)
 class NormalHead(nn.Module):
     r"""Base of the linear maps from features ``(batch, features)`` to a `Gaussian` over R^d.
 
-    The standard deviations are a softplus: an exponential where it is small, but linear where it is
-    large, so that a wild feature cannot overflow it. Their floor of 1e-5 keeps densities finite.
+    The standard deviations are a softplus: exponential for small values and linear for large ones,
+    so that an outlying feature cannot overflow it. A floor of 1e-5 keeps densities finite.
 
-    A subclass that has correlations gives each coordinate j some coefficients :math:`a_j`. They are
+    A subclass with correlations gives each coordinate j some coefficients :math:`a_j`. They are
     scaled by :math:`\sigma_j / \sqrt{1 + \|a_j\|^2}`, so that :math:`\sigma_j` is the standard
-    deviation of the coordinate, whatever the coefficients are.
+    deviation of the coordinate for all coefficients.
 
     Args:
         features: number of features.
         latent_dim: size d of the latent space.
-        coefficients: how many coefficients there are in all.
+        coefficients: total number of coefficients.
     """
 
     family: ClassVar[type[Gaussian]]
@@ -276,7 +276,8 @@ class FullNormalHead(NormalHead):
 class LowRankNormalHead(NormalHead):
     r"""Linear map from features ``(batch, features)`` to a `LowRankNormal` over ``latent_dim``.
 
-    The covariance before scaling is :math:`A A^T + I`; row j of A are the r coefficients of j.
+    The covariance before scaling is :math:`A A^T + I`. Row j of A holds the r coefficients of
+    coordinate j.
 
     Args:
         features: number of features.
@@ -300,16 +301,16 @@ class LowRankNormalHead(NormalHead):
 def normal_head(
     covariance: Covariance, features: int, latent_dim: int, rank: int = 1
 ) -> NormalHead:
-    """Return a head for posteriors with such covariances.
+    """Return a head for posteriors with covariances of a given kind.
 
     Args:
         covariance: ``"diagonal"``, ``"full"`` or ``"low-rank"``.
         features: number of features.
         latent_dim: size of the latent space.
-        rank: of the low-rank part.
+        rank: rank of the low-rank part.
 
     Raises:
-        ConfigurationError: for another name, or a rank out of range.
+        ConfigurationError: for an unknown kind, or a rank out of range.
     """
     check_choice("posterior_covariance", covariance, get_args(Covariance))
     if covariance == "full":

@@ -1,7 +1,7 @@
-"""Quadratic forms of many normals at many points, as one product of matrices.
+"""Quadratic forms of many normals at many points, as one matrix product.
 
-The precisions of N normals are rows ``(N, p)``: the p = d inverse variances of diagonal ones, or
-the p = d * d entries of the inverse covariances of others. In either case
+The precisions of N normals are rows ``(N, p)``. For diagonal normals, p = d and a row holds the
+inverse variances. For full normals, p = d * d and a row holds the inverse covariance. In both cases
 
     z^T P_i z = powers(z, p) @ P_i,    P_i z = times(P_i, z).
 """
@@ -17,7 +17,7 @@ def precisions(spread: Tensor, *, factors: bool = False) -> Tensor:
 
     Args:
         spread: the variances or covariances.
-        factors: ``spread`` holds their roots: deviations, or lower triangular Cholesky factors.
+        factors: if True, ``spread`` holds standard deviations, or lower Cholesky factors.
     """
     if spread.dim() == 2:
         return (spread.square() if factors else spread).reciprocal()
@@ -27,7 +27,7 @@ def precisions(spread: Tensor, *, factors: bool = False) -> Tensor:
 
 
 def powers(z: Tensor, size: int) -> Tensor:
-    """Return the squares, or all products, of coordinates: ``(..., size)`` for z ``(..., d)``."""
+    """Return the squares or all products of the coordinates of z ``(..., d)``: ``(..., size)``."""
     if size == z.shape[-1]:
         return z.square()
     return (z[..., :, None] * z[..., None, :]).flatten(-2)

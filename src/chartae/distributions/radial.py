@@ -1,7 +1,7 @@
-"""The law of a distance, by quadrature: what isotropic distributions on sphere and ball share.
+"""The law of a distance, by quadrature. Isotropic distributions on sphere and ball use it.
 
-Such a distribution is a uniform direction around a centre, and a distance r from it whose density
-is known up to a constant. One quadrature gives the rest: the constant and its gradient, the
+Such a distribution has a uniform direction around a centre, and a distance r from the centre whose
+density is known up to a constant. One quadrature gives the constant and its gradient, the
 cumulative distribution, exact draws by its inversion, and their pathwise gradients.
 """
 
@@ -16,12 +16,12 @@ from torch.nn.functional import normalize
 
 __all__ = ["RadialLaw", "log_area", "random_directions"]
 
-# Between the points where the kernel has fallen to e^-45 of its peak lie 19 standard deviations of
-# a normal, so 16 panels of 8 nodes integrate it to rounding: on panels 1.2 standard deviations wide
-# the remainder of Gauss and Legendre, which is of the 16th derivative, is 1e-15 at the peak.
+# For a normal, the points where the kernel has fallen to e^-45 of its peak are 19 standard
+# deviations apart. 16 panels of 8 nodes integrate it to rounding: on panels of 1.2 standard
+# deviations, the remainder of Gauss-Legendre, of the 16th derivative, is 1e-15 at the peak.
 DEPTH, PANELS = 45.0, 16
 NODES, WEIGHTS = (values.tolist() for values in leggauss(8))
-# The window comes out 11 % too wide at most.
+# With this number of bisections, the window is at most 11 % too wide.
 BISECTIONS, NEWTON_STEPS = 8, 5
 
 
@@ -43,11 +43,11 @@ class RadialLaw:
     r"""Law of a distance :math:`r \ge 0` with the unimodal density :math:`e^{k(r)} / M`.
 
     A subclass defines the kernel k, `log_kernel`, with parameters of any shape ``(...)`` in
-    float64. Quantities are differentiable in the parameters, once.
+    float64. Quantities are once differentiable in the parameters.
 
     Args:
-        mode: where k is largest, near enough for k to be within a few units of its maximum.
-        limit: where r ends, or k is below its maximum by 45 or more.
+        mode: an approximate mode, at which k is within a few units of its maximum.
+        limit: an upper bound of r, or a point where k is at least 45 below its maximum.
     """
 
     def __init__(self, mode: Tensor, limit: Tensor) -> None:
@@ -64,8 +64,8 @@ class RadialLaw:
         raise NotImplementedError
 
     def _window(self, mode: Tensor, limit: Tensor) -> Tensor:
-        """Return the two ends, stacked, beyond which the kernel counts for nothing."""
-        # By bisection of the distance from the mode, geometric: it may be of any magnitude.
+        """Return the two ends, stacked, beyond which the kernel is negligible."""
+        # Geometric bisection of the distance from the mode, which may have any magnitude.
         outside = torch.stack([-mode, limit - mode])
         inside = 1e-12 * outside
         for _ in range(BISECTIONS):
@@ -76,7 +76,7 @@ class RadialLaw:
         return mode + outside
 
     def _quadrature(self, start: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-        """Return nodes from ``start`` on, and their terms of the integral of exp(k - peak)."""
+        """Return nodes from ``start`` on, and their terms in the integral of exp(k - peak)."""
         r = start + width * _leading(self._nodes, start)
         terms = (self.log_kernel(r) - self.peak).exp()
         return r, width * _leading(self._weights, start) * terms
@@ -84,7 +84,7 @@ class RadialLaw:
     @cached_property
     def _whole(self) -> tuple[Tensor, Tensor]:
         """Nodes and terms of all panels, ``(nodes, panels, ...)`` each."""
-        with torch.enable_grad():  # what is kept serves later uses that want gradients
+        with torch.enable_grad():  # it is cached, and later calls may need gradients
             return self._quadrature(self.edges[:-1], self.edges.diff(dim=0))
 
     @property
@@ -98,7 +98,7 @@ class RadialLaw:
 
     @property
     def log_mass(self) -> Tensor:
-        r"""Logarithm of M, of :math:`\int e^{k(r)} dr`: ``(...)``."""
+        r"""Logarithm of M, where :math:`M = \int e^{k(r)} dr`: ``(...)``."""
         return self.peak + self._total.log()
 
     def expectation(self, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -107,11 +107,12 @@ class RadialLaw:
         return (terms * function(r)).sum((0, 1)) / self._total
 
     def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        r"""Return draws ``(*sample_shape, ...)`` by inversion of F, one uniform number for each.
+        r"""Return draws ``(*sample_shape, ...)`` by inversion of the cumulative distribution F.
 
-        Newton's method solves F(r) = u, to rounding. Its last step is differentiable, and gives
-        the derivative of the solution, :math:`dr/d\theta = -\partial_\theta F(r) / p(r)`
-        (implicit reparametrisation, Figurnov et al., 2018).
+        Each draw uses one uniform number u. Newton's method solves F(r) = u, to rounding. Its last
+        step is differentiable, and gives the derivative of the solution,
+        :math:`dr/d\theta = -\partial_\theta F(r) / p(r)` (implicit reparametrisation, Figurnov et
+        al., 2018).
         """
         shape = (math.prod(sample_shape), *self.edges.shape[1:])
         uniform = torch.rand(shape, dtype=self.edges.dtype, device=self.edges.device)
@@ -128,9 +129,9 @@ class RadialLaw:
             return r - excess / density.detach()
 
         with torch.no_grad():
-            # Start as if the density were linear in the panel, or a power where it begins from
-            # nothing or ends there. F is convex or concave there, but around the mode: clamping
-            # suffices.
+            # Start as if the density were linear in the panel, or a power if it is nearly 0 at one
+            # end. F is convex or concave in a panel, except around the mode, where clamping is
+            # enough.
             density = (self.log_kernel(self.edges) - self.peak).exp() / total
             first, last = (density.gather(0, i) for i in (panel, panel + 1))
             share = (uniform - below) / (above - below)
@@ -148,5 +149,5 @@ class RadialLaw:
 
 
 def _leading(values: Tensor, like: Tensor) -> Tensor:
-    """Return values ``(n,)`` as ``(n, 1, ...)``, a dimension before those of ``like``."""
+    """Return values ``(n,)`` as ``(n, 1, ...)``, with one dimension more than ``like``."""
     return values.reshape(-1, *[1] * like.dim())

@@ -48,11 +48,11 @@ class VonMisesFisher(BatchDistribution):
     .. math:: q(z) = C_d(\kappa) e^{\kappa \mu^T z}, \quad
         C_d(\kappa) = \frac{\kappa^{d/2-1}}{(2\pi)^{d/2} I_{d/2-1}(\kappa)}
 
-    The density is with respect to the area of the sphere. The constant comes from a quadrature in
-    float64, whatever the dtype: no Bessel function is evaluated, and none can overflow. Draws are
-    exact: the angle by inversion, so that there is no rejection for which to correct the gradient
-    (the code of Davidson et al., 2018, leaves that term out), and a uniform direction in the
-    tangent space, which the mean direction takes along by parallel transport.
+    The density is with respect to the area of the sphere. The constant is computed by a quadrature
+    in float64 for every dtype. No Bessel function is evaluated, so none can overflow. Draws are
+    exact. The angle is drawn by inversion; with rejection, the gradient would need a correction
+    term (which the code of Davidson et al., 2018, omits). The direction in the tangent space is
+    uniform, and moves with the mean direction by parallel transport.
 
     Args:
         loc: mean directions mu, ``(..., d)``, of unit length.
@@ -82,13 +82,13 @@ class VonMisesFisher(BatchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean *direction* mu, a point of the sphere (the mean in R^d lies inside of it)."""
+        """The mean *direction* mu, a point of the sphere (the mean in R^d lies inside it)."""
         return self.loc
 
     @cached_property
     def law(self) -> AngleLaw:
         """The law of the angle to the mean direction."""
-        with torch.enable_grad():  # it serves later uses that want gradients
+        with torch.enable_grad():  # it is cached, and later calls may need gradients
             return AngleLaw(self.concentration.double(), self.loc.shape[-1])
 
     @property
@@ -98,7 +98,8 @@ class VonMisesFisher(BatchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density at ``value``, ``(..., d)`` on the sphere: ``(...)``."""
-        # 1 - cos from the chord: the difference would cost float32 all its digits at large kappa.
+        # 1 - cos is computed from the chord. The plain difference loses all digits of float32 at
+        # large kappa.
         chord = normalize(value.double(), dim=-1) - normalize(self.loc.double(), dim=-1)
         log_prob = -0.5 * self.concentration * chord.square().sum(-1) - self.log_normalizer
         return log_prob.to(self.loc.dtype)
@@ -112,8 +113,8 @@ class VonMisesFisher(BatchDistribution):
         loc = normalize(self.loc.double(), dim=-1)
         noise = random_directions((*angle.shape, loc.shape[-1]), loc.device)
         tangent = normalize(_orthogonal(noise, loc.detach()), dim=-1)
-        # Again, for its gradient: as mu moves, parallel transport takes the tangent with it. A
-        # Householder reflection from a fixed pole would do, with a gradient that is infinite there.
+        # The second projection gives the gradient: if mu moves, parallel transport moves the
+        # tangent. A Householder reflection from a fixed pole has an infinite gradient at the pole.
         tangent = _orthogonal(tangent, loc)
         z = angle.cos()[..., None] * loc + angle.sin()[..., None] * tangent
         log_prob = self.law.log_density(angle) - self.log_normalizer
@@ -133,10 +134,10 @@ def _orthogonal(v: Tensor, direction: Tensor) -> Tensor:
 
 
 class HypersphericalUniform(BatchDistribution):
-    """Uniform distribution on the unit sphere of R^d; its density is one over the area.
+    """Uniform distribution on the unit sphere of R^d. The density is one over the area.
 
     Args:
-        zeros: ``(d,)``, which gives dimension, dtype and device.
+        zeros: ``(d,)``, which sets dimension, dtype and device.
 
     >>> z = HypersphericalUniform(torch.zeros(3)).sample((5,))
     >>> torch.allclose(z.norm(dim=-1), torch.ones(5))
@@ -170,7 +171,7 @@ class HypersphericalUniform(BatchDistribution):
 
 
 def _kl_to_uniform(q: VonMisesFisher, p: HypersphericalUniform) -> Tensor:
-    # In float64 to the end: at small kappa two large numbers all but cancel.
+    # The difference is computed in float64: at small kappa two large numbers nearly cancel.
     return (log_area(p.event_shape[0]) - q._entropy()).to(q.loc.dtype)
 
 
@@ -180,9 +181,9 @@ register_kl(VonMisesFisher, HypersphericalUniform)(_kl_to_uniform)
 class VonMisesFisherHead(nn.Module):
     """Linear map from features ``(batch, features)`` to a `VonMisesFisher` in ``latent_dim``.
 
-    The concentration is d times a softplus: kappa tells a direction from none once it is of the
-    order of d. Its floor of 1, as in the published code, keeps posteriors from collapsing at the
-    start: near kappa = 0 the gradient of the likelihood vanishes with it.
+    The concentration is d times a softplus, because a draw has a clear direction only if kappa is
+    of the order of d. The floor of 1, as in the published code, prevents posterior collapse at the
+    start of training: near kappa = 0 the gradient of the likelihood vanishes.
     """
 
     floor = 1.0

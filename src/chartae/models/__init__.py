@@ -1,4 +1,4 @@
-"""Generative autoencoders, one file a family."""
+"""Generative autoencoders, one module for each family."""
 
 from chartae.models.aae import AAE
 from chartae.models.ae import AE
@@ -90,4 +90,4 @@ MODELS: dict[str, type[Autoencoder]] = {
     "vqvae": VQVAE,
     "wae": WAE,
 }
-"""The models by name: that of the class in lower case."""
+"""The models by name, which is that of the class in lower case."""

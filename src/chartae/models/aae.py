@@ -21,17 +21,17 @@ class AAE(VariationalAutoencoder):
 
     .. math:: -E_q \log p(x|z) - \lambda \, E_q \log D(z)
 
-    D learns to tell latents from draws of the prior N(0, I).
+    The discriminator D learns to distinguish latents from draws of the prior N(0, I).
 
-    Use it where the aggregated posterior matters more than each posterior by itself. With a
-    Gaussian encoder it has posteriors, and so likelihoods and a geometry; with a deterministic one
-    (a `WAE` with the same discriminator) it has codes only.
+    Use it if the aggregated posterior matters more than the posterior of each x. A Gaussian encoder
+    gives posteriors, hence likelihoods and a geometry. A deterministic encoder (a `WAE` with the
+    same discriminator) gives codes only.
 
     Args:
         weight: :math:`\lambda`, at least 0.
-        stochastic: whether the encoder is Gaussian, or deterministic.
-        discriminator: its body, as in `FactorVAE`.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        stochastic: True for a Gaussian encoder, False for a deterministic one.
+        discriminator: body of the discriminator, as in `FactorVAE`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     adversaries = ("discriminator",)
@@ -50,7 +50,7 @@ class AAE(VariationalAutoencoder):
         super().__init__(input_shape, latent_dim, **networks)
         self.weight, self.stochastic = weight, stochastic
         self.discriminator = Discriminator(discriminator, (latent_dim,))
-        # How well latents deceive depends on the discriminator, which changes.
+        # This term depends on the discriminator, which changes, so it cannot choose the best epoch.
         self.monitored = "reconstruction"
         if not stochastic:
             self.posterior_family = None
@@ -65,12 +65,12 @@ class AAE(VariationalAutoencoder):
         """
         if not self.stochastic:
             raise ConfigurationError(
-                "stochastic=False: this AAE has codes and no posterior, nor likelihoods"
+                "stochastic=False: expected True, as this AAE has no posterior and no likelihoods"
             )
         return super().posterior(x, y, mask)
 
     def embed(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Tensor:
-        """Return the posterior mean or the code of each x, without checks."""
+        """Return the posterior mean of each x, or its code, without checks."""
         if self.stochastic:
             return super().embed(x, y, mask)
         code: Tensor = self.code_head(self.features(x, y, mask))
@@ -79,7 +79,7 @@ class AAE(VariationalAutoencoder):
     def loss(
         self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
     ) -> Losses:
-        """Return the reconstruction with the deception of D, and D's own loss."""
+        """Return the objective of encoder and decoder, and that of the discriminator."""
         z = self.posterior(x, y, mask).rsample() if self.stochastic else self.embed(x, y, mask)
         reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
         real, fake = self.discriminator(torch.randn_like(z)), self.discriminator(z)

@@ -11,15 +11,15 @@ __all__ = ["AE"]
 
 
 class AE(Autoencoder):
-    r"""Autoencoder: the likelihood at the code of x, the squared error for a Gaussian.
+    r"""Autoencoder: minus the log-likelihood at the code of x, a squared error if it is Gaussian.
 
     .. math:: -\log p(x | z = f(x))
 
-    Use it to embed and reconstruct, or with a sampler fitted ex post (`MixtureSampler`); for
-    smooth codes take an `RAE`, for samples of good quality any of the others.
+    Use it to embed and reconstruct, or with a sampler fitted ex post (`MixtureSampler`). For a
+    smooth latent space use an `RAE`; for samples of good quality use any of the other models.
 
     Args:
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
 
     >>> import torch
     >>> AE((8, 8), latent_dim=2).reconstruct(torch.rand(5, 8, 8)).shape

@@ -53,36 +53,37 @@ class Networks(TypedDict, total=False):
 class Autoencoder(Trainable):
     """Base of all models: an encoder, a decoder, a likelihood, and an objective.
 
-    A subclass says what is new in it: `loss`, and what it needs for it. Its constructor's
-    arguments are its configuration (`Configured`).
+    A subclass defines `loss`, and the methods and modules that `loss` needs. The arguments of its
+    constructor are its configuration (`Configured`).
 
-    What users call takes tensors, or NumPy arrays: arrays give arrays of their dtype, without
-    gradients. Arrays of uint8 and bool are brought to [0, 1].
+    Public methods accept tensors or NumPy arrays. Given arrays, they return arrays of the same
+    dtype, without gradients. Arrays of uint8 and bool are scaled to [0, 1].
 
     Args:
         input_shape: shape of one observation: ``(D,)``, ``(H, W)``, ``(C, H, W)`` or
             ``(C, D, H, W)``.
         latent_dim: size of the latent space.
-        encoder: a preset's name (`chartae.nn.ENCODERS`), a mapping ``{"name": ..., **options}``,
-            or any module from x to ``(batch, features)``; the model adds its own heads.
-        decoder: likewise, from ``(batch, latent_dim)`` to the likelihood's parameters.
+        encoder: a preset's name (`chartae.nn.ENCODERS`), a mapping ``{"name": ..., **options}``, or
+            any module from x to ``(batch, features)``; the model adds its own heads.
+        decoder: the same choices, for a module from ``(batch, latent_dim)`` to the likelihood's
+            parameters.
         likelihood: a name (`chartae.distributions.LIKELIHOODS`), a mapping, or an object.
-        conditions: what x depends on besides the latent: a number K of classes, the conditions y
-            being labels ``(batch,)`` of int64, or ``(p,)`` for vectors ``(batch, p)``; None for
-            nothing. They join the encoder's features, and the latent that the decoder gets, whose
-            input is then ``latent_dim`` + K or p wide.
+        conditions: what x depends on besides the latent. A number K of classes: the conditions y
+            are labels ``(batch,)`` of int64. ``(p,)``: y are vectors ``(batch, p)``. None: no
+            conditions. Conditions are appended to the encoder's features and to the latent. The
+            input of the decoder is then ``latent_dim`` + K or ``latent_dim`` + p wide.
 
     Raises:
         ConfigurationError: for an unknown name or a value out of range.
     """
 
     latent_space: ClassVar[LatentSpace] = "euclidean"
-    """What latents are: vectors, points of the unit sphere or of a ball, or vectors of a codebook,
-    side by side."""
+    """The kind of latents: vectors, points of the unit sphere or of a ball, or concatenated
+    vectors of a codebook."""
     posterior_family: type[Distribution] | None = None
-    """The class of q(z|x), from which samplers know what they can do; None without posteriors."""
+    """The class of q(z|x), which decides what samplers support; None without posteriors."""
     prior_family: type[Distribution] | None = None
-    """The class of p(z|y), likewise."""
+    """The class of p(z|y), which decides what samplers support; None without a prior."""
 
     def __init__(
         self,
@@ -111,7 +112,7 @@ class Autoencoder(Trainable):
         self.num_features = output_features(self.encoder, self.input_shape)
         self.conditioning = None
         if self.condition_dim:
-            # Features and condition interact: a linear head alone could only add them up.
+            # Features and condition interact here. A linear head alone could only add them.
             self.conditioning = nn.Sequential(
                 nn.Linear(self.num_features + self.condition_dim, self.num_features), nn.ReLU()
             )
@@ -123,20 +124,20 @@ class Autoencoder(Trainable):
     ) -> Losses:
         """Return what training minimises on a batch: scalars, averaged over the batch.
 
-        A model of yours names in its signature which of ``y``, ``mask`` and ``weight`` it takes.
+        A subclass names in its signature those of ``y``, ``mask`` and ``weight`` that it uses.
 
         Args:
             x: ``(batch, *input_shape)``.
             y: conditions, for a model that has them.
-            mask: boolean, as x, True where a feature is observed. What x holds elsewhere changes
-                nothing, be it NaN.
-            weight: how much each sample counts, ``(batch,)``, at least 0, with a mean of 1 over
-                the training set; None counts all alike.
+            mask: boolean, as x, True where a feature is observed. Unobserved values of x have no
+                influence, even if they are NaN.
+            weight: how much each sample counts, ``(batch,)``, at least 0, with a mean of 1 over the
+                training set; None counts all samples equally.
         """
         raise NotImplementedError
 
     def features(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Tensor:
-        """Return what the encoder makes of x and its conditions, ``(batch, num_features)``."""
+        """Return the features of x and its conditions, ``(batch, num_features)``."""
         features = self._output(self.encoder, self.network_input(x, mask))
         features = features.reshape(len(x), -1)
         if self.conditioning is not None:
@@ -148,7 +149,7 @@ class Autoencoder(Trainable):
 
         Args:
             x: ``(batch, *input_shape)``.
-            mask: boolean, as x, True where a feature is observed; None gives x as it is.
+            mask: boolean, as x, True where a feature is observed; None returns x unchanged.
 
         Raises:
             DataError: if x or the mask has another shape or dtype than the model.
@@ -160,21 +161,21 @@ class Autoencoder(Trainable):
         return self.observation_model.filled(x, mask)
 
     def network_input(self, x: Tensor, mask: Extra = None) -> Tensor:
-        """Return x as networks see it: on their scale, with 0 where it was not observed."""
+        """Return the networks' input for x: on their scale, with 0 where x was not observed."""
         observed = x if mask is None else self.observation_model.filled(x, mask)
         return self.observation_model.encoder_input(observed)
 
     def embed(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Tensor:
-        """Return the latent of each x, without checks: what `encode` is made of."""
+        """Return the latent of each x; `encode` calls it after its checks."""
         raise NotImplementedError
 
     def condition(self, y: Tensor | None) -> Tensor:
         """Return the conditions as numbers, ``(batch, condition_dim)``: labels one-hot.
 
-        Numbers are taken as they are: shares of classes stand between labels.
+        Floats are returned unchanged, so shares of classes can be given instead of labels.
 
         Raises:
-            DataError: if there are none.
+            DataError: if the conditions are missing.
         """
         if y is None:
             raise DataError(f"y is missing: this {type(self).__name__} has conditions")
@@ -190,17 +191,17 @@ class Autoencoder(Trainable):
             if len(inputs) != 1 or "more than 1 value per channel" not in str(error):
                 raise
             raise DataError(
-                "a batch of one observation: the batch normalisation of your networks expects at "
+                "a batch of one observation: the batch normalisation of the networks expects at "
                 "least 2 in training; call model.eval() first, or train with a batch_size that "
                 "leaves no batch of one"
             ) from None
         return output
 
     def set_units(self, batches: Iterable[Batch]) -> None:
-        """Let the likelihood learn the units of the training set; called before the first step.
+        """Compute the units of the likelihood from the training set, before the first step.
 
         Args:
-            batches: the training set, in pieces.
+            batches: the training set, in parts.
 
         Raises:
             DataError: if a deviation is too small for the dtype to hold its square.
@@ -228,11 +229,11 @@ class Autoencoder(Trainable):
             y: their conditions, for a model that has them.
             mask: boolean, as x, True where a feature is observed; x is 0 or any other finite value
                 elsewhere.
-            batch_size: work in pieces of this size; None takes all at once.
+            batch_size: largest number of samples encoded at once; None encodes all at once.
 
         Raises:
             DataError: if x has another shape or dtype than the model, or is not finite; if the
-                conditions are missing, not asked for, or of another kind.
+                conditions are missing, not expected by the model, or of another kind.
         """
         self.check_call("x", x, y, mask)
         return _in_pieces(self.embed, batch_size, x, y, mask)
@@ -244,11 +245,11 @@ class Autoencoder(Trainable):
         Args:
             z: ``(batch, latent_dim)``.
             y: their conditions, for a model that has them.
-            batch_size: work in pieces of this size; None takes all at once.
+            batch_size: largest number of latents decoded at once; None decodes all at once.
 
         Raises:
-            DataError: if z has another shape or dtype than the model, or is not finite, or not a
-                point of the model's latent space; if the conditions do not fit.
+            DataError: if z has another shape or dtype than the model, is not finite, or is not a
+                point of the model's latent space; if the conditions do not fit the model.
         """
         self.check_call("z", z, y)
         return _in_pieces(lambda z, y: self.likelihood(z, y).mean, batch_size, z, y)
@@ -258,13 +259,13 @@ class Autoencoder(Trainable):
     def draw(
         self, z: Tensor, y: Extra = None, *, seed: int, batch_size: int | None = None
     ) -> Tensor:
-        """Return a draw from p(x|z, y) for each latent, ``(batch, *input_shape)``: data again.
+        """Return a draw from p(x|z, y) for each latent, ``(batch, *input_shape)``.
 
         Args:
             z: ``(batch, latent_dim)``.
             y: their conditions, for a model that has them.
             seed: the same seed gives the same draws on one kind of device.
-            batch_size: latents decoded at once; it does not change the result.
+            batch_size: largest number of latents decoded at once; it does not change the result.
 
         Raises:
             DataError: as `decode`.
@@ -276,9 +277,9 @@ class Autoencoder(Trainable):
 
     @takes_arrays("x", "y", "mask", restores="x")
     def reconstruct(self, x: Tensor, y: Extra = None, *, mask: Extra = None) -> Tensor:
-        """Return the decoded embedding of x, ``(batch, *input_shape)``, unobserved features too.
+        """Return the decoded embedding of x, ``(batch, *input_shape)``, also where x is unobserved.
 
-        An array of uint8 or bool gives one of its own dtype. Args and errors as in `encode`.
+        An array of uint8 or bool gives an array of the same dtype. Args and errors as in `encode`.
         """
         return self.decode(self.encode(x, y, mask=mask), y)
 
@@ -299,9 +300,9 @@ class Autoencoder(Trainable):
     def __getattr__(self, name: str) -> Tensor | nn.Module:
         if name == "metric":
             raise AttributeError(
-                f"this {type(self).__name__} has no metric of its own, as an RHVAE has: "
-                "chartae.geometry.PosteriorMetric.from_model(model, x) makes one of Gaussian "
-                "posteriors, and PullbackMetric(decoder) one of a decoder"
+                f"this {type(self).__name__} has no metric of its own, unlike an RHVAE: "
+                "chartae.geometry.PosteriorMetric.from_model(model, x) makes a metric from "
+                "Gaussian posteriors, PullbackMetric(decoder) from a decoder"
             )
         return super().__getattr__(name)
 
@@ -320,7 +321,7 @@ class Autoencoder(Trainable):
         check_finite(name, z)
 
     def check_conditions(self, name: str, y: Tensor | None, count: int) -> None:
-        """Raise `DataError` unless y is what the model asks for: ``count`` conditions, or None."""
+        """Raise `DataError` unless y is ``count`` conditions that fit the model, or None."""
         if self.conditions is None or y is None:
             if (y is None) != (self.conditions is None):
                 wanted = "has none" if self.conditions is None else f"has {self.conditions}"
@@ -340,9 +341,9 @@ class Autoencoder(Trainable):
     def check_call(
         self, name: Literal["x", "z"], value: Tensor, y: Extra = None, mask: Extra = None
     ) -> None:
-        """Raise `DataError` unless data or latents, their conditions and mask are as they should.
+        """Raise `DataError` unless data or latents, their conditions and their mask fit the model.
 
-        They are on the model's device, too, where the checks of each alone do not ask for that.
+        They must be on the model's device, too, which the checks of each alone do not require.
         """
         for what, given in ((name, value), ("y", y), ("mask", mask)):
             _check_dense(what, given)
@@ -373,7 +374,7 @@ class Autoencoder(Trainable):
     def batch_names(self) -> dict[str, bool]:
         """Return the names of the tensors that `loss` uses, and whether each is required.
 
-        A model without conditions uses labels only where its `loss` insists on them.
+        A model without conditions uses labels only if its `loss` requires them.
         """
         names = super().batch_names()
         if "y" in names and self.conditions is None and not names["y"]:
@@ -410,7 +411,7 @@ def _check_dense(name: str, value: object) -> None:
 
 
 def _check_conditions_argument(conditions: Conditions) -> tuple[Conditions, int]:
-    """Return the argument, as it is kept, and how many numbers a condition is."""
+    """Return the normalised argument, and how many numbers a condition has."""
     if conditions is None:
         return None, 0
     if isinstance(conditions, (tuple, list)) and len(conditions) == 1:
@@ -427,7 +428,7 @@ def _check_conditions_argument(conditions: Conditions) -> tuple[Conditions, int]
 def _in_pieces(
     function: Callable[..., Tensor], batch_size: int | None, *inputs: Tensor | None
 ) -> Tensor:
-    """Return a function of tensors, whose first dimension is the sample, worked out in pieces."""
+    """Return the results of a function of tensors, computed in pieces along the first dimension."""
     if batch_size is None:
         return function(*inputs)
     check_integer("batch_size", batch_size, minimum=1)

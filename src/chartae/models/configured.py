@@ -1,4 +1,4 @@
-"""Modules that know their constructor's arguments: what models and samplers share."""
+"""Modules that record the arguments of their constructor: the base of models and samplers."""
 
 import difflib
 import functools
@@ -21,23 +21,23 @@ __all__ = ["Configured"]
 
 
 class Configured(nn.Module):
-    """Base of what is built from plain arguments, and saved with them.
+    """Base of objects that are built from plain arguments and saved with them.
 
-    A constructor's arguments are recorded when it is called, with NumPy's numbers and arrays as
-    Python's, so that they can be written as JSON. One that passes ``**options`` on to the class
-    above has the arguments of that class too. An attribute of an argument's name, where there is
-    one, holds its value from then on. Arguments are checked by their annotations, such as
+    The arguments of a constructor are recorded when it is called. NumPy's numbers and arrays become
+    Python's, so that they can be written as JSON. A constructor that passes ``**options`` on to its
+    base class has the arguments of that class too. If an attribute has the name of an argument, its
+    value replaces the recorded one. Arguments are checked by their annotations, such as
     ``num_steps: Count`` (`chartae.checks`).
 
     Raises:
-        ConfigurationError: for an argument that the constructor does not have, or one missing, or
-            one that its annotation does not allow.
+        ConfigurationError: for an argument that the constructor does not have, for a missing
+            argument, or for a value that the annotation does not allow.
     """
 
     fitted_buffers: ClassVar[tuple[str, ...]] = ()
     """Names of the buffers whose first dimension is known only after training or `fit`."""
     metadata: Mapping[str, Any] = MappingProxyType({})
-    """JSON values that are saved with it, such as the names of the classes that it learned."""
+    """JSON values that are saved with the object, such as the names of the classes it learned."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -46,7 +46,7 @@ class Configured(nn.Module):
             type.__setattr__(cls, "__init__", _recorded(vars(cls)["__init__"]))
 
     def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, from which the same can be built again."""
+        """Return the constructor's arguments, which rebuild the same object."""
         record: Record = vars(self)["recorded"]
         return {name: vars(self).get(name, value) for name, value in record.values.items()}
 
@@ -58,20 +58,20 @@ class Configured(nn.Module):
         save(self, folder)
 
     def check_buffers(self) -> None:
-        """Raise an error of chartae's if what was loaded cannot have been fitted.
+        """Raise an error of chartae's if the loaded state cannot be that of a fitted object.
 
-        Here, unless all of ``fitted_buffers`` have been fitted, or none.
+        Either all of ``fitted_buffers`` must have been fitted, or none.
         """
         sizes = {
             n: b.numel() for n in self.fitted_buffers if (b := self._buffers.get(n)) is not None
         }
         if any(sizes.values()) and (empty := [name for name, size in sizes.items() if not size]):
             raise DataError(
-                f"{', '.join(empty)} is empty: expected what was fitted with the others"
+                f"{', '.join(empty)} is empty: expected all fitted buffers to be filled, or none"
             )
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        """Let fitted buffers take the size of those that are loaded."""
+        """Resize the fitted buffers to the size of the loaded ones."""
         for name in self.fitted_buffers:
             own, given = self._buffers.get(name), state_dict.get(prefix + name)
             if own is None or not isinstance(given, Tensor) or given.dim() != own.dim():
@@ -83,13 +83,13 @@ class Configured(nn.Module):
 
 @dataclass
 class Record:
-    """The arguments of a constructor, and of those above it as far as it passes them on.
+    """The arguments of a constructor, and of the base classes to which it passes them on.
 
     Attributes:
         values: the arguments, by name, defaults included.
-        passed: what the next constructor may be given from outside; None stands for anything.
-        closed: whether no class above can be given others, for they are declared.
-        ended: whether nothing is passed on any more.
+        passed: names that the next constructor may receive from the caller; None stands for any.
+        closed: whether the base classes accept no undeclared arguments from the caller.
+        ended: whether no more arguments are passed on.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Record:
     ended: bool = False
 
     def add(self, bound: BoundArguments) -> None:
-        """Add the arguments of the next constructor, but those that the one below it decided."""
+        """Add the next constructor's arguments, except those that the subclass has set."""
         if self.ended:
             return
         given = _named(bound)
@@ -120,7 +120,7 @@ class Record:
 
 
 def _recorded(init: Callable[..., None]) -> Callable[..., None]:
-    """Return a constructor that checks and records its arguments."""
+    """Return the constructor, wrapped so that it checks and records its arguments."""
     signature = inspect.signature(init)
 
     @functools.wraps(init)
@@ -156,7 +156,7 @@ def _bind(
 
 
 def _declared(options: Parameter) -> list[str] | None:
-    """Return the names that ``**options: Unpack[...]`` declares; None if it takes any."""
+    """Return the names that ``**options: Unpack[...]`` declares; None if any name is accepted."""
     if get_origin(options.annotation) is not Unpack:
         return None
     (kind,) = get_args(options.annotation)
@@ -164,7 +164,7 @@ def _declared(options: Parameter) -> list[str] | None:
 
 
 def _named(bound: BoundArguments) -> dict[str, Any]:
-    """Return arguments by name, the other options among them, without ``self``."""
+    """Return the arguments by name, those in ``**options`` included, without ``self``."""
     (_, *parameters) = bound.signature.parameters.values()
     found: dict[str, Any] = {}
     for parameter in parameters:

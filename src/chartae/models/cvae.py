@@ -16,17 +16,18 @@ class CVAE(VAE):
 
     .. math:: -E_q \log p(x|z, y) + KL(q(z|x, y) \| p(z|y))
 
-    Any model takes ``conditions``; this one insists on them, and may learn a prior for each.
+    Any model accepts ``conditions``. This one requires them, and can learn a prior p(z|y).
 
-    Use it to generate what a label, or a vector of covariates, asks for: with classes the latent
-    holds what they share, the style, so that few samples of one class profit from all others.
+    Use it to generate data for a given label or vector of covariates. With classes, the latent
+    encodes what the classes have in common (the style), so a class with few samples benefits from
+    all the others.
 
     Args:
-        learned_prior: whether p(z|y) is a learned diagonal normal, or the standard normal.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        learned_prior: True for a learned diagonal normal as p(z|y), False for the standard normal.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
 
     Raises:
-        ConfigurationError: without conditions.
+        ConfigurationError: if conditions is None.
 
     >>> import torch
     >>> model = CVAE((8, 8), latent_dim=2, conditions=10).eval()
@@ -54,7 +55,7 @@ class CVAE(VAE):
             self.prior_head = DiagonalNormalHead(self.condition_dim, latent_dim)
 
     def prior(self, y: Extra = None) -> Prior:
-        """Return p(z|y), ``(batch, latent_dim)`` if it is learned, else p(z)."""
+        """Return p(z|y), ``(batch, latent_dim)`` if it is learned, otherwise p(z)."""
         if self.prior_head is None:
             return super().prior(y)
         prior: Prior = self.prior_head(self.condition(y))

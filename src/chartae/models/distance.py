@@ -1,4 +1,4 @@
-"""Variational autoencoders whose reconstruction is a distance between images."""
+"""Variational autoencoders whose reconstruction term is a distance between images."""
 
 from collections.abc import Iterable
 from typing import Unpack
@@ -19,22 +19,23 @@ __all__ = ["MSSSIMVAE", "DistanceVAE"]
 class DistanceVAE(VAE):
     r"""Base of the VAEs with a distance :math:`\Delta(x, \hat x)` in place of -log p(x|z).
 
-    A subclass defines `distance`. The likelihood gives :math:`\hat x`, its mean. Where it has a
-    scale to learn, that follows by maximum likelihood, which moves nothing else: `log_likelihood`
-    then is that of the decoder as trained, with honest noise.
+    A subclass defines `distance`. The reconstruction :math:`\hat x` is the mean of the likelihood.
+    If the likelihood has a scale to learn, it is fitted by maximum likelihood, and this does not
+    change the other parameters. `log_likelihood` is then that of the trained decoder with the
+    fitted noise.
     """
 
     def distance(self, x: Tensor, mean: Tensor) -> Tensor:
         """Return the distances of observations from their reconstructions, ``(batch,)``.
 
         Args:
-            x: observations, as networks see them (`Likelihood.encoder_input`).
-            mean: their reconstructions, as networks see them.
+            x: observations on the networks' scale (`Likelihood.encoder_input`).
+            mean: their reconstructions on the networks' scale.
         """
         raise NotImplementedError
 
     def optimization_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the groups of a model, and ``"likelihood"``, the parameters of the scale."""
+        """Return the groups of the model, and ``"likelihood"`` if it has parameters."""
         scale = list(self.observation_model.parameters())
         groups = super().optimization_groups()
         groups["model"] = [p for p in groups["model"] if all(p is not other for other in scale)]
@@ -60,7 +61,7 @@ class DistanceVAE(VAE):
 
 
 def observed(mask: Tensor | None, *images: Tensor) -> Iterable[Tensor]:
-    """Return images that are 0 wherever the mask is False, so that no distance comes from there."""
+    """Return images that are 0 wherever the mask is False, so these pixels have distance 0."""
     return [image if mask is None else torch.where(mask, image, 0.0) for image in images]
 
 
@@ -69,7 +70,7 @@ class MSSSIMVAE(DistanceVAE):
 
     .. math:: \lambda \, (1 - \mathrm{MS\text{-}SSIM}(x, \hat x)) + KL(q(z|x) \| p(z))
 
-    or any other distance of yours (the EL-VAE of the literature).
+    or any other distance between images (the EL-VAE of the literature).
 
     Use it for images, in [0, 1], whose structure matters more than the value of each pixel.
 
@@ -79,12 +80,12 @@ class MSSSIMVAE(DistanceVAE):
         latent_dim: size of the latent space.
         distance: ``"ms_ssim"``, ``"l1"`` or ``"l2"`` (sums over features), or a module from two
             batches of observations to ``(batch,)`` distances.
-        weight: :math:`\lambda` > 0. The similarity is at most 1, and the divergence some nats for
-            each informative coordinate: a small weight makes the latents collapse.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        weight: :math:`\lambda` > 0. The similarity is at most 1, but the divergence is several nats
+            for each informative coordinate: with a small weight the latents collapse to the prior.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
 
     Raises:
-        ConfigurationError: for an unknown distance, or observations that are no images.
+        ConfigurationError: for an unknown distance, or if observations are not images.
     """
 
     def __init__(

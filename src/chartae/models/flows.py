@@ -31,18 +31,18 @@ class PlanarFlowVAE(VariationalAutoencoder):
 
     .. math:: q(z_K|x) = q(z_0|x) \prod_k |\det \partial f_k / \partial z_{k-1}|^{-1}
 
-    The flows, which are the same for all x, are a word over P, `PlanarFlow`, and R, `RadialFlow`.
-    (The thesis calls it VAE-lin-NF.)
+    The flows are the same for all x. Their order is given as a string of the letters P,
+    `PlanarFlow`, and R, `RadialFlow`. (The thesis calls this model VAE-lin-NF.)
 
-    Use it for posteriors a little richer than Gaussians, at hardly any cost; for much richer ones
-    take an `IAFVAE`.
+    Use it for posteriors that are slightly more flexible than Gaussians, at almost no cost. For
+    much more flexible posteriors use an `IAFVAE`.
 
     Args:
         flows: the flows in order, such as ``"PPPPP"`` or ``"PRPR"``.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
 
     Raises:
-        ConfigurationError: if the word is empty, or has another letter.
+        ConfigurationError: if the string is empty, or has another letter.
     """
 
     posterior_family = FlowPosterior
@@ -57,7 +57,7 @@ class PlanarFlowVAE(VariationalAutoencoder):
     ) -> None:
         if not isinstance(flows, str) or not flows or set(flows) - set(FLOWS):
             raise ConfigurationError(
-                f"flows={flows!r}: expected a word over P (planar) and R (radial), such as 'PPPPP'"
+                f"flows={flows!r}: expected letters P (planar) and R (radial), such as 'PPPPP'"
             )
         super().__init__(input_shape, latent_dim, **networks)
         self.flows = flows
@@ -81,16 +81,16 @@ class IAFVAE(VariationalAutoencoder):
 
     .. math:: z_k = e^{a_k(z_{k-1}, c)} \odot z_{k-1} + b_k(z_{k-1}, c), \quad z_0 \sim q(z_0|x)
 
-    with masked networks :math:`a_k, b_k` whose order is reversed from one flow to the next, and a
-    context c from the encoder's features.
+    with masked networks :math:`a_k, b_k`. The order of coordinates is reversed from one flow to the
+    next. The context c is computed from the encoder's features.
 
     Use it for the tightest bounds with one latent for each x.
 
     Args:
         num_flows: number of flows.
-        hidden: sizes of the hidden layers of each.
+        hidden: sizes of the hidden layers of each network.
         context_dim: size of the context, 0 for none.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     posterior_family = FlowPosterior

@@ -19,25 +19,25 @@ __all__ = ["HVAE"]
 class HVAE(VariationalAutoencoder):
     r"""Hamiltonian VAE (Caterini et al., 2018; thesis section 0.6).
 
-    A momentum :math:`\gamma \sim N(0, I)` joins the latent :math:`z_0 \sim q(z|x)`, and
-    ``num_leapfrog`` leapfrog steps, guided by the gradient of :math:`\log p(x, z)`, move both:
+    A momentum :math:`\gamma \sim N(0, I)` is added to the latent :math:`z_0 \sim q(z|x)`. Then
+    ``num_leapfrog`` leapfrog steps move both, along the gradient of :math:`\log p(x, z)`. Here
 
     .. math:: \log w = \log p(x, z_K) + \log p(v_K | z_K) - \log q(z_0|x) - \log p(\gamma | z_0)
 
-    is the log of an unbiased estimate of p(x), for the flow preserves volume but for a tempering
-    whose factors cancel (MATH.md section 3).
+    is the log of an unbiased estimate of p(x). The leapfrog steps preserve volume, and the factors
+    of the tempering cancel (MATH.md section 3).
 
-    Use it for posteriors that the likelihood itself bends: each step costs a gradient of the
-    decoder, and pays where it is long enough to move a latent.
+    Use it if Gaussian posteriors are too simple for the likelihood. Each step costs one gradient of
+    the decoder. The steps help only if they are long enough to move the latents.
 
     Args:
         num_leapfrog: number K of leapfrog steps.
-        step_size: their size, positive.
-        sqrt_beta_0: :math:`\sqrt{\beta_0}` in (0, 1]; the momentum starts divided by it, and is
-            cooled step by step. 1 is no tempering.
-        learn_beta_0: whether training learns :math:`\beta_0` in (0, 1]. It starts from the one
-            given, which must then be below 1.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        step_size: size of the leapfrog steps, positive.
+        sqrt_beta_0: :math:`\sqrt{\beta_0}` in (0, 1]. The momentum is divided by it at the start,
+            and is cooled step by step. 1 means no tempering.
+        learn_beta_0: whether training learns :math:`\beta_0` in (0, 1]. Learning starts from the
+            given value, which must then be below 1.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class HVAE(VariationalAutoencoder):
     ) -> None:
         if learn_beta_0 and sqrt_beta_0 == 1.0:
             raise ConfigurationError(
-                "sqrt_beta_0=1.0: expected a number below 1, for it is learned (learn_beta_0)"
+                "sqrt_beta_0=1.0: expected a number below 1, because learn_beta_0=True"
             )
         super().__init__(input_shape, latent_dim, **networks)
         self.num_leapfrog, self.step_size = num_leapfrog, step_size
@@ -65,7 +65,7 @@ class HVAE(VariationalAutoencoder):
     def tempering(self) -> list[float | Tensor]:
         r"""Return :math:`\sqrt{\beta_k}` for k = 0..K, rising from the given or learned start to 1.
 
-        Where the start is learned, they are scalar tensors with its gradient.
+        If the start is learned, the values are scalar tensors with its gradient.
         """
         start = self.sqrt_beta_0 if self.raw_sqrt_beta_0 is None else self.raw_sqrt_beta_0.sigmoid()
         inverse = 1.0 / start
@@ -77,7 +77,7 @@ class HVAE(VariationalAutoencoder):
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z, y), ``(..., batch)``, and grad_z log p(x, z|y), ``(..., batch, d)``.
 
-        Both are differentiable where gradients are enabled, and the decoder runs once for the two.
+        Both are differentiable where gradients are enabled. The decoder runs once for both.
         """
         differentiable = torch.is_grad_enabled()
         with gradients(x, z, y, mask) as (x, z, y, mask):

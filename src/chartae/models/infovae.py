@@ -15,20 +15,21 @@ __all__ = ["InfoVAE"]
 
 
 class InfoVAE(VAE):
-    r"""InfoVAE (Zhao et al., 2019): part of the divergence is that of the aggregated posterior.
+    r"""InfoVAE (Zhao et al., 2019): a `VAE` with a divergence of the aggregated posterior.
 
     .. math:: -E_q \log p(x|z) + (1 - \alpha) \, KL(q(z|x) \| p(z))
         + (\alpha + \lambda - 1) \, \mathrm{MMD}^2(q(z), p(z))
 
-    Use it where a strong decoder makes a `VAE` ignore its latents: with :math:`\alpha` near 1 they
-    may hold all they can, as long as together they look like the prior.
+    Use it if a strong decoder makes a `VAE` ignore its latents. With :math:`\alpha` near 1 each
+    latent may be as informative as possible, as long as the aggregated posterior is close to the
+    prior.
 
     Args:
-        alpha: :math:`\alpha`, at most 1; 0 and ``weight`` 1 is a VAE.
+        alpha: :math:`\alpha`, at most 1. ``alpha=0`` with ``weight=1`` is a VAE.
         weight: :math:`\lambda`, at least :math:`1 - \alpha`.
         kernel: ``"imq"``, inverse multiquadratics of several widths, or ``"rbf"``.
         bandwidth: standard deviation of the prior for the kernel, positive.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     def __init__(

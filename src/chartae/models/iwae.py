@@ -1,4 +1,4 @@
-"""Importance-weighted autoencoders: four reductions of one array of weights."""
+"""Importance-weighted autoencoders: four bounds computed from one array of weights."""
 
 import math
 from typing import Annotated, Unpack
@@ -13,17 +13,17 @@ __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
 
 
 class IWAE(VariationalAutoencoder):
-    r"""Importance-weighted autoencoder (Burda et al., 2016): a bound that tightens with S.
+    r"""Importance-weighted autoencoder (Burda et al., 2016): a bound that tightens as S grows.
 
     .. math:: \mathcal L_S(x) = E \log \frac1S \sum_{s=1}^S w_s, \quad
         w_s = \frac{p(x|z_s) \, p(z_s)}{q(z_s|x)}
 
-    Use it for higher likelihoods, at S times the cost of a decoder: the posterior may then be
-    broader than the true one.
+    Use it for higher likelihoods, at S times the cost of the decoder. The learned posterior may
+    then be broader than the true one.
 
     Args:
         num_samples: number S of weights for each x.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class IWAE(VariationalAutoencoder):
         self.num_samples = self.total_samples = num_samples
 
     def bound(self, log_weights: Tensor) -> Tensor:
-        """Return the bound that training raises, from weights ``(S, batch)``."""
+        """Return the bound that training maximises, from log weights ``(S, batch)``."""
         return log_weights.logsumexp(0) - math.log(len(log_weights))
 
     def loss(
@@ -56,13 +56,13 @@ class MIWAE(IWAE):
 
     .. math:: \frac1M \sum_{m=1}^M \log \frac1K \sum_{k=1}^K w_{mk}
 
-    Use it where the gradients of an `IWAE` are too noisy for the encoder, whose signal-to-noise
-    ratio falls with K and rises with M.
+    Use it if the gradients of an `IWAE` are too noisy for the encoder: their signal-to-noise ratio
+    falls with K and rises with M.
 
     Args:
         num_samples: number K of weights in a group.
         num_groups: number M of groups.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class MIWAE(IWAE):
         self.num_groups, self.total_samples = num_groups, num_groups * num_samples
 
     def bound(self, log_weights: Tensor) -> Tensor:
-        """Return the mean of the groups' bounds, from M K of them."""
+        """Return the mean of the groups' bounds, from M K log weights."""
         groups = log_weights.unflatten(0, (self.num_groups, self.num_samples))
         bounds: Tensor = groups.logsumexp(1) - math.log(self.num_samples)
         return bounds.mean(0)
@@ -87,19 +87,19 @@ class MIWAE(IWAE):
 class PIWAE(MIWAE):
     r"""Partially importance-weighted autoencoder (Rainforth et al., 2018).
 
-    The decoder climbs the bound of an `IWAE` with all M K weights, the encoder that of a `MIWAE`
-    with M groups of K:
+    The decoder maximises the bound of an `IWAE` with all M K weights. The encoder maximises that of
+    a `MIWAE` with M groups of K weights:
 
     .. math:: \nabla_\theta \mathcal L_{MK}, \quad
         \nabla_\phi \frac1M \sum_{m=1}^M \log \frac1K \sum_{k=1}^K w_{mk}
 
-    Use it for the likelihood of the one with the encoder of the other, at the price of a second
-    backward pass.
+    Use it for the likelihood of an `IWAE` with the encoder gradients of a `MIWAE`, at the cost of a
+    second backward pass.
 
     Args:
         num_samples: number K of weights in a group.
         num_groups: number M of groups.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     def optimization_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -111,7 +111,7 @@ class PIWAE(MIWAE):
     def loss(
         self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
     ) -> Losses:
-        """Return minus either bound, from the same weights."""
+        """Return minus each bound, from the same weights."""
         fit, divergence = self.log_weight_terms(x, self.total_samples, y=y, mask=mask)
         log_weights = fit + self.kl_weight * divergence
         objectives = {
@@ -127,12 +127,12 @@ class CIWAE(IWAE):
 
     .. math:: \beta \, \mathrm{ELBO}(x) + (1 - \beta) \, \mathcal L_S(x)
 
-    Use it between a `VAE` (:math:`\beta = 1`) and an `IWAE` (:math:`\beta = 0`).
+    Use it for a compromise between a `VAE` (:math:`\beta = 1`) and an `IWAE` (:math:`\beta = 0`).
 
     Args:
         beta: :math:`\beta` in [0, 1].
         num_samples: number S of weights for each x.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     def __init__(

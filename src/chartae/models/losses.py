@@ -1,4 +1,4 @@
-"""What training minimises, and means over a batch whose samples do not all count alike."""
+"""The losses of a batch, and weighted means over its samples."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 __all__ = ["Extra", "Losses", "average", "resampled"]
 
 Extra = Tensor | None
-"""Conditions, a mask or weights of a batch, where there are any."""
+"""Conditions, a mask or weights of a batch; None if there are none."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Losses:
 
     Attributes:
         objectives: one scalar for each optimisation group of the model, by the group's name.
-        terms: scalars worth following, by name; they are parts of the objectives.
+        terms: scalars to monitor, by name; they are parts of the objectives.
     """
 
     objectives: Mapping[str, Tensor]
@@ -33,8 +33,8 @@ class Losses:
 def average(values: Tensor, weight: Extra = None) -> Tensor:
     """Return the mean of values ``(..., batch)``, each times the weight of its sample: a scalar.
 
-    The mean is over the number of samples, whatever the sum of the weights, so that batches of a
-    training set whose weights have a mean of 1 give unbiased gradients.
+    The weighted sum is divided by the number of samples, not by the sum of the weights. Batches of
+    a training set whose weights have a mean of 1 then give unbiased gradients.
 
     >>> average(torch.tensor([1.0, 3.0]), torch.tensor([0.5, 1.5]))
     tensor(2.5000)

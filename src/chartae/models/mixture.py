@@ -20,15 +20,16 @@ class MixtureVAE(VariationalAutoencoder):
 
     .. math:: p(z) = \sum_{k=1}^K \pi_k N(z; \mu_k, \mathrm{diag}(\sigma_k^2))
 
-    The objective is the ELBO with the component summed out, which is that of Jiang et al. where
-    their q(c|x) is exact. In a conditional model the mixture is the same for all conditions.
+    The objective is the ELBO with the component summed out. It equals that of Jiang et al. if their
+    q(c|x) is exact. In a conditional model the mixture is the same for all conditions.
 
-    Use it to cluster without labels (`cluster_probabilities`), or for a prior that is richer than
-    N(0, I) and costs less than that of a `VAMP`, which encodes its pseudo-inputs in every step.
+    Use it to cluster without labels (`cluster_probabilities`), or for a prior that is more flexible
+    than N(0, I). It costs less than the prior of a `VAMP`, which encodes its pseudo-inputs at every
+    step.
 
     Args:
         num_components: number K of components.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
 
     >>> model = MixtureVAE((8, 8), latent_dim=2, num_components=3).eval()
     >>> model.cluster_probabilities(torch.rand(5, 8, 8)).shape
@@ -52,7 +53,7 @@ class MixtureVAE(VariationalAutoencoder):
         self.component_logits = nn.Parameter(torch.zeros(num_components))
 
     def prior(self, y: Extra = None) -> NormalMixture:
-        """Return the mixture over ``(latent_dim,)``, whatever the conditions."""
+        """Return the mixture over ``(latent_dim,)``; it does not depend on the conditions."""
         deviations = softplus(self.raw_deviations) + NormalHead.floor
         return NormalMixture(self.component_means, deviations, self.component_logits.softmax(-1))
 
@@ -65,7 +66,7 @@ class MixtureVAE(VariationalAutoencoder):
             y: their conditions, for a model that has them.
 
         Raises:
-            DataError: as `encode`.
+            DataError: as in `encode`.
         """
         log_joint = self.prior(y).log_joint(self.encode(x, y))
         return log_joint.softmax(-1).to(self.dtype)

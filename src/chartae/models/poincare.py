@@ -31,22 +31,22 @@ class PoincareVAE(VariationalAutoencoder):
     .. math:: q(z|x) = \mathcal N_{\mathbb B}(\mu(x), \sigma(x)), \quad
         p(z) = \mathcal N_{\mathbb B}(0, 1), \quad \mathbb B = \{ c \|z\|^2 < 1 \}
 
-    with :math:`\mathcal N_{\mathbb B}` the wrapped normal, of diagonal scale, or the Riemannian
-    normal, of one scale for each x. Densities are with respect to the Riemannian volume. The
-    decoder gets the coordinates in the ball.
+    with :math:`\mathcal N_{\mathbb B}` the wrapped normal with a diagonal scale, or the Riemannian
+    normal with one scale for each x. Densities are with respect to the Riemannian volume. The input
+    of the decoder is the coordinates in the ball.
 
-    Use it for data with a hierarchy: a ball's volume grows exponentially with its radius, as the
-    number of a tree's leaves does with its depth. Float32 holds the ball up to a distance of
-    :math:`15 / \sqrt c` from the origin, and prior and posterior are conditioned on what it holds.
-    The Riemannian prior lies around :math:`(d - 1) \sqrt c`: in many dimensions d, take a curvature
-    well below 15/d, or float64.
+    Use it for hierarchical data: the volume of the ball grows exponentially with its radius, as the
+    number of leaves of a tree does with its depth. In float32 the points of the ball reach a
+    distance of :math:`15 / \sqrt c` from the origin, and prior and posterior are conditioned on
+    these points. The Riemannian prior is concentrated around the distance :math:`(d - 1) \sqrt c`:
+    in many dimensions d, use a curvature well below 15/d, or float64.
 
     Args:
         input_shape: shape of one observation.
         latent_dim: dimension of the ball.
         curvature: c > 0, for a ball of curvature -c and radius :math:`1 / \sqrt c`.
-        posterior: ``"wrapped"`` or ``"riemannian"``, posterior and prior alike.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        posterior: ``"wrapped"`` or ``"riemannian"``, for both posterior and prior.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
 
     >>> model = PoincareVAE((8, 8), latent_dim=2, curvature=0.5)
     >>> bool((0.5 * model.encode(torch.rand(4, 8, 8)).square().sum(-1) < 1).all())
@@ -71,30 +71,30 @@ class PoincareVAE(VariationalAutoencoder):
         self.prior_family = self.posterior_family
         head = PoincareNormalHead if wrapped else RiemannianNormalHead
         self.posterior_head = head(self.num_features, latent_dim, self.curvature)
-        # Where the prior lies, in units of the ball's own length 1 / sqrt(c).
+        # The distance of the prior from the origin, in units of 1 / sqrt(c).
         depth = math.sqrt(latent_dim * curvature)
         if posterior == "riemannian":
             depth = max(depth, (latent_dim - 1) * curvature)
         if depth > 12.0:
             logger.warning(
                 "curvature=%g: the prior of %d dimensions lies %.3g / sqrt(curvature) from the "
-                "origin, of which float32 holds 15; take a smaller one, or float64",
+                "origin, but float32 reaches only 15; use a smaller curvature, or float64",
                 *(curvature, latent_dim, depth),
             )
 
     def prior(self, y: Extra = None) -> Prior:
-        """Return the posterior's family at the origin with scale 1, whatever the conditions."""
+        """Return the posterior's family at the origin with scale 1; it does not depend on y."""
         origin = self.get_buffer("origin")
         if self.family == "wrapped":
             return PoincareNormal(origin, torch.ones_like(origin), self.curvature)
         return RiemannianNormal(origin, origin.new_ones(()), self.curvature)
 
     def check_latents(self, name: str, z: Tensor) -> None:
-        """Raise `DataError` unless z are points of the ball, ``(batch, latent_dim)``."""
+        """Raise `DataError` unless z is points of the ball, ``(batch, latent_dim)``."""
         super().check_latents(name, z)
         size = self.curvature * z.double().square().sum(-1)
         if len(z) and size.max().item() >= 1.0:
             raise DataError(
-                f"{name} has points of norm up to {z.norm(dim=-1).max().item():g}: the latents of "
-                f"this {type(self).__name__} are in a ball of radius {self.curvature**-0.5:g}"
+                f"{name} has points of norm up to {z.norm(dim=-1).max().item():g}: expected points "
+                f"in the ball of radius {self.curvature**-0.5:g} of this {type(self).__name__}"
             )

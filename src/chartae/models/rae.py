@@ -23,20 +23,21 @@ class RAE(AE):
 
     .. math:: -\log p(x|z = f(x)) + \frac\beta2 \|z\|^2 + \lambda \, \mathcal L_{reg}
 
-    with :math:`\mathcal L_{reg}` the squared norm of the decoder's parameters (RAE-L2), that of its
-    Jacobian at the code, :math:`\|\partial g / \partial z\|_F^2` (RAE-GP), or none at all; RAE-SN
-    normalises the decoder's weights to a spectral norm of 1 instead. The Jacobian's norm is
-    estimated without bias (Hutchinson, 1989); the published gradient penalty is that of the sum of
-    all pixels, which is no norm.
+    with one of these terms as :math:`\mathcal L_{reg}`: the squared norm of the decoder's
+    parameters (RAE-L2), the squared norm of its Jacobian at the code,
+    :math:`\|\partial g / \partial z\|_F^2` (RAE-GP), or none. RAE-SN normalises the decoder's
+    weights to a spectral norm of 1 instead. The Jacobian's norm is estimated without bias
+    (Hutchinson, 1989). The published penalty uses the gradient of the sum of all pixels, which is
+    not a norm of the Jacobian.
 
-    Use it with a sampler fitted ex post (`MixtureSampler`, `FlowSampler`) for samples sharper than
-    a `VAE`'s: its latent space has no prior.
+    Use it with a sampler fitted ex post (`MixtureSampler`, `FlowSampler`), as it has no prior. Its
+    samples are sharper than those of a `VAE`.
 
     Args:
         regularization: ``"l2"``, ``"gp"``, ``"sn"`` or ``"none"``.
         embedding_weight: :math:`\beta`, at least 0.
-        weight: :math:`\lambda`, at least 0; of no use to ``"sn"`` and ``"none"``.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        weight: :math:`\lambda`, at least 0; ``"sn"`` and ``"none"`` do not use it.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class RAE(AE):
         super().check_buffers()
         weights = [getattr(layer, "weight", None) for layer in self.decoder.modules()]
         if not all(bool(w.isfinite().all()) for w in weights if isinstance(w, Tensor)):
-            raise DataError("decoder has spectral norms of 0: expected those of its weights")
+            raise DataError("decoder has spectral norms of 0: expected positive ones")
 
     def loss(
         self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
@@ -79,7 +80,7 @@ class RAE(AE):
         return Losses.of(total, **terms)
 
     def penalty(self, z: Tensor, y: Extra = None, weight: Extra = None) -> Tensor:
-        """Return the norm that is penalised, at codes z ``(batch, d)``: a scalar."""
+        """Return the penalised norm of the decoder at codes z ``(batch, d)``: a scalar."""
         if self.regularization == "l2":
             return torch.stack([p.square().sum() for p in self.decoder.parameters()]).sum()
         differentiable = torch.is_grad_enabled()

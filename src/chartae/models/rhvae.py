@@ -1,4 +1,4 @@
-"""The Riemannian Hamiltonian variational autoencoder, with a metric of its latent space."""
+"""The Riemannian Hamiltonian variational autoencoder, with a metric on its latent space."""
 
 import math
 from collections.abc import Iterable
@@ -34,45 +34,47 @@ Geometry = Literal["learned", "posterior"]
 class RHVAE(HVAE):
     r"""Geometry-aware VAE (Chadebec et al., 2020; thesis chapter 1).
 
-    The Hamiltonian flow of the `HVAE` on a Riemannian latent space; its inverse metric is learned:
+    The Hamiltonian flow of the `HVAE` on a Riemannian latent space. The inverse metric is learned:
 
     .. math:: G^{-1}(z) = \sum_i w_i(z) M_i + \lambda I, \quad w_i(z) = e^{-\|z - c_i\|^2 / T^2}
 
-    with centroids :math:`c_i = \mu(x_i)`. A `MetricNetwork` gives matrices of determinant 1, and
-    the :math:`M_i` are these divided by the mean overlap of the bumps at the centroids, so that
-    the metric neither collapses nor explodes, whatever the number of centroids
-    (``docs/rhvae.md``). Momenta come from N(0, G(z_0)), and the generalised leapfrog is implicit
-    (MATH.md section 3). During training the centroids are the batch's; when it ends, the whole
-    training set fixes them, in the buffers ``centroids`` and ``matrices``.
+    with centroids :math:`c_i = \mu(x_i)`. A `MetricNetwork` gives matrices of determinant 1. The
+    :math:`M_i` are these matrices divided by the mean sum of the weights :math:`w_i` at the
+    centroids, so that the metric neither collapses nor explodes, for any number of centroids
+    (``docs/rhvae.md``). Momenta are drawn from N(0, G(z_0)), and the generalised leapfrog is
+    implicit (MATH.md section 3). During training the centroids are those of the batch. When
+    training ends, the whole training set gives the centroids, in the buffers ``centroids`` and
+    ``matrices``.
 
     With ``geometry="posterior"`` the metric is that of the posteriors (`PosteriorMetric`, thesis
-    chapter 3 and its perspectives): it needs no network, and the buffers are ``centroids`` and
-    ``variances``, or covariances where the posteriors have them.
+    chapter 3 and its perspectives). It needs no network. The buffers are ``centroids`` and
+    ``variances``, or the covariances of the posteriors if they have them.
 
-    Use it for few data, and for the metric: sampled from its volume (`VolumeSampler`) it stays
-    where the data are. In likelihood alone its flow gains little.
+    Use it for small data sets, and for its metric: samples from the metric's volume
+    (`VolumeSampler`) stay close to the data. The flow alone improves the likelihood little.
 
     Args:
         input_shape: shape of one observation.
         latent_dim: size d of the latent space.
         geometry: ``"learned"`` or ``"posterior"``.
         temperature: T, a length in the latent space (thesis: 0.8 for d = 2, 1.5 for d = 10). None
-            follows the spread of the posteriors (`scott_temperature`): an isolated bump of the
-            volume is a Gaussian of standard deviation :math:`T / \sqrt d`, and Scott's rule says
-            how wide it should be.
-        rho: the reach of a posterior in units of its standard deviation, for the posterior metric;
-            None follows the posteriors (`posterior_reach`).
-        regularization: :math:`\lambda`, far from all centroids the inverse of the learned metric,
-            or the posterior metric itself. None takes 1e-3 of the one and 0.1 of the other, where
-            velocities grow as :math:`\lambda^{-1/2}` and soon become too large for the leapfrog.
-        metric_network: body of the metric network, an encoder specification; a posterior metric
-            has none.
+            derives it from the spread of the posteriors (`scott_temperature`): an isolated bump of
+            the volume is a Gaussian of standard deviation :math:`T / \sqrt d`, and Scott's rule
+            gives its width.
+        rho: reach of a posterior in units of its standard deviation, for the posterior metric; None
+            derives it from the posteriors (`posterior_reach`).
+        regularization: :math:`\lambda`. Far from all centroids it is the inverse of the learned
+            metric, or the posterior metric itself. None takes 1e-3 for the learned metric. For the
+            posterior metric None takes 0.1: velocities grow as :math:`\lambda^{-1/2}`, and soon
+            become too large for the leapfrog.
+        metric_network: body of the metric network, an encoder specification; not used with a
+            posterior metric.
         fixed_point_steps: iterations for each implicit line of the leapfrog.
         num_leapfrog: number K of leapfrog steps.
-        step_size: their size.
+        step_size: size of the leapfrog steps.
         sqrt_beta_0: start of the tempering, as in `HVAE`.
-        learn_beta_0: whether training learns it, as in `HVAE`.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        learn_beta_0: whether training learns ``sqrt_beta_0``, as in `HVAE`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     fitted_buffers: ClassVar[tuple[str, ...]] = ("centroids", "matrices", "variances")
@@ -121,14 +123,14 @@ class RHVAE(HVAE):
 
     @property
     def metric(self) -> CentroidMetric | PosteriorMetric:
-        """The metric that the training set fixed; the same one, as long as nothing changes.
+        """The metric of the training set; the same object as long as its buffers do not change.
 
         Raises:
-            ConfigurationError: before training, when no metric is fixed yet.
+            ConfigurationError: before training.
         """
         if not len(self.centroids):
             raise ConfigurationError(
-                "this RHVAE has no metric yet: train it with chartae.fit first"
+                "this RHVAE has no metric yet: expected a model trained with chartae.fit"
             )
         posterior = self.geometry == "posterior"
         shapes = self.variances if posterior else self.matrices
@@ -137,7 +139,7 @@ class RHVAE(HVAE):
             (id(t), -1 if t.is_inference() else t._version) for t in (self.centroids, shapes)
         ]
         state = (*buffers, length, self.regularization)
-        # To cast the metric replaces its buffers, and so does to cast the model its own.
+        # A cast of the metric replaces its buffers, and a cast of the model replaces the model's.
         kept = self._kept
         if kept is None or kept[0] != state or kept[1].centroids is not self.centroids:
             kind = PosteriorMetric if posterior else CentroidMetric
@@ -146,16 +148,16 @@ class RHVAE(HVAE):
         return kept[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy makes a metric of its own buffers.
+        # A copied model builds a metric from its own buffers.
         return {**vars(self), "_kept": None}
 
     def check_buffers(self) -> None:
         super().check_buffers()
         if len(self.centroids):
-            _ = self.metric  # checks what it is made of
+            _ = self.metric  # checks its buffers
 
     def on_fit_start(self, size: int) -> None:
-        """Forget the metric of an earlier training set."""
+        """Discard the metric of an earlier training set."""
         none = torch.zeros(0, self.latent_dim, dtype=self.dtype, device=self.device)
         unknown = torch.full_like(none.sum(), math.nan)
         self.register_buffer("centroids", none)
@@ -170,7 +172,7 @@ class RHVAE(HVAE):
 
     @torch.no_grad()
     def on_fit_end(self, batches: Iterable[Batch]) -> None:
-        """Fix the metric of the whole training set."""
+        """Compute the metric of the whole training set."""
         pieces = [
             (
                 self._gaussian(batch["x"], batch.get("y"), batch.get("mask")),
@@ -194,14 +196,14 @@ class RHVAE(HVAE):
         return as_family(self.posterior(x, y, mask), Gaussian)
 
     def _shapes(self, x: Tensor, mask: Extra = None) -> Tensor:
-        """Return the matrices of determinant 1 of x, ``(batch, d, d)``; none, without a network."""
+        """Return the matrices of determinant 1 of x, ``(batch, d, d)``; None without a network."""
         if self.metric_network is None:
             return x.new_zeros(len(x), 0)
         shapes: Tensor = self.metric_network(self.network_input(x, mask))
         return shapes
 
     def _make_metric(self, posterior: Gaussian, shapes: Tensor) -> CentroidMetric | PosteriorMetric:
-        """Return the metric around posteriors, learned from matrices of determinant 1 or not."""
+        """Return the metric around posteriors: learned if matrices are given, else posterior."""
         if self.geometry == "posterior":
             rho = self.rho or posterior_reach(posterior)
             return PosteriorMetric(
@@ -213,7 +215,7 @@ class RHVAE(HVAE):
         return CentroidMetric(centroids, matrices, temperature, self.regularization, validate=False)
 
     def _metric_of(self, x: Tensor, posterior: Gaussian, mask: Extra) -> Metric:
-        """Return the fixed metric, or the batch's own while training."""
+        """Return the metric of the training set or, during training, that of the batch."""
         if len(self.centroids) and not self.training:
             return self.metric
         return self._make_metric(posterior, self._shapes(x, mask))
@@ -221,7 +223,7 @@ class RHVAE(HVAE):
     def flow(
         self, x: Tensor, z: Tensor, momentum: Tensor, *, y: Extra = None, mask: Extra = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return z_K, v_K and log p(x|z_K) on the model's metric; see `HVAE.flow`."""
+        """Return z_K, v_K and log p(x|z_K) with the model's metric; see `HVAE.flow`."""
         metric = self._metric_of(x, self._gaussian(x, y, mask), mask)
         end, momentum, fit = self.flow_on(metric, x, metric.at(z), momentum, y=y, mask=mask)
         return end.z, momentum, fit
@@ -281,5 +283,5 @@ class RHVAE(HVAE):
 
 
 def _log_momentum(local: Local, momentum: Tensor) -> Tensor:
-    """Return log N(momentum; 0, G(z)), up to a constant, given the metric at z."""
+    """Return log N(momentum; 0, G(z)) up to a constant, from the metric at z."""
     return -local.kinetic(momentum) - local.log_volume

@@ -1,4 +1,4 @@
-"""Models that penalise the dependence between latent coordinates, by estimates of it."""
+"""Models that penalise an estimate of the dependence between latent coordinates."""
 
 from typing import Unpack
 
@@ -18,7 +18,7 @@ __all__ = ["BetaTCVAE", "FactorVAE"]
 
 
 class BetaTCVAE(VariationalAutoencoder):
-    r"""beta-TC-VAE (Chen et al., 2018): the divergence in three parts, each with its weight.
+    r"""beta-TC-VAE (Chen et al., 2018): three parts of the divergence, each with a weight.
 
     .. math:: -E_q \log p(x|z) + \alpha I(x; z) + \beta \, KL(q(z) \| \textstyle\prod_j q(z_j))
         + \gamma \sum_j KL(q(z_j) \| p(z_j))
@@ -26,18 +26,19 @@ class BetaTCVAE(VariationalAutoencoder):
     The aggregated posterior q(z) of the N training samples is estimated on each batch
     (`log_aggregate`).
 
-    Use it for disentangled coordinates: unlike a `BetaVAE` it penalises their dependence alone.
+    Use it for disentangled coordinates: unlike a `BetaVAE` it can penalise only their dependence.
 
     Args:
-        alpha: weight of the information that latents hold on the index of x, at least 0.
+        alpha: weight of the mutual information I(x; z) between the latent and the index of x, at
+            least 0.
         beta: weight of the total correlation, at least 0.
-        gamma: weight of the coordinates' divergences from the prior, at least 0.
+        gamma: weight of the divergences of the coordinates from the prior, at least 0.
         estimator: ``"mss"``, minibatch stratified sampling, unbiased for the density; or
             ``"mws"``, minibatch weighted sampling.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
 
     Attributes:
-        training_size: N, a buffer that `chartae.fit` sets; 0 takes the size of each batch.
+        training_size: N, a buffer that `chartae.fit` sets; 0 stands for the size of each batch.
     """
 
     training_size: Tensor
@@ -58,13 +59,13 @@ class BetaTCVAE(VariationalAutoencoder):
         self.register_buffer("training_size", torch.tensor(0))
 
     def on_fit_start(self, size: int) -> None:
-        """Note the size of the training set, on which the estimates depend."""
+        """Store the size of the training set, which the estimates use."""
         self.training_size.fill_(size)
 
     def divergences(
         self, x: Tensor, y: Extra = None, mask: Extra = None, weight: Extra = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return latents ``(batch, d)`` and estimates of the three parts, ``(batch,)`` each."""
+        """Return latents ``(batch, d)`` and estimates of the three parts, each ``(batch,)``."""
         posterior = as_family(self.posterior(x, y, mask), DiagonalNormal)
         z = posterior.rsample()
         log_joint, log_product = log_aggregate(
@@ -92,20 +93,20 @@ class BetaTCVAE(VariationalAutoencoder):
 
 
 class FactorVAE(VAE):
-    r"""FactorVAE (Kim and Mnih, 2018): a `VAE` and an adversary that measures total correlation.
+    r"""FactorVAE (Kim and Mnih, 2018): a `VAE` whose adversary estimates total correlation.
 
     .. math:: -\mathrm{ELBO}(x) + \gamma \, E_q \log \frac{D(z)}{1 - D(z)}
 
-    A discriminator D learns to tell latents from others whose coordinates are permuted over the
-    batch; at its optimum the last term is the total correlation.
+    A discriminator D learns to distinguish latents from latents whose coordinates are permuted over
+    the batch. At its optimum the last term is the total correlation.
 
-    Use it for disentangled coordinates where batches are too small for a `BetaTCVAE`.
+    Use it for disentangled coordinates if batches are too small for a `BetaTCVAE`.
 
     Args:
         gamma: weight of the total correlation, at least 0.
-        discriminator: its body, an encoder specification, from ``(batch, latent_dim)``; None is a
-            multilayer perceptron.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        discriminator: body of the discriminator, an encoder specification for
+            ``(batch, latent_dim)``; None takes a multilayer perceptron.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     adversaries = ("discriminator",)
@@ -126,7 +127,7 @@ class FactorVAE(VAE):
     def loss(
         self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
     ) -> Losses:
-        """Return minus the ELBO with the adversary's term, and the adversary's own loss."""
+        """Return minus the ELBO plus the adversary's term, and the adversary's own loss."""
         posterior = self.posterior(x, y, mask)
         z = posterior.rsample()
         reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
@@ -145,9 +146,9 @@ class FactorVAE(VAE):
 
 
 def permuted(z: Tensor, weight: Extra = None) -> Tensor:
-    """Return latents ``(batch, d)`` with each coordinate permuted over the batch by itself.
+    """Return latents ``(batch, d)``, each coordinate permuted over the batch independently.
 
-    With weights ``(batch,)`` coordinates are drawn by these instead.
+    With weights ``(batch,)`` each coordinate is drawn by these weights, with replacement, instead.
     """
     if weight is None:
         return z.gather(0, torch.rand_like(z).argsort(0))

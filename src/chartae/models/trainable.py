@@ -1,4 +1,4 @@
-"""What `chartae.fit` trains: anything that has a loss on batches of named tensors."""
+"""`Trainable`: the interface that `chartae.fit` needs, a loss on batches of named tensors."""
 
 import inspect
 import math
@@ -26,18 +26,21 @@ class Trainable(Configured):
     tensors of a data set it uses. The other methods and attributes have defaults.
 
     Attributes:
-        epoch: the epoch of a training, infinite outside of one; for objectives that change.
-        warmup: how many epochs an objective takes to become what it is in the end; none of these
-            counts as best.
+        epoch: the number of the current epoch, infinite outside of training; for objectives that
+            change during training.
+        warmup: how many epochs the objective takes to reach its final form. None of these epochs
+            can be the best epoch.
     """
 
     adversaries: tuple[str, ...] = ()
-    """Names of the submodules that `loss` gives an objective of their own, of the same name."""
+    """Names of the submodules that have an objective of their own, under the same name, in
+    `loss`."""
     monitored: str = "loss"
-    """The term, or ``"loss"`` for the model's objective, whose least value is the best epoch's."""
+    """The term that chooses the best epoch, by its lowest value; ``"loss"`` is the model's
+    objective."""
     warmup: int = 0
     watched: ClassVar[str] = ""
-    """Name of the submodule whose output tells how latents are used, at each step of a training."""
+    """Name of the submodule whose output `tally` receives at each training step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,8 +49,8 @@ class Trainable(Configured):
     def loss(self, *args: Any, **batch: Any) -> Losses:
         """Return what training minimises on a batch: scalars, averaged over the batch.
 
-        A subclass names the tensors that it uses, as ``loss(self, x, *, weight=None)``: arguments
-        without a default are required of every data set.
+        A subclass names the tensors that it uses, as in ``loss(self, x, *, weight=None)``. Every
+        data set must have the arguments without a default.
         """
         raise NotImplementedError
 
@@ -55,7 +58,7 @@ class Trainable(Configured):
         """Raise `DataError` unless tensors can be given to `loss`.
 
         Args:
-            name: what the data are called in messages.
+            name: the name of the data in messages.
             batch: a batch or a whole data set; only tensors that `loss` uses.
         """
         raise NotImplementedError
@@ -72,38 +75,38 @@ class Trainable(Configured):
         return {"model": [p for p in self.parameters() if id(p) not in theirs], **groups}
 
     def set_units(self, batches: Iterable[Batch]) -> None:
-        """Learn the units of the training set; called before the first step.
+        """Compute the units of the training set, before the first step.
 
         Args:
-            batches: the training set, in pieces.
+            batches: the training set, in parts.
         """
 
     def on_fit_start(self, size: int) -> None:
-        """Forget what `on_fit_end` fixed; called before the first epoch.
+        """Discard what `on_fit_end` computed; called before the first epoch.
 
         Args:
             size: number of samples of the training set.
         """
 
     def on_fit_end(self, batches: Iterable[Batch]) -> None:
-        """Fix what depends on the whole training set; called with the final weights.
+        """Compute what depends on the whole training set; called with the final weights.
 
         Args:
-            batches: the training set in its own order, in pieces.
+            batches: the training set in its own order, in parts.
         """
 
     def largest_input(self, batch: Batch) -> float:
-        """Return the largest absolute value that networks see of a batch."""
+        """Return the largest absolute value in the networks' input for a batch."""
         floats = [value for value in batch.values() if value.is_floating_point()]
         return max((float(value.abs().max()) for value in floats), default=0.0)
 
     @property
     def tally_size(self) -> int:
-        """How many numbers `tally` returns; 0 if training follows no use of latents."""
+        """How many numbers `tally` returns; 0 if the use of latents is not monitored."""
         return 0
 
     def tally(self, output: Any) -> Tensor:
-        """Return numbers ``(tally_size,)``, averaged over a batch, of the ``watched`` output."""
+        """Return numbers ``(tally_size,)`` from the ``watched`` output, averaged over a batch."""
         raise NotImplementedError
 
     def latent_use(self, tally: Sequence[float]) -> dict[str, float]:
@@ -111,7 +114,7 @@ class Trainable(Configured):
         raise NotImplementedError
 
     def unused_latents(self, use: Mapping[str, float]) -> str | None:
-        """Return a sentence on latents that are not used, from their `latent_use`; else None."""
+        """Return a warning about unused latents, from their `latent_use`, or None."""
         raise NotImplementedError
 
     @property

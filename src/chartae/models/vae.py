@@ -17,11 +17,11 @@ class VAE(VariationalAutoencoder):
 
     .. math:: -\mathrm{ELBO}(x) = -E_q \log p(x|z) + KL(q(z|x) \| p(z))
 
-    Use it first: it is quick, robust, and what every other model here is measured against; any
+    Use it first. It is fast and robust, and it is the baseline for every other model here. Any
     sampler of a Euclidean latent space and the whole geometry work with it.
 
     Args:
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
 
     >>> import torch
     >>> model = VAE((8, 8), latent_dim=2, likelihood="bernoulli")
@@ -30,13 +30,13 @@ class VAE(VariationalAutoencoder):
     """
 
     def weighted(self, kl: Tensor) -> Tensor:
-        """Return what the mean divergence of a batch costs, before the weight of a warm-up."""
+        """Return the weighted mean divergence of a batch, before the weight of the KL warm-up."""
         return kl
 
     def loss(
         self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
     ) -> Losses:
-        """Return minus the ELBO, with the divergence as `weighted`."""
+        """Return minus the ELBO, with the divergence weighted by `weighted`."""
         posterior = self.posterior(x, y, mask)
         fit = self.likelihood(posterior.rsample(), y).log_prob(x, mask)
         reconstruction = -average(fit, weight)
@@ -55,7 +55,7 @@ class BetaVAE(VAE):
 
     Args:
         beta: weight of the divergence, at least 0.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     def __init__(
@@ -81,14 +81,15 @@ class DisentangledBetaVAE(BetaVAE):
 
     with C rising linearly from 0 to ``capacity`` over the first ``warmup`` epochs of a training.
 
-    Use it for disentangled coordinates without the blur of a large :math:`\beta`: latents take on
-    factors of variation one after the other, as the capacity lets them.
+    Use it for disentangled coordinates without the blur of a large :math:`\beta`: as the capacity
+    rises, the latents encode one factor of variation after the other.
 
     Args:
-        beta: weight of the distance to the capacity, at least 0.
-        capacity: the final C, in nats; the published 25 suits some ten coordinates.
-        warmup: epochs until the capacity is reached, at least 0; none of these counts as best.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        beta: weight of the difference between divergence and capacity, at least 0.
+        capacity: the final C, in nats; the published value of 25 suits about ten coordinates.
+        warmup: epochs until the capacity is reached, at least 0; none of these can be the best
+            epoch.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     def __init__(
@@ -105,6 +106,6 @@ class DisentangledBetaVAE(BetaVAE):
         self.capacity, self.warmup = capacity, warmup
 
     def weighted(self, kl: Tensor) -> Tensor:
-        """Return beta times the distance of the divergence to the epoch's capacity."""
+        """Return beta times the absolute difference of the divergence and the epoch's capacity."""
         share = min(1.0, self.epoch / self.warmup) if self.warmup else 1.0
         return self.beta * (kl - share * self.capacity).abs()

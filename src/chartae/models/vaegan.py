@@ -1,4 +1,4 @@
-"""The variational autoencoder with a discriminator's features for its reconstruction."""
+"""The variational autoencoder that reconstructs the features of a discriminator."""
 
 from typing import Annotated, Unpack
 
@@ -17,24 +17,26 @@ __all__ = ["VAEGAN"]
 
 
 class VAEGAN(DistanceVAE):
-    r"""VAE/GAN (Larsen et al., 2016): reconstructions close in the features of a discriminator.
+    r"""VAE/GAN (Larsen et al., 2016): the distance is between features of a discriminator.
 
     .. math:: \Delta(x, \hat x) = \tfrac12 \| D_l(x) - D_l(\hat x) \|^2
 
-    The encoder minimises :math:`\Delta + KL(q(z|x) \| p(z))`, the decoder
-    :math:`(1 - \alpha) \Delta + \alpha \mathcal L_{GAN}`, and the discriminator D learns to tell
-    data from reconstructions and from decoded draws of the prior; :math:`D_l` is its layer l.
+    The encoder minimises :math:`\Delta + KL(q(z|x) \| p(z))`, the decoder minimises
+    :math:`(1 - \alpha) \Delta + \alpha \mathcal L_{GAN}`, and the discriminator D learns to
+    distinguish data from reconstructions and from decoded draws of the prior. :math:`D_l` is the
+    output of layer l of D.
 
-    Use it for images whose samples should be sharp, on convolutional networks and with patience:
-    it is a game. Give it a discriminator with batch normalisation (``"thesis/discriminator"``):
-    without, features grow with its confidence. The epoch that best reconstructs pixels is kept.
+    Use it for sharp image samples, with convolutional networks. Adversarial training takes many
+    epochs and can be unstable. Use a discriminator with batch normalisation
+    (``"thesis/discriminator"``): without it the features grow as the discriminator becomes
+    confident. The best epoch is the one with the lowest reconstruction error of pixels.
 
     Args:
         adversarial_weight: :math:`\alpha` in [0, 1].
-        discriminator: its body, an encoder specification for ``input_shape``, a Sequential one if
-            ``layer`` is given.
-        layer: l, from 1; None is the last before the verdict.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        discriminator: body of the discriminator, an encoder specification for ``input_shape``; it
+            must be a Sequential if ``layer`` is given.
+        layer: l, from 1; None takes the last layer before the logit.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     adversaries = ("decoder", "discriminator")
@@ -57,7 +59,7 @@ class VAEGAN(DistanceVAE):
             check_integer("layer", layer, minimum=1, maximum=max(1, self.discriminator.depth))
 
     def distance(self, x: Tensor, mean: Tensor) -> Tensor:
-        """Return the distances in the discriminator's features, ``(batch,)``."""
+        """Return the distances between features of the discriminator, ``(batch,)``."""
         features = self.discriminator.features
         difference = features(x, self.layer) - features(mean, self.layer)
         return 0.5 * difference.square().flatten(1).sum(1)
@@ -65,7 +67,7 @@ class VAEGAN(DistanceVAE):
     def loss(
         self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
     ) -> Losses:
-        """Return the objectives of encoder, decoder and discriminator."""
+        """Return the objectives of the encoder, the decoder and the discriminator."""
         posterior = self.posterior(x, y, mask)
         observation = self.likelihood(posterior.rsample(), y)
         draw = self.likelihood(torch.randn_like(posterior.mean), y).mean
@@ -74,7 +76,7 @@ class VAEGAN(DistanceVAE):
         distance = average(self.distance(real, reconstruction), weight)
         kl = average(kl_divergence(posterior, self.prior(y)), weight)
         on_fakes = self.discriminator(torch.cat([reconstruction, draw]))
-        # Draws of the prior count 1 each.
+        # Draws from the prior have weight 1 each.
         fake_weight = None if weight is None else torch.cat([weight, torch.ones_like(weight)])
         deception = generator_loss(on_fakes, fake_weight)
         alpha = self.adversarial_weight

@@ -18,15 +18,15 @@ class VAMP(VariationalAutoencoder):
 
     .. math:: p(z) = \frac1K \sum_{k=1}^K q(z | u_k)
 
-    The pseudo-inputs :math:`u_k` are squashed into the data's range where that is bounded. In a
-    conditional model each has a learned condition of its own.
+    The pseudo-inputs :math:`u_k` are mapped into the range of the data if it is bounded. In a
+    conditional model each pseudo-input has a learned condition of its own.
 
-    Use it where the prior is what limits a VAE: higher likelihoods, and samples from where the
-    data are (`VampSampler`), at the price of encoding K inputs more in every step.
+    Use it if the prior limits the likelihood of a VAE. It gives higher likelihoods, and samples
+    close to the data (`VampSampler`). The cost is K more inputs to encode at every step.
 
     Args:
         num_pseudo_inputs: number K of components.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     prior_family = NormalMixture
@@ -48,16 +48,16 @@ class VAMP(VariationalAutoencoder):
             self.raw_pseudo_conditions = nn.Parameter(raw)
 
     def pseudo_inputs(self) -> Tensor:
-        """Return the pseudo-inputs, ``(K, *input_shape)``, in the range of the data."""
+        """Return the pseudo-inputs in the range of the data, ``(K, *input_shape)``."""
         return self.observation_model.squashed(self.raw_pseudo_inputs)
 
     def pseudo_conditions(self) -> Tensor | None:
-        """Return their conditions, ``(K, condition_dim)``: shares of classes, or vectors."""
+        """Return their conditions, ``(K, condition_dim)``: class shares or vectors; or None."""
         raw = self.raw_pseudo_conditions
         return raw if raw is None or isinstance(self.conditions, tuple) else raw.softmax(-1)
 
     def prior(self, y: Extra = None) -> NormalMixture:
-        """Return the mixture over ``(latent_dim,)``, whatever the conditions."""
+        """Return the mixture over ``(latent_dim,)``; it does not depend on y."""
         components = self.posterior(self.pseudo_inputs(), self.pseudo_conditions())
         normals = as_family(components, Gaussian)
         return NormalMixture(normals.mean, normals.factor)

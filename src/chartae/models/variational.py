@@ -1,4 +1,4 @@
-"""The contract of the models with a posterior, a prior and a likelihood."""
+"""The base class of the models with a posterior, a prior and a likelihood."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,11 @@ from chartae.randomness import resolve_seed, seeded
 __all__ = ["GaussianNetworks", "VariationalAutoencoder"]
 
 ACTIVE = 0.01
-"""Variance over the data of the mean of a coordinate that carries something of them."""
+"""Least variance over the data of the posterior mean of an active coordinate."""
 
 
 class GaussianNetworks(Networks, total=False):
-    """The same, and those of a Gaussian posterior."""
+    """The arguments of every model, and those of a Gaussian posterior."""
 
     posterior_covariance: Covariance
     posterior_rank: Count
@@ -40,26 +40,26 @@ class GaussianNetworks(Networks, total=False):
 class VariationalAutoencoder(Autoencoder):
     """Base of the models with a posterior q(z|x), a prior p(z) and a likelihood p(x|z).
 
-    Everything derives from one primitive, `log_weights` (MATH.md section 1), in two parts:
+    Everything is computed from `log_weights` (MATH.md section 1), whose two parts are
     `log_weight_terms`. A model with another posterior or prior overrides `posterior` or `prior`,
-    and names its class in `posterior_family` or `prior_family`; one with another objective
+    and gives its class as `posterior_family` or `prior_family`. A model with another objective
     overrides `loss`.
 
-    Training follows the number of active units of a Gaussian posterior: of coordinates whose
-    posterior mean has a variance over x above 0.01 (Burda et al., 2016). The others carry nothing
-    of x. Of posteriors that a flow transforms, it is that before the flow. Other posteriors, those
-    on a sphere or a ball, have no such coordinates.
+    Training monitors the number of active units of a Gaussian posterior. A coordinate is active if
+    its posterior mean has a variance over x above 0.01 (Burda et al., 2016); the others carry no
+    information about x. For a posterior with a flow, the number is that of the posterior before the
+    flow. Posteriors on a sphere or a ball have no such coordinates.
 
     Args:
         posterior_covariance: covariances of a Gaussian posterior: ``"diagonal"``, ``"full"``, or
-            ``"low-rank"``, a diagonal and a part of low rank. What the latter two gain is in
-            ``docs/metrics.md``.
+            ``"low-rank"``, which is a diagonal plus a low-rank part. ``docs/metrics.md`` reports
+            what the last two improve.
         posterior_rank: rank of the low-rank part, from 1 to ``latent_dim``.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
 
     Attributes:
         kl_weight: weight of the prior and posterior against the reconstruction in `loss`; `fit`
-            raises it from 0 to 1 during a KL warm-up. It never enters a likelihood.
+            raises it from 0 to 1 during a KL warm-up. Likelihoods do not depend on it.
     """
 
     posterior_family: type[Distribution] | None = DiagonalNormal
@@ -70,7 +70,7 @@ class VariationalAutoencoder(Autoencoder):
         super().__init_subclass__()
         for method, family in (("posterior", "posterior_family"), ("prior", "prior_family")):
             if method in vars(cls) and family not in vars(cls):
-                setattr(cls, family, Distribution)  # another one, of which no more is known
+                setattr(cls, family, Distribution)  # another family, of unknown properties
 
     def __init__(
         self,
@@ -113,20 +113,21 @@ class VariationalAutoencoder(Autoencoder):
         if hasattr(self.observation_model, "scale"):
             ways.append("give the likelihood a smaller scale")
         return (
-            f"the latents carry nothing: none of the {self.latent_dim} posterior means varies over "
+            f"the latents are not used: none of the {self.latent_dim} posterior means varies over "
             f"the data; {', '.join(ways[:-1])} or {ways[-1]}"
         )
 
     def posterior(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Posterior:
         """Return q(z|x, y) for x ``(batch, *input_shape)``.
 
-        A distribution with ``rsample_and_log_prob``, ``rsample`` and ``mean``; here a `Gaussian`.
+        A distribution with ``rsample_and_log_prob``, ``rsample`` and ``mean``. By default a
+        `Gaussian`.
         """
         posterior: Posterior = self.posterior_head(self.features(x, y, mask))
         return posterior
 
     def prior(self, y: Extra = None) -> Prior:
-        """Return p(z|y), here a standard normal over ``(latent_dim,)``, whatever the conditions."""
+        """Return p(z|y): here a standard normal over ``(latent_dim,)``, the same for all y."""
         return StandardNormal(self.get_buffer("origin"))
 
     def embed(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Tensor:
@@ -196,24 +197,26 @@ class VariationalAutoencoder(Autoencoder):
     ) -> Tensor:
         """Return log p(x|y) by importance sampling, in nats: ``(batch,)``.
 
-        The work is split over points and samples, so that memory depends on neither.
+        The computation is split over points and samples, so memory depends on the number of
+        neither.
 
         Args:
             x: ``(batch, *input_shape)``.
             num_samples: importance samples for each x; the estimate is a lower bound in
                 expectation that tightens with more (Burda et al., 2016).
             y: conditions of each x, for a model that has them.
-            mask: boolean, as x, True where a feature is observed; what x holds elsewhere changes
-                nothing.
-            max_batch: largest number of (sample, point) pairs at once; None takes what keeps the
-                decoded data near 8 MiB in float32.
+            mask: boolean, as x, True where a feature is observed. Unobserved values of x have no
+                influence.
+            max_batch: largest number of (sample, point) pairs at once; None keeps the decoded data
+                near 8 MiB in float32.
             seed: the same seed gives the same samples on one kind of device, with the same x and
-                ``max_batch``, and leaves torch's global generators alone; None draws from those.
+                ``max_batch``, and does not change torch's global generators; None uses these
+                generators.
 
         Raises:
-            ConfigurationError: for a number or a seed out of range.
+            ConfigurationError: if ``num_samples``, ``max_batch`` or the seed is out of range.
             DataError: if x or the mask has another shape or dtype than the model, or x is not
-                finite or out of the likelihood's range; if the conditions do not fit.
+                finite or is outside the likelihood's range; if the conditions do not fit the model.
         """
         self.check_call("x", x, y, mask)
         check_integer("num_samples", num_samples, minimum=1)
@@ -232,13 +235,14 @@ class VariationalAutoencoder(Autoencoder):
                 for done in range(0, num_samples, samples):
                     count = min(samples, num_samples - done)
                     log_weights = self.log_weights(x[rows], count, **extras)
-                    # A sample whose path overflowed counts as 0, which keeps the bound a bound.
+                    # A sample whose path overflowed has weight 0, which keeps the estimate a lower
+                    # bound.
                     log_weights = log_weights.masked_fill(log_weights.isnan(), -math.inf)
                     total[rows] = torch.logaddexp(total[rows], log_weights.logsumexp(0))
         return total - math.log(num_samples)
 
     def _own_stream(self, seed: int | None, stream: str) -> AbstractContextManager[None]:
-        """Return the block whose draws are those of ``seed``; None leaves them to the caller."""
+        """Return a context whose draws follow from ``seed``; None changes nothing."""
         if seed is None:
             return nullcontext()
         return seeded(resolve_seed(seed), stream, device=self.device)

@@ -1,4 +1,4 @@
-"""Autoencoders whose codes come from a learned codebook."""
+"""Autoencoders whose latents are vectors of a learned codebook."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,14 @@ __all__ = ["HRQVAE", "VQVAE"]
 
 
 LEAST_USAGE, LEAST_PERPLEXITY = 0.1, 2.0
-"""Most codes of a codebook of which less is used are dead. Small sets of images use 0.3 to 1."""
+"""With a lower usage or perplexity most codes are dead. Small image sets have a usage of 0.3 to
+1."""
 MOST_LEVELS = 1000
-"""Each level halves what the last one left, or does better: numbers have no more digits."""
+"""Each level at least halves the residual of the last one, so more levels exceed the precision."""
 
 
 class CodebookOptions(Networks, total=False):
-    """The arguments that the models of this file share."""
+    """The arguments that the models of this module share."""
 
     num_codes: int
     grid: tuple[int, ...] | None
@@ -38,15 +39,16 @@ class VQVAE(Autoencoder):
     .. math:: -\log p(x|z_q) + \beta \, \| z_e - \mathrm{sg}(z_q) \|^2, \quad
         z_q = \arg\min_{e_k} \| z_e - e_k \| \text{ at each place of a grid}
 
-    with gradients passed straight through the quantisation, and a codebook that follows the mean
-    of the vectors it stands for. A latent is the codes of the grid in one vector, channels first:
-    ``(latent_dim,)`` is ``(latent_dim / places, *grid)``. An encoder that gives that very shape
-    (``"conv_map"``) is taken as it is; otherwise a linear layer leads there.
+    with straight-through gradients. Each vector of the codebook follows the running mean of the
+    vectors assigned to it. A latent is the codes of all places of the grid, flattened, channels
+    first: ``(latent_dim,)`` is ``(latent_dim / places, *grid)``. If the output of the encoder has
+    this shape (``"conv_map"``), it is quantised directly; otherwise a linear layer maps it to this
+    shape.
 
-    Training follows the usage of the codebook: the share of its codes that an epoch used; and its
-    perplexity, the exponential of the entropy of their frequencies, which is ``num_codes`` where
-    all are used as often. Of several levels it is the mean usage, and the geometric mean of the
-    perplexities.
+    Training monitors the usage of the codebook, the share of its codes that an epoch used; and its
+    perplexity, the exponential of the entropy of the codes' frequencies. The perplexity is
+    ``num_codes`` if all codes are equally frequent. With several levels these are the mean usage
+    and the geometric mean of the perplexities.
 
     Use it for discrete codes, sharp reconstructions, and a powerful sampler of the codes
     (`CodeSampler`).
@@ -55,14 +57,15 @@ class VQVAE(Autoencoder):
         input_shape: shape of one observation.
         latent_dim: size of a latent, a multiple of the number of places in the grid.
         num_codes: size of the codebook.
-        grid: shape of the grid of codes; None takes the largest square one, of up to 4 x 4 places,
-            that divides the latent.
+        grid: shape of the grid of codes; None takes the largest square grid, up to 4 x 4, whose
+            number of places divides ``latent_dim``.
         commitment: :math:`\beta`, at least 0.
-        decay: of the running means in the codebook, in [0, 1).
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        decay: decay of the running means in the codebook, in [0, 1).
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
 
     Raises:
-        ConfigurationError: if the grid does not divide the latent, or an argument is out of range.
+        ConfigurationError: if the grid does not divide ``latent_dim``, or an argument is out of
+            range.
     """
 
     latent_space: ClassVar[LatentSpace] = "codes"
@@ -148,12 +151,13 @@ class VQVAE(Autoencoder):
 
         Args:
             vectors: ``(batch, places, code_size)``.
-            learn: whether the codebook follows the vectors; it does so in training mode only.
-            weight: of each sample, ``(batch,)``; the codebook follows a draw by these weights.
+            learn: whether the codebook is updated; it is updated in training mode only.
+            weight: weight of each sample, ``(batch,)``; the update then uses samples drawn by these
+                weights.
         """
         vectors = vectors.detach()
         with torch.no_grad():
-            # A copy: the quantiser chooses by these codes, and then moves or replaces them.
+            # A copy, because the quantiser updates the codebook after it has chosen the codes.
             codebooks = self.quantizer.codebooks
             _, indices, _ = self.quantizer(vectors, freeze_codebook=not learn or weight is not None)
             if learn and weight is not None:
@@ -182,7 +186,7 @@ class VQVAE(Autoencoder):
         """Return the latents of indices ``(batch, *grid)``: ``(batch, latent_dim)``.
 
         Raises:
-            DataError: if they are not indices of the codebook, in that shape.
+            DataError: if they are not indices of the codebook, or have another shape.
         """
         check_shape("codes", codes, ("batch", *self.index_shape))
         if codes.dtype != torch.int64 or codes.numel() == 0:
@@ -199,13 +203,13 @@ class VQVAE(Autoencoder):
     def loss(
         self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
     ) -> Losses:
-        """Return the reconstruction from the codes, and the commitment of the encoder to them."""
+        """Return the reconstruction from the codes, and the encoder's commitment to the codes."""
         vectors = self.continuous(x, y, mask)
         codes, _ = self.quantize(vectors, learn=self.training, weight=weight)
         quantized = codes.sum(0)
         straight = vectors + (quantized - vectors).detach()
         reconstruction = -average(self.likelihood(_flat(straight), y).log_prob(x, mask), weight)
-        # What each level leaves is what the next one quantises.
+        # Each level quantises the residual of the level before.
         left = (vectors - codes.cumsum(0)).square()
         commitment = average(left.sum((0, 2, 3)), weight)
         total = reconstruction + self.commitment * commitment
@@ -218,8 +222,8 @@ class HRQVAE(VQVAE):
     .. math:: z_q = \sum_{l=1}^L e^{(l)}, \quad
         e^{(l)} = \arg\min_{e_k^{(l)}} \Big\| z_e - \sum_{m<l} e^{(m)} - e_k^{(l)} \Big\|
 
-    Use it where a `VQVAE` would need a very large codebook: L levels of K codes, from coarse to
-    fine, stand for :math:`K^L`.
+    Use it if a `VQVAE` would need a very large codebook: L levels of K codes each, from coarse to
+    fine, represent :math:`K^L` vectors.
 
     Args:
         input_shape: shape of one observation.
@@ -236,11 +240,11 @@ class HRQVAE(VQVAE):
         num_levels: Annotated[int, Range(minimum=1, maximum=MOST_LEVELS)] = 4,
         **options: Unpack[CodebookOptions],
     ) -> None:
-        self.__dict__["num_levels"] = num_levels  # before the module exists: the base needs it
+        self.__dict__["num_levels"] = num_levels  # before super().__init__, which uses it
         super().__init__(input_shape, latent_dim, **options)
         self.index_shape = (*self.grid, num_levels)
 
 
 def _flat(vectors: Tensor) -> Tensor:
-    """Return vectors ``(batch, places, size)`` as latents, channels first."""
+    """Return vectors ``(batch, places, size)`` as flat latents, channels first."""
     return vectors.mT.flatten(1)

@@ -19,23 +19,24 @@ Regularization = Literal["mmd", "gan"]
 
 
 class WAE(AE):
-    r"""Wasserstein autoencoder (Tolstikhin et al., 2018): codes that together look like a prior.
+    r"""Wasserstein autoencoder (Tolstikhin et al., 2018): codes distributed like a prior.
 
     .. math:: -\log p(x|z = f(x)) + \lambda \, \mathcal D(q(z), p(z)), \quad p(z) = N(0, I)
 
-    with :math:`\mathcal D` the squared maximum mean discrepancy (WAE-MMD), or a discriminator's
-    verdict on the codes (WAE-GAN).
+    with :math:`\mathcal D` the squared maximum mean discrepancy (WAE-MMD), or the loss of a
+    discriminator of the codes (WAE-GAN).
 
-    Use it for sharper samples than a `VAE` gives: its encoder is deterministic, and only the codes
-    of a whole batch are held to the prior.
+    Use it for sharper samples than those of a `VAE`: the encoder is deterministic, and only the
+    distribution of the codes of a whole batch is compared with the prior.
 
     Args:
-        weight: :math:`\lambda` >= 0; None is 10 for ``"mmd"`` and 1 for ``"gan"``.
+        weight: :math:`\lambda` >= 0; None takes 10 for ``"mmd"`` and 1 for ``"gan"``.
         regularization: ``"mmd"`` or ``"gan"``.
-        kernel: of the MMD: ``"imq"``, inverse multiquadratics of several widths, or ``"rbf"``.
+        kernel: kernel of the MMD: ``"imq"``, inverse multiquadratics of several widths, or
+            ``"rbf"``.
         bandwidth: standard deviation of the prior for the kernel, positive.
-        discriminator: for ``"gan"``, its body, as in `FactorVAE`.
-        networks: ``input_shape``, ``latent_dim`` and the others of `Autoencoder`.
+        discriminator: body of the discriminator for ``"gan"``, as in `FactorVAE`.
+        networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
     def __init__(
@@ -59,13 +60,14 @@ class WAE(AE):
         if regularization == "gan":
             self.discriminator = Discriminator(discriminator, (latent_dim,))
             self.adversaries = ("discriminator",)
-            # How well codes deceive depends on the discriminator, which changes.
+            # This term depends on the discriminator, which changes, so it cannot choose the best
+            # epoch.
             self.monitored = "reconstruction"
 
     def loss(
         self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
     ) -> Losses:
-        """Return the reconstruction and the weighted divergence; the discriminator's, if any."""
+        """Return the reconstruction plus the weighted divergence, and the discriminator's loss."""
         z = self.embed(x, y, mask)
         reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
         prior = torch.randn_like(z)

@@ -1,4 +1,4 @@
-"""Encoders and decoders by name, or any module of yours; the thesis' tables as presets."""
+"""Encoders and decoders, by preset name or as a torch module; presets for the thesis' tables."""
 
 from chartae.nn import thesis  # noqa: F401  registers its presets
 from chartae.nn.conv import (

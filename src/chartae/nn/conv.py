@@ -33,16 +33,17 @@ TRANSPOSED: dict[int, type[nn.Module]] = {
 
 
 Stride = int | Sequence[int] | Sequence[Sequence[int]]
-"""One for all; or one an axis; or those of each layer."""
+"""One number; or one for each axis; or one for each axis of each layer."""
 Kernel = int | Sequence[int]
-"""One for all, or one an axis."""
+"""One number, or one for each axis."""
 
 
 def split_shape(shape: tuple[int, ...], dims: int | None = None) -> tuple[int, tuple[int, ...]]:
-    """Return (channels, spatial shape): (D,) and (H, W) have one channel, others name theirs.
+    """Return (channels, spatial shape). Shapes without a channel axis have one channel.
 
-    ``dims`` is how many sizes are spatial. Without it two are an image's, and of three or four the
-    first is a channel's: signals (C, L) and volumes (D, H, W) have to say what they are.
+    ``dims`` is the number of spatial axes. Without it, (D,) and (H, W) have no channel axis, and
+    the first of three or four axes is the channel axis. Signals (C, L) and volumes (D, H, W)
+    therefore need ``dims``.
 
     >>> split_shape((28, 28)), split_shape((3, 32, 32)), split_shape((8, 32, 32), dims=3)
     ((1, (28, 28)), (3, (32, 32)), (1, (8, 32, 32)))
@@ -51,7 +52,7 @@ def split_shape(shape: tuple[int, ...], dims: int | None = None) -> tuple[int, t
     """
     if dims is None:
         dims = {1: 1, 2: 2, 3: 2, 4: 3}.get(len(shape), 0)
-        wanted = {0: "(D,), (H, W), (C, H, W) or (C, D, H, W), or another with dims"}
+        wanted = {0: "(D,), (H, W), (C, H, W) or (C, D, H, W), or another shape with dims"}
     else:
         check_integer("dims", dims, minimum=1, maximum=3)
         axes = {1: "L", 2: "H, W", 3: "D, H, W"}[dims]
@@ -64,15 +65,14 @@ def split_shape(shape: tuple[int, ...], dims: int | None = None) -> tuple[int, t
 
 
 class Pyramid(NamedTuple):
-    """The maps of a network from the data down to the smallest, and what leads from each to the
-    next.
+    """The feature maps of a network, from the data to the smallest map, and its convolutions.
 
     Attributes:
-        shape: of the data, with or without channels.
-        channels: of each map, the data's first.
+        shape: shape of the data, with or without channels.
+        channels: number of channels of each map, starting with the data.
         sizes: the spatial shape of each map.
-        strides: of each layer, one an axis.
-        kernel: one an axis, odd.
+        strides: strides of each layer, one for each axis.
+        kernel: kernel width for each axis, odd.
     """
 
     shape: tuple[int, ...]
@@ -92,7 +92,7 @@ class Pyramid(NamedTuple):
         return (self.channels[-1], *self.sizes[-1])
 
     def layer(self, index: int, below: int, above: int) -> dict[str, Any]:
-        """Return what the convolution number ``index`` and its transpose share."""
+        """Return the arguments that convolution ``index`` and its transpose share."""
         padding = tuple(size // 2 for size in self.kernel)
         shared = {"kernel_size": self.kernel, "stride": self.strides[index], "padding": padding}
         return {"in_channels": below, "out_channels": above, **shared}
@@ -107,10 +107,10 @@ def pyramid(
     *,
     mirrored: bool = False,
 ) -> Pyramid:
-    """Return the maps that convolutions with ``channels`` make of data of that shape.
+    """Return the feature maps of convolutions with ``channels`` for data of a given shape.
 
-    A stride divides a size and rounds up, so that any shape works. A decoder's channels and
-    strides are ``mirrored``: given from the smallest map on.
+    A stride divides a size and rounds up, so that any shape works. With ``mirrored``, channels and
+    strides are given from the smallest map to the data, as in a decoder.
 
     >>> pyramid((28, 20), (32, 64)).sizes
     [(28, 20), (14, 10), (7, 5)]
@@ -118,7 +118,7 @@ def pyramid(
     [(9, 32, 32), (9, 16, 16), (5, 8, 8)]
     """
     if not isinstance(channels, Sequence) or isinstance(channels, str) or not channels:
-        raise ConfigurationError(f"channels={channels!r}: expected numbers, one for each layer")
+        raise ConfigurationError(f"channels={channels!r}: expected one number for each layer")
     for number in channels:
         check_integer("channels", number, minimum=1)
     in_channels, spatial = split_shape(shape, dims)
@@ -143,7 +143,7 @@ def _strides(stride: Stride, axes: int, layers: int) -> list[tuple[int, ...]]:
         return [_per_axis("stride", stride, axes)] * layers
     if len(stride) != layers:
         raise ConfigurationError(
-            f"stride={stride!r}: expected those of {layers} layers, one for each of channels"
+            f"stride={stride!r}: expected one entry for each of the {layers} layers in channels"
         )
     return [_per_axis("stride", row, axes) for row in stride]
 
@@ -151,7 +151,9 @@ def _strides(stride: Stride, axes: int, layers: int) -> list[tuple[int, ...]]:
 def _per_axis(name: str, value: object, axes: int) -> tuple[int, ...]:
     values = value if isinstance(value, Sequence) else [value] * axes
     if len(values) != axes:
-        raise ConfigurationError(f"{name}={value!r}: expected a number, or {axes}, one an axis")
+        raise ConfigurationError(
+            f"{name}={value!r}: expected one number, or {axes} numbers, one for each axis"
+        )
     for number in values:
         check_integer(name, number, minimum=1)
     return tuple(values)
@@ -179,7 +181,7 @@ class ResidualBlock(nn.Module):
 
 def _down(maps: Pyramid, blocks: int) -> list[nn.Module]:
     """Return layers from the data to the smallest map."""
-    # Vectors, grey images and plain volumes come without a channel: give them one.
+    # Vectors, grey images and volumes without a channel axis get one.
     implicit = len(maps.shape) == maps.dims
     layers: list[nn.Module] = [nn.Unflatten(1, (1, maps.shape[0]))] if implicit else []
     for index, (below, above) in enumerate(pairwise(maps.channels)):
@@ -189,13 +191,14 @@ def _down(maps: Pyramid, blocks: int) -> list[nn.Module]:
 
 
 def _up(maps: Pyramid, blocks: int) -> list[nn.Module]:
-    """Return layers from the smallest map to the data: the mirror of that."""
+    """Return layers from the smallest map to the data: the mirror of `_down`."""
     layers: list[nn.Module] = []
     for index in reversed(range(len(maps.strides))):
         above, below = maps.channels[index : index + 2]
         large, small = maps.sizes[index : index + 2]
         layers += [ResidualBlock(below, maps.dims) for _ in range(blocks)]
-        # A stride s gives s (n - 1) + 1 to s n, as the padding says: exactly what was divided.
+        # A stride s turns n into s (n - 1) + 1 to s n, depending on the output padding. The
+        # padding is chosen so that the result is the size before the division.
         padding = tuple(
             m - s * (n - 1) - 1 for n, m, s in zip(small, large, maps.strides[index], strict=True)
         )
@@ -227,20 +230,21 @@ def conv_encoder(
     stride: Stride = 2,
     kernel: Kernel = 3,
 ) -> nn.Module:
-    """Return an encoder of strided convolutions, and a linear layer to ``features``.
+    """Return an encoder with strided convolutions and a final linear layer to ``features``.
 
     Args:
-        input_shape: shape of one observation. Without ``dims`` that is ``(D,)``, ``(H, W)``,
-            ``(C, H, W)`` or ``(C, D, H, W)``, and ``(12, 1000)`` is an image 12 high.
-        channels: of each layer.
-        features: size of the result.
+        input_shape: shape of one observation. Without ``dims`` it is ``(D,)``, ``(H, W)``,
+            ``(C, H, W)`` or ``(C, D, H, W)``; ``(12, 1000)`` is then an image of height 12.
+        channels: number of channels of each layer.
+        features: size of the output.
         dims: number of spatial axes: 1 for signals ``(C, L)``, 3 for volumes ``(D, H, W)``.
-        stride: what each layer divides sizes by, rounding up: a number, one an axis, or a list of
-            those for each layer: ``[(1, 2, 2), (2, 2, 2)]`` for volumes of thick slices.
-        kernel: width of the convolutions, odd: a number, or one an axis.
+        stride: factor by which each layer divides sizes, rounding up. One number, or one for each
+            axis, or a list with one entry for each layer: ``[(1, 2, 2), (2, 2, 2)]`` for volumes
+            with thick slices.
+        kernel: width of the convolutions, odd: one number, or one for each axis.
 
     Raises:
-        ConfigurationError: for a shape of other dimensions, or an option out of range.
+        ConfigurationError: for a wrong number of dimensions, or an option out of range.
 
     >>> conv_encoder((12, 1000), dims=1)(torch.zeros(5, 12, 1000)).shape
     torch.Size([5, 128])
@@ -260,7 +264,7 @@ def conv_decoder(
 ) -> nn.Module:
     """Return the mirror of `conv_encoder`, with transposed convolutions.
 
-    The options are those, but that channels and strides are given from the smallest map on.
+    The options are the same, but channels and strides are given from the smallest map to the data.
     """
     maps = pyramid(output_shape, channels, dims, stride, kernel, mirrored=True)
     return _decoder(latent_dim, maps, features)
@@ -276,7 +280,7 @@ def resnet_encoder(
     stride: Stride = 2,
     kernel: Kernel = 3,
 ) -> nn.Module:
-    """Return `conv_encoder` with ``blocks`` residual blocks after each convolution."""
+    """Return a `conv_encoder` with ``blocks`` residual blocks after each convolution."""
     return _encoder(pyramid(input_shape, channels, dims, stride, kernel), features, blocks)
 
 
@@ -304,7 +308,7 @@ def conv3d_encoder(
     stride: Stride = 2,
     kernel: Kernel = 3,
 ) -> nn.Module:
-    """Return `conv_encoder` for volumes, ``(D, H, W)`` or ``(C, D, H, W)``."""
+    """Return a `conv_encoder` for volumes, ``(D, H, W)`` or ``(C, D, H, W)``."""
     return conv_encoder(input_shape, channels, features, 3, stride, kernel)
 
 
@@ -331,10 +335,10 @@ def conv_map_encoder(
     stride: Stride = 2,
     kernel: Kernel = 3,
 ) -> nn.Module:
-    """Return `resnet_encoder` that keeps its map, ``(batch, features, h, w)``: no dense layer.
+    """Return a `resnet_encoder` without the dense layer; its output is a map.
 
-    For the models whose latents are a grid of codes of size ``features``; each of ``channels``
-    divides the grid by the stride.
+    The output has the shape ``(batch, features, h, w)``. It is for models whose latents are a grid
+    of codes of size ``features``. Each layer of ``channels`` divides the grid by the stride.
     """
     maps = pyramid(input_shape, channels, dims, stride, kernel)
     return nn.Sequential(*_down(maps, blocks), CONV[maps.dims](channels[-1], features, 1))
@@ -351,10 +355,10 @@ def conv_map_decoder(
     stride: Stride = 2,
     kernel: Kernel = 3,
 ) -> nn.Module:
-    """Return the mirror of `conv_map_encoder`, from its map laid flat, channel after channel.
+    """Return the mirror of `conv_map_encoder`. Its input is the flattened map, channel by channel.
 
-    What latents have besides ``features`` numbers for each place, a condition, goes to all places;
-    None takes as many as there can be.
+    Latents hold ``features`` numbers for each grid position. The remaining numbers, a condition,
+    are repeated at all positions. With ``features=None``, ``features`` is as large as possible.
     """
     if features is not None:
         check_integer("features", features, minimum=1)
@@ -362,8 +366,8 @@ def conv_map_decoder(
     grid = maps.sizes[-1]
     if latent_dim < math.prod(grid) * (features or 1):
         raise ConfigurationError(
-            f"latent_dim={latent_dim}: a map of {grid} needs {math.prod(grid) * (features or 1)} "
-            "or more; expected other channels"
+            f"latent_dim={latent_dim}: expected at least {math.prod(grid) * (features or 1)} for a "
+            f"map of {grid}; change channels or latent_dim"
         )
     features = latent_dim // math.prod(grid) if features is None else features
     inputs = features + latent_dim - features * math.prod(grid)
@@ -372,7 +376,7 @@ def conv_map_decoder(
 
 
 class _Places(nn.Module):
-    """Unflatten a map, and give each of its places what comes after it."""
+    """Unflatten a map, and append the remaining numbers to the channels of each position."""
 
     def __init__(self, features: int, grid: tuple[int, ...]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Discriminators: networks that tell one kind of input from another."""
+"""Discriminators: networks that separate two kinds of input."""
 
 from collections.abc import Iterator
 
@@ -12,12 +12,12 @@ __all__ = ["Discriminator"]
 
 
 class Discriminator(nn.Module):
-    r"""An encoder's body and a linear head: one logit, of the input being of the first kind.
+    r"""An encoder's body and a linear head. Its logit is high for inputs of the first kind.
 
     Args:
-        spec: the body, as `build_encoder` takes it; None is a perceptron of two layers of 256 leaky
-            ReLU, for latents. The thesis' own are ``"thesis/discriminator"`` and
-            ``"thesis/celeba_discriminator"``; the FactorVAE's is
+        spec: the body, as in `build_encoder`. None is a perceptron with two layers of 256 leaky
+            ReLU, for latents. The discriminators of the thesis are ``"thesis/discriminator"`` and
+            ``"thesis/celeba_discriminator"``. The discriminator of the FactorVAE is
             ``{"name": "mlp", "hidden": [1000] * 6, "slope": 0.2}``.
         input_shape: shape of one input.
 
@@ -37,17 +37,17 @@ class Discriminator(nn.Module):
 
     @property
     def depth(self) -> int:
-        """The number of layers that `features` can stop after; 0 if the body is no Sequential."""
+        """The number of layers after which `features` can stop; 0 if the body is no Sequential."""
         return len(list(self._layers()))
 
     def features(self, x: Tensor, depth: int | None = None) -> Tensor:
-        """Return what the body makes of x, ``(batch, features)``, or its layer number ``depth``.
+        """Return the output of the body for x, ``(batch, features)``, or of its layer ``depth``.
 
         Args:
             x: ``(batch, *input_shape)``.
-            depth: stop after so many layers of a Sequential body, from 1 to `depth`, and return
-                their activations, ``(batch, ...)``. What has weights is a layer, with the
-                normalisation and the activation behind it; so is a residual block.
+            depth: stop after this number of layers of a Sequential body, from 1 to `depth`, and
+                return the activations, ``(batch, ...)``. A layer is a module with weights and the
+                normalisation and activation that follow it. A residual block is one layer.
 
         Raises:
             ConfigurationError: for a depth that the body does not have.
@@ -58,7 +58,7 @@ class Discriminator(nn.Module):
         if not self.depth:
             raise ConfigurationError(
                 f"depth={depth}: the discriminator's body is {type(self.body).__name__}; expected "
-                "a torch.nn.Sequential, whose layers can be told apart"
+                "a torch.nn.Sequential, whose layers can be separated"
             )
         check_integer("depth", depth, minimum=1, maximum=self.depth)
         for layer in list(self._layers())[:depth]:
@@ -71,7 +71,7 @@ class Discriminator(nn.Module):
         return logits[:, 0]
 
     def _layers(self) -> Iterator[nn.Sequential]:
-        """Yield the layers of the body; what comes before the first weights belongs to it."""
+        """Yield the layers of the body; the first layer includes what is before it."""
         if not isinstance(self.body, nn.Sequential):
             return
         layer: list[nn.Module] = []

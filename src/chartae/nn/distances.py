@@ -1,4 +1,4 @@
-"""Distances between observations, for models that reconstruct by one."""
+"""Distances between observations, for models whose reconstruction error is a distance."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -16,27 +16,28 @@ __all__ = ["make_distance"]
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Of Wang et al. (2003), from fine to coarse."""
+"""Weights of the scales, from fine to coarse (Wang et al., 2003)."""
 WINDOWS: dict[int, float] = {11: 1.5, 7: 0.9, 5: 0.6, 3: 0.3}
-"""Standard deviations of Gaussian windows, by size; the first are Wang et al.'s."""
+"""Standard deviations of Gaussian windows, by size. The first is from Wang et al. (2003)."""
 C1, C2 = 0.01**2, 0.03**2
-"""Of the same paper, for a range of 1: what keeps luminance and structure from 0 / 0."""
+"""Constants of the same paper for a data range of 1. They avoid 0 / 0."""
 
 
 def make_distance(spec: str | nn.Module, input_shape: tuple[int, ...]) -> Distance:
     """Return a distance between two batches of observations: ``(batch,)``.
 
     Args:
-        spec: ``"ms_ssim"``, one minus the multi-scale structural similarity (Wang et al., 2003) of
-            images in [0, 1], of the published 11 pixels and 5 scales what fits the images:
-            the largest window that leaves two scales, if any does, and all scales that are no
-            smaller than it; ``"l1"`` or ``"l2"``, sums over features of absolute or squared
-            differences; or a module of yours.
+        spec: ``"ms_ssim"``, ``"l1"``, ``"l2"`` or a torch module. ``"ms_ssim"`` is one minus the
+            multi-scale structural similarity (Wang et al., 2003) of images in [0, 1]. The
+            published window has 11 pixels, with 5 scales. Small images use the largest window
+            that allows two scales, if there is one, and all scales that are at least as large as
+            the window. ``"l1"`` and ``"l2"`` are sums over features of absolute and squared
+            differences.
         input_shape: shape of one observation; for ``"ms_ssim"`` an image ``(H, W)`` or
             ``(C, H, W)``, or a volume ``(C, D, H, W)``, at least 3 wide.
 
     Raises:
-        ConfigurationError: for an unknown distance, or observations that are no images.
+        ConfigurationError: for an unknown distance, or observations that are not images.
 
     >>> import torch
     >>> make_distance("l1", (4, 4))(torch.zeros(3, 4, 4), torch.ones(3, 4, 4))
@@ -62,7 +63,7 @@ NORMS: dict[str, Distance] = {"l1": _l1, "l2": _l2}
 def _ms_ssim_distance(input_shape: tuple[int, ...]) -> Distance:
     spatial = input_shape if len(input_shape) == 2 else input_shape[1:]
     width = min(spatial) if len(spatial) in (2, 3) else 0
-    # How many scales are no smaller than the window, for each window that fits at all.
+    # The number of scales that are at least as large as the window, for each window.
     scales = {w: sum(width >> k >= w for k in range(5)) for w in WINDOWS if width >= w}
     if not scales:
         raise ConfigurationError(
@@ -82,7 +83,8 @@ def _ms_ssim(
     with torch.autocast(x.device.type, enabled=False):  # in 16 bits the variances cancel
         x, mean = x.to(dtype), mean.to(dtype)
         similarities = torch.stack(list(_similarities(x, mean, dims, window, len(betas))))
-        # Those of an image to its negative are negative, and have no powers: from -1..1 to 0..1.
+        # Similarities can be negative, and powers of negative numbers are not defined. They are
+        # mapped from [-1, 1] to [0, 1].
         shares = 0.5 * (similarities + 1.0)
         return -torch.expm1(shares.new_tensor(betas) @ shares.log())
 
@@ -92,15 +94,15 @@ def _similarities(
 ) -> Iterator[Tensor]:
     """Yield the mean similarity of structure at each scale, fine to coarse: ``(batch,)`` each.
 
-    That of the coarsest scale is of luminance too (Wang et al., 2003, equation 7). Windows are
-    those that lie within the image.
+    At the coarsest scale it includes the similarity of luminance (Wang et al., 2003, equation 7).
+    Only windows that lie within the image are used.
     """
     pool = avg_pool2d if dims == 2 else avg_pool3d
     for scale in range(num_scales):
         if scale:
             x, mean = pool(x, 2), pool(mean, 2)
         moments = torch.stack([x, mean, x.square() + mean.square(), x * mean])
-        for size in x.shape[-dims:]:  # each takes its axis to the end, so that all are in place
+        for size in x.shape[-dims:]:  # each axis moves to the end, so their order is restored
             moments = moments.movedim(-dims, -1) @ _sliding_window(size, window, x).mT
         x_mean, y_mean, squares, product = moments
         mean_product, mean_squares = x_mean * y_mean, x_mean.square() + y_mean.square()

@@ -18,12 +18,13 @@ class MetricNetwork(nn.Module):
 
     .. math:: L = D (I + S), \quad D = e^{\mathrm{diag}(\ell - \bar\ell)}
 
-    with S strictly lower triangular. Only the *shape* of M is learned. Its scale is a gauge that
-    the exact objective drives to zero, and the unit determinant takes it away from each centroid
-    by itself: a gauge over the whole batch lets one centroid take all of it, and a fixed trace
-    leaves the determinant free to vanish (``docs/rhvae.md``). :math:`|\ell| \le 1` and
-    :math:`\|S\|_F \le 0.7` bound the anisotropy, by a squash with heavy tails that, unlike tanh,
-    does not saturate early; the heads start small, so that training starts near M = I.
+    with S strictly lower triangular. Only the *shape* of M is learned. The exact objective does not
+    determine the scale of M, and drives it to zero. The unit determinant therefore fixes the scale
+    of each matrix. Fixing the scale over the whole batch would let one centroid take all of it, and
+    a fixed trace would let the determinant vanish (``docs/rhvae.md``). :math:`|\ell| \le 1` and
+    :math:`\|S\|_F \le 0.7` bound the anisotropy. The bounding function has heavy tails and, unlike
+    tanh, does not saturate early. The heads have small initial outputs, so that training starts
+    near M = I.
 
     Args:
         body: encoder specification, x to ``(batch, features)``.
@@ -41,7 +42,7 @@ class MetricNetwork(nn.Module):
         features = output_features(self.body, input_shape)
         entries = latent_dim * (latent_dim - 1) // 2
         self.diagonal = nn.Linear(features, latent_dim)
-        # A latent space of one dimension has nothing below the diagonal.
+        # A latent space of one dimension has no entries below the diagonal.
         self.lower = nn.Linear(features, entries) if entries else None
         self.entry_bound = self.lower_bound / math.sqrt(max(1, entries))
         indices = torch.tril_indices(latent_dim, latent_dim, -1)

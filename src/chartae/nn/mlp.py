@@ -21,9 +21,9 @@ def _layers(sizes: Sequence[int], slope: float = 0.0) -> list[nn.Module]:
 def mlp_encoder(
     input_shape: tuple[int, ...], hidden: Sequence[int] = (512, 256), slope: float = 0.0
 ) -> nn.Module:
-    """Return an encoder of ReLU layers of the ``hidden`` sizes; the last is the features'.
+    """Return an encoder with ReLU layers of the ``hidden`` sizes; the last size is the output size.
 
-    A ``slope`` below zero, where there is one, makes them leaky.
+    If ``slope`` is not 0, the layers are leaky ReLU with this slope for negative inputs.
     """
     return nn.Sequential(nn.Flatten(), *_layers([math.prod(input_shape), *hidden], slope))
 
@@ -32,7 +32,7 @@ def mlp_encoder(
 def mlp_decoder(
     latent_dim: int, output_shape: tuple[int, ...], hidden: Sequence[int] = (256, 512)
 ) -> nn.Module:
-    """Return a decoder of ReLU layers of the ``hidden`` sizes, and a linear one to the output."""
+    """Return a decoder with ReLU layers of the ``hidden`` sizes and a linear output layer."""
     sizes = [latent_dim, *hidden]
     output = nn.Linear(sizes[-1], math.prod(output_shape))
     return nn.Sequential(*_layers(sizes), output, nn.Unflatten(1, tuple(output_shape)))

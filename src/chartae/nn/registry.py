@@ -1,4 +1,4 @@
-"""From a preset's name, a mapping with options, or any module, to an encoder or a decoder."""
+"""Build encoders and decoders from a preset's name, a mapping with options, or any module."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +29,7 @@ __all__ = [
 NetworkSpec = str | Mapping[str, Any] | nn.Module
 Shape = tuple[int, ...]
 LARGE = 1 << 20
-"""Numbers of a batch from which a network is tried on its shape alone."""
+"""Number of entries of a batch above which a network is probed on the meta device, without data."""
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {}
@@ -55,7 +55,7 @@ def _register(presets: dict[str, Callable[..., nn.Module]], name: str, factory: 
 
 
 def build_encoder(spec: NetworkSpec, input_shape: Shape) -> nn.Module:
-    """Return the encoder that ``spec`` describes: a module from x to ``(batch, features)``.
+    """Build the encoder that ``spec`` describes: a module from x to ``(batch, features)``.
 
     Args:
         spec: a preset's name (`ENCODERS`), a mapping ``{"name": preset, **options}``, or any
@@ -74,15 +74,15 @@ def build_encoder(spec: NetworkSpec, input_shape: Shape) -> nn.Module:
 
 
 def build_decoder(spec: NetworkSpec, latent_dim: int, output_shape: Shape) -> nn.Module:
-    """Return the decoder that ``spec`` describes: a module from ``(batch, latent_dim)`` to x.
+    """Build the decoder that ``spec`` describes: a module from ``(batch, latent_dim)`` to x.
 
     Args:
-        spec: as for `build_encoder`, among `DECODERS`.
+        spec: as in `build_encoder`, with a preset's name in `DECODERS`.
         latent_dim: size of the latent space.
-        output_shape: what the likelihood wants for one latent; a module may return it flat.
+        output_shape: shape that the likelihood expects for one latent; a module may return it flat.
 
     Raises:
-        ConfigurationError: for an unknown preset or option, or a module of another output size.
+        ConfigurationError: for an unknown preset or option, or a module with a wrong output size.
     """
     if not isinstance(spec, nn.Module):
         return _build("decoder", spec, DECODERS, latent_dim, output_shape)
@@ -96,12 +96,12 @@ def build_decoder(spec: NetworkSpec, latent_dim: int, output_shape: Shape) -> nn
 
 
 def output_features(module: nn.Module, input_shape: Shape) -> int:
-    """Return how many numbers ``module`` gives for one input, as `output_shape` finds."""
+    """Return the number of entries of the output of ``module`` for one input."""
     return math.prod(output_shape(module, input_shape))
 
 
 def output_shape(module: nn.Module, input_shape: Shape) -> Shape:
-    """Return the shape of what ``module`` gives for one input, by trying it on zeros.
+    """Return the output shape of ``module`` for one input, by calling it on zeros.
 
     Raises:
         ConfigurationError: if the module does not accept the shape, or does not return a tensor
@@ -133,9 +133,10 @@ def output_shape(module: nn.Module, input_shape: Shape) -> Shape:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Return whether a module is made of torch's and chartae's, none of them yet to be completed.
+    """Return whether a module consists of torch's and chartae's modules, without lazy parameters.
 
-    Such a one can be tried on a shape alone; one of yours may do anything at its first call.
+    Such a module can be probed on the meta device. The first call of a user's module may have
+    side effects.
     """
     homes = {type(part).__module__.partition(".")[0] for part in module.modules()}
     return homes <= {"torch", "chartae"} and not any(map(is_lazy, module.parameters()))
@@ -143,7 +144,7 @@ def _is_plain(module: nn.Module) -> bool:
 
 @contextmanager
 def probing(module: nn.Module) -> Iterator[None]:
-    """Let ``module`` be tried: in eval mode and without gradients inside the block, then as it was.
+    """Set ``module`` to eval mode without gradients inside the block; restore its modes afterwards.
 
     >>> module = nn.Dropout()
     >>> with probing(module):

@@ -1,10 +1,10 @@
-"""The networks of the thesis, one preset a table, layer by layer.
+"""The networks of the thesis: one preset for each table, layer by layer.
 
-A table's last layer of the encoder, to the mean and covariance of the posterior, is the model's own
-head, and the last activation of its decoder the likelihood's link: neither is part of a preset. The
-tables give no padding. An encoder pads by half a kernel, so that a stride of 2 halves; a decoder
-starts from the grid whose doublings, rounded up, give the image, and pads to meet them. Both take
-images of other sizes too, ``(H, W)`` or ``(C, H, W)``.
+Two layers of the tables are not part of a preset. The last layer of an encoder, to the mean and
+covariance of the posterior, is the model's head. The last activation of a decoder is the
+likelihood's link. The tables give no padding. An encoder pads by half a kernel, so that a stride of
+2 halves sizes. A decoder starts from the grid from which its doublings, rounded up, give the image,
+and pads accordingly. Both also accept images of other sizes, ``(H, W)`` or ``(C, H, W)``.
 """
 
 import math
@@ -23,11 +23,11 @@ __all__ = ["PRESETS", "BottleneckBlock"]
 
 Shape = tuple[int, ...]
 Factory = Callable[[int], nn.Module]
-"""From the number of channels to a module that keeps it."""
+"""Maps the number of channels to a module that keeps this number."""
 
 
 class Conv(NamedTuple):
-    """A row of a table, Conv(channels, kernel, stride); the padding is half a kernel if None."""
+    """A row of a table, Conv(channels, kernel, stride); padding None is half a kernel."""
 
     channels: int
     kernel: int
@@ -43,7 +43,7 @@ Row = Conv | Factory
 
 
 class BottleneckBlock(nn.Module):
-    """The thesis' ResBlock: x + conv1x1(relu(conv3x3(relu(x)))), through 32 channels."""
+    """The thesis' ResBlock: x + conv1x1(relu(conv3x3(relu(x)))), with 32 inner channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class BottleneckBlock(nn.Module):
 
 @dataclass(frozen=True)
 class Perceptron:
-    """Layers of the ``hidden`` sizes in the encoder, and of the same reversed in the decoder."""
+    """Layers of the ``hidden`` sizes in the encoder, and in reverse order in the decoder."""
 
     source: str
     hidden: tuple[int, ...]
@@ -72,16 +72,16 @@ class Perceptron:
 
 @dataclass(frozen=True)
 class Convolutions:
-    """The rows of an encoder, and those of a decoder, after a linear layer to ``channels`` maps.
+    """The rows of an encoder and of a decoder. The decoder starts with a linear layer to a grid.
 
     Attributes:
         source: the table.
         down: rows of the encoder.
-        channels: of the grid from which the decoder starts.
-        up: rows of the decoder, transposed convolutions. The last one has the channels of the
-            image, whatever its row says. Empty for a discriminator, which has no decoder.
-        grid: size of the decoder's first maps; None is that from which the rows give the image.
-            With a fixed one, images must have nearly the size of the table's.
+        channels: number of channels of the grid from which the decoder starts.
+        up: rows of the decoder, transposed convolutions. The last one always has the channels of
+            the image. Empty for a discriminator, which has no decoder.
+        grid: size of the decoder's first maps. None computes it from the rows and the image size.
+            With a fixed grid, images must have nearly the size in the table.
     """
 
     source: str
@@ -125,7 +125,7 @@ class Convolutions:
             channels = above
         if size != spatial:
             raise ConfigurationError(
-                f"output_shape={output_shape}: this preset's layers give images of {size}"
+                f"output_shape={output_shape}: expected images of {size}, the output of this preset"
             )
         return nn.Sequential(*layers, nn.Flatten(), nn.Unflatten(1, tuple(output_shape)))
 
@@ -138,7 +138,7 @@ def _split(shape: Shape) -> tuple[int, Shape]:
 
 
 def _before(size: int, kernel: int, stride: int) -> int:
-    """Return the size that a transposed convolution takes to ``size``."""
+    """Return the input size for which a transposed convolution gives ``size``."""
     if stride == 1:  # an even kernel changes the size by an odd number
         return size if kernel % 2 else max(1, size - 1)
     return -(-size // stride)
@@ -147,7 +147,9 @@ def _before(size: int, kernel: int, stride: int) -> int:
 def _enlarge(
     below: int, above: int, row: Conv, size: Shape, target: Shape
 ) -> tuple[nn.Module, Shape]:
-    """Return a transposed convolution from ``size`` to ``target``, or as near as it can come."""
+    """Return a transposed convolution from ``size`` to ``target`` or the nearest possible size,
+    and the size that it gives.
+    """
     padding, extra, reached = [], [], []
     for n, m, stride in zip(size, target, row.strides, strict=True):
         full = (n - 1) * stride + row.kernel
@@ -214,7 +216,7 @@ PRESETS: dict[str, Perceptron | Convolutions] = {
     ),
     "cifar_conv": Convolutions("Table 4.5, CIFAR10", FOUR_NORMED, 1024, [*TWO_UP, Conv(3, 4, 1)]),
     "celeba_conv": Convolutions("Table 4.5, CELEBA", FOUR_NORMED, 1024, [*THREE_UP, Conv(3, 5, 1)]),
-    # 16384 numbers are read as (256, 8, 8): three doublings give 64. The table does not say.
+    # 16384 numbers are read as (256, 8, 8): three doublings give 64. The table gives no shape.
     "celeba_grey": Convolutions(
         "Table 5.3, CelebA in grey, 64 x 64", FOUR_NORMED, 256, [*THREE_UP, Conv(1, 5, 1)]
     ),
@@ -224,9 +226,9 @@ PRESETS: dict[str, Perceptron | Convolutions] = {
         channels=1024,
         up=[*THREE_UP, Conv(3, 5, 1), NORM],
     ),
-    # The head of the table's encoder expects a 2 x 2 map, which its layers do not make of
-    # 208 x 176 with any padding: here the map is 7 x 6. The decoder's table ends in a ReLU, as
-    # others do in a sigmoid; that is the likelihood's.
+    # The head of the table's encoder expects a 2 x 2 map. No padding gives this map for
+    # 208 x 176: here the map is 7 x 6. The decoder's table ends in a ReLU, and others end in a
+    # sigmoid; here the last activation is the likelihood's link.
     "oasis_conv": Convolutions(
         "Table 3.4, OASIS, 208 x 176",
         down=_each(_convolutions(5, 64, 128, 256, 512, 1024), RELU),
@@ -256,15 +258,15 @@ PRESETS: dict[str, Perceptron | Convolutions] = {
         channels=128,
         up=[RES, RES, Conv(64, 4), Conv(3, 4)],
     ),
-    # The inner sigmoids are the table's.
+    # The inner sigmoids are in the table.
     "celeba_resnet": Convolutions(
         "Table 4.6, CELEBA",
         down=[Conv(64, 4), Conv(128, 4), Conv(128, 3), Conv(128, 3), RES, RES],
         channels=128,
         up=[Conv(128, 3), RES, RES, *_each(_convolutions(5, 128, 64), SIGMOID), Conv(3, 4)],
     ),
-    # 2048 numbers are read as (512, 2, 2): the table's five doublings give 64. Its author's code
-    # has one layer less, without the 16 channels, and starts from (128, 4, 4).
+    # 2048 numbers are read as (512, 2, 2): the table's five doublings give 64. The author's code
+    # does not have the layer of 16 channels, and starts from (128, 4, 4).
     "sprites": Convolutions(
         "Table 6.4, Starmen, 3d chairs and Sprites",
         down=[Conv(16, 4), *_each([Conv(32, 4), Conv(64, 3), Conv(128, 3)], LEAKY), *6 * [RES]],
@@ -286,7 +288,7 @@ PRESETS: dict[str, Perceptron | Convolutions] = {
         [FOUR[0], NORM, RELU, FOUR[1], NORM, TANH, *_each(FOUR[2:], NORM, RELU)],
     ),
 }
-"""The presets, by their names after ``thesis/``. Some tables print Conv for ConvT."""
+"""The presets, by their names after ``thesis/``. Some tables write Conv instead of ConvT."""
 
 for name, preset in PRESETS.items():
     register_encoder(f"thesis/{name}")(preset.encoder)

@@ -1,4 +1,4 @@
-"""Ex-post samplers: ways to draw latents from a trained model."""
+"""Samplers that are fitted after training: ways to draw latents for a trained model."""
 
 from chartae.samplers.base import SAMPLERS, Sampler, compatible_samplers
 from chartae.samplers.codes import CodeSampler

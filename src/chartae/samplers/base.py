@@ -1,4 +1,4 @@
-"""The contract of every sampler: ways to draw latents, and what they decode to."""
+"""The base class of samplers, which draw latents and decode them."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, Self
@@ -27,23 +27,25 @@ SPACES = {
 class Sampler(Configured, ABC):
     """Base of all samplers: a trained model, and a way to draw latents for its decoder.
 
-    A subclass says how: `draw_latents`, and `fit` if it has something to learn; what it learns is
-    in buffers named in ``fitted_buffers``, or in modules. `unsupported_reason` says which models it
-    does not support. Its constructor's arguments are its configuration (`Configured`).
+    A subclass defines `draw_latents`, and `fit` if it learns from data. It keeps what it learns in
+    buffers named in ``fitted_buffers``, or in modules. `unsupported_reason` gives the models that
+    it does not support. The arguments of its constructor are its configuration (`Configured`).
 
     For a model with conditions, `fit`, `sample_latents` and `sample` take them as ``y``: labels
-    ``(n,)`` of int64 or vectors ``(n, p)``; one label, or one vector ``(p,)``, is that of all n.
+    ``(n,)`` of int64 or vectors ``(n, p)``. One label, or one vector ``(p,)``, is used for all n.
+    Data and conditions may be NumPy arrays; if the conditions are an array, so is the result.
     Data and conditions may be NumPy arrays; conditions given as an array give arrays.
 
     Args:
         model: a trained model.
 
     Raises:
-        ConfigurationError: if the sampler does not serve such a model; it names those that do.
+        ConfigurationError: if the sampler does not support the model; the message names those that
+            do.
     """
 
     latent_space: ClassVar[LatentSpace] = "euclidean"
-    """What latents the sampler draws, as `Autoencoder.latent_space`."""
+    """The kind of latents that the sampler draws, as in `Autoencoder.latent_space`."""
     model: Autoencoder
 
     def __init__(self, model: Autoencoder) -> None:
@@ -56,8 +58,8 @@ class Sampler(Configured, ABC):
         if reason := self.unsupported_reason(model):
             names = ", ".join(sampler.__name__ for sampler in compatible_samplers(model)) or "none"
             raise ConfigurationError(
-                f"{type(self).__name__} does not serve this {type(model).__name__}, for {reason}; "
-                f"those that do: {names}"
+                f"{type(self).__name__} does not support this {type(model).__name__}: {reason}; "
+                f"samplers that do: {names}"
             )
         self.model = model
         for name in self.fitted_buffers:
@@ -67,7 +69,7 @@ class Sampler(Configured, ABC):
     def unsupported_reason(cls, model: Autoencoder) -> str | None:
         """Return the reason this sampler does not support the model, or None.
 
-        Here, that its latent space is another than the sampler's. The reason is a clause.
+        By default, a model with another latent space is not supported. The reason is a clause.
         """
         if model.latent_space == cls.latent_space:
             return None
@@ -102,9 +104,10 @@ class Sampler(Configured, ABC):
 
     @abstractmethod
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
-        """Return n latents; everything random in it follows from ``seed``.
+        """Return n latents; all random numbers follow from ``seed``.
 
-        ``y`` are the conditions of each, checked, or None for a model without.
+        ``y`` has the condition of each latent, already checked; None for a model without
+        conditions.
         """
 
     @takes_arrays("y")
@@ -116,11 +119,11 @@ class Sampler(Configured, ABC):
         Args:
             n: number of latents, at least 1.
             seed: the same seed gives the same latents; None draws one.
-            y: conditions, one for each latent or one for all, for a model that has them.
+            y: conditions, for a model that has them: one for each latent, or one for all.
 
         Raises:
             ConfigurationError: if n is less than 1, or the sampler needs `fit` first.
-            DataError: if the conditions are missing, not asked for, or of another kind.
+            DataError: if the conditions are missing, not expected by the model, or of another kind.
         """
         check_integer("n", n, minimum=1)
         n = int(n)
@@ -141,20 +144,21 @@ class Sampler(Configured, ABC):
     ) -> Tensor:
         """Draw ``n`` observations, the decoded means of `sample_latents`: ``(n, *input_shape)``.
 
-        A mean is not always data: one of counts is no count, and one of categories no category.
-        With ``draw`` each observation is drawn from the likelihood p(x|z) of its latent instead.
+        A mean is not always valid data: the mean of counts need not be an integer, and the mean of
+        categories is not a category. With ``draw`` each observation is drawn from the likelihood
+        p(x|z) of its latent instead.
 
         Args:
             n: number of observations, at least 1.
             seed: as for `sample_latents`.
             y: as for `sample_latents`.
-            batch_size: latents decoded at once; it does not change the result.
-            draw: whether to draw from p(x|z), whose noise follows from the seed too, or to take
-                its mean.
+            batch_size: largest number of latents decoded at once; it does not change the result.
+            draw: True to draw from p(x|z), with noise that follows from the seed, too; False to
+                take its mean.
 
         Raises:
             ConfigurationError: for a count out of range, or if the sampler needs `fit` first.
-            DataError: if the conditions are missing, not asked for, or of another kind.
+            DataError: if the conditions are missing, not expected by the model, or of another kind.
 
         >>> import chartae
         >>> model = chartae.VAE((8, 8), latent_dim=2, conditions=10)
@@ -198,7 +202,7 @@ class Sampler(Configured, ABC):
 
 
 SAMPLERS: dict[str, type[Sampler]] = {}
-"""The samplers of chartae by name; `chartae.samplers` fills it."""
+"""The samplers of chartae by name; filled by `chartae.samplers`."""
 
 
 def compatible_samplers(model: Autoencoder) -> list[type[Sampler]]:
@@ -211,7 +215,7 @@ def compatible_samplers(model: Autoencoder) -> list[type[Sampler]]:
     return [cls for cls in SAMPLERS.values() if cls.unsupported_reason(model) is None]
 
 
-# --- what subclasses ask of data -----------------------------------------------------------------
+# --- checks for subclasses -----------------------------------------------------------------------
 
 
 def check_training_set(
@@ -220,7 +224,7 @@ def check_training_set(
     """Return the training set on the model's device.
 
     Raises:
-        DataError: unless x is a tensor that the model accepts, and y its conditions.
+        DataError: unless x is a tensor that the model accepts and y its conditions.
     """
     if not isinstance(x, Tensor):
         raise DataError(
@@ -236,6 +240,6 @@ def check_training_set(
 
 
 def embeddings(sampler: Sampler, x: Tensor, y: Tensor | None) -> Tensor:
-    """Return the embeddings of a training set, for samplers that learn from them."""
+    """Return the embeddings of a training set, for samplers that are fitted to them."""
     with torch.no_grad(), seeded(0):
         return sampler.model.encode(x, y, batch_size=1024)

@@ -17,7 +17,7 @@ from chartae.samplers.pixelcnn import PixelCNN
 __all__ = ["CodeSampler"]
 
 BLOCK = 1024
-"""Grids drawn at once."""
+"""Number of grids drawn at once."""
 
 
 class CodeSampler(LearnedSampler):
@@ -25,15 +25,16 @@ class CodeSampler(LearnedSampler):
 
     .. math:: c \sim \prod_i p(c_i | c_{<i}, y), \quad z = e(c)
 
-    The network is trained by cross-entropy on the codes of the training set, in the order of rows;
-    the levels of an HRQVAE's place come one after the other. Grids of one dimension are one row.
+    The network is trained by cross-entropy on the codes of the training set, row by row. For an
+    HRQVAE the levels at each place follow one another. A one-dimensional grid is treated as a
+    single row.
 
     Args:
         model: a trained model whose latents are codes, on a grid of one or two dimensions.
-        channels: width of the network.
-        num_layers: gated layers.
-        kernel_size: of its convolutions, odd, at least 3; a place sees ``num_layers`` times
-            half of it far.
+        channels: number of channels of the network.
+        num_layers: number of gated layers.
+        kernel_size: size of the convolutions, odd, at least 3. The receptive field reaches
+            ``num_layers`` times half of it in each direction.
         options: ``epochs``, ``batch_size``, ``learning_rate``, ``patience``, ``held_out`` and
             ``seed``, as in `LearnedSampler`.
 
@@ -78,7 +79,7 @@ class CodeSampler(LearnedSampler):
         return (rows[0] if rows else 1), columns
 
     def _make_network(self) -> PixelCNN:
-        """Return the network, with new weights."""
+        """Return a network with new weights."""
         model = self.model
         with seeded(self.seed, "network"):
             network = PixelCNN(
@@ -105,7 +106,7 @@ class CodeSampler(LearnedSampler):
         return torch.cat([self.model.codes(*piece) for piece in zip(*pieces, strict=True)])
 
     def log_prob(self, codes: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return the log probability of codes, as the model gives them, in nats: ``(n,)``."""
+        """Return the log probability of codes from `VQVAE.codes`, in nats: ``(n,)``."""
         places = codes.reshape(len(codes), *self.grid, -1)
         return self.network.log_prob(places, self._condition(y))
 

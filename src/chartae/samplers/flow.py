@@ -27,20 +27,21 @@ class FlowSampler(LearnedSampler):
 
     .. math:: \log p(z) = \log N(f(z); 0, I) + \log |\det \partial f / \partial z|
 
-    with f a stack of masked autoregressive transforms, whose order of coordinates is reversed from
-    one to the next. MAF (Papamakarios et al., 2017) is quick to fit and draws one coordinate after
-    the other; IAF (Kingma et al., 2016) the other way round. Transforms are affine given the
-    coordinates before: of a single coordinate they make a normal. Embeddings are standardised
-    first. In a model with conditions the flow is p(z|y).
+    with f a stack of masked autoregressive transforms. The order of coordinates is reversed from
+    one transform to the next. MAF (Papamakarios et al., 2017) is fast to fit, and draws one
+    coordinate after the other. IAF (Kingma et al., 2016) is fast to draw from, and slow to fit.
+    Each transform is affine given the previous coordinates, so for a single coordinate the flow is
+    a normal distribution. Embeddings are standardised first. In a model with conditions the flow is
+    p(z|y).
 
-    The thesis' benchmark (section 4.6) has these defaults for MAF, and fits 200 epochs with a
-    learning rate of 1e-4.
+    The defaults are those of MAF in the thesis' benchmark (section 4.6), which trains for 200
+    epochs with a learning rate of 1e-4.
 
     Args:
         model: a trained model whose latents are vectors.
         flow: ``"maf"`` or ``"iaf"``.
         num_transforms: number of transforms.
-        hidden: sizes of the layers of their masked networks (MADE).
+        hidden: sizes of the hidden layers of the masked networks (MADE).
         options: ``epochs``, ``batch_size``, ``learning_rate``, ``patience``, ``held_out`` and
             ``seed``, as in `LearnedSampler`.
 
@@ -73,7 +74,7 @@ class FlowSampler(LearnedSampler):
         self.density = self._make_density()
 
     def _make_density(self) -> nn.Module:
-        """Return the flow, with new weights: a module from conditions to a distribution."""
+        """Return a flow with new weights: a module from conditions to a distribution."""
         from zuko.flows import MAF, Flow
         from zuko.lazy import LazyInverse
 
@@ -103,7 +104,7 @@ class FlowSampler(LearnedSampler):
         return log_prob - self.spread.log().sum()
 
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
-        # The noise is ours, not the flow's, so that it does not depend on the device.
+        # Noise is drawn here, not by the flow, so that it does not depend on the device.
         noise = self.noise((n, self.model.latent_dim), seed)
         z: Tensor = self._flow(y).transform.inv(noise)
         return self.shift + self.spread * z

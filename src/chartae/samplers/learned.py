@@ -1,4 +1,4 @@
-"""What the samplers that train a network share: their options, and how they call `chartae.fit`."""
+"""The base of the samplers that train a network: their options, and how they call `chartae.fit`."""
 
 import logging
 from abc import abstractmethod
@@ -37,21 +37,22 @@ class LearningOptions(TypedDict, total=False):
 class LearnedSampler(Sampler):
     """Base of the samplers that train a network on the latents of the training set.
 
-    A share of the training set is held out; training keeps the weights that are best on it, and
-    ends when they have not improved for a while. `fit` starts anew each time, and follows from the
-    seed. A subclass says what is trained: `learn`.
+    A share of the training set is held out. Training keeps the weights with the lowest loss on it,
+    and stops when this loss has not improved for ``patience`` epochs. Each call of `fit` starts
+    with new weights, and its result follows from the seed. A subclass defines what is trained:
+    `learn`.
 
     Args:
         model: a trained model.
-        epochs: most passes over the training set.
+        epochs: largest number of passes over the training set.
         batch_size: samples in a step.
-        learning_rate: of Adam.
-        patience: epochs without improvement after which training ends.
-        held_out: share of the training set held out, in (0, 1); at least one sample.
-        seed: of weights, batches and the choice of what is held out.
+        learning_rate: learning rate of Adam.
+        patience: epochs without improvement after which training stops.
+        held_out: share of the training set that is held out, in (0, 1); at least one sample.
+        seed: seed of the weights, the batches and the choice of the held-out samples.
 
     Raises:
-        ConfigurationError: for a model that the sampler does not serve, or an argument out of
+        ConfigurationError: for a model that the sampler does not support, or an argument out of
             range.
     """
 
@@ -75,11 +76,12 @@ class LearnedSampler(Sampler):
 
     @takes_arrays("x", "y")
     def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
-        """Train on the latents of the training set ``x``, ``(N, *input_shape)``, given ``y``.
+        """Train on the latents of the training set ``x``, ``(N, *input_shape)``, with conditions
+        ``y``.
 
         Raises:
-            DataError: if x is not a tensor of three observations or more that the model accepts, or
-                y not its conditions.
+            DataError: if x is not a tensor that the model accepts, with at least three
+                observations, or if y is not its conditions.
             DivergenceError: if the loss is not finite; the sampler is then not fitted.
         """
         x, y = check_training_set(self, x, y)
@@ -90,7 +92,7 @@ class LearnedSampler(Sampler):
         if len(x) < 3:
             raise DataError(
                 f"x has {len(x)} observation(s): {type(self).__name__} needs at least 3, one of "
-                "them to be held out"
+                "which is held out"
             )
         self.fitted = self.fitted.new_zeros(0)
         order = torch.randperm(len(x), generator=make_generator(self.seed, "held out"))
@@ -102,10 +104,10 @@ class LearnedSampler(Sampler):
 
     @abstractmethod
     def learn(self, x: Tensor, y: Tensor | None, train: Tensor, held_out: Tensor) -> None:
-        """Train on the rows ``train`` of x and y, and choose the weights on ``held_out``."""
+        """Train on the rows ``train`` of x and y, and keep the best weights on ``held_out``."""
 
     def fit_network(self, objective: Trainable, train: TensorSet, held_out: TensorSet) -> None:
-        """Train by `chartae.fit`, in place, with the weights that are best on what is held out.
+        """Train in place with `chartae.fit`, and keep the weights with the lowest held-out loss.
 
         Raises:
             DivergenceError: if a loss is not finite.
@@ -124,7 +126,7 @@ class LearnedSampler(Sampler):
             progress=False,
         )
         if history.stopped == "interrupted":
-            raise KeyboardInterrupt  # `fit` ends quietly, but what called this one goes on
+            raise KeyboardInterrupt  # `chartae.fit` returns normally; the caller must not go on
         best = history.best_epoch or 0
         loss = history.validation["loss"][best]
         logger.info("%s: held-out loss %.4f, epoch %d", type(self).__name__, loss, best + 1)
@@ -144,14 +146,14 @@ class Density(Trainable):
         self.network, self.nats = network, loss
 
     def check_batch(self, name: str, batch: Batch) -> None:
-        pass  # the sampler has checked what the samples are made of
+        pass  # the sampler has checked the samples
 
     def loss(self, samples: Tensor, *, y: Tensor | None = None) -> Losses:
         return Losses.of(self.nats(samples, y).mean())
 
 
 def rows_of(samples: Tensor, y: Tensor | None, rows: Tensor) -> TensorSet:
-    """Return some of the samples with their conditions."""
+    """Return a part of the samples with their conditions."""
     given = {} if y is None else {"y": y[rows]}
     return TensorSet(samples=samples[rows], **given)
 
@@ -159,5 +161,5 @@ def rows_of(samples: Tensor, y: Tensor | None, rows: Tensor) -> TensorSet:
 def standardisation(latents: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation of each coordinate, ``(1, latent_dim)`` each."""
     spread = latents.std(0, correction=0, keepdim=True)
-    # A coordinate that never changes has no scale to take out.
+    # A constant coordinate has no scale.
     return latents.mean(0, keepdim=True), torch.where(spread > 1e-6, spread, 1.0)

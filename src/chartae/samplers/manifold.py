@@ -1,4 +1,4 @@
-"""What the samplers of a latent manifold share: which metric, where chains start, how they went."""
+"""The base of the samplers of a latent manifold: metric, starting points and diagnostics."""
 
 import logging
 import math
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 MetricSource = Literal["auto", "model", "posterior"]
 MIXED = 1.1
-"""R-hat above which chains are said not to have mixed."""
+"""R-hat above which a warning reports that chains have not mixed."""
 
 
 class ManifoldOptions(TypedDict, total=False):
@@ -49,25 +49,25 @@ class ManifoldOptions(TypedDict, total=False):
 class ManifoldSampler(Sampler):
     r"""Base of the samplers of a latent manifold.
 
-    The uniform distribution on it is the `ManifoldDensity` of a metric: :math:`1/\sqrt{\det G}`
-    for the metric of an RHVAE, :math:`\sqrt{\det G}` for that of a vanilla VAE's posteriors; the
-    metric knows which.
-    A subclass says how latents are drawn from it.
+    The uniform distribution on it is the `ManifoldDensity` of a metric. The density is
+    :math:`1/\sqrt{\det G}` for the metric of an RHVAE and :math:`\sqrt{\det G}` for that of a
+    vanilla VAE's posteriors; the metric's class determines which.
+    A subclass defines how latents are drawn from it.
 
     Args:
         model: a trained model that has a metric (`RHVAE`), or a Gaussian posterior.
         geometry: ``"model"`` takes the model's own metric, and there is nothing to fit.
-            ``"posterior"`` takes the `PosteriorMetric` (thesis chapter 3), which `fit` makes from
-            the training set; the arguments below are its. ``"auto"`` takes the model's metric if
-            it has one.
-        num_centroids: how many posteriors the metric keeps, or all of fewer; None keeps all.
-        selection: which: ``"k-medoids"`` or ``"random"``.
-        rho: reach of a centroid, a number or a rule, as in `PosteriorMetric`. The default keeps
-            the bumps of the density apart: where they overlap in many dimensions the volume grows
-            so much that all latents would gather where codes are densest (``docs/sampling.md``).
-            A subclass may have other defaults, of ``num_centroids`` too.
+            ``"posterior"`` takes the `PosteriorMetric` (thesis chapter 3), which `fit` computes
+            from the training set with the arguments below. ``"auto"`` takes the model's metric if
+            it has one, otherwise the posterior metric.
+        num_centroids: largest number of posteriors in the metric; None keeps all.
+        selection: how these posteriors are chosen: ``"k-medoids"`` or ``"random"``.
+        rho: reach of a centroid, a number or a rule, as in `PosteriorMetric`. The default keeps the
+            bumps of the density apart: where bumps overlap in many dimensions, the volume grows so
+            much that all latents would gather where codes are densest (``docs/sampling.md``). A
+            subclass may have other defaults for ``rho`` and ``num_centroids``.
         regularization: :math:`\lambda` > 0, the metric far from all centroids.
-        max_chains: chains run at once; more latents are drawn in blocks.
+        max_chains: largest number of chains run at once; more latents are drawn in blocks.
 
     Raises:
         ConfigurationError: if the model has no such metric, or an argument is out of range.
@@ -98,7 +98,7 @@ class ManifoldSampler(Sampler):
         self.uses_model_metric = own and geometry != "posterior"
         self.geometry, self.num_centroids, self.selection = geometry, num_centroids, selection
         self.rho, self.regularization, self.max_chains = rho, regularization, max_chains
-        # Shapes matter to `load`, which lets only the first dimension grow.
+        # `load` requires these shapes; only the first dimension may grow.
         self.means = self.means.reshape(0, model.latent_dim)
         family, d = model.posterior_family, model.latent_dim
         full = family is not None and issubclass(family, (FullNormal, LowRankNormal))
@@ -116,15 +116,15 @@ class ManifoldSampler(Sampler):
 
     @takes_arrays("x", "y")
     def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
-        """Make the metric of the posteriors of the training set ``x``, ``(N, *input_shape)``.
+        """Compute the metric of the posteriors of the training set ``x``, ``(N, *input_shape)``.
 
-        With the model's own metric x is not needed; it is checked that the model has been trained.
-        In a model with conditions ``y`` the posteriors are q(z|x, y), and their metric is one for
-        all conditions.
+        With the model's own metric x is not needed, and `fit` only checks that the model is
+        trained. In a model with conditions ``y`` the posteriors are q(z|x, y), and one metric
+        serves all conditions.
 
         Raises:
             ConfigurationError: if a model with a metric of its own has not been trained.
-            DataError: if x is needed, and is not a tensor that the model accepts, or y not its
+            DataError: if x is needed and is not a tensor that the model accepts, or if y is not its
                 conditions.
         """
         if self.uses_model_metric:
@@ -152,14 +152,14 @@ class ManifoldSampler(Sampler):
 
     def check_fitted(self) -> None:
         if self.uses_model_metric:
-            _ = self.metric  # the model says what it lacks
+            _ = self.metric  # raises if the model is not trained
         else:
             super().check_fitted()
 
     def check_buffers(self) -> None:
         super().check_buffers()
         if len(self.means):
-            _ = self.metric  # checks what it is made of
+            _ = self.metric  # checks its buffers
 
     @property
     def metric(self) -> Metric:
@@ -179,10 +179,10 @@ class ManifoldSampler(Sampler):
 
     @property
     def bumps(self) -> NormalMixture | None:
-        """What each centroid alone makes of the density: `Metric.bumps`, without the metric.
+        """The component of the density for each centroid: `Metric.bumps`, without the metric.
 
         Raises:
-            ConfigurationError: as `metric` does.
+            ConfigurationError: as in `metric`.
         """
         if self.uses_model_metric:
             return self.metric.bumps
@@ -191,21 +191,22 @@ class ManifoldSampler(Sampler):
 
 
 class ChainSampler(ManifoldSampler):
-    """Base of the manifold samplers whose latents are the ends of chains, one a latent.
+    """Base of the manifold samplers whose latents are the final states of chains, one each.
 
-    A subclass says how chains move: `run`. Where they keep the law of the manifold's density they
-    may jump as well, and they start from draws that have nearly that law. Other chains start from
-    codes drawn at random.
+    A subclass defines the chains: `run`. If the chains keep the manifold's density as their
+    stationary law, they may make jumps as well, and start from draws that have nearly that law.
+    Other chains start from randomly drawn codes.
 
     Attributes:
-        diagnostics: the `Chain` of the last draw's last block, with its acceptance and divergences.
+        diagnostics: the `Chain` of the last block of the last draw, with its acceptance and
+            divergences.
     """
 
     diagnostics: Chain | None = None
     least_acceptance: ClassVar[float]
-    """The share of accepted steps below which there is a warning ..."""
+    """A warning is given if the share of accepted steps is below this value."""
     remedy: ClassVar[str]
-    """... that says what to do."""
+    """What the warning recommends."""
 
     @abstractmethod
     def run(
@@ -215,11 +216,11 @@ class ChainSampler(ManifoldSampler):
         jumps: Jumps | None,
         generator: torch.Generator,
     ) -> Chain:
-        """Return chains of the density from starting points, ``(chains, d)``."""
+        """Return chains that explore the density from the starting points ``(chains, d)``."""
 
     @property
     def keeps_density(self) -> bool:
-        """Whether the law of the chains is the manifold's density."""
+        """Whether the stationary law of the chains is the manifold's density."""
         return True
 
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
@@ -251,7 +252,7 @@ class ChainSampler(ManifoldSampler):
                 "%s accepted %.0f %% of its steps; %s", name, 100.0 * acceptance, self.remedy
             )
         if diverged:
-            logger.warning("%d of %d chains diverged at times", diverged, len(chain.acceptance))
+            logger.warning("%d of %d chains had divergent steps", diverged, len(chain.acceptance))
         if (r_hat := float(chain.r_hat.max())) > MIXED and self.keeps_density:
             logger.warning(
                 "%s's chains have not mixed (R-hat %.2f): its latents do not yet follow the "
@@ -262,7 +263,7 @@ class ChainSampler(ManifoldSampler):
 
 
 def _with_rest(bumps: NormalMixture, radius: float) -> NormalMixture:
-    """Return the mixture with a component more, as wide as S: what is between the bumps."""
+    """Return the mixture with one more component, as wide as S, for the space between bumps."""
     wide = torch.full_like(bumps.loc[0], radius / math.sqrt(bumps.loc.shape[-1]))
     scale = wide if bumps.scale.dim() == 2 else torch.diag(wide)
     loc = torch.cat([bumps.loc, torch.zeros_like(bumps.loc[:1])])

@@ -22,15 +22,15 @@ logger = logging.getLogger(__name__)
 class MixtureSampler(Sampler):
     """Draw latents from a Gaussian mixture fitted ex post (Ghosh et al., 2020).
 
-    A model with conditions has one mixture for all of them: what latents hold besides y is fitted,
-    and how it depends on y is not; `FlowSampler` does that.
+    A model with conditions has one mixture for all of them. How latents depend on y is not fitted;
+    `FlowSampler` fits this, too.
 
     Args:
         model: a trained model whose latents are vectors.
-        num_components: components of the mixture; None takes 10, or fewer so that each has some 5
-            distinct codes.
+        num_components: number of components of the mixture; None takes 10, or fewer so that each
+            has about 5 distinct codes.
         regularization: added to the diagonal of every covariance, positive.
-        seed: of the mixture's initialisation.
+        seed: seed of the mixture's initialisation.
 
     Raises:
         ConfigurationError: for a model with other latents, or an argument out of range.
@@ -52,7 +52,7 @@ class MixtureSampler(Sampler):
         self.num_components, self.regularization = num_components, regularization
         self.seed = seed
         d = model.latent_dim
-        # Shapes matter to `load`, which lets only the first dimension grow.
+        # `load` requires these shapes; only the first dimension may grow.
         self.means = self.means.reshape(0, d)
         self.factors = self.factors.reshape(0, d, d)
 
@@ -61,8 +61,8 @@ class MixtureSampler(Sampler):
         """Fit the mixture to the embeddings of ``x``, ``(N, *input_shape)``, with conditions ``y``.
 
         Raises:
-            DataError: if x is not a tensor that the model accepts, or y not its conditions, or
-                there are fewer observations than components, or than 2.
+            DataError: if x is not a tensor that the model accepts, or y is not its conditions, or
+                there are fewer than 2 observations, or fewer than components.
         """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
@@ -82,12 +82,12 @@ class MixtureSampler(Sampler):
         )
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # told below
+                warnings.simplefilter("ignore", ConvergenceWarning)  # a message below replaces it
                 mixture.fit(codes.double().cpu().numpy())
         except ValueError as error:
             raise DataError(
                 f"no mixture fits the codes of x, of size up to {codes.abs().max():.3g}: expected "
-                f"more than regularization={self.regularization:g} for such"
+                f"more than regularization={self.regularization:g} for codes of this size"
             ) from error
         distinct = len(codes.unique(dim=0))
         if distinct < count:
@@ -112,11 +112,11 @@ class MixtureSampler(Sampler):
         parts = (len(self.weights), len(self.means), len(self.factors))
         if len(set(parts)) > 1:
             raise DataError(
-                f"weights, means and factors are of {parts} components: expected as many"
+                f"weights, means and factors are of {parts} components: expected equal numbers"
             )
         if len(self.weights) and not (self.weights.min() >= 0 and self.weights.sum() > 0):
             raise DataError(
-                "weights has negative values, or zeros only: expected those of a mixture"
+                "weights has negative values, or zeros only: expected weights of a mixture"
             )
 
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:

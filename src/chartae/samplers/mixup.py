@@ -1,4 +1,4 @@
-"""Latents between codes, on the shortest paths of a manifold."""
+"""Latents on the shortest paths between codes of a manifold."""
 
 import logging
 from typing import Annotated, Unpack
@@ -19,29 +19,30 @@ __all__ = ["MixupSampler"]
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-2
-"""Of the paths: their lengths are then too long by its square, and nothing hangs on the rest."""
+"""Tolerance of the paths: their relative excess length is its square."""
 
 
 class MixupSampler(ManifoldSampler):
     r"""Draw latents along the geodesics between codes of the training set.
 
-    Mix-up (Zhang et al., 2018), and SMOTE (Chawla et al., 2002) where ``neighbours`` is given, with
-    shortest paths in place of straight lines, so that what lies between two codes keeps to the
-    data. Fit it to one class. A model with a metric of its own (`RHVAE`) gives the paths; for one
-    with a Gaussian posterior they avoid the void of the `PosteriorMetric` (thesis eq. 3.8). A
-    latent is :math:`\gamma(t)`, with :math:`t \sim \mathrm{Beta}(\alpha, \alpha)` the share of the
-    path's length.
+    This is mix-up (Zhang et al., 2018), or SMOTE (Chawla et al., 2002) if ``neighbours`` is given,
+    with shortest paths instead of straight lines, so that latents between two codes stay close to
+    the data. Fit it to one class. The paths are geodesics of the model's own metric (`RHVAE`). For
+    a model with a Gaussian posterior they avoid the low-density region of the `PosteriorMetric`
+    (thesis eq. 3.8). A latent is :math:`\gamma(t)`, where
+    :math:`t \sim \mathrm{Beta}(\alpha, \alpha)` is a fraction of the length of the path.
 
     Args:
         model: a trained model with a metric (`RHVAE`), which needs no `fit`, or with a Gaussian
-            posterior, which does.
-        neighbours: from each code to one of that many nearest ones; None takes any other code.
-        alpha: :math:`\alpha` > 0; 1 is uniform, less stays near the codes.
-        strength: how much paths avoid the void of the posterior metric, as in
+            posterior, which needs it.
+        neighbours: each code is joined to one of this number of nearest codes; None joins it to any
+            other code.
+        alpha: :math:`\alpha` > 0; 1 gives a uniform t, smaller values give latents near the codes.
+        strength: how strongly paths avoid the low-density region of the posterior metric, as in
             `ConformalMetric.avoiding_the_void`.
-        num_points: points of each path.
+        num_points: number of points of each path.
         options: ``geometry``, ``num_centroids``, ``selection``, ``rho``, ``regularization`` and
-            ``max_chains`` (here, paths sought at once), as in `ManifoldSampler`.
+            ``max_chains`` (here, paths computed at once), as in `ManifoldSampler`.
 
     Raises:
         ConfigurationError: if the model has no such metric, or an argument is out of range.
@@ -62,7 +63,8 @@ class MixupSampler(ManifoldSampler):
         num_points: Annotated[int, Range(minimum=3)] = 32,
         **options: Unpack[ManifoldOptions],
     ) -> None:
-        # Paths lead through the overlap of bumps, which other samplers must keep apart.
+        # Here bumps should overlap, so that paths can pass between them. Other samplers keep bumps
+        # apart.
         options.setdefault("rho", "euclidean")
         super().__init__(model, **options)
         self.neighbours, self.alpha, self.strength = neighbours, alpha, strength
@@ -70,7 +72,7 @@ class MixupSampler(ManifoldSampler):
 
     @property
     def path_metric(self) -> Metric:
-        """The metric whose geodesics join the codes."""
+        """The metric whose geodesics connect the codes."""
         if self.uses_model_metric:
             return self.metric
         return ConformalMetric.avoiding_the_void(self.metric, self.strength)
@@ -79,7 +81,7 @@ class MixupSampler(ManifoldSampler):
         metric = self.path_metric
         codes = metric.landmarks
         if len(codes) < 2:
-            raise ConfigurationError(f"{len(codes)} code is known: mix-up needs at least 2")
+            raise ConfigurationError(f"there is {len(codes)} code: mix-up needs at least 2")
         with seeded(seed, "position"):
             times = Beta(self.alpha, self.alpha).sample((n,)).to(codes)
         generator = make_generator(seed, "pairs")
@@ -99,14 +101,14 @@ class MixupSampler(ManifoldSampler):
         if lost:
             logger.warning(
                 "%d of %d paths between codes are not geodesics to the tolerance: their latents "
-                "may leave the data; lower strength, or give neighbours",
+                "may be far from the data; lower strength, or give neighbours",
                 lost,
                 n,
             )
         return torch.cat(blocks)
 
     def _partners(self, codes: Tensor, start: Tensor, rank: Tensor) -> Tensor:
-        """Return the other end of each pair, ``(n,)``, by ranks in [0, 1) among those possible."""
+        """Return the second code of each pair, ``(n,)``, chosen by ranks in [0, 1)."""
         count = min(self.neighbours or len(codes), len(codes) - 1)
         choice = (rank * count).long()
         if self.neighbours is None:
@@ -118,7 +120,7 @@ class MixupSampler(ManifoldSampler):
 
 
 def _along(points: Tensor, times: Tensor) -> Tensor:
-    """Return the points of paths ``(n, T, d)`` at times in [0, 1] ``(n,)``: ``(n, d)``."""
+    """Return the points at times ``(n,)`` in [0, 1] of paths ``(n, T, d)``: ``(n, d)``."""
     place = times * (points.shape[1] - 1)
     before = place.long().clamp(max=points.shape[1] - 2)
     rows = torch.arange(len(points), device=points.device)

@@ -1,4 +1,4 @@
-"""The gated PixelCNN, over grids of codes (van den Oord et al., 2016)."""
+"""The gated PixelCNN, a model of grids of codes (van den Oord et al., 2016)."""
 
 from typing import Any
 
@@ -14,19 +14,19 @@ class PixelCNN(nn.Module):
 
     .. math:: p(c|y) = \prod_{i} \prod_{l} p(c_{i,l} | c_{i,<l}, c_{<i}, y)
 
-    Two stacks of masked convolutions (Fig. 2 of the paper): the vertical one sees the rows above
-    without a blind spot, the horizontal one the places to the left, and gets what the vertical one
-    has seen; each layer is :math:`\tanh(a) \odot \sigma(b)`, with residual connections in the
-    horizontal stack and a bias from the conditions. The levels of a place come from its features,
-    each given the levels before it.
+    Two stacks of masked convolutions (Fig. 2 of the paper). The vertical stack covers the rows
+    above without a blind spot. The horizontal stack covers the places to the left, and receives the
+    output of the vertical stack. Each layer is :math:`\tanh(a) \odot \sigma(b)`, with residual
+    connections in the horizontal stack and a bias from the conditions. The levels of a place are
+    computed from its features, each level given the previous ones.
 
     Args:
         num_codes: number K of codes at each level.
         num_levels: number L of levels.
         condition_dim: size of the conditions, or 0.
-        channels: width of both stacks.
+        channels: number of channels of both stacks.
         num_layers: number of gated layers.
-        kernel_size: of the convolutions, odd.
+        kernel_size: size of the convolutions, odd.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PixelCNN(nn.Module):
         )
 
     def context(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return features of each place, which know the places before it: ``(n, h, w, channels)``.
+        """Return features of each place, from the places before it: ``(n, h, w, channels)``.
 
         Args:
             codes: ``(n, h, w, L)``.
@@ -64,7 +64,7 @@ class PixelCNN(nn.Module):
         vertical = horizontal = self.embed(codes)
         for layer in self.layers:
             above = layer.above(pad(vertical, (0, 0, layer.reach, 0)))
-            # The vertical stack sees its own row, and so the horizontal one takes the row above.
+            # The vertical stack includes its own row, so the horizontal one takes the row above.
             seen = layer.across(pad(above, (0, 0, 1, 0))[:, :, :-1])
             horizontal = layer.beside(horizontal, seen, condition)
             vertical = layer.gate(above, condition)
@@ -106,13 +106,13 @@ class PixelCNN(nn.Module):
         Args:
             n: number of grids.
             grid: their height and width.
-            generator: on the CPU.
+            generator: random generator, on the CPU.
             condition: ``(n, condition_dim)``, or None without.
         """
         parameter = next(self.parameters())
         codes = torch.zeros(n, *grid, self.num_levels, dtype=torch.int64, device=parameter.device)
         channels, width = self.channels, grid[1]
-        # The rows that the vertical stack keeps in mind, and what it says of the row above.
+        # The rows that the vertical stack still needs, and its output for the row above.
         memories = [parameter.new_zeros(n, channels, layer.reach, width) for layer in self.layers]
         aboves = [parameter.new_zeros(n, 2 * channels, 1, width) for _ in self.layers]
         for row in range(grid[0]):
@@ -131,7 +131,7 @@ class PixelCNN(nn.Module):
         return codes
 
     def _draw_levels(self, place: Tensor, context: Tensor, generator: torch.Generator) -> None:
-        """Fill in the levels of a place, ``(n, L)``, one given the others before it."""
+        """Draw the levels of a place, ``(n, L)``, in place, each given the previous ones."""
         for level in range(self.num_levels):
             shares = self.level_logits(context, place, level).softmax(-1)
             drawn = torch.multinomial(shares.cpu(), 1, generator=generator)
@@ -139,7 +139,7 @@ class PixelCNN(nn.Module):
 
 
 class GatedLayer(nn.Module):
-    """One layer of both stacks; the first sees only what is strictly before a place."""
+    """One layer of both stacks; the first layer excludes the place itself."""
 
     def __init__(self, channels: int, kernel_size: int, condition_dim: int, *, first: bool) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class GatedLayer(nn.Module):
         self.for_beside = nn.Linear(condition_dim, 2 * channels) if condition_dim else None
 
     def above(self, rows: Tensor) -> Tensor:
-        """Return what the vertical stack sees, of all rows but the first ``reach``."""
+        """Return the vertical convolution of all rows but the first ``reach``."""
         seen: Tensor = self.vertical(pad(rows, (self.reach, self.reach)))
         return seen
 
@@ -161,7 +161,7 @@ class GatedLayer(nn.Module):
         return _gate(_shifted(above, self.for_above, condition))
 
     def beside(self, row: Tensor, seen: Tensor, condition: Tensor | None) -> Tensor:
-        """Return the horizontal stack's next rows, from its own and what is seen above them."""
+        """Return the next rows of the horizontal stack, from its own rows and those above."""
         inputs = pad(row, (self.reach + self.first, 0))
         beside = self.horizontal(inputs[..., :-1] if self.first else inputs) + seen
         residual: Tensor = self.residual(_gate(_shifted(beside, self.for_beside, condition)))

@@ -15,13 +15,13 @@ __all__ = ["NormalSampler", "PoincareSampler", "PriorSampler", "SphereSampler", 
 
 
 class PriorSampler(Sampler):
-    """Base of the samplers that draw z ~ p(z|y), the model's own prior; there is nothing to fit.
+    """Base of the samplers that draw z ~ p(z|y), the model's own prior. There is nothing to fit.
 
     Args:
         model: a trained model that has a prior.
 
     Raises:
-        ConfigurationError: for a model without a prior, or of another latent space.
+        ConfigurationError: for a model without a prior, or with another latent space.
     """
 
     @classmethod
@@ -40,11 +40,11 @@ class PriorSampler(Sampler):
 
 
 class NormalSampler(Sampler):
-    """Draw z ~ N(0, I), the prior of a plain VAE; there is nothing to fit.
+    """Draw z ~ N(0, I), the prior of a plain VAE. There is nothing to fit.
 
     Args:
-        model: a trained model whose prior is N(0, I), or one that has none, such as an AE or WAE:
-            its embeddings are then not guaranteed to follow N(0, I).
+        model: a trained model whose prior is N(0, I), or a model without a prior, such as an AE or
+            WAE. The embeddings of a model without a prior are not guaranteed to follow N(0, I).
 
     Raises:
         ConfigurationError: for a model with another prior, or whose latents are not vectors.
@@ -66,13 +66,13 @@ class NormalSampler(Sampler):
 
 
 class SphereSampler(PriorSampler):
-    """Draw z uniformly on the unit sphere, the prior of an `SVAE`; there is nothing to fit.
+    """Draw z uniformly on the unit sphere, the prior of an `SVAE`. There is nothing to fit.
 
     Args:
         model: a trained model whose latents are points of the sphere.
 
     Raises:
-        ConfigurationError: for a model of another latent space.
+        ConfigurationError: for a model with another latent space.
 
     >>> import chartae, torch
     >>> z = SphereSampler(chartae.SVAE((8, 8), latent_dim=3)).sample_latents(2, seed=0)
@@ -84,13 +84,13 @@ class SphereSampler(PriorSampler):
 
 
 class PoincareSampler(PriorSampler):
-    """Draw z from the prior of a `PoincareVAE`, wrapped or Riemannian; there is nothing to fit.
+    """Draw z from the prior of a `PoincareVAE`, wrapped or Riemannian. There is nothing to fit.
 
     Args:
         model: a trained model whose latents are in a hyperbolic ball.
 
     Raises:
-        ConfigurationError: for a model of another latent space.
+        ConfigurationError: for a model with another latent space.
 
     >>> import chartae
     >>> z = PoincareSampler(chartae.PoincareVAE((8, 8), latent_dim=2)).sample_latents(5, seed=0)
@@ -102,18 +102,18 @@ class PoincareSampler(PriorSampler):
 
 
 class VampSampler(PriorSampler):
-    r"""Draw latents from the model's own learned prior; there is nothing to fit.
+    r"""Draw latents from the model's own learned prior. There is nothing to fit.
 
-    That of a `VAMP` is the mixture :math:`\frac1K \sum_k q(z|u_k)` (Tomczak and Welling, 2018);
-    that of a `MixtureVAE` is a mixture, too; that of a `CVAE` with ``learned_prior`` is
-    :math:`p(z|y)` (Sohn et al., 2015).
+    The prior of a `VAMP` is the mixture :math:`\frac1K \sum_k q(z|u_k)` (Tomczak and Welling,
+    2018). The prior of a `MixtureVAE` is a mixture, too. The prior of a `CVAE` with
+    ``learned_prior`` is :math:`p(z|y)` (Sohn et al., 2015).
 
     Args:
-        model: a trained model whose ``prior(y)`` is another than N(0, I).
+        model: a trained model with another ``prior(y)`` than N(0, I).
 
-    Raises:
-        ConfigurationError: for a model whose prior is N(0, I), or that has none, or whose latents
-            are not vectors.
+        Raises:
+            ConfigurationError: for a model whose prior is N(0, I), a model without a prior, or one
+                whose latents are not vectors.
 
     >>> import chartae
     >>> model = chartae.VAMP((8, 8), latent_dim=2, num_pseudo_inputs=5).eval()

@@ -17,21 +17,22 @@ __all__ = ["RandomWalkSampler"]
 class RandomWalkSampler(ChainSampler):
     r"""Draw latents by a Riemannian random walk (thesis chapter 2, Algorithm 3).
 
-    Each step follows a geodesic of random velocity, and is accepted or not: see `random_walk`. As
-    published, the law of the walk is near that of `VolumeSampler`, and not it; with ``exact`` it
-    is the same, and a step costs several times more. As published, the walk seldom leaves the
-    neighbourhood of the code that it starts from; the exact one jumps as well.
+    Each step proposes a point on a geodesic with a random velocity, and accepts or rejects it: see
+    `random_walk`. As published, the stationary law of the walk is close to that of `VolumeSampler`,
+    but not equal to it. With ``exact`` it is equal, and a step costs several times more. As
+    published, the walk seldom leaves the neighbourhood of its starting code; the exact walk makes
+    jumps as well.
 
     Args:
         model: a trained model with a metric (`RHVAE`), which needs no `fit`, or with a Gaussian
-            posterior, which does.
-        num_steps: steps of each chain (thesis: 200).
-        scale: standard deviation of each coordinate of a velocity, fixed; None adapts it.
-        exact: whether steps are accepted by Metropolis-Hastings, or as published.
-        num_integration_steps: steps of each geodesic.
-        num_warmup: steps of adaptation.
-        whitened: whether velocities of an exact walk have the covariance scale^2 G^-1(z), so that
-            a step has one Riemannian length everywhere; else scale^2 I.
+            posterior, which needs it.
+        num_steps: number of steps of each chain (thesis: 200).
+        scale: fixed standard deviation of each coordinate of a velocity; None adapts it.
+        exact: True for a Metropolis-Hastings acceptance, False for the acceptance as published.
+        num_integration_steps: number of integration steps of each geodesic.
+        num_warmup: number of adaptation steps.
+        whitened: True if velocities of an exact walk have the covariance scale^2 G^-1(z), so that a
+            step has the same Riemannian length everywhere; False for scale^2 I.
         options: ``geometry``, ``num_centroids``, ``selection``, ``rho``, ``regularization`` and
             ``max_chains``, as in `ManifoldSampler`.
 

@@ -1,4 +1,4 @@
-"""Latents from a second variational autoencoder, of the latents of the first."""
+"""Latents from a second variational autoencoder, trained on the latents of the first."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Unpack, cast
@@ -21,18 +21,19 @@ class TwoStageSampler(LearnedSampler):
 
     .. math:: u \sim N(0, I), \quad z \sim p_2(z|u)
 
-    The second VAE is trained on samples of the aggregated posterior, one :math:`z \sim q(z|x)` for
-    each x (on the embeddings of a model without a posterior), standardised. Its latent is as large
-    as the first one's, and its Gaussian likelihood has a learned scale: with no dimensions to lose
-    it can bring its own aggregated posterior to N(0, I), where the first could not. In a model with
-    conditions it is :math:`p_2(z|u, y)`.
+    The second VAE is trained on standardised samples of the aggregated posterior: one
+    :math:`z \sim q(z|x)` for each x, or the embeddings if the model has no posterior. Its latent
+    has the same size as the first one's, and its Gaussian likelihood has a learned scale. As it
+    does not reduce the dimension, its own aggregated posterior can match N(0, I) even if the first
+    one's does not. In a model with conditions it is :math:`p_2(z|u, y)`.
 
-    The thesis' benchmark (section 4.6) takes two hidden layers of 1024, 200 epochs and a learning
-    rate of 1e-4.
+    The thesis' benchmark (section 4.6) uses two hidden layers of 1024 units, 200 epochs and a
+    learning rate of 1e-4.
 
     Args:
         model: a trained model whose latents are vectors.
-        hidden: sizes of the layers of the second encoder; its decoder has them reversed.
+        hidden: sizes of the hidden layers of the second encoder; its decoder has them in reverse
+            order.
         options: ``epochs``, ``batch_size``, ``learning_rate``, ``patience``, ``held_out`` and
             ``seed``, as in `LearnedSampler`.
 
@@ -63,7 +64,7 @@ class TwoStageSampler(LearnedSampler):
         self.second = self._make_second()
 
     def _make_second(self) -> VAE:
-        """Return the second VAE, with new weights."""
+        """Return a second VAE with new weights."""
         d = self.model.latent_dim
         with seeded(self.seed, "second stage"):
             second = VAE(

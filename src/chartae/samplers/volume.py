@@ -21,36 +21,36 @@ Target = Literal["volume", "codes"]
 class VolumeSampler(ChainSampler):
     r"""Draw latents from the manifold of a model (thesis eq. 1.8, Alg. 5).
 
-    Two densities, both high where the data are:
+    There are two densities. Both are high near the data:
 
-    * ``"volume"`` is the thesis': uniform on the manifold, `ManifoldDensity`, inside a wall,
-      :math:`S = \{\|z\| \le 2 \max_i \|c_i\|\}`. Where m bumps overlap it is
-      :math:`m^{d/2}` times higher, so that in many dimensions latents gather where codes are
-      densest.
-    * ``"codes"`` gives each code the same mass: it is the mixture of the densities that each
-      centroid alone makes, widened, :math:`\frac1N \sum_i N(c_i, w^2 \Sigma_i)`, with
+    * ``"volume"`` is the density of the thesis: uniform on the manifold, `ManifoldDensity`, inside
+      the ball :math:`S = \{\|z\| \le 2 \max_i \|c_i\|\}`. Where m bumps overlap it is
+      :math:`m^{d/2}` times higher, so in many dimensions latents gather where codes are densest.
+    * ``"codes"`` gives each code the same mass. It is the mixture of the densities of the single
+      centroids, widened, :math:`\frac1N \sum_i N(c_i, w^2 \Sigma_i)`, with
       :math:`\Sigma_i = \rho^2 \mathrm{diag}(\sigma_i^2)/d` for posteriors and
       :math:`T^2 I/d` for the metric of an RHVAE. It is the default, because its samples vary as
-      the data do where those of the volume vary less (``docs/sampling.md``). A draw takes as long
-      for any N, so that all posteriors are kept, and bumps may overlap: by default
-      :math:`\Sigma_i` is that of the posterior, or wider where codes are far apart.
+      much as the data, and those of the volume vary less (``docs/sampling.md``). The cost of a
+      draw does not depend on N, so all posteriors are kept, and bumps may overlap. By default
+      :math:`\Sigma_i` is the covariance of the posterior, or wider where codes are far apart.
 
-    Both are sampled exactly. The mixture is drawn from. The volume is sampled by Hamiltonian Monte
-    Carlo and `Jumps` in turn: chains start from draws that have nearly its law, trajectories
-    explore a bump, and jumps, proposed by a mixture with adapted weights, move between bumps.
+    Both are sampled exactly. The mixture is drawn from directly. The volume is sampled by
+    Hamiltonian Monte Carlo steps and `Jumps`, alternately: chains start from draws with nearly its
+    law, trajectories explore a bump, and jumps move between bumps. A mixture with adapted weights
+    proposes the jumps.
 
     Args:
         model: a trained model with a metric (`RHVAE`), which needs no `fit`, or with a Gaussian
-            posterior, which does.
-        num_steps: steps of each chain after adaptation.
-        num_leapfrog: leapfrog steps of each step.
+            posterior, which needs it.
+        num_steps: number of steps of each chain after adaptation.
+        num_leapfrog: number of leapfrog steps in each step.
         step_size: fixed step size; None adapts it.
-        num_warmup: steps of adaptation.
+        num_warmup: number of adaptation steps.
         target: the density: ``"volume"`` or ``"codes"``.
-        width: w > 0, for the codes.
+        width: w > 0, for ``target="codes"``.
         options: ``geometry``, ``num_centroids``, ``selection``, ``rho``, ``regularization`` and
-            ``max_chains``, as in `ManifoldSampler`; for the codes ``num_centroids`` is None and
-            ``rho`` is ``"posterior"`` by default.
+            ``max_chains``, as in `ManifoldSampler`. With ``target="codes"`` the default of
+            ``num_centroids`` is None and that of ``rho`` is ``"posterior"``.
 
     Raises:
         ConfigurationError: if the model has no such metric, or an argument is out of range.
@@ -104,7 +104,8 @@ class VolumeSampler(ChainSampler):
         jumps: Jumps | None,
         generator: torch.Generator,
     ) -> Chain:
-        # Half the smallest deviation of a bump is a step that a leapfrog integrates.
+        # A leapfrog integrates stably with half the smallest standard deviation of a bump as its
+        # step.
         narrow = 0.2 if jumps is None else float(jumps.proposal.narrowest.median())
         return hmc(
             density,

@@ -1,4 +1,4 @@
-"""Batches for training: by indexing where the data are in memory, else through a DataLoader."""
+"""Batches for training: by indexing if the data are in memory, otherwise with a DataLoader."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,22 +28,22 @@ Batch = dict[str, Tensor]
 Data = TensorSet | Tensor | np.ndarray[Any, Any] | Sequence[Any] | Mapping[str, Any] | Dataset[Any]
 
 ARRAYS = {"x", "y", "mask", "weight"}
-"""Names of what may come as arrays."""
+"""Names of the tensors that may be given as arrays."""
 OBEYED = {"mask": "a mask of observed features", "weight": "weights"}
-"""What no model may ignore."""
+"""Tensors that no model may ignore, with their descriptions in messages."""
 LIMIT_ON_DEVICE = 2**30
-"""Data of at most so many bytes are moved to the accelerator once, not batch by batch."""
+"""Data up to this number of bytes are moved to the accelerator once, not batch by batch."""
 
 
 class Batches:
-    """A set of batches that can be walked through once an epoch, in an order the seed fixes.
+    """A set of batches, visited once an epoch in an order that follows from the seed.
 
-    Batches are as even as can be: 129 samples in batches of at most 128 are 65 and 64, for a batch
-    of one would be of little use, and break batch normalisation.
+    The sizes of batches are as equal as possible: 129 samples in batches of at most 128 are 65 and
+    64. A batch of one sample would be of little use, and batch normalisation fails on it.
 
     Args:
         size: number of samples.
-        batch_size: of the largest batch.
+        batch_size: size of the largest batch.
     """
 
     def __init__(self, size: int, batch_size: int) -> None:
@@ -52,7 +52,7 @@ class Batches:
         self.rank, self.world = 0, 1
 
     def place(self, device: torch.device, rank: int, world: int) -> None:
-        """Set where the batches go, and which share of an epoch is this process's."""
+        """Set the device of the batches, and the share of an epoch that this process handles."""
         self.device, self.rank, self.world = device, rank, world
 
     @property
@@ -61,23 +61,23 @@ class Batches:
         return -(-(self.size // self.world) // self.batch_size)
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield this process's batches of one epoch in random order, from number ``start`` on."""
+        """Yield this process's batches of one epoch in random order, from batch ``start`` on."""
         order = torch.randperm(self.size, generator=make_generator(seed, "order", epoch))
         share = order[self.rank :: self.world][: self.size // self.world]
         generator = make_generator(seed, "workers", epoch)
         return self.take(list(share.tensor_split(self.num_batches))[start:], generator)
 
     def in_order(self) -> Iterator[Batch]:
-        """Yield everything in its own order, whatever the share of this process."""
+        """Yield all samples in their own order, not only the share of this process."""
         order, count = torch.arange(self.size), -(-self.size // self.batch_size)
         return self.take(list(order.tensor_split(count)), make_generator(0))
 
     def take(self, pieces: list[Tensor], generator: torch.Generator) -> Iterator[Batch]:
-        """Yield the batches of the samples numbered in each of ``pieces``."""
+        """Yield the batches of the samples with the indices in each of ``pieces``."""
         raise NotImplementedError
 
     def describe(self) -> str:
-        """Return what distinguishes these data from others, for `Plan`."""
+        """Return a description that distinguishes these data from others, for `Plan`."""
         return f"{self.size} samples"
 
 
@@ -86,7 +86,7 @@ class InMemoryBatches(Batches):
 
     def __init__(self, tensors: Batch, batch_size: int) -> None:
         super().__init__(size_of(tensors), batch_size)
-        # Tensors of an inference mode cannot take part in a training; copies can.
+        # Tensors made in inference mode cannot be used in training; copies can.
         self.tensors = {k: v.clone() if v.is_inference() else v for k, v in tensors.items()}
         if "weight" in tensors:
             self.tensors["weight"] = tensors["weight"] / tensors["weight"].mean()
@@ -98,7 +98,8 @@ class InMemoryBatches(Batches):
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         if self.num_batches == 1 and self.world == 1:
-            # One batch holds everything: its order changes nothing, and indexing would copy it.
+            # One batch holds all samples: their order changes nothing, and indexing would copy
+            # them.
             return iter([_to(self.tensors, self.device)][start:])
         return super().epoch(seed, epoch, start)
 
@@ -134,12 +135,12 @@ class LoaderBatches(Batches):
             raise DataError(f"{name} has no length: expected a map-style dataset") from error
         if isinstance(data, IterableDataset):
             raise DataError(
-                f"{name} is an IterableDataset, whose samples have no numbers: expected a "
+                f"{name} is an IterableDataset, whose samples have no indices: expected a "
                 "map-style dataset, with __getitem__"
             )
         super().__init__(size, batch_size)
         self.name, self.data, self.model = name, data, model
-        # The loader walks through this list, which changes with the epoch while workers stay.
+        # The loader iterates over this list. It changes with the epoch, while the workers stay.
         self.pieces: list[list[int]] = []
         self.loader: DataLoader[Any] = DataLoader(
             data,
@@ -172,16 +173,16 @@ class LoaderBatches(Batches):
 
 
 class Collate:
-    """Makes a batch of samples, as torch does, with errors that name the data."""
+    """Collates samples into a batch, as torch does, with errors that name the data."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __call__(self, samples: Sequence[Any]) -> Any:
-        """Return tensors with the samples as their first dimension.
+        """Return tensors whose first dimension is the sample.
 
         Raises:
-            DataError: for samples that are no tensors, or of more than one shape.
+            DataError: for samples that are not tensors, or that have different shapes.
         """
         try:
             return default_collate(list(samples))
@@ -202,11 +203,12 @@ def make_batches(
     minimum: int = 1,
     num_workers: int = 0,
 ) -> Batches:
-    """Return the batches of ``data`` for ``model``, checked as a whole where it is in memory.
+    """Return the batches of ``data`` for ``model``; data in memory are checked as a whole.
 
     Raises:
         DataError: if the data do not fit the model, are not finite, or are fewer than ``minimum``.
-        ConfigurationError: if they have tensors that the model's loss would ignore, but for labels.
+        ConfigurationError: if they have tensors, other than labels, that the model's loss would
+            ignore.
     """
     data = _as_dataset(name, data, model)
     if isinstance(data, TensorSet):
@@ -224,12 +226,12 @@ def make_batches(
 
 
 def _used(name: str, model: Trainable, tensors: Mapping[str, Tensor]) -> Batch:
-    """Return the tensors that the loss of a model uses, of which a data set may have more."""
+    """Return the tensors that the loss of a model uses; a data set may have others."""
     kind, names = type(model).__name__, model.batch_names()
     for missing in [key for key, required in names.items() if required and key not in tensors]:
         what = "labels" if missing == "y" else missing
         given = ", ".join(sorted(tensors))
-        raise DataError(f"{name} has no {what}: {kind} needs {missing}, beside {given}")
+        raise DataError(f"{name} has no {what}: {kind} needs {missing} in addition to {given}")
     for unused, what in OBEYED.items():
         if unused in tensors and unused not in names:
             raise ConfigurationError(f"{name} has {what}, which {kind} does not use")
@@ -237,9 +239,9 @@ def _used(name: str, model: Trainable, tensors: Mapping[str, Tensor]) -> Batch:
 
 
 def _as_dataset(name: str, data: Any, model: Trainable) -> TensorSet | Dataset[Any]:
-    """Return a dataset of what may also be an array, a pair of arrays or a mapping of them."""
+    """Return a dataset from any of the accepted kinds of data."""
     if isinstance(data, Subset) and isinstance(data.dataset, ArrayDataset):
-        return data.dataset.subset(list(data.indices))  # of torch's `random_split`
+        return data.dataset.subset(list(data.indices))  # made by torch's `random_split`
     if isinstance(data, (TensorSet, Dataset)):
         return data
     if isinstance(data, DataLoader):
@@ -260,13 +262,13 @@ def _as_dataset(name: str, data: Any, model: Trainable) -> TensorSet | Dataset[A
             f"{name} is {type(data).__name__}: expected a tensor, an array, (x, y), (x, y, mask), "
             "a mapping of these names and of weight, an ArrayDataset or a torch Dataset"
         )
-    # An array has the dtype that NumPy gave it, a tensor the one that its owner chose.
+    # Arrays are converted to the model's dtype; tensors keep theirs.
     dtype = None if isinstance(fields["x"], Tensor) else model.dtype
     return ArrayDataset.from_arrays(**fields, dtype=dtype)
 
 
 def _by_place(name: str, values: Sequence[Any]) -> dict[str, Any]:
-    """Return x, y and mask by name, of which a tuple has as many as its length."""
+    """Return x, y and mask by name, as many as the tuple has."""
     if len(values) > 3:
         raise DataError(
             f"{name} has {len(values)} parts: expected x, (x, y) or (x, y, mask), of tensors or "

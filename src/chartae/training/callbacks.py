@@ -10,7 +10,7 @@ __all__ = ["Callback"]
 
 
 class Callback:
-    """Called by `fit` around every epoch; each hook does nothing unless overridden.
+    """Hooks that `fit` calls before and after epochs; each does nothing unless overridden.
 
     >>> class StopBelow(Callback):
     ...     def on_epoch_end(self, model, history):
@@ -21,7 +21,7 @@ class Callback:
         """Called once, before the first epoch."""
 
     def on_epoch_end(self, model: "Trainable", history: "History") -> bool | None:
-        """Called after every epoch, its figures being in ``history``; True ends the training."""
+        """Called after every epoch; ``history`` includes it. Returning True ends training."""
         return None
 
     def on_fit_end(self, model: "Trainable", history: "History") -> None:

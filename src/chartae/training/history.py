@@ -1,4 +1,4 @@
-"""What happened during a training, epoch by epoch."""
+"""The record of a training, epoch by epoch."""
 
 import json
 import math
@@ -22,20 +22,21 @@ Stopped = Literal["running", "finished", "patience", "callback", "interrupted", 
 class History:
     """The record of a training.
 
-    Places in lists count from 0. Epochs in messages and figures count from 1.
+    Indices of lists count from 0. Epochs in messages and figures count from 1.
 
     Attributes:
         train: for each term, its mean over every epoch; ``"loss"`` is what training minimises.
         validation: the same on the validation set; empty without one.
-        learning_rate: during every epoch.
+        learning_rate: the learning rate in every epoch.
         seconds: duration of every epoch.
-        best_epoch: place in these lists of the epoch whose weights the model has; None if no epoch
+        best_epoch: index in these lists of the epoch whose weights the model has; None if no epoch
             was completed.
-        stopped: why training ended: all epochs are ``"finished"``, ``"patience"`` ran out, a
-            ``"callback"`` wanted it, Ctrl-C ``"interrupted"`` it, or it ``"diverged"``.
+        stopped: why training ended: ``"finished"`` (all epochs are done), ``"patience"`` (no
+            improvement for ``patience`` epochs), ``"callback"`` (a callback returned True),
+            ``"interrupted"`` (Ctrl-C) or ``"diverged"`` (a loss was not finite).
         latents: how latents were used in every epoch: ``"active_units"`` of a Gaussian posterior
             (`VariationalAutoencoder`), ``"code_usage"`` and ``"perplexity"`` of a codebook
-            (`VQVAE`); empty for other models. NaN in epochs of which it is not known.
+            (`VQVAE`); empty for other models. NaN in epochs for which it is unknown.
 
     >>> History(
     ...     {"loss": [3.0, 2.0, 2.5]}, {}, [0.1] * 3, [1.5] * 3, best_epoch=1, stopped="patience"
@@ -60,7 +61,7 @@ class History:
 
     @property
     def num_epochs(self) -> int:
-        """Number of epochs done."""
+        """Number of completed epochs."""
         return len(self.seconds)
 
     def add(
@@ -86,7 +87,7 @@ class History:
         """Write the record to ``path`` as JSON, atomically.
 
         Raises:
-            ConfigurationError: if a file is there that is no record of a training.
+            ConfigurationError: if ``path`` exists and is not the record of a training.
             CheckpointError: if writing fails.
         """
         check_ours("path", Path(path), History.load)
@@ -107,14 +108,14 @@ class History:
 
     @classmethod
     def of(cls, record: object) -> "History":
-        """Return the history that a record describes: its attributes by name.
+        """Return the history from a mapping of its attributes by name.
 
         Raises:
-            DataError: if it describes none.
+            DataError: if the mapping is not a history.
         """
         if not isinstance(record, Mapping):
             raise DataError(f"it is {type(record).__name__}: expected a mapping")
-        # Records of earlier versions do not tell of latents.
+        # Records of earlier versions have no latents.
         record = {"latents": {}, **record}
         if set(record) != {attribute.name for attribute in fields(cls)}:
             raise DataError(f"it holds {', '.join(map(str, record)) or 'nothing'}")

@@ -1,4 +1,4 @@
-"""`fit`, the one door to training: it checks, prepares, and runs a `Trainer`."""
+"""`fit`, the entry point of training: it checks arguments and data, and runs a `Trainer`."""
 
 import logging
 from collections.abc import Sequence
@@ -67,13 +67,14 @@ def fit(
     """Train ``model`` in place; it ends in eval mode, with the weights of its best epoch.
 
     The best epoch is the one with the lowest loss on the validation set, or on the training set
-    without one; its weights are those at its end. The same seed on the same machine gives the same
-    weights. Threads of one process share torch's generators, so their trainings take turns, while
-    processes train in parallel. A thread that draws from these generators outside of `fit`, as a
-    model's constructor does, disturbs a training in another thread.
+    without one; the weights are those at its end. The same seed on the same machine gives the same
+    weights. Threads of one process share torch's global generators, so their trainings run one
+    after the other; processes train in parallel. A thread that draws from these generators outside
+    of `fit`, as the constructor of a model does, changes the results of a training in another
+    thread.
 
-    Ctrl-C ends training after the current step, and keeps the best weights; a second Ctrl-C, like
-    an error, stops at once, and leaves the model with its best weights too.
+    Ctrl-C ends training after the current step, and keeps the best weights. A second Ctrl-C, or an
+    error, stops at once; the model then has its best weights, too.
 
     Args:
         model: any `Trainable`.
@@ -81,44 +82,46 @@ def fit(
             `ArrayDataset` (with conditions or a mask), ``(x, y)`` or ``(x, y, mask)`` or a mapping
             of these names, or a map-style torch ``Dataset`` whose samples are x, (x, y),
             (x, y, mask) or mappings.
-        validation: the same, for the choice of the best epoch and for ``patience``.
+        validation: the same kinds of data, which choose the best epoch and are used for
+            ``patience``.
         epochs: passes over ``train``.
-        batch_size: largest number of samples in a step (on each device); batches are as even as
-            can be.
-        learning_rate: of every optimizer.
+        batch_size: largest number of samples in a step (on each device); the sizes of batches are
+            as equal as possible.
+        learning_rate: learning rate of every optimizer.
         optimizer: ``"adam"``, ``"adamw"``, ``"adamax"``, ``"rmsprop"``, ``"sgd"``, or
             ``f(parameters, learning_rate)``.
-        scheduler: ``"cosine"``, ``"plateau"``, ``f(optimizer)``, or None; steps once an epoch.
-        patience: stop after so many epochs without improvement; None never does.
-        kl_warmup: epochs during which the weight of the KL rises from 0 to the model's own; none
-            of them counts as best.
+        scheduler: ``"cosine"``, ``"plateau"``, ``f(optimizer)``, or None; it steps once an epoch.
+        patience: stop after this number of epochs without improvement; None never stops early.
+        kl_warmup: epochs during which the weight of the KL rises from 0 to the model's own; none of
+            them can be the best epoch.
         clip_grad_norm: largest norm of the gradients of each optimisation group.
-        seed: of batches, noise and everything else; None draws one.
-        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"gpu"`` for either of these.
-            ``"auto"`` trains in float64 on an Apple GPU's CPU, for MPS has no float64.
-        devices: number of processes, each with its device and its share of every epoch; more than
-            one starts the running script once for each, by Lightning Fabric.
-        strategy: how they work together: ``"auto"`` or ``"ddp"``.
-        precision: None or ``"32-true"`` (that of the model), ``"bf16-mixed"`` or ``"16-mixed"``.
+        seed: seed of batches, noise and all other random numbers; None draws a seed.
+        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"gpu"`` for CUDA or MPS. On
+            Apple hardware ``"auto"`` trains a float64 model on the CPU, as MPS has no float64.
+        devices: number of processes; each has its own device and its share of every epoch. With
+            more than one, Lightning Fabric starts the running script once for each process.
+        strategy: how the processes work together: ``"auto"`` or ``"ddp"``.
+        precision: None or ``"32-true"`` (the model's precision), ``"bf16-mixed"`` or
+            ``"16-mixed"``.
         compile: compile the loss with `torch.compile`, which needs a C++ compiler.
-        num_workers: processes that load the samples of a ``Dataset``; on macOS and Windows, more
-            than 0 wants the script's work under ``if __name__ == "__main__":``.
-        loggers: Lightning loggers; they get every term of every epoch.
-        callbacks: hooks around epochs.
+        num_workers: processes that load the samples of a ``Dataset``. On macOS and Windows, more
+            than 0 requires that the script's code is under ``if __name__ == "__main__":``.
+        loggers: Lightning loggers; they receive every term of every epoch.
+        callbacks: hooks before and after epochs.
         output_dir: folder for the checkpoint, the history and the final model; None writes nothing.
-            Those of an earlier training that was completed are replaced, other files never.
-        resume: continue from the checkpoint in ``output_dir``, if there is one, to the same result
-            as a training that was never interrupted (without ``num_workers``, on one device).
+            The files of an earlier completed training are replaced, other files never.
+        resume: continue from the checkpoint in ``output_dir``, if there is one. The result is that
+            of a training that was never interrupted (without ``num_workers``, on one device).
         checkpoint_interval: seconds between checkpoints; 0 writes one after every step.
-        progress: show a progress bar on standard error, if that is a terminal.
+        progress: show a progress bar on standard error, if it is a terminal.
 
     Returns:
         The `History`, with every loss term of every epoch.
 
     Raises:
-        DataError: if the data do not fit the model, before any work.
+        DataError: if the data do not fit the model, before training starts.
         ConfigurationError: for an argument out of range, or an output that cannot be written or
-            would replace an unfinished training or a file of yours, before any work.
+            would replace an unfinished training or a file of yours, before training starts.
         CheckpointError: if the checkpoint is damaged, cannot be written, or was made with other
             arguments.
         DivergenceError: if a loss is not finite; the model keeps its last good weights.
@@ -147,8 +150,8 @@ def fit(
         raise ConfigurationError(f"kl_warmup={kl_warmup}: {type(model).__name__} has no KL")
     if model.warmup >= epochs:
         raise ConfigurationError(
-            f"epochs={epochs}: {type(model).__name__} has a warmup of {model.warmup}, none of "
-            "which counts as best; expected more"
+            f"epochs={epochs}: {type(model).__name__} has a warmup of {model.warmup} epochs, and "
+            "none of them can be the best epoch; expected more"
         )
     if resume and output_dir is None:
         raise ConfigurationError("resume=True without output_dir: expected the folder to resume")
@@ -203,12 +206,12 @@ def fit(
         if state is not None:
             trainer.load_checkpoint(state)
         if folder is not None and fabric.global_rank == 0:
-            # Until it is over, the record is of a training that was cut short.
+            # Until training ends, the record is marked as interrupted.
             trainer.history.save(folder / HISTORY_FILE)
         try:
             trainer.run(callbacks, progress=progress)
         finally:
-            # The curves are worth most when something went wrong.
+            # The curves are also written after an error, when they help to find its cause.
             if folder is not None and fabric.global_rank == 0:
                 trainer.history.save(folder / HISTORY_FILE)
             failed = trainer.history.stopped in ("running", "diverged")
@@ -223,7 +226,7 @@ def fit(
 
 
 def _check_replaceable(folder: Path, *, resume: bool) -> None:
-    """Raise `ConfigurationError` if a training in the folder would replace what it should not."""
+    """Raise `ConfigurationError` if a training in the folder would replace other files."""
     record, checkpoint = folder / HISTORY_FILE, folder / CHECKPOINT_FILE
     check_replaceable("output_dir", folder)
     check_ours("output_dir", record, History.load)
@@ -233,6 +236,6 @@ def _check_replaceable(folder: Path, *, resume: bool) -> None:
     stopped = History.load(record).stopped if record.exists() else "running"
     if checkpoint.exists() and stopped in ("running", "interrupted"):
         raise ConfigurationError(
-            f"output_dir={str(folder)!r} holds a training that was cut short: resume=True "
-            "continues it; to start anew, delete the folder or take another"
+            f"output_dir={str(folder)!r} holds a training that was interrupted: resume=True "
+            "continues it; to start again, delete the folder or choose another"
         )

@@ -1,4 +1,4 @@
-"""Where a training stands, and what fixes where it goes: what a checkpoint holds."""
+"""The state of a training and the arguments that fix its course: the contents of a checkpoint."""
 
 import json
 import math
@@ -26,7 +26,7 @@ __all__ = ["Plan", "Position", "Snapshots", "check_alike", "rng_state", "set_rng
 
 @dataclass
 class Plan:
-    """Everything that fixes a training; a checkpoint resumes only under the same one."""
+    """Everything that fixes the course of a training; resuming requires the same plan."""
 
     epochs: int
     batch_size: int
@@ -44,7 +44,7 @@ class Plan:
     validation: str = ""
 
     def describe(self, model: Trainable, train: Batches, validation: Batches | None) -> None:
-        """Note which model and data this is the training of.
+        """Record which model and data are trained.
 
         Raises:
             ConfigurationError: if the model cannot be saved.
@@ -55,17 +55,18 @@ class Plan:
         self.validation = "" if validation is None else validation.describe()
 
     def resume(self, state: Mapping[str, Any], *, keep_seed: bool) -> None:
-        """Take the seed of a checkpoint, unless one was asked for, and compare all else.
+        """Take the seed of a checkpoint, unless a seed was given, and compare all other fields.
 
-        Another ``patience`` or more ``epochs`` continue the same training, unless the scheduler's
-        course depends on their number.
+        Another ``patience`` or more ``epochs`` continue the same training, unless the scheduler
+        depends on the number of epochs.
 
         Raises:
-            CheckpointError: if the checkpoint was made with other arguments; it names them.
+            CheckpointError: if the checkpoint was made with other arguments; the message names
+                them.
         """
         saved = state.get("plan")
         if not isinstance(saved, Mapping) or not isinstance(saved.get("seed"), int):
-            raise CheckpointError("the checkpoint is damaged: it does not say what it is of")
+            raise CheckpointError("the checkpoint is damaged: it has no plan with a seed")
         if not keep_seed:
             self.seed = saved["seed"]
         free = {"patience"} if self.scheduler == "cosine" else {"patience", "epochs"}
@@ -83,7 +84,7 @@ class Plan:
 
 @dataclass
 class Position:
-    """Where a training stands, in the middle of an epoch or between two."""
+    """The progress of a training, within an epoch or between two epochs."""
 
     epoch: int = 0
     step: int = 0
@@ -94,12 +95,12 @@ class Position:
     sizes: list[int] = field(default_factory=list)
 
     def check(self, *, epoch: int, num_batches: int, num_terms: int) -> None:
-        """Raise an error of chartae's unless a training can stand here.
+        """Raise an error of chartae's unless the values are consistent with the recorded training.
 
         Args:
-            epoch: number of epochs it has recorded.
-            num_batches: of an epoch.
-            num_terms: of the loss, and of the tally of latents.
+            epoch: number of epochs that the training has recorded.
+            num_batches: number of batches in an epoch.
+            num_terms: number of terms of the loss, and of the tally of latents.
         """
         check_integer("epoch", self.epoch, minimum=epoch, maximum=epoch)
         check_integer("step", self.step, minimum=0, maximum=num_batches)
@@ -109,7 +110,7 @@ class Position:
             check_number("best", self.best)
         check_integers("sizes", self.sizes, minimum=1)
         if len(self.sizes) != self.step or len(self.terms) != self.step:
-            raise CheckpointError(f"there are not the terms of {self.step} step(s)")
+            raise CheckpointError(f"the terms are not those of {self.step} step(s)")
         for row in self.terms:
             check_floating("terms", row)
             check_shape("terms", row, (num_terms,))
@@ -118,14 +119,14 @@ class Position:
 class Snapshots:
     """The tensors of a model after its two latest best epochs.
 
-    The loss of an epoch is known before its last update, which may ruin the weights. The older
-    snapshot is of weights that gave a finite loss since.
+    The loss of an epoch is known before its last update, which may give weights that are not
+    finite. The weights of the older snapshot have given a finite loss after that update.
     """
 
     def __init__(self, model: nn.Module) -> None:
         state = model.state_dict()
         self.live = list(state.values())
-        # A buffer may hold what it likes.
+        # Buffers may have values that are not finite.
         parameters = {name for name, _ in model.named_parameters()}
         self.numbers = [number for number, name in enumerate(state) if name in parameters]
         self.newer = [tensor.detach().clone() for tensor in self.live]
@@ -134,30 +135,30 @@ class Snapshots:
 
     @torch.no_grad()
     def take(self, epoch: int | None) -> None:
-        """Keep the model as it is after ``epoch``."""
+        """Copy the model's tensors after ``epoch``."""
         self.newer, self.older = self.older, self.newer
         self.epochs = [epoch, self.epochs[0]]
         torch._foreach_copy_(self.newer, self.live)
 
     def undo(self) -> None:
-        """Forget the latest snapshot: its weights turn out to give a loss that is not finite."""
+        """Discard the latest snapshot, because its weights give a loss that is not finite."""
         self.newer, self.older = self.older, self.newer
         self.epochs = [self.epochs[1], None]
 
     @torch.no_grad()
     def restore(self) -> int | None:
-        """Give the model its latest finite snapshot; return of which epoch that is."""
+        """Restore the latest finite snapshot; return its epoch."""
         ruined = not all(bool(torch.isfinite(self.newer[k]).all()) for k in self.numbers)
         torch._foreach_copy_(self.live, self.older if ruined else self.newer)
         return self.epochs[1] if ruined else self.epochs[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` takes."""
+        """Return the argument of `load_state_dict`."""
         return {"newer": self.newer, "older": self.older, "epochs": self.epochs}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the snapshots of a checkpoint."""
+        """Load the snapshots of a checkpoint."""
         torch._foreach_copy_(self.newer, state["newer"])
         torch._foreach_copy_(self.older, state["older"])
         self.epochs = state["epochs"]
@@ -167,14 +168,14 @@ CHANGING = {
     *("lr", "last_epoch", "_step_count", "_last_lr", "best", "num_bad_epochs", "cooldown_counter"),
     *("_get_lr_called_within_step", "_is_initial", "scale", "_growth_tracker"),
 }
-"""What optimizers, schedulers and scalers change as they go, besides tensors."""
+"""What changes in the states of optimizers, schedulers and scalers, besides tensors."""
 
 
 def check_alike(name: str, saved: Any, fresh: Any, *, changing: bool = False) -> None:
-    """Raise `CheckpointError` unless a saved state is one that a fresh state may become.
+    """Raise `CheckpointError` unless a saved state can replace a fresh state.
 
-    Tensors have the same shapes and dtypes, mappings the same keys, lists the same lengths; other
-    values are equal, but for numbers whose name is among `CHANGING`.
+    Tensors must have the same shapes and dtypes, mappings the same keys, and lists the same
+    lengths. Other values must be equal, except numbers whose name is in `CHANGING`.
     """
     if isinstance(fresh, Tensor):
         if not isinstance(saved, Tensor):
@@ -218,7 +219,7 @@ def rng_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_rng_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Set what `rng_state` returned; on another kind of device, as far as it applies."""
+    """Restore a state from `rng_state`; on another kind of device, as far as it applies."""
     torch.set_rng_state(state["cpu"])
     if device.type in state and device.type != "cpu":
         index = (device,) if device.type == "cuda" else ()

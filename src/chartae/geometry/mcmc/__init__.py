@@ -1,1 +1,1 @@
-"""Markov chains on a manifold: its density, kernels, and the driver that runs them."""
+"""Markov chains on a manifold: the target density, kernels, and the driver of the chains."""

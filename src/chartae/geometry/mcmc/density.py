@@ -1,4 +1,4 @@
-"""The uniform distribution on the manifold of a metric, which its samplers share."""
+"""The density on the manifold of a metric that its samplers use as their target."""
 
 import math
 
@@ -18,22 +18,22 @@ class ManifoldDensity:
 
     .. math:: p(z) \propto 1_S(z) \, \det(G(z))^{\pm 1/2}, \quad S = \{\|z\| \le r\}
 
-    The volume element itself where it is large near the data: the Riemannian uniform distribution
-    of the metric of a vanilla VAE (thesis section 3.3.2). Its inverse where it is small there, as
-    the RHVAE's is (eq. 1.8, 2.2). Either is flat in the void, and has a finite integral only
-    inside S: a wall, of log density -inf, that also closes the metric's domain. The `SphereMetric`
-    has a finite volume, and needs no wall.
+    If the volume element is large near the data, p is the volume element: the Riemannian uniform
+    distribution of the metric of a vanilla VAE (thesis section 3.3.2). If it is small near the
+    data, as for the RHVAE, p is its inverse (eq. 1.8, 2.2). Both are flat in low-density regions
+    and have a finite integral only inside S. Outside S, and outside the metric's domain, the log
+    density is -inf. The `SphereMetric` has a finite volume and needs no bound.
 
-    It is a `LogDensity`, as `hmc` wants.
+    It is a `LogDensity`, so that `hmc` can sample it.
 
     Args:
-        metric: a metric, which says by ``volume_is_large_near_data`` where the data are.
-        radius: r > 0; None takes :math:`2 \max_i \|c_i\|` (thesis section 1.3.4) of a metric with
-            ``centroids``, and infinity for one of finite total volume.
+        metric: a metric; its ``volume_is_large_near_data`` selects the sign of the exponent.
+        radius: r > 0; None takes :math:`2 \max_i \|c_i\|` (thesis section 1.3.4) for a metric with
+            ``centroids``, and infinity for a metric of finite total volume.
 
     Raises:
-        ConfigurationError: if the radius is not positive, or None for a metric of no known total
-            volume that has no centroids, or has them all at the origin.
+        ConfigurationError: if the radius is not positive; or if it is None, the total volume of
+            the metric is not known, and the metric has no centroids or all are at the origin.
 
     >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> density = ManifoldDensity(PoincareMetric(2), radius=0.9)
@@ -62,20 +62,20 @@ class ManifoldDensity:
 
     @takes_arrays("z")
     def contains(self, z: Tensor) -> Tensor:
-        """Return which points ``(..., d)`` lie inside the walls, ``(...)`` bool."""
+        """Return whether z ``(..., d)`` lies in S and in the metric's domain, ``(...)`` bool."""
         inside: Tensor = z.norm(dim=-1) <= self.radius
         return inside & self.metric.contains(z)
 
     @takes_arrays("z")
     def log_prob(self, z: Tensor) -> Tensor:
-        """Return the log density of z ``(..., d)``, -inf outside the walls: ``(...)``."""
+        """Return the log density of z ``(..., d)``, -inf where not `contains`: ``(...)``."""
         return torch.where(self.contains(z), self.sign * self.metric.log_volume(z), -torch.inf)
 
     @takes_arrays("z")
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log density of z ``(..., d)`` and its gradient.
 
-        The gradient passes through the wall of S, so that a trajectory may cross it and come back.
+        The gradient continues outside S, so that a trajectory may leave S and come back.
         """
         local = self.metric.at(z)
         log_prob = torch.where(self.contains(z), self.sign * local.log_volume, -torch.inf)

@@ -1,4 +1,4 @@
-"""Markov chain Monte Carlo over batches of chains: their driver, and what it finds."""
+"""Markov chain Monte Carlo over batches of chains: the driver, its result, and diagnostics."""
 
 import math
 from collections.abc import Callable
@@ -21,12 +21,12 @@ __all__ = ["Chain", "Schedule", "State", "effective_sample_size", "run_chains", 
 
 
 class State(NamedTuple):
-    """Where chains are.
+    """The current state of chains.
 
     Attributes:
         z: points, ``(chains, d)``.
-        log_density: of the target there, ``(chains,)``.
-        grad: its gradient, ``(chains, d)``; None where it is not known.
+        log_density: log density of the target at z, ``(chains,)``.
+        grad: gradient of the log density, ``(chains, d)``; None if it is not known.
     """
 
     z: Tensor
@@ -35,22 +35,22 @@ class State(NamedTuple):
 
 
 Kernel = Callable[[State, float, torch.Generator | None], tuple[State, Tensor, Tensor]]
-"""From a state and a step size: the new state, acceptance probabilities, and failures, each
-``(chains,)``."""
+"""Maps a state and a step size to the new state, acceptance probabilities ``(chains,)``, and
+failures ``(chains,)``."""
 Move = Callable[[State, torch.Generator | None], State]
-"""A kernel that has no step size."""
+"""A kernel without a step size."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many steps chains make, which of them are kept, and how long a step is.
+    """The number of steps of chains, the steps that are kept, and the step size.
 
     Attributes:
         num_steps: steps after warm-up, at least 1.
-        num_warmup: steps before, which are not kept.
+        num_warmup: steps of warm-up, which are not kept.
         step_size: a fixed size, positive; None adapts it during warm-up.
-        first_step_size: where adaptation starts, positive.
-        target_acceptance: the mean acceptance that adaptation aims at, in (0, 1).
+        first_step_size: initial step size of the adaptation, positive.
+        target_acceptance: target of the mean acceptance probability, in (0, 1).
         thinning: keep every ``thinning``-th step, counted back from the last.
 
     Raises:
@@ -76,13 +76,13 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Chain:
-    """What a sampler of Markov chains returns.
+    """The result of a Markov chain sampler.
 
     Attributes:
         samples: kept states, ``(kept steps, chains, d)``; the last row is the final state.
         acceptance: mean acceptance probability of each chain after warm-up, ``(chains,)``.
-        divergences: number of steps of each chain on which the integrator failed, ``(chains,)``:
-            its energy error exceeded 1000, or was NaN, or its equations had no solution.
+        divergences: number of steps of each chain on which the integrator failed, ``(chains,)``.
+            It fails if its energy error exceeds 1000 or is NaN, or its equations are not solved.
         step_size: the step size used after warm-up.
     """
 
@@ -127,7 +127,7 @@ class DualAveraging:
 
     @property
     def average(self) -> float:
-        """The averaged step size, to be used once adaptation ends."""
+        """The averaged step size, used after adaptation."""
         return math.exp(self.log_average) if self.count else self.step_size
 
 
@@ -138,12 +138,12 @@ def run_chains(
     generator: torch.Generator | None = None,
     move: Move | None = None,
 ) -> Chain:
-    """Run chains by a kernel, all of them with one step size, and return what they did.
+    """Run chains with a kernel and one common step size.
 
     Args:
-        kernel: makes one step of a given size. It computes the gradient that a state lacks.
-        state: where the chains start.
-        schedule: how many steps, and how long.
+        kernel: makes one step of a given size. It computes the gradient if the state has none.
+        state: initial state of the chains.
+        schedule: the number of steps, and the step size.
         generator: source of randomness, on the device of the state.
         move: another kernel with the same stationary law, applied after each step.
 
@@ -174,13 +174,16 @@ def run_chains(
 def accept(
     state: State, proposed: State, gain: Tensor, generator: torch.Generator | None
 ) -> tuple[State, Tensor]:
-    """Return the state after Metropolis' choice, and the acceptance probabilities, ``(chains,)``.
+    """Accept or reject proposals by Metropolis' rule; return the new state and probabilities.
 
     Args:
-        state: where the chains are.
-        proposed: where they may go; it has a gradient if the state has.
-        gain: log of the ratio to accept by, ``(chains,)``.
+        state: current state.
+        proposed: proposed state; it has a gradient if the state has one.
+        gain: log of the acceptance ratio, ``(chains,)``.
         generator: source of randomness.
+
+    Returns:
+        The new state, and the acceptance probabilities, ``(chains,)``.
     """
     acceptance = acceptance_probability(gain)
     accepted = torch.empty_like(acceptance).uniform_(generator=generator) < acceptance
@@ -221,7 +224,7 @@ def split_r_hat(samples: Tensor) -> Tensor:
     """Return split R-hat of each coordinate (Gelman et al., 2013), ``(d,)``.
 
     Args:
-        samples: ``(steps, chains, d)``, at least 4 steps, else NaN.
+        samples: ``(steps, chains, d)``; with fewer than 4 steps the result is NaN.
     """
     half = samples.shape[0] // 2
     if half < 2:
@@ -236,10 +239,11 @@ def split_r_hat(samples: Tensor) -> Tensor:
 def effective_sample_size(samples: Tensor) -> Tensor:
     """Return the effective sample size of each coordinate over all chains, ``(d,)``.
 
-    Autocorrelations by FFT, summed in pairs while these are positive (Geyer, 1992; Stan's manual).
+    Autocorrelations are computed by FFT, and summed in pairs while the sums of pairs are positive
+    (Geyer, 1992; the Stan reference manual).
 
     Args:
-        samples: ``(steps, chains, d)``, at least 4 steps, else NaN.
+        samples: ``(steps, chains, d)``; with fewer than 4 steps the result is NaN.
     """
     steps, chains, d = samples.shape
     if steps < 4:
@@ -256,5 +260,6 @@ def effective_sample_size(samples: Tensor) -> Tensor:
     positive = (pairs > 0).cumprod(0)
     monotone = torch.cummin(pairs, 0).values * positive
     time = -1.0 + 2.0 * monotone.sum(0)
-    size: Tensor = steps * chains / time.clamp_min(2.0 / 3.0)  # alternating chains: 1.5 at most
+    # Anticorrelated chains: at most 1.5 times the number of samples.
+    size: Tensor = steps * chains / time.clamp_min(2.0 / 3.0)
     return size

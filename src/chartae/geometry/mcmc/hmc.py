@@ -36,26 +36,28 @@ def hmc(
     r"""Sample a density by Hamiltonian Monte Carlo, all chains at once.
 
     Every step draws a momentum from N(0, I), integrates ``num_leapfrog`` leapfrog steps, and
-    accepts with probability :math:`\min(1, e^{H_0 - H})`. A log density of -inf is a wall, and a
-    NaN a rejection: neither can poison a chain. All chains share one step size; unless it is
-    given, dual averaging adapts it during ``num_warmup`` steps, which are not kept. Each
-    trajectory's step is jittered by 10 %, so that no period of the target is locked in.
+    accepts with probability :math:`\min(1, e^{H_0 - H})`. A proposal with log density -inf or NaN
+    is rejected. All chains share one step size. If it is not given, dual averaging adapts it
+    during ``num_warmup`` steps, which are not kept. The step size of each trajectory is varied at
+    random by up to 10 %, to avoid resonance with a period of the target.
 
-    Trajectories explore a region of high density, and seldom cross the low density between two:
-    ``jumps`` do, after every step, and leave the law of the chains the same.
+    Trajectories explore a region of high density, and rarely cross a low-density region to another
+    one. The optional ``jumps`` do this after every step. They do not change the stationary
+    distribution.
 
     Args:
         log_density_and_grad: maps z ``(chains, d)`` to log density ``(chains,)`` and gradient
-            ``(chains, d)``, known up to a constant. It is called under `torch.no_grad`.
+            ``(chains, d)``. The density may lack a constant factor. It is called under
+            `torch.no_grad`.
         initial: starting states, ``(chains, d)``, of positive density.
         num_steps: steps after warm-up.
-        num_leapfrog: leapfrog steps of each step.
+        num_leapfrog: number of leapfrog steps in each step.
         step_size: fixed step size; None adapts it.
-        num_warmup: steps of adaptation; they are made, and not kept, for a fixed step too.
-        target_acceptance: what dual averaging aims at.
+        num_warmup: steps of warm-up, which are not kept. They are also made with a fixed step size.
+        target_acceptance: target acceptance of dual averaging.
         thinning: keep every ``thinning``-th step, counted back from the last.
-        first_step_size: where adaptation starts.
-        jumps: proposals far from where a chain is, for the same density.
+        first_step_size: initial step size of the adaptation.
+        jumps: proposals far from the current point, for the same density.
         generator: source of randomness, on the device of ``initial``.
 
     Raises:
@@ -110,7 +112,7 @@ def _transition(
         momentum = momentum + (eps if step < num_leapfrog - 1 else 0.5 * eps) * grad
     kinetic, kinetic0 = 0.5 * momentum.square().sum(-1), 0.5 * momentum0.square().sum(-1)
     gain = (log_density - kinetic) - (log_density0 - kinetic0)
-    # A wall is a boundary of the target, not a failure of the integrator.
+    # A log density of -inf is a boundary of the target, not a failure of the integrator.
     wall = (log_density == -math.inf) & torch.isfinite(kinetic)
     diverged = ~((gain >= -1000.0) & (gain < math.inf)) & ~wall
     state, acceptance = accept(state, State(z, log_density, grad), gain, generator)

@@ -1,4 +1,4 @@
-"""Jumps between regions of high density: Metropolised proposals from a mixture of normals."""
+"""Jumps between regions of high density: independent Metropolis proposals from a mixture."""
 
 import math
 from collections.abc import Callable
@@ -15,24 +15,26 @@ from chartae.geometry.mcmc.driver import State, accept, acceptance_probability
 __all__ = ["Jumps"]
 
 DEFENSIVE = 0.1
-"""The share of proposals in which all components keep equal weights, whatever was adapted."""
+"""Share of the weights that stays equal over all components during adaptation."""
 ROUNDS = 6
-"""Rounds of adaptation."""
+"""Number of rounds of adaptation."""
 DRAWS = (1000, 16)
-"""Draws in a round: at least so many, and so many for each component. Fewer find no component that
-has most of the mass and whose draws are mostly outside, such as the space between the bumps."""
+"""Minimum number of draws in a round, and number of draws for each component. With fewer draws,
+adaptation can miss a component that has most of the mass but whose draws are mostly outside the
+target's support. An example is a wide component between the bumps."""
 WITHIN = 0.1
-"""The share of draws that must have some density ..."""
+"""Minimum share of draws with a positive density. Component scales are halved until it is reached.
+"""
 HALVINGS = 50
-"""... for which components are halved so often at most."""
+"""Maximum number of halvings."""
 LARGEST = 2**24
-"""Most (draw, component) pairs in a round. Where they leave fewer than FEWEST draws ..."""
+"""Maximum number of (draw, component) pairs in a round."""
 FEWEST = 4
-"""... for each component, the weights stay equal."""
+"""Minimum number of draws for each component. If LARGEST allows fewer, the weights stay equal."""
 STUCK = 0.1
-"""The share of chains that may find no accepted jump in a step ..."""
+"""Accepted share of chains without an accepted jump in a step. It sets the number of jumps."""
 MOST = 20
-"""... unless it takes more than so many."""
+"""Maximum number of jumps in a step."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class Jumps:
     r"""Independent proposals from a mixture q, accepted by Metropolis' rule.
 
     A chain at z moves to :math:`z' \sim q` with probability
-    :math:`\min(1, p(z') q(z) / (p(z) q(z')))`, wherever z' is. The law p is kept exactly, whatever
-    q is; how often a chain moves depends on how near q is to p.
+    :math:`\min(1, p(z') q(z) / (p(z) q(z')))`. The distribution p is invariant for every q. A
+    chain moves more often if q is closer to p.
 
     Attributes:
         log_prob: log of the density p, up to a constant: ``(chains, d)`` to ``(chains,)``.
         proposal: the mixture q.
-        count: how many jumps a step has, at least 1.
+        count: number of jumps in a step, at least 1.
 
     >>> from chartae.geometry.mcmc.hmc import hmc
     >>> target = NormalMixture(torch.tensor([[-9.0], [9.0]]), torch.tensor(1.0))
@@ -74,7 +76,7 @@ class Jumps:
         check_integer("count", self.count, minimum=1)
 
     def __call__(self, state: State, generator: torch.Generator | None) -> State:
-        """Return where chains are after ``count`` jumps, without the gradient."""
+        """Return the state after ``count`` jumps, without its gradient."""
         weight = state.log_density - self.proposal.log_prob(state.z)
         for _ in range(self.count):
             z = self.proposal.sample((len(state.z),), generator)
@@ -93,22 +95,24 @@ class Jumps:
         proposal: NormalMixture,
         generator: torch.Generator | None = None,
     ) -> tuple[Self, Tensor]:
-        r"""Return jumps whose mixture has weights that suit a density, and points to start from.
+        r"""Return jumps whose mixture weights are adapted to a density, and initial points.
 
-        Population Monte Carlo (Cappé et al., 2008): draws of q have the importance weights p / q,
-        and a component's new weight is the share of these that falls to it, averaged over the
-        rounds so far by their effective sample sizes. Ten percent of the weights stay equal, so
-        that no component is given up.
+        The method is population Monte Carlo (Cappé et al., 2008). Draws of q have the importance
+        weights p / q. The new weight of a component is its share of these weights, averaged over
+        the rounds so far in proportion to their effective sample sizes. Ten percent of the total
+        weight stays equal over components, so that no component is lost.
 
         Args:
-            log_prob: log of the density, up to a constant; it is finite at the means.
-            proposal: a mixture whose components cover the density, in whatever shares. Where most
-                of it is beyond the walls of the density, its components are made narrower.
+            log_prob: log of the density, up to a constant; it must be finite at the means.
+            proposal: a mixture whose components cover the density; their weights may be arbitrary.
+                If fewer than a tenth of its draws have a positive density, its components are made
+                narrower.
             generator: source of randomness.
 
         Returns:
-            The jumps, with as many in a step as leave a tenth of the chains where they were; and
-            draws, resampled by their weights, that have nearly the law of the density, ``(n, d)``.
+            The jumps; their number in a step is such that about a tenth of the chains accept none.
+            And draws, resampled by their weights, that follow the density approximately,
+            ``(n, d)``.
         """
         proposal = _within_reach(log_prob, proposal, generator)
         components = len(proposal.loc)
@@ -166,7 +170,7 @@ class _Weighted:
         return float(1.0 / self.weights.square().sum())
 
     def shares(self) -> Tensor:
-        """Return the share of the weights that falls to each component, ``(K,)``."""
+        """Return the share of the weights of each component, ``(K,)``."""
         responsibilities = self.proposal.log_joint(self.z).softmax(-1)
         return self.weights @ responsibilities.to(self.weights)
 
@@ -176,7 +180,7 @@ def _within_reach(
     proposal: NormalMixture,
     generator: torch.Generator | None,
 ) -> NormalMixture:
-    """Return the mixture with components so narrow that a tenth of its draws have some density."""
+    """Return the mixture, narrowed until a tenth of its draws have a positive density."""
     z = proposal.sample((DRAWS[0],), generator)
     for _ in range(HALVINGS):
         if float(log_prob(z).isfinite().double().mean()) >= WITHIN:
@@ -187,7 +191,7 @@ def _within_reach(
 
 
 def _enough(acceptance: float) -> int:
-    """Return how many jumps of an acceptance probability are enough."""
+    """Return the number of jumps in a step for an acceptance probability."""
     if acceptance >= 1.0 - STUCK:
         return 1
     if acceptance <= 0.0:

@@ -1,4 +1,4 @@
-"""A symplectic integrator of geodesics, which Markov chains need: reversible, and of volume one."""
+"""A reversible, volume-preserving integrator of geodesics for Markov chains."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ __all__ = ["generalised_leapfrog"]
 def generalised_leapfrog(
     metric: Metric, z: Tensor, momentum: Tensor, *, num_steps: int, max_iterations: int = 20
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Follow geodesics from time 0 to 1; return points, momenta, and which can be trusted.
+    r"""Integrate geodesics from time 0 to 1; return points, momenta, and which are valid.
 
     With :math:`\epsilon = 1/n` and :math:`H = \frac12 q^\top G^{-1}(z) q`, each step solves
 
@@ -23,24 +23,25 @@ def generalised_leapfrog(
         z' &= z + \tfrac\epsilon2 [G^{-1}(z) + G^{-1}(z')]\, q_{1/2} \\
         q' &= q_{1/2} - \tfrac\epsilon2 \nabla_z H(z', q_{1/2})
 
-    (MATH.md section 3 without its potential). The map :math:`(z, q) \mapsto (z', -q')` is its own
-    inverse and preserves volume, both exactly, once the two implicit lines are solved: they are
-    iterated until they stop moving. Where they do not, the map has neither property: such
-    geodesics are left where they are, and the third output is False.
+    (MATH.md section 3 without its potential). If the two implicit equations are solved, the map
+    :math:`(z, q) \mapsto (z', -q')` is its own inverse and preserves volume, both exactly. The
+    equations are solved by fixed-point iteration. If the iteration does not converge, the map has
+    neither property. The geodesic then stops at its last valid point, and the third output is
+    False.
 
     Args:
         metric: a metric.
         z: starting points, ``(n, d)``.
-        momentum: momenta there, ``(n, d)``.
+        momentum: momenta at z, ``(n, d)``.
         num_steps: steps of the integrator.
-        max_iterations: most iterations of an implicit line.
+        max_iterations: maximum number of iterations for an implicit equation.
 
     Returns:
-        z': ``(n, d)``; q': ``(n, d)``; whether all lines were solved, ``(n,)`` bool.
+        z': ``(n, d)``; q': ``(n, d)``; whether all equations were solved, ``(n,)`` bool.
     """
     half_step = 0.5 / num_steps
     z, momentum = z.clone(), momentum.clone()
-    rows = torch.arange(len(z), device=z.device)  # of the geodesics that are still followed
+    rows = torch.arange(len(z), device=z.device)  # the geodesics that are still valid
     for _ in range(num_steps):
         here, start = z[rows], momentum[rows]
         half, solved = _solve(
@@ -66,9 +67,9 @@ def generalised_leapfrog(
 def _solve(
     update: Callable[[Tensor, Tensor], Tensor], guess: Tensor, max_iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Iterate x = update(x, rows) from a guess, ``(n, d)``; return it and which rows were solved.
+    """Iterate x = update(x, rows) from a guess, ``(n, d)``; return x and which rows converged.
 
-    A row is done once it moves by next to nothing, and then costs nothing.
+    A row that has converged is not evaluated again.
     """
     x, solved = guess.clone(), torch.zeros(len(guess), dtype=torch.bool, device=guess.device)
     tolerance = torch.finfo(guess.dtype).eps ** 0.75

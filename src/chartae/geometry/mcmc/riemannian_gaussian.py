@@ -1,4 +1,4 @@
-"""The Riemannian Gaussian of any metric: a density by distance, its constant, draws by chains."""
+"""The Riemannian Gaussian of any metric: its density, its normalising constant, its sampler."""
 
 import logging
 import math
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 Measure = Literal["riemannian", "lebesgue"]
 
 REACH = 6.0
-"""How far the quadrature goes from the mean, in scales."""
+"""Radius of the quadrature region around the mean, in units of the scale."""
 DIRECTIONS = 64
-"""Geodesics from the mean that bound the region of the quadrature."""
+"""Number of geodesics from the mean that bound the quadrature region."""
 TOLERANCE = 3e-3
-"""Of the paths; a length is too long by the square of it, relative."""
+"""Tolerance of the paths; the relative excess of a length is about its square."""
 COARSE = 0.01
-"""The difference of two grids, relative, above which there is a warning."""
+"""Relative difference of two grids above which a warning is logged."""
 
 
 class RiemannianGaussian:
@@ -40,15 +40,18 @@ class RiemannianGaussian:
 
     .. math:: p(z) \propto \exp\Big(-\frac{d(z, \mu)^2}{2 \sigma^2}\Big)
 
-    with respect to the Riemannian volume, or to Lebesgue's measure of the chart. All log densities
-    here are given with respect to Lebesgue's measure: the former then has the term log vol(z).
+    The density is with respect to the Riemannian volume or to the Lebesgue measure of the chart.
+    All log densities are returned with respect to the Lebesgue measure. For the Riemannian measure
+    they therefore include the term log vol(z).
 
-    It is a `LogDensity`, as `hmc` wants: calling it returns the log density up to its constant,
-    and the gradient, by :math:`\nabla_z \frac12 d(z, \mu)^2 = -G(z)\, \mathrm{Log}_z(\mu)`.
-    Distances are the lengths of `shortest_paths`; where such a path is not found its length, an
-    upper bound, stands for the distance.
+    It is a `LogDensity`, so that `hmc` can sample it. Calling it returns the log density up to its
+    constant, and its gradient. The gradient uses the identity
+    :math:`\nabla_z \frac12 d(z, \mu)^2 = -G(z)\, \mathrm{Log}_z(\mu)`. Distances are the lengths of
+    `shortest_paths`. If a path is not found, its length is used, which is an upper bound of the
+    distance.
 
-    `chartae.distributions.RiemannianNormal` is the same law on the hyperbolic ball, for training.
+    `chartae.distributions.RiemannianNormal` is the same distribution on the hyperbolic ball, for
+    training.
 
     Args:
         metric: a metric.
@@ -58,9 +61,9 @@ class RiemannianGaussian:
         num_points: points of the shortest paths, at least 3.
 
     Raises:
-        DataError: if the mean is not a point of the metric.
+        DataError: if the mean is not a valid point of the metric.
         ConfigurationError: for an argument out of range, or ``"lebesgue"`` on a space of finite
-            volume, where that density has no finite integral.
+            volume, where the density has no finite integral.
 
     >>> from chartae.geometry import EuclideanMetric
     >>> gaussian = RiemannianGaussian(EuclideanMetric(2), torch.zeros(2), 1.0)
@@ -105,9 +108,10 @@ class RiemannianGaussian:
 
     @takes_arrays("z")
     def log_prob(self, z: Tensor) -> Tensor:
-        """Return the log density of z ``(..., d)`` but for `log_normaliser`: ``(...)``.
+        """Return the log density of z ``(..., d)`` without `log_normaliser`: ``(...)``.
 
-        It is -inf outside the metric's domain. No gradient flows; calling the object gives it.
+        It is -inf outside the metric's domain. The result is not differentiable by autograd; call
+        the object to get the gradient.
         """
         log_prob, _ = self(z)
         return log_prob
@@ -131,19 +135,19 @@ class RiemannianGaussian:
 
     @torch.no_grad()
     def log_normaliser(self, num_points: int = 100) -> float:
-        r"""Return the logarithm of what `log_prob`'s exponential integrates to.
+        r"""Return the logarithm of the integral of exp(`log_prob`).
 
-        Where the curvature is known and constant (flat, hyperbolic and spherical spaces), and the
-        measure Riemannian, it is the integral of the density of the distance to the mean, to
-        rounding, in any dimension. Elsewhere it is a sum over a grid in the chart, for d <= 2. The
+        If the measure is Riemannian and the curvature is known and constant (flat, hyperbolic and
+        spherical spaces), it is computed from the density of the distance to the mean, exact to
+        rounding, in any dimension. Otherwise it is a sum over a grid in the chart, for d <= 2. The
         grid covers the points that geodesics of length :math:`6 \sigma` reach from the mean.
 
         Args:
-            num_points: points of the grid in each coordinate, at least 4. Where every second of
-                them gives another sum, by more than a percent, there is a warning.
+            num_points: points of the grid in each coordinate, at least 4. A warning is logged if
+                every second point gives a sum that differs by more than a percent.
 
         Raises:
-            ConfigurationError: in more than 2 dimensions, where there is no such formula.
+            ConfigurationError: in more than 2 dimensions, if the constant is not known by formula.
             DivergenceError: if a geodesic leaves the metric's domain, as in `exponential_map`.
         """
         check_integer("num_points", num_points, minimum=4)
@@ -168,14 +172,14 @@ class RiemannianGaussian:
         half = float(values[(slice(None, None, 2),) * d].flatten().logsumexp(0))
         if not abs(half + d * math.log(2.0) - total) <= COARSE:
             logger.warning(
-                "the constant of a RiemannianGaussian changes by more than a percent on a grid "
-                "of half as many points: raise num_points=%d",
+                "the normalising constant of a RiemannianGaussian changes by more than a percent "
+                "on a grid of half as many points: raise num_points=%d",
                 num_points,
             )
         return total + cell
 
     def _box(self) -> tuple[Tensor, Tensor]:
-        """Return the corners of a box around all that geodesics reach from the mean, ``(d,)``."""
+        """Return two corners ``(d,)`` of a box that contains the geodesics from the mean."""
         angles = torch.arange(DIRECTIONS).to(self.mean) * (2.0 * math.pi / DIRECTIONS)
         directions = torch.stack([angles.cos(), angles.sin()], -1)[:, : self.metric.dim]
         local = self.metric.at(self.mean.expand_as(directions))
@@ -192,7 +196,7 @@ class RiemannianGaussian:
         num_warmup: int = 25,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Draw n points, ``(n, d)``: the ends of n chains, as `chains` runs them."""
+        """Draw n points, ``(n, d)``: the final states of n chains. Arguments as in `chains`."""
         return self.chains(n, num_steps=num_steps, num_warmup=num_warmup, generator=generator).final
 
     @torch.no_grad()
@@ -207,17 +211,17 @@ class RiemannianGaussian:
         """Run n chains of the exact `random_walk`, with velocities whitened by the metric.
 
         They start from a `WrappedNormal` of the same scale. In many dimensions they need more
-        steps: the chain's R-hat says whether these were enough.
+        steps: check the R-hat of the returned chain.
 
         Args:
-            n: how many chains, at least 1.
+            n: number of chains, at least 1.
             num_steps: steps of each chain after warm-up.
             num_warmup: steps that adapt the length of velocities.
             generator: source of randomness, on the device of the mean.
 
         Raises:
             ConfigurationError: for a count out of range.
-            DivergenceError: if a geodesic of the start leaves the metric's domain.
+            DivergenceError: if a geodesic of the `WrappedNormal` leaves the metric's domain.
         """
         covariance = self.scale**2 * self.metric.inverse(self.mean)
         wrapped = WrappedNormal(self.metric, self.mean, covariance)
@@ -235,14 +239,14 @@ class RiemannianGaussian:
 
 
 class _SphericalRadiusLaw(RadialLaw):
-    r"""Distance to the mean, on a sphere of dimension d and curvature K.
+    r"""The law of the distance to the mean, on a sphere of dimension d and curvature K.
 
     .. math:: k(r) = -\frac{r^2}{2 \sigma^2} + (d - 1) \log \frac{\sin \sqrt K\, r}{\sqrt K}
     """
 
     def __init__(self, scale: Tensor, dim: int, curvature: float) -> None:
         self.scale, self.power, self.root = scale, dim - 1, math.sqrt(curvature)
-        # The mode of the flat space, or the equator, or between.
+        # An approximation of the mode, between the mode of the flat space and the equator.
         equator = 0.5 * math.pi / self.root
         flat = math.sqrt(self.power) * scale
         mode = flat / (1.0 + (flat / equator).square()).sqrt()

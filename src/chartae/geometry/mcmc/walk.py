@@ -1,4 +1,4 @@
-"""The Riemannian random walk: geodesics of random velocities, accepted or not."""
+"""The Riemannian random walk: geodesics of random velocities, accepted or rejected."""
 
 import math
 from collections.abc import Callable
@@ -42,43 +42,44 @@ def random_walk(
 ) -> Chain:
     r"""Walk on a manifold by geodesics of random velocities, all chains at once.
 
-    The target is the manifold's own density p (`ManifoldDensity`), or another one. A step from z
+    The target is the manifold's density p (`ManifoldDensity`), or another density. A step from z
     draws a velocity :math:`v \sim N(0, \Sigma)`, follows the geodesic to
-    :math:`z' = \mathrm{Exp}_z(v)` and accepts it with a probability :math:`\alpha`; outside S, or
-    where the integrator fails, it is rejected.
+    :math:`z' = \mathrm{Exp}_z(v)` and accepts z' with a probability :math:`\alpha`. A proposal
+    outside S, or for which the integrator fails, is rejected.
 
     As published (Algorithm 3), :math:`\alpha = \min(1, p(z') / p(z))`. The proposal is not
-    symmetric, and so the walk has another law than p: one that depends on :math:`\Sigma`, and does
-    *not* tend to p as :math:`\Sigma \to 0` (``docs/sampling.md`` has figures). The thesis' remark
-    3 takes short geodesics for straight lines; their bending is of second order, but so is
-    what a gradient of p does to the acceptance.
+    symmetric, so the stationary distribution of the walk is not p. It depends on :math:`\Sigma`,
+    and does *not* tend to p as :math:`\Sigma \to 0` (``docs/sampling.md`` has figures). Remark 3
+    of the thesis approximates short geodesics by straight lines. The error is of second order,
+    but the effect of the gradient of p on the acceptance is of second order too.
 
-    With ``exact``, the walk has the law p for every :math:`\Sigma`. The map
-    :math:`(z, v) \mapsto (z', -v')`, with v' the velocity on arrival, is its own inverse; the
-    geodesic flow preserves volume in (z, Gv), so its Jacobian is
+    With ``exact``, the stationary distribution is p for every :math:`\Sigma`. The map
+    :math:`(z, v) \mapsto (z', -v')`, with v' the velocity at z', is its own inverse. The geodesic
+    flow preserves volume in (z, Gv), so the Jacobian of the map is
     :math:`\det G(z) / \det G(z')`, and Metropolis-Hastings accepts with
 
     .. math::
         \alpha = \min\Big(1, \frac{p(z')\, N(v'; 0, \Sigma) \det G(z)}
         {p(z)\, N(v; 0, \Sigma) \det G(z')}\Big).
 
-    With ``whitened``, velocities are :math:`v \sim N(0, s\, G(z)^{-1})`: of one Riemannian length
-    everywhere, long in the chart where the metric is small. The momentum Gv has the law
-    :math:`N(0, s\, G(z))`, so with the kinetic energies
-    :math:`K = \frac12 v^\top G(z) v` at both ends
+    With ``whitened``, velocities are :math:`v \sim N(0, s\, G(z)^{-1})`. Their Riemannian length
+    has the same distribution everywhere; in the chart they are long where the metric is small. The
+    momentum Gv has the distribution :math:`N(0, s\, G(z))`. With the kinetic energies
+    :math:`K = \frac12 v^\top G(z) v` at both ends, the acceptance probability is
 
     .. math::
         \alpha = \min\Big(1, \frac{p(z') \sqrt{\det G(z)}}{p(z) \sqrt{\det G(z')}}\,
         e^{(K - K') / s}\Big).
 
-    Geodesics conserve K: the last factor is the error of the integrator. Where p is the volume
+    Geodesics conserve K, so the last factor is the error of the integrator. If p is the volume
     element, nearly every step is accepted.
 
-    What holds of the flow must hold of its discretisation: geodesics are followed by the
-    `generalised_leapfrog`, and followed back, at twice the cost; a proposal whose implicit
-    equations are not solved both ways, or that does not return to z, is rejected. A metric with its
-    geodesics in closed form uses that, and nothing is integrated; beyond the cut locus, where the
-    shortest way back is another one, a proposal is rejected.
+    The discretisation must have the same properties as the flow. Geodesics are therefore
+    integrated by the `generalised_leapfrog`, forwards and backwards, at twice the cost. A proposal
+    is rejected if its implicit equations are not solved in both directions, or if the backward
+    geodesic does not return to z. If the metric has its geodesics in closed form, the closed form
+    is used. A proposal beyond the cut locus is then rejected, because the shortest geodesic back
+    is a different one.
 
     Args:
         metric: a metric.
@@ -86,30 +87,31 @@ def random_walk(
         num_steps: steps of the chains after warm-up.
         covariance: :math:`\Sigma`, symmetric positive definite, ``(d, d)``; a number s stands for
             :math:`s I`.
-        exact: whether to accept by Metropolis-Hastings, or as published.
-        whitened: whether the covariance is :math:`s\, G(z)^{-1}`, for an exact walk and a number s.
-        num_integration_steps: steps of each geodesic: of the midpoint method (Algorithm 2), or of
-            the leapfrog.
-        num_warmup: steps, not kept, during which dual averaging multiplies velocities by a factor
-            that it adapts, from 0.1 on; without them the factor is 1.
-        target_acceptance: what it aims at.
-        radius: of S, as in `ManifoldDensity`.
-        log_prob: log of another density p, with respect to Lebesgue's measure and up to a
-            constant: ``(chains, d)`` to ``(chains,)``; there is then no S.
+        exact: True accepts by Metropolis-Hastings, False as published.
+        whitened: whether the covariance is :math:`s\, G(z)^{-1}`; this requires ``exact`` and a
+            number s.
+        num_integration_steps: integration steps of each geodesic, by the midpoint method
+            (Algorithm 2) or, with ``exact``, by the leapfrog.
+        num_warmup: steps of warm-up, which are not kept. Dual averaging adapts a factor on the
+            velocities in these steps, starting from 0.1. Without warm-up the factor is 1.
+        target_acceptance: target acceptance of the adaptation.
+        radius: radius of S, as in `ManifoldDensity`.
+        log_prob: log of another density p, with respect to the Lebesgue measure and up to a
+            constant: ``(chains, d)`` to ``(chains,)``. The walk is then not restricted to S.
         thinning: keep every ``thinning``-th step, counted back from the last.
-        jumps: proposals far from where a chain is, after every step of an exact walk.
+        jumps: proposals far from the current point, after every step of an exact walk.
         generator: source of randomness, on the device of ``initial``.
 
     Returns:
-        The `Chain`; its divergences are the failures of the integrator, its step size is the
-        factor on velocities.
+        The `Chain`. Its divergences are the failures of the integrator. Its step size is the
+        factor on the velocities.
 
     Raises:
         DataError: if ``initial`` is not a ``(chains, d)`` float tensor of points inside S, or the
-            covariance is not symmetric positive definite, of its dtype.
-        ConfigurationError: for a count or a rate out of range, a radius as in `ManifoldDensity`,
-            jumps or whitened velocities of a walk that is not exact, a matrix for the
-            covariance of whitened ones, or both a radius and a ``log_prob``.
+            covariance is not a symmetric positive definite matrix.
+        ConfigurationError: for a count or a rate out of range; for a radius that is not valid in
+            `ManifoldDensity`; for jumps or whitened velocities if the walk is not exact; for a
+            matrix as covariance of whitened velocities; or for both a radius and a ``log_prob``.
 
     >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> chain = random_walk(
@@ -131,8 +133,8 @@ def random_walk(
     schedule = Schedule(num_steps, num_warmup, None, first, target_acceptance, thinning)
     if jumps is not None and not exact:
         raise ConfigurationError(
-            "jumps: the published walk has a law of its own, which no jump keeps; expected "
-            "exact=True, or no jumps"
+            "jumps: the published walk (exact=False) does not sample the density that jumps "
+            "preserve; expected exact=True, or no jumps"
         )
     if whitened and not exact:
         raise ConfigurationError("whitened=True: expected exact=True too")
@@ -168,14 +170,14 @@ def random_walk(
 
 
 class MomentumLaw(Protocol):
-    """The law of the momenta with which a walk sets out, given the metric there."""
+    """The law of the initial momenta of a step, given the metric at the current point."""
 
     def scaled(self, size: float) -> Self:
         """Return the law of momenta ``size`` times as large."""
         ...
 
     def draw(self, local: Local, noise: Tensor) -> Tensor:
-        """Return momenta ``(..., d)``, made from draws of N(0, I)."""
+        """Return momenta ``(..., d)``, computed from draws of N(0, I)."""
         ...
 
     def log_prob(self, local: Local, momentum: Tensor) -> Tensor:
@@ -216,7 +218,10 @@ class _MetricVelocities(NamedTuple):
 def _published_proposal(
     metric: Metric, z: Tensor, noise: Tensor, law: MomentumLaw, num_steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return z', log of what p's ratio is multiplied by, and validity, given a draw of N(0, I)."""
+    """Return z', the log of the correction to the ratio of p, and validity.
+
+    ``noise`` is a draw of N(0, I).
+    """
     momentum = law.draw(metric.at(z), noise)
     *_, (proposal, _) = shoot(metric, z, momentum, num_steps)
     return proposal, torch.zeros_like(z[:, 0]), torch.isfinite(proposal).all(-1)
@@ -225,7 +230,7 @@ def _published_proposal(
 def _exact_proposal(
     metric: Metric, z: Tensor, noise: Tensor, law: MomentumLaw, num_steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what `_published_proposal` does."""
+    """Return the same quantities as `_published_proposal`, for the exact walk."""
     start = metric.at(z)
     momentum = law.draw(start, noise)
     if metric.closed_form is None:
@@ -239,7 +244,7 @@ def _exact_proposal(
 def _by_leapfrog(
     metric: Metric, z: Tensor, momentum: Tensor, num_steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return where geodesics lead, the momenta there, and for which the map can be undone."""
+    """Return the end points of geodesics, their momenta, and which geodesics are reversible."""
     proposal, arriving, solved = generalised_leapfrog(metric, z, momentum, num_steps=num_steps)
     back, _, returned = generalised_leapfrog(metric, proposal, -arriving, num_steps=num_steps)
     tolerance = torch.finfo(z.dtype).eps ** 0.5
@@ -250,9 +255,9 @@ def _by_leapfrog(
 def _by_formulas(
     metric: Metric, formulas: ClosedForm, z: Tensor, momentum: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what `_by_leapfrog` does.
+    """Return the same quantities as `_by_leapfrog`, from the closed form.
 
-    Beyond the cut locus the way back is another one, and shorter: such steps are rejected.
+    Beyond the cut locus the shortest geodesic back is a different one: such steps are rejected.
     """
     start = metric.at(z)
     end = formulas.exponential(z, start.velocity(momentum), z.new_ones(1))[..., 0, :]

@@ -1,1 +1,1 @@
-"""Metrics, what they are made of, and normals in tangent spaces."""
+"""Riemannian metrics, their parameters, and normal distributions in tangent spaces."""

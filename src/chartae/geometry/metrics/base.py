@@ -1,12 +1,12 @@
 """The contract of every Riemannian metric on the latent space, in its global chart.
 
 A `Metric` gives, at points z of shape ``(..., d)``, the tensor G(z), its inverse, the log of the
-volume element 1/2 log det G(z), the kinetic energy of geodesics, and their gradients. What several
-of these share (weights, a Cholesky factor) is computed once in the `Local` view that
-``metric.at(z)`` returns; the methods of `Metric` are shorthands for it.
+volume element 1/2 log det G(z), the kinetic energy of geodesics, and their gradients. Several of
+these share intermediate results (weights, a Cholesky factor). The `Local` view that
+``metric.at(z)`` returns computes them once. The methods of `Metric` are shorthands for it.
 
-A metric of yours needs `dim` and either `tensor` (gradients are then autograd's) or `at`, with a
-`Local` that has them in closed form.
+To write a metric, define `dim` and either `tensor` or `at`. With `tensor`, autograd computes the
+gradients. With `at`, return a `Local` with the gradients in closed form.
 """
 
 from abc import ABC, abstractmethod
@@ -44,7 +44,7 @@ _TAKE_ARRAYS = {
     "hamiltonian": ("z", "momentum"),
     "hamiltonian_grad": ("z", "momentum"),
 }
-"""The methods of a metric that take arrays too, and for which arguments."""
+"""The methods of a metric that also accept arrays, with the arguments that may be arrays."""
 
 
 class Local(ABC):
@@ -85,7 +85,7 @@ class Local(ABC):
 
     @abstractmethod
     def draw_momentum(self, noise: Tensor) -> Tensor:
-        """A draw from N(0, G), ``(..., d)``, made from one of N(0, I)."""
+        """A draw from N(0, G), ``(..., d)``, computed from a draw of N(0, I)."""
 
     def kinetic(self, momentum: Tensor) -> Tensor:
         """1/2 p^T G^-1 p, ``(...)``, for momenta ``(..., d)``."""
@@ -98,20 +98,20 @@ class Local(ABC):
     def energy_grad(self, velocity: Tensor) -> Tensor:
         """Gradient in z of 1/2 v^T G v at a fixed *velocity*, ``(..., d)``.
 
-        The derivative of an inverse gives it from that at a fixed momentum, with the sign changed.
+        It is minus the gradient at a fixed momentum, by the derivative of an inverse matrix.
         """
         return -self.kinetic_grad(self.momentum(velocity))
 
 
 class ClosedForm(Protocol):
-    """Geodesics of a metric by formulas: what solvers approximate where there are none."""
+    """Geodesics of a metric in closed form. Solvers approximate them for all other metrics."""
 
     def paths(self, start: Tensor, end: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
         """Return shortest paths at equal times, ``(..., num_points, d)``, and their lengths."""
         ...
 
     def exponential(self, z: Tensor, v: Tensor, times: Tensor) -> Tensor:
-        """Return the points at times ``(T,)`` of geodesics of velocity v at z: ``(..., T, d)``."""
+        """Return geodesics of velocity v at z, at times ``(T,)``: points ``(..., T, d)``."""
         ...
 
     def logarithm(self, z: Tensor, target: Tensor) -> Tensor:
@@ -123,8 +123,9 @@ class Metric(nn.Module, ABC):
     """Base of all metrics; a subclass gives `dim`, and `tensor` or `at`.
 
     Attributes:
-        volume_is_large_near_data: whether the volume element is large where the data are
-            (the metric of a vanilla VAE), or small there (the RHVAE's, whose inverse is large).
+        volume_is_large_near_data: True if the volume element is large where the data are (the
+            metric of a vanilla VAE). False if it is small there (the metric of the RHVAE, whose
+            inverse is large near the data).
     """
 
     volume_is_large_near_data: bool = False
@@ -149,45 +150,47 @@ class Metric(nn.Module, ABC):
 
     @property
     def closed_form(self) -> ClosedForm | None:
-        """Its geodesics by formulas, where there are any."""
+        """The geodesics in closed form, or None."""
         return None
 
     @property
     def sectional_curvature(self) -> float | None:
-        """Its curvature, where that is known and the same everywhere."""
+        """The sectional curvature if it is known and constant, else None."""
         return None
 
     @property
     def total_volume(self) -> float | None:
-        """The volume of the whole space, where that is known and finite."""
+        """The volume of the whole space if it is known and finite, else None."""
         return None
 
     @property
     def bumps(self) -> NormalMixture | None:
-        """The density near each landmark, as that landmark alone makes it; None if there is none.
+        """A mixture with one normal for each landmark, or None.
 
-        All have one mass: landmarks that lie close together make more of the manifold's density.
+        Each component approximates the density that its landmark alone would give. All components
+        have the same mass. Landmarks that lie close together contribute more to the manifold's
+        density than this mixture shows.
         """
         return None
 
     @property
     def landmarks(self) -> Tensor:
-        """Points near which the data lie, ``(n, d)``: geodesics are first sought among them."""
+        """Points near the data, ``(n, d)``. Geodesic solvers start from paths through them."""
         return torch.empty(0, self.dim)
 
     def at(self, z: Tensor) -> Local:
-        """Return the metric at ``z``, ``(..., d)``; what its quantities share is computed once."""
+        """Return the metric at ``z``, ``(..., d)``; shared quantities are computed once."""
         return AutogradLocal(self, z)
 
     @takes_arrays(*_TAKE_ARRAYS["contains"])
     def contains(self, z: Tensor) -> Tensor:
-        """Return which points lie where the metric is defined, ``(...)`` bool; all, by default."""
+        """Return whether points lie in the metric's domain, ``(...)`` bool; by default all do."""
         return torch.ones_like(z[..., 0], dtype=torch.bool)
 
     def check(self, z: Tensor, name: str = "z") -> None:
         """Raise `DataError` unless ``z`` is ``(..., d)``, of the metric's own dtype if it has one.
 
-        It looks at no value, and so costs nothing; `check_points` does.
+        It checks shape and dtype only. `check_points` also checks the values.
         """
         if not isinstance(z, Tensor) or not z.is_floating_point():  # autocast has its own dtypes
             check_floating(name, z)
@@ -197,7 +200,7 @@ class Metric(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The dtype of its tensors; None if it has none, and takes what is given."""
+        """The dtype of its tensors; None if it has no tensors, and then it accepts any dtype."""
         own = chain(self.buffers(), self.parameters())
         return next((t.dtype for t in own if t.is_floating_point()), None)
 
@@ -256,16 +259,17 @@ class Metric(nn.Module, ABC):
 
 
 class TensorLocal(Local):
-    """A metric known by its tensor: a subclass gives `pull`, Cholesky's factor the rest.
+    """A metric given by its tensor. A subclass defines `pull`; the rest uses a Cholesky factor.
 
     Args:
         z: the points, ``(..., d)``.
-        tensor: G at these, ``(..., d, d)``.
+        tensor: G at these points, ``(..., d, d)``.
     """
 
     def __init__(self, z: Tensor, tensor: Tensor) -> None:
         self.z, self._tensor = z, tensor
-        # Unchecked, it waits for no device, and a NaN stays one: the caller's to reject.
+        # `cholesky_ex` does not check for errors, so it does not wait for the device. A NaN stays
+        # NaN, and the caller rejects it.
         self.cholesky: Tensor = torch.linalg.cholesky_ex(tensor).L
 
     @abstractmethod
@@ -306,7 +310,7 @@ class TensorLocal(Local):
 
 
 class AutogradLocal(TensorLocal):
-    """A metric known by its tensor alone: gradients by autograd, inverse by Cholesky."""
+    """A metric given by its tensor alone: gradients by autograd, inverse by Cholesky."""
 
     def __init__(self, metric: Metric, z: Tensor) -> None:
         metric.check(z)
@@ -332,7 +336,7 @@ class AutogradLocal(TensorLocal):
         return grad
 
     def _graph(self) -> tuple[Tensor, Tensor]:
-        """Return z and G(z) with the graph between them, which is made once."""
+        """Return z and G(z) with the autograd graph between them, which is built once."""
         if self._with_graph is None:
             z = self.z.clone() if self.z.is_inference() else self.z
             z = z if z.requires_grad else z.detach().requires_grad_()
@@ -341,7 +345,7 @@ class AutogradLocal(TensorLocal):
 
 
 class DiagonalLocal(Local):
-    """A diagonal metric G = diag(g): a subclass gives g and `pull`, the rest follows."""
+    """A diagonal metric G = diag(g). A subclass defines `diagonal` and `pull`."""
 
     @property
     @abstractmethod
@@ -381,13 +385,13 @@ class DiagonalLocal(Local):
 
 
 def check_vectors(metric: Metric, z: Tensor, **vectors: Tensor) -> None:
-    """Raise `DataError` unless vectors ``(..., d)`` fit points z, by shape and dtype.
+    """Raise `DataError` unless vectors ``(..., d)`` match points z in shape and dtype.
 
-    It looks at no value, and so costs nothing.
+    It checks shape and dtype only, not values.
     """
     for name, v in vectors.items():
         if isinstance(v, Tensor) and v.shape == z.shape and v.dtype == z.dtype:
-            continue  # the usual case, in loops that are hot
+            continue  # the usual case, in inner loops
         check_floating(name, v)
         check_shape(name, v, (*["..."] * (v.dim() - 1), metric.dim))
         if v.dtype != z.dtype:
@@ -404,14 +408,14 @@ def check_vectors(metric: Metric, z: Tensor, **vectors: Tensor) -> None:
 
 
 def check_points(metric: Metric, **points: Tensor) -> None:
-    """Raise `DataError` unless points can be used with ``metric``; called by outermost functions.
+    """Raise `DataError` unless points can be used with ``metric``. Public functions call it.
 
-    They must be float tensors ``(..., d)`` of the metric's dtype, finite, where the metric is
-    defined, and the metric must be positive definite there.
+    The points must be finite float tensors ``(..., d)`` of the metric's dtype. They must lie in
+    the metric's domain, and the metric must be positive definite there.
 
     Args:
         metric: a metric.
-        points: points by the name of the argument that holds them.
+        points: the points, by the name of the caller's argument.
     """
     if not isinstance(metric, Metric):
         raise ConfigurationError(f"metric is {type(metric).__name__}: expected a Metric")

@@ -19,14 +19,16 @@ class CentroidMetric(Metric):
     .. math:: G^{-1}(z) = \sum_i w_i(z) M_i + \lambda I, \quad w_i(z) = e^{-\|z - c_i\|^2 / T^2}
 
     All quantities and gradients are in closed form, as products of the ``(..., N)`` weights with
-    ``(N, d * d)`` and ``(N, d)`` arrays (MATH.md section 3): no ``(..., N, d, d)`` is ever formed.
+    ``(N, d * d)`` and ``(N, d)`` arrays (MATH.md section 3). No array of shape ``(..., N, d, d)``
+    is formed.
 
     Args:
         centroids: the :math:`c_i`, ``(N, d)``.
         matrices: the :math:`M_i`, symmetric positive definite, ``(N, d, d)``.
         temperature: T > 0, a length in the latent space.
         regularization: :math:`\lambda` > 0, the inverse metric far from all centroids.
-        validate: check the arguments; a training loop that makes a metric a step does not.
+        validate: whether to check the arguments; a training loop that builds a metric at every
+            step passes False.
 
     Raises:
         DataError: for shapes that do not match, entries that are not finite, or matrices that are
@@ -73,7 +75,7 @@ class CentroidMetric(Metric):
         )
 
     def _derive(self) -> None:
-        """Compute what every point needs: codes about their mean, where squares do not cancel."""
+        """Compute what all points share. Centring the codes avoids cancellation in squares."""
         centre = self.centroids.detach().mean(0)
         self.register_buffer("centre", centre, persistent=False)
         self.register_buffer("centred", self.centroids - centre, persistent=False)
@@ -85,7 +87,7 @@ class CentroidMetric(Metric):
 
     @property
     def bumps(self) -> NormalMixture:
-        """Near a lone centroid the inverse volume is N(c_i, T^2 / d I)."""
+        """Near an isolated centroid the inverse volume is proportional to N(c_i, T^2 / d I)."""
         deviation = self.temperature / math.sqrt(self.dim)
         return NormalMixture(self.centroids, self.centroids.new_tensor(deviation))
 
@@ -106,7 +108,7 @@ class CentroidLocal(Local):
         self.offset = z - metric.centre
         self.scale = 1.0 / metric.temperature**2
         exponent = -self.scale * squared_distances(self.offset, self.centred)
-        # Below the smallest normal number an exponential takes ten times as long.
+        # An exponential that underflows to a subnormal number takes ten times as long.
         smallest = math.log(torch.finfo(z.dtype).tiny)
         self.weights = exponent.clamp_min(smallest).exp()
         self.slopes = self.scale * self.weights
@@ -121,7 +123,8 @@ class CentroidLocal(Local):
     def cholesky(self) -> Tensor:
         """Lower Cholesky factor of the *inverse* metric, ``(..., d, d)``."""
         if self._cholesky is None:
-            # Unchecked, it waits for no device, and a NaN stays one: the caller's to reject.
+            # `cholesky_ex` does not check for errors, so it does not wait for the device. A NaN
+            # stays NaN, and the caller rejects it.
             self._cholesky = torch.linalg.cholesky_ex(self._inverse).L
         return self._cholesky
 
@@ -171,7 +174,8 @@ class CentroidLocal(Local):
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Return ||a - b||^2 for a ``(..., d)`` and b ``(N, d)``: ``(..., N)``, by a matrix product.
 
-    Give both about a common centre: far from the origin, the expansion of the square cancels.
+    Subtract a common centre from both first: far from the origin, the expanded square loses
+    digits by cancellation.
     """
     squared = a.square().sum(-1, keepdim=True) + b.square().sum(-1)
     return torch.sub(squared, a @ b.mT, alpha=2).clamp_min(0.0)

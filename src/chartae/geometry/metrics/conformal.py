@@ -1,4 +1,4 @@
-"""Conformal metrics, a scalar times the identity: a potential, the hyperbolic ball."""
+"""Conformal metrics (a scalar times the identity): from a potential, and the hyperbolic ball."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,20 +14,20 @@ from chartae.gradients import gradients
 __all__ = ["ConformalMetric", "PoincareMetric", "StereographicLines", "StereographicPotential"]
 
 TINY = 1e-300
-"""What a norm is divided by at least."""
+"""Smallest divisor used for a norm."""
 
 
 class ConformalMetric(Metric):
     r"""G(z) = V(z)^2 I, for a potential V given by its logarithm.
 
     A curve's length is :math:`\int V(\gamma) \|\dot\gamma\| dt`: with
-    :math:`V = 1/\sqrt{\det G_0}`, geodesics minimise equation 3.8 of the thesis, and so keep to
-    where the metric G_0 of a vanilla VAE has data (`avoiding_the_void`).
+    :math:`V = 1/\sqrt{\det G_0}`, geodesics minimise equation 3.8 of the thesis. They then stay
+    near the data of the metric G_0 of a vanilla VAE (`avoiding_the_void`).
 
     Args:
-        log_potential: log V, from ``(n, d)`` to ``(n,)``: a function, or a module, which is then
-            moved and cast with the metric. Its method ``grad``, from ``(n, d)`` to ``(n, d)``,
-            gives the gradient if it has one; else autograd does.
+        log_potential: log V, from ``(n, d)`` to ``(n,)``: a function or a module. A module is
+            moved and cast with the metric. If it has a method ``grad``, from ``(n, d)`` to
+            ``(n, d)``, that method computes the gradient; else autograd does.
         dim: dimension d of the space.
 
     >>> sphere = ConformalMetric(lambda z: -torch.log1p(z.square().sum(-1) / 4), dim=2)
@@ -44,15 +44,15 @@ class ConformalMetric(Metric):
 
     @classmethod
     def avoiding_the_void(cls, metric: Metric, strength: float | None = None) -> "ConformalMetric":
-        r"""Return the metric whose geodesics keep to the data of another one (thesis eq. 3.8).
+        r"""Return a metric whose geodesics stay near the data of another metric (thesis eq. 3.8).
 
-        :math:`V = \det(G)^{\mp s/2}`, small where the data are, whichever way G goes there.
+        :math:`V = \det(G)^{\mp s/2}`. The sign is chosen so that V is small where the data are.
 
         Args:
-            metric: the metric G whose volume element says where the data are.
-            strength: s, at least 0; 1 is equation 3.8, and 0 the Euclidean metric. None takes
-                2/d: equation 3.8 in two dimensions, and what it is for each two in more, where
-                the volume itself spans too many orders of magnitude for a path to be found.
+            metric: the metric G whose volume element shows where the data are.
+            strength: s, at least 0; 1 is equation 3.8, and 0 is the Euclidean metric. None takes
+                2/d, which is equation 3.8 in two dimensions. In more dimensions s = 1 often finds
+                no path, because the volume spans too many orders of magnitude.
 
         Raises:
             ConfigurationError: for a negative strength.
@@ -140,7 +140,8 @@ class _VolumePotential(nn.Module):
 class PoincareMetric(ConformalMetric):
     r"""The hyperbolic ball of curvature -c: :math:`G(z) = (2 / (1 - c\|z\|^2))^2 I`.
 
-    (The thesis' Example 9 lacks the square.) Outside the ball there is no metric, only NaN.
+    (The thesis' Example 9 lacks the square.) Outside the ball the metric is not defined, and its
+    values are NaN.
 
     Args:
         dim: dimension d of the ball.
@@ -172,14 +173,14 @@ class PoincareMetric(ConformalMetric):
 
 
 class StereographicLines(ABC):
-    """The geodesics of a stereographic chart, by their directions and distances, in float64.
+    """The geodesics of a stereographic chart, from their directions and distances, in float64.
 
-    A subclass gives these: `factor`, `distance`, `direction` and `along`.
+    A subclass defines `factor`, `distance`, `direction` and `along`.
     """
 
     @abstractmethod
     def factor(self, x: Tensor) -> Tensor:
-        """Return V at points ``(..., d)`` of the metric V^2 I: ``(...)``."""
+        """Return the factor V of the metric V^2 I at points ``(..., d)``: ``(...)``."""
 
     @abstractmethod
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
@@ -187,7 +188,7 @@ class StereographicLines(ABC):
 
     @abstractmethod
     def direction(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the Euclidean unit vectors in which geodesics from x to y set out."""
+        """Return the initial directions of geodesics from x to y, as Euclidean unit vectors."""
 
     @abstractmethod
     def along(self, x: Tensor, direction: Tensor, lengths: Tensor) -> Tensor:
@@ -209,7 +210,7 @@ class StereographicLines(ABC):
     def exponential(self, z: Tensor, v: Tensor, times: Tensor) -> Tensor:
         """Return the points at given times of geodesics of velocity v at z."""
         x, u = z.double(), v.double()
-        # Of the velocity 0 too, the derivative is that of the limit.
+        # At velocity 0, the derivative is the derivative of the limit.
         norm = u.square().sum(-1, keepdim=True).clamp_min(TINY).sqrt()
         speed = self.factor(x)[..., None] * norm
         return self.along(x, u / norm, speed * times.double()).to(z.dtype)
@@ -224,7 +225,7 @@ class StereographicLines(ABC):
 class HyperbolicLines(StereographicLines):
     r"""The geodesics of a `PoincareMetric`, by Moebius addition (Ganea et al., 2018).
 
-    All is computed in float64, for near the rim a distance is the logarithm of a difference.
+    All is computed in float64: near the boundary a distance is the logarithm of a small difference.
     """
 
     def __init__(self, curvature: float) -> None:
@@ -234,7 +235,8 @@ class HyperbolicLines(StereographicLines):
         return 2.0 / self._gap(x)
 
     def between(self, x: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
-        # Each half from its own end: far from an end, the rim leaves no digits.
+        # Each half is computed from its nearer end. Near the boundary of the ball, points far from
+        # an end would lose all digits.
         left = lengths[..., -1:] - lengths
         first = self.along(x, self.direction(x, y), lengths)
         last = self.along(y, self.direction(y, x), left)
@@ -246,14 +248,14 @@ class HyperbolicLines(StereographicLines):
         return 2.0 / self.root * torch.asinh(self.root * apart / scale)
 
     def _gap(self, x: Tensor) -> Tensor:
-        """Return 1 - c ||x||^2, to full precision near the rim."""
+        """Return 1 - c ||x||^2, to full precision near the boundary of the ball."""
         norm: Tensor = self.root * x.norm(dim=-1)
         return (1.0 - norm) * (1.0 + norm)
 
     def _add(self, x: Tensor, y: Tensor, gap: Tensor) -> Tensor:
-        """Return the Moebius sum of x and y, whose 1 - c ||y||^2 is ``gap``.
+        """Return the Moebius sum of x and y, where ``gap`` is 1 - c ||y||^2.
 
-        It is written by x + y, which is small where the usual form would cancel.
+        It is written in terms of x + y, which is small where the usual formula would cancel.
         """
         own = self._gap(x)[..., None]
         square = self.curvature * (x + y).square().sum(-1, keepdim=True)

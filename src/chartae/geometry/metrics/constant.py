@@ -11,13 +11,13 @@ __all__ = ["ConstantMetric", "EuclideanMetric"]
 
 
 class ConstantMetric(Metric):
-    """G(z) = A everywhere, a Mahalanobis distance.
+    """G(z) = A everywhere. Distances are Mahalanobis distances.
 
     Args:
         matrix: A, symmetric positive definite, ``(d, d)``.
 
     Raises:
-        DataError: if it is not.
+        DataError: if the matrix is not symmetric positive definite.
 
     >>> metric = ConstantMetric(torch.diag(torch.tensor([4.0, 1.0])))
     >>> metric.norm(torch.zeros(2), torch.tensor([1.0, 0.0]))
@@ -63,7 +63,7 @@ class EuclideanMetric(ConstantMetric):
 
     @property
     def dtype(self) -> None:
-        """None: ones and zeros are the same in any."""
+        """None: the identity matrix is exact in every dtype."""
         return None
 
 

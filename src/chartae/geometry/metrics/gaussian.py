@@ -1,4 +1,4 @@
-"""Normal velocities: the factor of their covariance, and their density."""
+"""Normally distributed velocities: the factor of their covariance, and their density."""
 
 import math
 
@@ -13,7 +13,7 @@ __all__ = ["covariance_factor", "log_normal"]
 
 
 def covariance_factor(covariance: Tensor | float, like: Tensor) -> Tensor:
-    """Return the lower factor of a covariance, ``(d, d)``, once it is checked."""
+    """Check a covariance and return its lower Cholesky factor, ``(d, d)``."""
     d = like.shape[-1]
     if not isinstance(covariance, Tensor):
         check_number("covariance", covariance, above=0.0)

@@ -1,4 +1,4 @@
-"""The metric of any VAE with Gaussian posteriors, from their covariances (thesis chapter 3)."""
+"""The metric of a VAE with Gaussian posteriors, from their covariances (thesis chapter 3)."""
 
 import math
 from collections.abc import Callable
@@ -37,23 +37,26 @@ from chartae.geometry.metrics.selection import (
 __all__ = ["PosteriorMetric", "Reach", "posterior_bumps"]
 
 Reach = Literal["euclidean", "mahalanobis", "isolated", "posterior"]
-"""Rules for the reach rho of a centroid."""
+"""Rules that choose rho, the reach of a centroid."""
 
 BLOCK = 2**20
-"""Most entries of a (points, centroids) array made at once: 8 MiB in float64."""
+"""Maximum number of entries of a (points, centroids) array: 8 MiB in float64."""
 COLUMNS = 2**10
-"""Most centroids summed at once: float32 sums of more round too much."""
+"""Maximum number of centroids in one sum: longer sums have too large a rounding error in float32.
+"""
 KEPT = 2**24
-"""Most weights kept for the gradients of the same points, 128 MiB; more are computed again."""
+"""Maximum number of weights kept for gradients at the same points (128 MiB). If there are more,
+they are computed again."""
 SAMPLE = 2000
-"""Means of which the 5 % quantile of the distances to neighbours is taken: it is that of all, give
-or take half a per cent."""
+"""Number of means from which the 5 % quantile of nearest-neighbour distances is estimated. The
+estimate has an error of about half a per cent."""
 CANCELLATION = 64.0
-"""Most by which float32's rounding may grow in a gradient: to 4e-6 of a centroid's slope."""
+"""Largest accepted growth of float32's rounding error in a gradient: to 4e-6 of a centroid's slope.
+"""
 
 
 class _Encoding(Protocol):
-    """What `PosteriorMetric.from_model` needs of a model."""
+    """The methods of a model that `PosteriorMetric.from_model` uses."""
 
     def check_data(self, name: str, x: Tensor) -> None: ...
 
@@ -70,36 +73,38 @@ class PosteriorMetric(Metric):
         w_i(z) = e^{-D_i(z)/\rho^2}, \quad
         D_i(z) = (z - \mu_i)^T \Sigma_i^{-1} (z - \mu_i)
 
-    The thesis has diagonal :math:`\Sigma_i = \mathrm{diag}\,\sigma_i^2`, and the metric is then
-    diagonal everywhere; full ones are among its perspectives.
+    The thesis uses diagonal :math:`\Sigma_i = \mathrm{diag}\,\sigma_i^2`, and the metric is then
+    diagonal everywhere. The thesis names full covariances as future work.
 
-    Its volume is *large* near the data. All quantities and gradients are products of the weights
-    with ``(N, d)`` arrays, or with ``(N, d * d)`` ones for full covariances, made in blocks of
-    points. The expanded square D is computed in float64
-    whatever the dtype, because it cancels: with :math:`\sigma = 10^{-3}` its terms reach 1e7 where
-    their difference is 1. What follows it is in float32 for a float32 metric, unless the spread
-    of the means in units of :math:`\rho\sigma` is such that the gradient cancels too.
+    The volume is *large* near the data. All quantities and gradients are products of the weights
+    with ``(N, d)`` arrays, or with ``(N, d * d)`` arrays for full covariances, computed in blocks
+    of points. The expanded square D is computed in float64 for every dtype, because its terms
+    cancel: with :math:`\sigma = 10^{-3}` they reach 1e7 where their difference is 1. The other
+    computations of a float32 metric are in float32. The exception is a spread of the means, in
+    units of :math:`\rho\sigma`, so large that terms of the gradient cancel too.
 
     Args:
         means: the :math:`\mu_i`, ``(N, d)``.
         variances: the :math:`\sigma_i^2`, positive, ``(N, d)``; or the :math:`\Sigma_i`,
             symmetric positive definite, ``(N, d, d)``.
-        rho: the reach of a centroid: a positive number, or a rule. ``"euclidean"`` is the thesis'
-            (Alg. 4): the largest distance from a mean to its nearest neighbour. ``"mahalanobis"``
-            is the median of these distances in the units of D. ``"isolated"`` is a third of
-            their 5 % quantile, over 2,000 to 4,000 means where there are more: bumps that do not
-            overlap, of equal mass, which uniform samples need (``docs/sampling.md``).
-            ``"posterior"`` is :math:`\sqrt d`, for which the bump of a lone mean is its posterior,
-            or the reach of ``"isolated"`` where that is larger. None takes the thesis'.
-        regularization: :math:`\lambda` > 0, the metric in the void.
-        tau: :math:`\tau` at least 0; the thesis takes it below the computer's precision.
-        validate: check the arguments; a training loop that makes a metric a step does not.
+        rho: the reach of a centroid: a positive number, or a rule. ``"euclidean"`` is the rule of
+            the thesis (Alg. 4): the largest distance from a mean to its nearest neighbour.
+            ``"mahalanobis"`` is the median of these distances in the units of D. ``"isolated"`` is
+            a third of the 5 % quantile of the latter, estimated on 2,000 to 4,000 means if there
+            are more. The bumps then do not overlap and have equal mass, which uniform samples
+            need (``docs/sampling.md``). ``"posterior"`` is :math:`\sqrt d`, for which the bump of
+            an isolated mean is its posterior, or the reach of ``"isolated"`` if that is larger.
+            None takes ``"euclidean"``.
+        regularization: :math:`\lambda` > 0, the metric in low-density regions.
+        tau: :math:`\tau` at least 0; the thesis takes a value below the machine precision.
+        validate: whether to check the arguments; a training loop that builds a metric at every
+            step passes False.
 
     Raises:
         DataError: for shapes that do not match, entries that are not finite, or variances that
             are not positive (definite).
-        ConfigurationError: for a number out of range, or a rule for rho with a single centroid, but
-            for ``"posterior"``.
+        ConfigurationError: for a number out of range, or for a single centroid with a rule for rho
+            other than ``"posterior"``.
 
     >>> metric = PosteriorMetric(torch.zeros(1, 2), torch.tensor([[0.25, 1.0]]), rho=1.0)
     >>> metric.tensor(torch.zeros(2))
@@ -136,16 +141,16 @@ class PosteriorMetric(Metric):
         )
 
     def _derive(self) -> None:
-        """Compute what every point needs, in float64, about the mean of the means."""
+        """Compute what all points share, in float64, relative to the mean of the means."""
         centre = self.means.detach().double().mean(0)
         means, rows = self.means.double() - centre, precisions(self.variances.double())
         scaled = times(rows, means)
         # log w = [powers(z), z] @ quadratic + constant: minus D over rho^2, expanded.
         quadratic = torch.cat([-rows, 2.0 * scaled], 1).mT / self.rho**2
         constant = -(scaled * means).sum(1) / self.rho**2
-        # No buffers: they stay in float64 whatever the metric is cast to.
+        # These are not buffers: they stay in float64 when the metric is cast.
         self.centre = centre
-        # The identity, as a row of its own.
+        # The identity matrix, flattened to one row.
         identity = torch.eye(self.dim).to(centre)
         self.unit = torch.ones_like(centre) if self.is_diagonal else identity.flatten()
         self.width = len(self.unit)
@@ -190,18 +195,18 @@ class PosteriorMetric(Metric):
         Args:
             model: any model whose ``posterior(x, y)`` is a `Gaussian`.
             x: the training set, ``(N, *input_shape)``.
-            y: its conditions, for a model that has them.
+            y: its conditions, for a conditional model.
             num_centroids: how many posteriors to keep, at most N; None keeps all.
-            selection: which: ``"k-medoids"`` of the means, or ``"random"``.
-            rho: as in the constructor, of the posteriors kept.
+            selection: how to choose them: ``"k-medoids"`` of the means, or ``"random"``.
+            rho: as in the constructor; a rule is applied to the kept posteriors.
             regularization: as in the constructor.
             tau: as in the constructor.
-            seed: of the selection.
-            batch_size: observations encoded at once.
+            seed: the random seed of the selection.
+            batch_size: number of observations encoded at once.
 
         Raises:
             ConfigurationError: if the model has no Gaussian posterior, or a number is out of range.
-            DataError: if x is not of the model's shape and dtype, or y not its conditions.
+            DataError: if x does not have the model's shape and dtype, or y is not valid for it.
         """
         means, variances = _posteriors(model, x, y, batch_size)
         kept = select_centroids(means, num_centroids, selection, seed)
@@ -213,12 +218,12 @@ class PosteriorMetric(Metric):
 
     @property
     def is_diagonal(self) -> bool:
-        """Whether G is diagonal, as the covariances are."""
+        """Whether the covariances, and therefore G, are diagonal."""
         return self.variances.dim() == 2
 
     @property
     def bumps(self) -> NormalMixture:
-        r"""Near a lone mean the volume is :math:`N(\mu_i, \rho^2 \Sigma_i / d)`."""
+        r"""Near an isolated mean the volume is about :math:`N(\mu_i, \rho^2 \Sigma_i / d)`."""
         return posterior_bumps(self.means, self.variances, self.rho)
 
     @property
@@ -236,7 +241,7 @@ class PosteriorMetric(Metric):
 
 
 def posterior_bumps(means: Tensor, variances: Tensor, rho: float) -> NormalMixture:
-    """Return the `PosteriorMetric.bumps` of such a metric, which takes longer to make.
+    """Return the `PosteriorMetric.bumps` of a metric without building the metric.
 
     Args:
         means: ``(N, d)``.
@@ -248,19 +253,19 @@ def posterior_bumps(means: Tensor, variances: Tensor, rho: float) -> NormalMixtu
 
 
 class _Piece(NamedTuple):
-    """Some n of the centroids: what their weights are made of, and what is made of the weights."""
+    """A block of n centroids: the coefficients of their weights, and the weighted terms."""
 
-    quadratic: Tensor  # (p + d, n), of [powers(z), z], and
-    constant: Tensor  # (n,), give the log of the weights
+    quadratic: Tensor  # (p + d, n): log weights = [powers(z), z] @ quadratic + constant
+    constant: Tensor  # (n,)
     precisions: Tensor  # (n, p)
-    moments: Tensor  # (n, p + d): the precisions, and they times the means
+    moments: Tensor  # (n, p + d): the precisions, and the precisions times the means
 
     def weights(self, offset: Tensor) -> Tensor:
-        """Return the weights at points about the centre, ``(rows, n)`` for ``(rows, d)``."""
+        """Return the weights ``(rows, n)`` at points ``(rows, d)`` relative to the centre."""
         products = torch.cat([powers(offset, self.precisions.shape[1]), offset], 1)
         exponent = torch.addmm(self.constant, products, self.quadratic).to(self.precisions.dtype)
-        # Arithmetic with numbers below the smallest normal one, be it a product of such a weight,
-        # takes many times as long.
+        # Arithmetic with subnormal numbers takes many times as long. The margin also keeps
+        # products of small weights in the normal range.
         smallest = math.log(torch.finfo(exponent.dtype).tiny) + 20.0
         if exponent.requires_grad:
             return exponent.clamp(smallest, 0.0).exp()
@@ -268,14 +273,14 @@ class _Piece(NamedTuple):
 
 
 class _Sums:
-    """Sums over a metric's centroids at given points: of weighted precisions, and their gradients.
+    """Sums of weighted precisions over a metric's centroids at given points, and their gradients.
 
     Args:
         metric: the metric.
         z: the points, ``(..., d)``.
 
     Attributes:
-        total: the precisions of G, with lambda, ``(..., p)``.
+        total: the entries of G, including lambda, ``(..., p)``.
     """
 
     def __init__(self, metric: PosteriorMetric, z: Tensor) -> None:
@@ -283,7 +288,7 @@ class _Sums:
         number = len(metric.means)
         self._offset = z.reshape(-1, metric.dim).double() - metric.centre
         self._rows = max(1, BLOCK // max(min(number, COLUMNS), metric.width))
-        keep = len(self._offset) * number <= KEPT  # else they are computed again
+        keep = len(self._offset) * number <= KEPT  # else weights are computed again
         self._kept: list[list[Tensor]] = []
         totals = []
         for offset in self._offset.split(self._rows):
@@ -313,7 +318,7 @@ class _Sums:
             for number, piece in enumerate(metric.pieces):
                 weights = self._kept[index][number] if self._kept else piece.weights(offset)
                 slope = a @ piece.precisions.mT
-                # In place where autograd has no say: the array is a large one.
+                # In place if autograd does not need it, because the array is large.
                 slope = slope * weights if slope.requires_grad else slope.mul_(weights)
                 moments = moments + slope @ piece.moments
             slopes.append(times(moments[:, :p], offset) - moments[:, p:])
@@ -323,7 +328,7 @@ class _Sums:
 
 
 class DiagonalPosteriorLocal(DiagonalLocal):
-    """A `PosteriorMetric` of variances; differentiable in points, means and variances."""
+    """A `PosteriorMetric` with variances; differentiable in points, means and variances."""
 
     def __init__(self, metric: PosteriorMetric, z: Tensor) -> None:
         self.z, self.sums = z, _Sums(metric, z)
@@ -338,7 +343,7 @@ class DiagonalPosteriorLocal(DiagonalLocal):
 
 
 class FullPosteriorLocal(TensorLocal):
-    """A `PosteriorMetric` of covariances; differentiable in points, means and covariances."""
+    """A `PosteriorMetric` with covariances; differentiable in points, means and covariances."""
 
     def __init__(self, metric: PosteriorMetric, z: Tensor) -> None:
         self.sums = _Sums(metric, z)
@@ -368,7 +373,7 @@ def _check(means: Tensor, variances: Tensor) -> None:
 
 
 def _resolve_rho(rho: float | Reach | None, means: Tensor, variances: Tensor) -> float:
-    """Return rho, by the rule that it names."""
+    """Return rho as a number. If it names a rule, apply the rule."""
     if rho is not None and not isinstance(rho, str):
         check_number("rho", rho, above=0.0)
         return float(rho)
@@ -386,7 +391,9 @@ def _resolve_rho(rho: float | Reach | None, means: Tensor, variances: Tensor) ->
     else:
         found = float(_without_twins(nearest_neighbour_distances(means, variances)).median())
     if found == 0.0:
-        raise ConfigurationError(f"rho={rho!r} is 0, for means coincide: expected a number")
+        raise ConfigurationError(
+            f"rho={rho!r} gives 0, because means coincide: expected a positive number"
+        )
     return found
 
 
@@ -398,7 +405,10 @@ def _isolated_reach(means: Tensor, variances: Tensor) -> float:
 
 
 def _without_twins(distances: Tensor) -> Tensor:
-    """Return the distances that are not 0, unless all are: twins say nothing about the others."""
+    """Return the positive distances, or all distances if none is positive.
+
+    Means that coincide carry no information about the distance between the others.
+    """
     positive = distances > 0
     return distances[positive] if bool(positive.any()) else distances
 
@@ -407,7 +417,7 @@ def _without_twins(distances: Tensor) -> Tensor:
 def _posteriors(
     model: _Encoding, x: Tensor, y: Tensor | None, batch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Return means ``(N, d)`` and variances ``(N, d)`` of the posteriors of x, or covariances."""
+    """Return the means ``(N, d)`` of the posteriors of x, and their variances or covariances."""
     if not callable(getattr(model, "posterior", None)):
         raise ConfigurationError(
             f"{type(model).__name__} has no posterior: PosteriorMetric expects a model with a "

@@ -1,4 +1,4 @@
-"""The metric that a decoder pulls back from the data space."""
+"""The pull-back metric of a decoder."""
 
 from collections.abc import Callable
 from typing import Protocol, Self
@@ -16,7 +16,7 @@ __all__ = ["PullbackMetric"]
 
 
 class _Decoding(Protocol):
-    """What `PullbackMetric.from_model` needs of a model."""
+    """The members of a model that `PullbackMetric.from_model` uses."""
 
     latent_dim: int
 
@@ -34,17 +34,18 @@ class PullbackMetric(Metric):
 
     .. math:: G(z) = J_\mu^\top J_\mu + J_\sigma^\top J_\sigma + \lambda I
 
-    with J the Jacobians of the decoder's mean and, where it has one that depends on z, of its
-    standard deviation. Jacobians are taken forward, one pass for each latent dimension; gradients
-    of G are autograd's.
+    Here J are the Jacobians of the decoder's mean and of its standard deviation. The second term
+    is absent if the standard deviation does not depend on z. Jacobians are computed in forward
+    mode, with one pass for each latent dimension. Gradients of G are computed by autograd.
 
     Args:
-        decoder: the mean, from ``(n, d)`` to ``(n, ...)``: a function, or a module, which is then
-            moved and cast with the metric. It treats the points of a batch by themselves.
+        decoder: the mean, from ``(n, d)`` to ``(n, ...)``: a function or a module. A module is
+            moved and cast with the metric. It must treat the points of a batch independently.
         dim: dimension d of the latent space.
-        deviation: the standard deviation, likewise; None when it does not depend on z.
-        regularization: :math:`\lambda`, at least 0. Where the decoder is flat in a direction, only
-            a positive one makes the metric definite.
+        deviation: the standard deviation, a function or a module of the same kind; None if it does
+            not depend on z.
+        regularization: :math:`\lambda`, at least 0. Where the decoder is constant along a
+            direction, the metric is positive definite only if :math:`\lambda` is positive.
 
     Raises:
         ConfigurationError: for a dimension or regularization out of range.
@@ -74,11 +75,11 @@ class PullbackMetric(Metric):
 
     @classmethod
     def from_model(cls, model: _Decoding, *, regularization: float = 1e-3) -> Self:
-        """Return the metric of a model's likelihood: of its mean, and its standard deviation.
+        """Return the metric of the mean and standard deviation of a model's likelihood.
 
         Args:
             model: any model of chartae.
-            regularization: as above.
+            regularization: as in the constructor.
 
         Raises:
             ConfigurationError: if the model has no likelihood, or its latents lie on a sphere.
@@ -89,8 +90,8 @@ class PullbackMetric(Metric):
             )
         if getattr(model, "latent_space", None) == "sphere":
             raise ConfigurationError(
-                f"model is {type(model).__name__}: its latents lie on a sphere, which paths in the "
-                "space around it leave; expected a model whose latents are vectors"
+                f"model is {type(model).__name__}: its latents lie on a sphere, and paths in the "
+                "surrounding space leave the sphere; expected a model whose latents are vectors"
             )
         deviation = _Moment(model, "stddev") if _deviation_varies(model) else None
         return cls(

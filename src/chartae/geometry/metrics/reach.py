@@ -1,4 +1,4 @@
-"""How far the bumps of a metric should reach, from the posteriors that they stand on."""
+"""Rules that choose the width of a metric's bumps from the posteriors."""
 
 import math
 
@@ -17,10 +17,10 @@ def scott_temperature(posterior: Gaussian) -> float:
     r"""Return a temperature for a metric around N posteriors over d coordinates.
 
     :math:`T = 0.7 \sqrt d \, N^{-1/(d+4)} \sigma`, with :math:`\sigma^2` the mean variance of a
-    coordinate under the aggregated posterior: a little less than Scott's rule (1992) for a kernel
-    density, because overlapping bumps multiply in the volume. Before training the codes nearly
-    coincide, and the posteriors' own variance keeps the bumps from being narrower than the latents
-    that move on them.
+    coordinate under the aggregated posterior. It is a little less than Scott's rule (1992) for a
+    kernel density, because overlapping bumps multiply in the volume. Before training the codes
+    nearly coincide. The variance of the posteriors then keeps the bumps at least as wide as the
+    spread of the latents.
     """
     n, d = posterior.mean.shape
     variance = posterior.mean.var(0, correction=0).mean() + posterior.variance.mean()
@@ -33,9 +33,9 @@ def posterior_reach(posterior: Gaussian) -> float:
     r"""Return a rho for the metric of N posteriors over d coordinates.
 
     :math:`\rho^2 = d + m^2`, with m the median distance from a mean to its nearest neighbour, in
-    the neighbour's standard deviations. Codes are then bridged, and latents drawn from their own
-    posterior, whose squared distances are d on average, never fall into the void: before training
-    the means nearly coincide, and m is next to nothing.
+    standard deviations of the neighbour. The term m^2 makes neighbouring bumps overlap. The term d
+    is the mean squared distance of a draw from its own posterior. It keeps such draws out of
+    low-density regions before training, when the means nearly coincide and m is near 0.
     """
     n, d = posterior.mean.shape
     if n == 1:
@@ -52,7 +52,7 @@ def mean_overlap(centroids: Tensor, temperature: float) -> Tensor:
         temperature: T, positive.
     """
     offset = centroids - centroids.detach().mean(0)
-    # In pieces: (N, N) distances of a large training set would not fit in memory.
+    # In blocks: the (N, N) distances of a large training set would not fit in memory.
     sums = [
         torch.exp(-squared_distances(piece, offset) / temperature**2).sum()
         for piece in offset.split(1024)

@@ -1,4 +1,4 @@
-"""Which codes stand for all of them, and how far apart codes are."""
+"""Selection of representative codes, and nearest-neighbour distances between codes."""
 
 from typing import Literal
 
@@ -14,22 +14,23 @@ __all__ = ["Selection", "nearest_neighbour_distances", "select_centroids"]
 Selection = Literal["k-medoids", "random"]
 
 POOL = 5000
-"""Most codes among which medoids are sought: their distances take N^2 numbers."""
+"""Maximum number of codes given to k-medoids, whose distance matrix has N^2 entries."""
 BLOCK = 2**22
-"""Most distances computed at once."""
+"""Maximum number of distances computed at once."""
 
 
 def select_centroids(
     codes: Tensor, count: int | None, selection: Selection = "k-medoids", seed: int = 0
 ) -> Tensor:
-    """Return the indices of codes that stand for all of them, sorted, ``(count,)``.
+    """Return the sorted indices of representative codes, ``(count,)``.
 
     Args:
         codes: ``(N, d)``.
         count: how many, at most N; None takes all.
         selection: ``"k-medoids"``, by FasterPAM (Schubert and Rousseeuw, 2021) on Euclidean
-            distances, among a random 5000 of more codes than that; or ``"random"``.
-        seed: of what is random.
+            distances, or ``"random"``. For more than 5000 codes, k-medoids uses 5000 of them,
+            chosen at random.
+        seed: the random seed.
 
     Raises:
         ConfigurationError: for a count out of range or an unknown selection.
@@ -67,9 +68,9 @@ def nearest_neighbour_distances(
 
     Args:
         means: ``(N, d)``, at least 2.
-        variances: ``(N, d)``, or covariances ``(N, d, d)``; with them distances to j are in units
-            of the j-th, :math:`(\mu_i - \mu_j)^T \Sigma_j^{-1} (\mu_i - \mu_j)` before the root.
-        every: with k, the distances from each k-th mean only, ``(ceil(N / k),)``.
+        variances: ``(N, d)``, or covariances ``(N, d, d)``. If given, the distance from i to j is
+            the square root of :math:`(\mu_i - \mu_j)^T \Sigma_j^{-1} (\mu_i - \mu_j)`.
+        every: k; only distances from every k-th mean are returned, ``(ceil(N / k),)``.
     """
     x = means.double() - means.double().mean(0)
     rows = torch.ones_like(x) if variances is None else precisions(variances.double())

@@ -27,7 +27,7 @@ class SphereMetric(ConformalMetric):
     The shortest path between two points is unique unless they are antipodes. For these, one of
     the shortest paths is returned.
 
-    The volume is finite, so its uniform distribution is a proper one on the whole chart:
+    The volume is finite, so the uniform distribution on the whole chart is proper, and
     `ManifoldDensity` needs no radius.
 
     Args:
@@ -75,7 +75,7 @@ class SphereMetric(ConformalMetric):
     def to_chart(self, points: Tensor) -> Tensor:
         """Return z ``(..., d)`` of points of the sphere, ``(..., d + 1)``; infinite at the pole."""
         across, height = points[..., :-1], points[..., -1:]
-        # The usual quotient, R x / (R - h), loses its digits in the north.
+        # The usual quotient, R x / (R - h), loses digits near the north pole.
         north = across * (self.radius + height) / across.square().sum(-1, keepdim=True)
         south = across / (self.radius - height)
         return self.radius * torch.where(height > 0.0, north, south)
@@ -91,7 +91,8 @@ class GreatCircles(StereographicLines):
         return 2.0 / (1.0 + (x / self.radius).square().sum(-1))
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
-        # The half angle by the distances to the point and, up to one factor, to its antipode.
+        # The half angle is computed from the distances to the point and to its antipode. Both have
+        # the same factor, which cancels.
         x, y = x / self.radius, y / self.radius
         norm = x.norm(dim=-1, keepdim=True)
         opposite = norm * y + torch.where(norm > 0.0, x / norm, _first_axis(x))
@@ -102,7 +103,7 @@ class GreatCircles(StereographicLines):
         step = y - x
         moved = (1.0 + _square(x)) * step + _square(step) * x  # the Moebius difference, rescaled
         norm = moved.norm(dim=-1, keepdim=True)
-        # To the antipode all directions lead.
+        # All directions lead to the antipode.
         return torch.where(norm > 0.0, moved / norm, _first_axis(x))
 
     def along(self, x: Tensor, direction: Tensor, lengths: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ class GreatCircles(StereographicLines):
         ahead = c - s * aligned
         numerator = (ahead.square() - s.square() * (1.0 + aligned.square())) * x
         numerator = numerator + (1.0 + _square(x)) * c * s * u
-        # A sum of squares, which is 0 at the pole alone.
+        # A sum of squares, which is 0 only at the pole.
         left = ahead.square() + s.square() * _square(x - aligned * u)
         return self.radius * numerator / left
 

@@ -1,1 +1,1 @@
-"""Geodesics: the exponential map, shortest paths, distributions carried along them."""
+"""Geodesics: the exponential map, shortest paths, and the wrapped normal distribution."""

@@ -1,4 +1,4 @@
-"""Length and energy of curves given by points."""
+"""Length and energy of curves that are given by points."""
 
 import torch
 from torch import Tensor
@@ -10,23 +10,23 @@ from chartae.geometry.paths.exponential import check_curve
 __all__ = ["at_constant_speed", "energy", "length", "refined", "segment_lengths", "smooth_length"]
 
 QUADRATURE = 4
-"""Points at which the metric is taken on a straight segment."""
+"""Number of points at which the metric is evaluated on a straight segment."""
 
 
 @takes_arrays("curve")
 def length(metric: Metric, curve: Tensor) -> Tensor:
     r"""Return :math:`\int_0^1 \|\dot\gamma\|_G\, dt` of a smooth curve through points: ``(...)``.
 
-    Velocities at the middles of the segments come from the four points around, to fourth order;
-    they are summed by the midpoint rule, which is exact for a constant speed and else of second
-    order in the distance between points.
+    Velocities at the midpoints of the segments are computed from the four surrounding points, to
+    fourth order. The midpoint rule sums them. It is exact for a constant speed, and otherwise of
+    second order in the distance between points.
 
     Args:
         metric: a metric.
         curve: points at equal times, ``(..., T, d)``, T at least 2.
 
     Raises:
-        DataError: for a shape or dtype that does not fit, or points that cannot be used.
+        DataError: for a wrong shape or dtype, or points that are not valid for the metric.
 
     >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> line = torch.linspace(0, 0.5, 64)[:, None] * torch.tensor([1.0, 0.0])
@@ -41,8 +41,8 @@ def length(metric: Metric, curve: Tensor) -> Tensor:
 def energy(metric: Metric, curve: Tensor) -> Tensor:
     r"""Return :math:`\frac12 \int_0^1 \|\dot\gamma\|_G^2\, dt` of a curve, ``(...)``.
 
-    It is at least half the squared length, and equal to it for a constant speed. Arguments and
-    errors as in `length`.
+    It is at least half the squared length, with equality for a constant speed. Arguments and
+    errors are the same as in `length`.
     """
     check_curve(metric, curve)
     middle, velocity = middles(curve)
@@ -50,7 +50,7 @@ def energy(metric: Metric, curve: Tensor) -> Tensor:
 
 
 def smooth_length(metric: Metric, curve: Tensor) -> Tensor:
-    """Return what `length` does, without checks."""
+    """Return the same as `length`, without checks."""
     middle, velocity = middles(curve)
     return metric.norm(middle, velocity).mean(-1)
 
@@ -78,7 +78,7 @@ def at_constant_speed(metric: Metric, corners: Tensor, num_points: int) -> Tenso
 
 
 def refined(curve: Tensor) -> Tensor:
-    """Return the curve with a point more in the middle of each segment, ``(..., 2T - 1, d)``."""
+    """Return the curve with one more point in the middle of each segment, ``(..., 2T - 1, d)``."""
     middle, _ = middles(curve)
     pairs = torch.stack([curve[..., :-1, :], middle], -2).flatten(-3, -2)
     return torch.cat([pairs, curve[..., -1:, :]], -2)
@@ -95,7 +95,7 @@ def middles(curve: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _before(curve: Tensor) -> Tensor:
-    """Return the point before the first, on the polynomial through the first points."""
+    """Extrapolate one point before the first, by the polynomial through the first points."""
     binomials = {2: (2.0, -1.0), 3: (3.0, -3.0, 1.0)}.get(curve.shape[-2], (4.0, -6.0, 4.0, -1.0))
     weights = torch.tensor(binomials, dtype=curve.dtype, device=curve.device)
     return (weights[:, None] * curve[..., : len(weights), :]).sum(-2, keepdim=True)

@@ -1,4 +1,4 @@
-"""Geodesics from where they start: the exponential map, and parallel transport along curves."""
+"""Geodesics from a start point and velocity, and parallel transport along curves."""
 
 from collections.abc import Iterator
 
@@ -16,24 +16,24 @@ __all__ = ["exponential_map", "exponential_path", "parallel_transport", "shoot"]
 
 @takes_arrays("z", "v")
 def exponential_map(metric: Metric, z: Tensor, v: Tensor, *, num_steps: int = 100) -> Tensor:
-    r"""Return :math:`\mathrm{Exp}_z(v)`, where the geodesic of velocity v at z is at time 1.
+    r"""Return :math:`\mathrm{Exp}_z(v)`: the point at time 1 of the geodesic of velocity v at z.
 
     Hamilton's equations :math:`\dot z = G^{-1} q,\ \dot q = -\frac12 \nabla_z q^\top G^{-1} q` are
-    integrated by the midpoint method, of second order (thesis Alg. 2). A metric with its
-    geodesics in closed form uses that.
+    integrated by the midpoint method, which is of second order (thesis Alg. 2). If the metric has
+    its geodesics in closed form, the closed form is used instead.
 
     Args:
         metric: a metric.
         z: starting points, ``(..., d)``.
-        v: velocities there, ``(..., d)``; leading dimensions broadcast against those of z.
+        v: velocities at z, ``(..., d)``; leading dimensions broadcast against those of z.
         num_steps: steps of the integrator, at least 1.
 
     Raises:
         DataError: for points or velocities of another shape or dtype than the metric's, outside
             its domain, or not finite.
         ConfigurationError: for a number of steps out of range.
-        DivergenceError: if a geodesic leaves the finite numbers, because the steps are too long
-            or it leaves the metric's domain.
+        DivergenceError: if a geodesic reaches values that are not finite or leaves the metric's
+            domain. The steps may be too long.
 
     >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> z = exponential_map(PoincareMetric(2), torch.zeros(2), torch.tensor([0.5, 0.0]))
@@ -47,7 +47,7 @@ def exponential_map(metric: Metric, z: Tensor, v: Tensor, *, num_steps: int = 10
 def exponential_path(metric: Metric, z: Tensor, v: Tensor, *, num_steps: int = 100) -> Tensor:
     """Return the geodesic of velocity v at z, from time 0 to 1: ``(..., num_steps + 1, d)``.
 
-    Arguments and errors as in `exponential_map`.
+    Arguments and errors are the same as in `exponential_map`.
     """
     return torch.stack(_checked_path(metric, z, v, num_steps), -2)
 
@@ -67,7 +67,7 @@ def shoot(
 
 
 def _checked_path(metric: Metric, z: Tensor, v: Tensor, num_steps: int) -> list[Tensor]:
-    """Return the points of a geodesic; differentiable in z and v, if these ask for it."""
+    """Return the points of a geodesic; differentiable in z and v if they require gradients."""
     check_integer("num_steps", num_steps, minimum=1)
     check_points(metric, z=z)
     check_vectors(metric, z, v=v)
@@ -85,13 +85,13 @@ def _checked_path(metric: Metric, z: Tensor, v: Tensor, num_steps: int) -> list[
 
 
 def _inside(metric: Metric, points: list[Tensor]) -> list[Tensor]:
-    """Return the points of geodesics, or raise `DivergenceError` if any was lost on the way."""
+    """Return the points of geodesics; raise `DivergenceError` if any geodesic diverged."""
     last = points[-1].detach()
     lost = int((~(torch.isfinite(last).all(-1) & metric.contains(last))).sum())
     if lost:
         raise DivergenceError(
-            f"{lost} of {last[..., 0].numel()} geodesics left the finite numbers: raise num_steps, "
-            "shorten v, or keep them inside the domain of the metric"
+            f"{lost} of {last[..., 0].numel()} geodesics diverged or left the metric's domain: "
+            "expected finite points inside the domain; raise num_steps or shorten v"
         )
     return points
 
@@ -99,15 +99,15 @@ def _inside(metric: Metric, points: list[Tensor]) -> list[Tensor]:
 @takes_arrays("curve", "v")
 @torch.no_grad()
 def parallel_transport(metric: Metric, curve: Tensor, v: Tensor) -> Tensor:
-    r"""Return v carried along a curve without turning: ``(..., T, d)``, its value at each point.
+    r"""Transport v in parallel along a curve; return its value at each point, ``(..., T, d)``.
 
     The equation of parallel transport, for the momentum :math:`\alpha = G v` at velocity u,
 
     .. math::
         \dot\alpha = \tfrac12 [(D_u G) v - (D_v G) u + \nabla_z (u^\top G v)],
 
-    is integrated by the implicit midpoint method on each segment: second order in the distance
-    between points. Inner products of transported vectors are kept to that order.
+    is integrated by the implicit midpoint method on each segment. The method is of second order in
+    the distance between points, and preserves inner products of transported vectors to that order.
 
     Args:
         metric: a metric, differentiable by autograd.
@@ -115,7 +115,7 @@ def parallel_transport(metric: Metric, curve: Tensor, v: Tensor) -> Tensor:
         v: vectors at its first point, ``(..., d)``; leading dimensions broadcast.
 
     Raises:
-        DataError: for shapes or dtypes that do not fit, values that are not finite, or points
+        DataError: for shapes or dtypes that do not match, values that are not finite, or points
             outside the metric's domain.
 
     >>> from chartae.geometry.metrics.constant import EuclideanMetric
@@ -137,7 +137,7 @@ def parallel_transport(metric: Metric, curve: Tensor, v: Tensor) -> Tensor:
 
 
 def _turns(metric: Metric, curve: Tensor) -> Tensor:
-    """Return the matrices that carry momenta over each segment, ``(..., T - 1, d, d)``."""
+    """Return the matrices that transport momenta over each segment, ``(..., T - 1, d, d)``."""
     step, middle = curve.diff(dim=-2), 0.5 * (curve[..., 1:, :] + curve[..., :-1, :])
     identity = torch.eye(metric.dim, dtype=curve.dtype, device=curve.device)
     basis = identity.reshape(-1, *[1] * (curve.dim() - 1), metric.dim)
@@ -147,20 +147,20 @@ def _turns(metric: Metric, curve: Tensor) -> Tensor:
 
 
 def _change(metric: Metric, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Return how the momentum of v changes over a small displacement u, ``(..., d)``."""
+    """Return the change of the momentum of v over a small displacement u, ``(..., d)``."""
     z, u, v = (tensor.contiguous() for tensor in torch.broadcast_tensors(z, u, v))
     both, vectors = torch.stack([z, z]), torch.stack([v, u])
     directions = torch.stack([u, v])
     along: Tensor = jvp(lambda x: metric.at(x).momentum(vectors), (both,), (directions,))[1]
     local = metric.at(z)
-    # The gradient of a bilinear form, from that of its quadratic form.
+    # The gradient of a bilinear form, from the gradients of its quadratic form.
     slope = 0.5 * (local.energy_grad(u + v) - local.energy_grad(u - v))
     change: Tensor = 0.5 * (along[0] - along[1] + slope)
     return change
 
 
 def check_curve(metric: Metric, curve: Tensor) -> None:
-    """Raise `DataError` unless ``curve`` is ``(..., T, d)``, at least two points of the metric."""
+    """Raise `DataError` unless ``curve`` is ``(..., T, d)``, T at least 2, of valid points."""
     check_points(metric, curve=curve)
     if curve.dim() < 2 or curve.shape[-2] < 2:
         raise DataError(

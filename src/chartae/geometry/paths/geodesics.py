@@ -30,14 +30,14 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 BLOCK = 2**12
-"""Most points of paths that are moved at once."""
+"""Maximum number of path points that are optimised at once."""
 MOST_POINTS = 512
-"""A path that needs more points than that is reported as not found."""
+"""Maximum number of points of a path. A path that needs more is reported as not found."""
 MEMORY = 10
-"""Steps that L-BFGS remembers."""
+"""Number of steps in the L-BFGS memory."""
 
 UNMEASURED = 0.5
-"""The error of a length beyond which the length means nothing."""
+"""Relative error of a length above which the length is rejected."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Paths:
     Attributes:
         points: at equal times, both ends included, ``(..., num_points, d)``.
         lengths: ``(...)``.
-        converged: whether both figures below fell under what was asked for, ``(...)`` bool.
-        residual: size of the step that is left to the minimum, in the energy's norm and relative
-            to the path's, ``(...)``; the length is longer than it must be by its square, about.
-        error: by how much the length changes when the points are doubled, relative, ``(...)``.
+        converged: whether residual and error are both within the requested bounds, ``(...)`` bool.
+        residual: estimated distance to the minimum, in the norm of the energy and relative to the
+            norm of the path, ``(...)``. The relative excess of the length is about its square.
+        error: relative change of the length when the number of points is doubled, ``(...)``.
     """
 
     points: Tensor
@@ -75,27 +75,30 @@ def shortest_paths(
 ) -> Paths:
     r"""Find the curves of least energy :math:`\frac12\int\|\dot\gamma\|_G^2\,dt` between points.
 
-    Every pair starts from the straight line or from the shortest path in a graph of nearest
-    neighbours, whichever is shorter, and the points in between descend by L-BFGS, all pairs at
-    once. Its preconditioner is the energy's Hessian for the metric frozen where the path is,
-    whose inverse takes two cumulative sums. A path whose length changes when its points are
-    doubled - a metric with ridges narrower than its segments - descends again with twice as
-    many. A minimum of the energy has constant speed; that it is the shortest of all, no descent
-    can tell. Where a descent finds no way down, or ends with a longer path than it started from,
-    the start is returned, with an infinite residual. Where a metric has its geodesics in closed
-    form, these are returned.
+    The initial path of each pair is the straight line or the shortest path in a
+    k-nearest-neighbour graph, whichever is shorter. L-BFGS then minimises the energy over the
+    inner points, for all pairs at once. Its preconditioner is the Hessian of the energy for a
+    metric that is held constant at the current path. Its inverse takes two cumulative sums.
+
+    If the length of a path changes when its points are doubled, the metric varies on a scale
+    below the segments. The path is then optimised again with twice as many points. A minimum of
+    the energy has constant speed. It is a local minimum: the method cannot prove that the path is
+    the shortest of all. If the descent finds no descent direction, or ends with a longer path than
+    the initial one, the initial path is returned with an infinite residual. If the metric has its
+    geodesics in closed form, the closed form is used.
 
     Args:
         metric: a metric.
         start: ``(..., d)``.
         end: ``(..., d)``; leading dimensions broadcast against those of ``start``.
         num_points: points of each path, at least 3.
-        tolerance: the residual at which a path counts as found, positive; None takes 1e-4 in
-            float64, and 3e-3 in float32, whose rounding a steep metric does not let pass.
-        resolution: the error at which its points count as enough, positive.
-        max_iterations: steps of the descent, at most, for each number of points.
-        nodes: nodes of the graph, ``(n, d)``; None takes the metric's `landmarks`, and none of
-            them starts from straight lines.
+        tolerance: the largest residual at which a path counts as found, positive; None takes 1e-4
+            in float64. In float32 it takes 3e-3, because rounding limits the residual on a steep
+            metric.
+        resolution: the largest error at which the number of points is enough, positive.
+        max_iterations: maximum number of descent steps, for each number of points.
+        nodes: nodes of the graph, ``(n, d)``; None takes the metric's `landmarks`. Without nodes,
+            the initial paths are straight lines.
 
     Raises:
         DataError: for points of another shape or dtype than the metric's, outside its domain, or
@@ -144,8 +147,8 @@ def geodesic(
 ) -> Tensor:
     """Return shortest paths at equal times, ``(..., num_points, d)``.
 
-    A path that was not found to the tolerance is named in a warning; `shortest_paths` returns
-    the figures. Arguments and errors as there.
+    A warning gives the number of paths that were not found to the tolerance. `shortest_paths`
+    returns the residuals and errors. Arguments and errors are the same as in `shortest_paths`.
 
     >>> from chartae.geometry.metrics.constant import EuclideanMetric
     >>> geodesic(EuclideanMetric(1), torch.zeros(1), torch.ones(1), num_points=3)[:, 0]
@@ -160,14 +163,13 @@ def distance(
 ) -> Tensor:
     r"""Return Riemannian distances, the lengths of shortest paths: ``(...)``.
 
-    A path that was not found to the tolerance is named in a warning; `shortest_paths` returns
-    the figures. Arguments and errors as there.
+    A warning gives the number of paths that were not found to the tolerance. `shortest_paths`
+    returns the residuals and errors. Arguments and errors are the same as in `shortest_paths`.
 
-    Points that require a gradient get that of the first variation,
-    :math:`G \dot\gamma / \|\dot\gamma\|` at the end and minus that at the start; it is as
-    accurate as the path, to second order in its segments. Where the two points coincide it is 0,
-    of all the subgradients the least. The metric is held fixed, and there are no second
-    derivatives.
+    Points that require a gradient get the gradient of the first variation formula:
+    :math:`G \dot\gamma / \|\dot\gamma\|` at the end, and minus this quantity at the start. It is as
+    accurate as the path, to second order in its segments. If the two points coincide it is 0, the
+    subgradient of least norm. The metric is held fixed. Second derivatives are not available.
 
     >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> distance(PoincareMetric(1), torch.zeros(1), torch.tensor([[0.5], [-0.5]]))
@@ -180,7 +182,7 @@ def distance(
     paths = _warned(shortest_paths(metric, start, end, num_points=num_points, **options))
     if not (torch.is_grad_enabled() and (start.requires_grad or end.requires_grad)):
         return paths.lengths
-    # Terms of the value 0 that have the slopes for gradients.
+    # These terms have the value 0 and the right gradients.
     curves = paths.points
     at_start = (departure(metric, curves) * (start.detach() - start)).sum(-1)
     at_end = (departure(metric, curves.flip(-2)) * (end.detach() - end)).sum(-1)
@@ -189,7 +191,7 @@ def distance(
 
 @torch.no_grad()
 def departure(metric: Metric, curve: Tensor) -> Tensor:
-    """Return the unit velocity at the first point of a geodesic, lowered by the metric there."""
+    """Return the momentum G v of the unit velocity v at the first point of a geodesic."""
     first, last = curve[..., 0, :], curve[..., -1, :]
     formulas = metric.closed_form
     if formulas is None:
@@ -204,14 +206,14 @@ def departure(metric: Metric, curve: Tensor) -> Tensor:
 @takes_arrays("curve")
 @torch.no_grad()
 def initial_velocity(metric: Metric, curve: Tensor) -> Tensor:
-    """Return the velocity at the first point of a geodesic, of second order: ``(..., d)``.
+    """Return the velocity at the first point of a geodesic, to second order: ``(..., d)``.
 
     Args:
         metric: a metric.
-        curve: points at equal times, ``(..., T, d)``, T at least 2, as `geodesic` gives them.
+        curve: points at equal times, ``(..., T, d)``, T at least 2, as `geodesic` returns them.
 
     Raises:
-        DataError: for a shape or dtype that does not fit, or points that cannot be used.
+        DataError: for a wrong shape or dtype, or points that are not valid for the metric.
     """
     check_curve(metric, curve)
     first, second = curve[..., 0, :], curve[..., 1, :]
@@ -237,10 +239,10 @@ def logarithmic_map(
 ) -> Tensor:
     r"""Return :math:`\mathrm{Log}_z(y)`, the velocity at z of the geodesic to y: ``(..., d)``.
 
-    The shortest path gives the velocity to second order; Broyden's method then corrects it, from a
-    Jacobian by differences, until
-    `exponential_map` reaches y. Where shooting fails, because geodesics from z spread apart too
-    fast, the velocity of the shortest path is returned, and a warning says for how many.
+    The shortest path gives the velocity to second order. Broyden's method, started from a
+    finite-difference Jacobian, then corrects it until `exponential_map` reaches y. This shooting
+    fails where geodesics from z diverge from each other too fast. The velocity of the shortest
+    path is then returned, and a warning gives the number of such points.
 
     Args:
         metric: a metric.
@@ -248,13 +250,13 @@ def logarithmic_map(
         target: the points y, ``(..., d)``; leading dimensions broadcast.
         num_points: points of the paths.
         num_steps: steps of the exponential map.
-        tolerance: distance from Exp_z(Log_z(y)) to y, relative to that from z; None takes 1e-4 in
-            float32 and 1e-8 in float64.
-        max_iterations: corrections, at most.
+        tolerance: distance from Exp_z(Log_z(y)) to y, relative to the distance from z to y; None
+            takes 1e-4 in float32 and 1e-8 in float64.
+        max_iterations: maximum number of corrections.
         options: further arguments of `shortest_paths`.
 
     Raises:
-        DataError, ConfigurationError: as `shortest_paths`.
+        DataError, ConfigurationError: as in `shortest_paths`.
 
     >>> from chartae.geometry.metrics.conformal import PoincareMetric
     >>> logarithmic_map(PoincareMetric(2), torch.zeros(2), torch.tensor([0.4621, 0.0]))
@@ -273,8 +275,8 @@ def logarithmic_map(
     lost = int((~found).sum())
     if lost:
         logger.warning(
-            "%d of %d logarithms could not be corrected by shooting: they have the accuracy of "
-            "the shortest paths",
+            "shooting did not converge for %d of %d logarithms: these have the accuracy of the "
+            "shortest paths",
             lost,
             len(found),
         )
@@ -290,7 +292,7 @@ def _corrected(
     tolerance: float,
     max_iterations: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return velocities whose geodesics reach the targets, ``(n, d)``, and which ones do."""
+    """Return corrected velocities, ``(n, d)``, and whether their geodesics reach the targets."""
 
     def miss(v: Tensor) -> Tensor:
         start = z.expand_as(v)
@@ -320,7 +322,7 @@ def _corrected(
 
 
 def _inverse_jacobian(function: Callable[[Tensor], Tensor], v: Tensor, value: Tensor) -> Tensor:
-    """Return the inverse of a function's Jacobian at each v ``(n, d)``, by differences."""
+    """Return the inverse of a function's Jacobian at each v ``(n, d)``, by finite differences."""
     d = v.shape[-1]
     step = torch.finfo(v.dtype).eps ** 0.5 * v.norm(dim=-1, keepdim=True)
     shifts = step * torch.eye(d, dtype=v.dtype, device=v.device)[:, None]
@@ -334,8 +336,8 @@ def _warned(paths: Paths) -> Paths:
     if lost:
         logger.warning(
             "%d of %d shortest paths were not found to the tolerance (largest residual %.1e, "
-            "largest error of a length %.1e): raise max_iterations or num_points; shortest_paths "
-            "says which",
+            "largest relative error of a length %.1e): raise max_iterations or num_points; "
+            "shortest_paths returns which ones",
             lost,
             paths.converged.numel(),
             float(paths.residual.max()),
@@ -345,7 +347,7 @@ def _warned(paths: Paths) -> Paths:
 
 
 def _default(tolerance: float | None, dtype: torch.dtype, single: float, double: float) -> float:
-    """Return a checked tolerance, or that of the dtype."""
+    """Return a checked tolerance, or the default for the dtype."""
     if tolerance is None:
         return single if dtype == torch.float32 else double
     check_number("tolerance", tolerance, above=0.0)
@@ -370,7 +372,7 @@ def _pairs(
 def _first_paths(
     metric: Metric, start: Tensor, end: Tensor, num_points: int, nodes: Tensor
 ) -> Tensor:
-    """Return the paths ``(pairs, num_points, d)`` that the descent starts from."""
+    """Return the initial paths of the descent, ``(pairs, num_points, d)``."""
     times = torch.linspace(0.0, 1.0, num_points, dtype=start.dtype, device=start.device)[:, None]
     lines = torch.lerp(start[:, None], end[:, None], times)
     if not len(nodes):
@@ -385,15 +387,15 @@ def resolve(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return points, lengths, residuals and errors of paths, ``(n, ...)`` each, without checks.
 
-    Where the descent finds nothing, the first paths are returned, with infinite residuals. No
-    length is greater than that of the first path.
+    Where the descent fails, the first path is returned, with an infinite residual. No returned
+    length is greater than the length of the first path.
 
     Args:
         metric: a metric.
-        first: where the descent starts, ``(n, T, d)``; T - 1 is doubled where it must be.
+        first: initial paths, ``(n, T, d)``; T - 1 is doubled where more points are needed.
         tolerance: as in `shortest_paths`.
-        resolution: likewise.
-        max_iterations: likewise.
+        resolution: as in `shortest_paths`.
+        max_iterations: as in `shortest_paths`.
     """
     at_first = smooth_length(metric, refined(first))
     points, lengths, residual, error = _descended(
@@ -403,24 +405,24 @@ def resolve(
     if bool(lost.any()):
         points[lost] = at_constant_speed(metric, first[lost], first.shape[1])
         lengths, residual = lengths.where(~lost, at_first), residual.masked_fill(lost, math.inf)
-    # A geodesic that was there from the start may come out longer, by the rounding of its points.
+    # If the first path is already a geodesic, rounding of its points may make the result longer.
     return points, lengths.fmin(at_first), residual, error
 
 
 def _descended(
     metric: Metric, first: Tensor, tolerance: float, resolution: float, max_iterations: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return what the descent ends with, with as many points as it needs."""
+    """Return the results of the descent, with as many points as each path needs."""
     points, residual = _Descent(metric, first, tolerance).run(max_iterations)
     fine = refined(points)
     lengths = smooth_length(metric, fine)
     change = (lengths - smooth_length(metric, points)).abs()
-    still = (points == points[:, :1]).all(-1).all(-1)  # a point with itself
+    still = (points == points[:, :1]).all(-1).all(-1)  # start and end coincide
     lengths = torch.where(still, 0.0, lengths)
     error = torch.where(still, 0.0, change / lengths)
     coarse = (error > resolution) & residual.isfinite()
     if bool(coarse.any()) and fine.shape[1] <= MOST_POINTS:
-        # What hid between the points has upset the speed.
+        # The speed is not constant, because the metric varies between the points.
         even = at_constant_speed(metric, fine[coarse], fine.shape[1])
         better = _descended(metric, even, tolerance, resolution, max_iterations)
         points[coarse] = better[0][:, ::2]
@@ -429,10 +431,10 @@ def _descended(
 
 
 class _Descent:
-    """L-BFGS on the energies of many paths at once, each with a step of its own.
+    """L-BFGS on the energies of many paths at once. Each path has its own step size.
 
     The energy of points x_0 ... x_n is 1/2n sum_k v_k^T G(m_k) v_k, with v_k = n (x_{k+1} - x_k)
-    and m_k the middle of the segment.
+    and m_k the midpoint of the segment.
     """
 
     def __init__(self, metric: Metric, points: Tensor, tolerance: float) -> None:
@@ -470,10 +472,11 @@ class _Descent:
         return local, energy, grad + (force[:, :-1] + force[:, 1:]) / (2 * segments)
 
     def _precondition(self, local: Local, grad: Tensor) -> Tensor:
-        """Solve for the move whose energy, for a metric frozen at ``local``, has this gradient.
+        """Return the Newton move for a gradient, for a metric held constant at ``local``.
 
-        Between inner points the momentum of the move changes by the gradient, and the increments
-        G^-1 p sum to zero: the ends stay.
+        The gradient of the move's energy equals ``grad``. The momentum of the move changes by the
+        gradient at each inner point. The increments G^-1 p sum to zero, so that the ends do not
+        move.
         """
         change = torch.cat([torch.zeros_like(grad[:, :1]), grad.cumsum(1)], 1)
         total = local.velocity(change).sum(1)
@@ -495,16 +498,17 @@ class _Descent:
         return -move
 
     def _descending(self, local: Local) -> tuple[Tensor, Tensor, Tensor]:
-        """Return directions of descent, the energies' slopes in them, and where there is none.
+        """Return descent directions, the energies' slopes along them, and where none was found.
 
-        What is remembered may mislead; and rounding, where the metric spans many orders of
-        magnitude, may make even the preconditioned gradient an ascent.
+        The L-BFGS memory may give an ascent direction; it is then cleared. Where the metric spans
+        many orders of magnitude, rounding may also make the preconditioned gradient an ascent
+        direction.
         """
         direction = self._direction(local)
         slope = _dot(self.grad, direction)
         ascends = ~(slope < 0.0)
         if bool(ascends.any()):
-            ascends &= (self.grad != 0.0).any(-1).any(-1)  # else there is nothing to lower
+            ascends &= (self.grad != 0.0).any(-1).any(-1)  # a zero gradient is a minimum
             self.curvatures = torch.where(ascends, 0.0, self.curvatures)
             direction = torch.where(ascends[:, None, None], self._direction(local), direction)
             slope = _dot(self.grad, direction)
@@ -512,11 +516,11 @@ class _Descent:
         return direction, slope, ascends
 
     def _advance(self) -> None:
-        """Try every pair's step; keep those that lower the energy enough, shorten the others."""
+        """Try every pair's step. Keep it if it lowers the energy enough, else shorten it."""
         x = self.x.clone()
         x[:, 1:-1] += self.step[:, None, None] * self.direction
         local, energy, grad = self._evaluate(x)
-        # Near the minimum the gain drowns in rounding, and the gradient alone tells.
+        # Near the minimum the decrease of the energy is smaller than the rounding error.
         rounding = 10.0 * torch.finfo(energy.dtype).eps * self.energy
         lower = energy <= self.energy + 1e-4 * self.step * self.slope + rounding
         finite = torch.isfinite(grad).all(-1).all(-1)
@@ -525,7 +529,7 @@ class _Descent:
         wide = lower[:, None, None]
         self.x, self.grad = torch.where(wide, x, self.x), torch.where(wide, grad, self.grad)
         self.energy = torch.where(lower, energy, self.energy)
-        # Where steps had to be shortened several times, what is remembered misleads.
+        # If a step was shortened several times, the L-BFGS memory is wrong and is cleared.
         misled = ~lower & (self.step < 0.05 * self.longest) & (self.curvatures != 0).any(0)
         misled &= finite
         self.curvatures = torch.where(misled, 0.0, self.curvatures)
@@ -538,7 +542,7 @@ class _Descent:
         self.step = torch.where(turned, self.longest, 0.3 * self.step)
 
     def _longest(self) -> Tensor:
-        """Return the first step to try: 1, or what moves no point by more than the path's size."""
+        """Return the first step: at most 1, and no point moves more than the path's length."""
         size = self.x.diff(dim=1).norm(dim=-1).sum(1)
         farthest = self.direction.norm(dim=-1).amax(1)
         longest: Tensor = size / farthest.clamp_min(torch.finfo(size.dtype).tiny)
@@ -550,7 +554,7 @@ class _Descent:
         new = lower & curved
         curvature = torch.where(new, product.reciprocal(), 0.0)
         wide = new[:, None, None]
-        if len(self.moves) < MEMORY:  # one place more, at first an empty one
+        if len(self.moves) < MEMORY:  # grow the memory by one empty entry
             self.moves, self.changes = _widened(self.moves), _widened(self.changes)
             self.curvatures = _widened(self.curvatures)
         self.moves = torch.where(wide, _pushed(self.moves, move), self.moves)
@@ -558,7 +562,7 @@ class _Descent:
         self.curvatures = torch.where(new, _pushed(self.curvatures, curvature), self.curvatures)
 
     def _retire(self) -> None:
-        """Take out the pairs that are done, once they are worth the copying."""
+        """Remove finished pairs, if there are enough of them to justify the copy."""
         tiny = torch.finfo(self.energy.dtype).tiny
         self._relative = (-self.slope / (2.0 * self.energy).clamp_min(tiny)).clamp_min(0.0).sqrt()
         self._relative = torch.where(self.lost, math.inf, self._relative)

@@ -1,4 +1,4 @@
-"""Shortest paths in a graph of nearest neighbours, from which geodesics are sought."""
+"""Shortest paths in a k-nearest-neighbour graph, used as initial paths for geodesics."""
 
 import numpy as np
 import torch
@@ -11,11 +11,11 @@ from chartae.geometry.paths.curves import at_constant_speed, segment_lengths
 __all__ = ["graph_paths"]
 
 NEIGHBOURS = 8
-"""Nodes to which each node is joined."""
+"""Number of neighbours of each node."""
 ENTRIES = 4
-"""Nodes to which each end of a path is joined."""
+"""Number of nodes to which each end of a path is connected."""
 MOST_NODES = 300
-"""More nodes than that are thinned out evenly."""
+"""Maximum number of nodes. If there are more, an evenly spaced subset is used."""
 
 
 def graph_paths(
@@ -23,8 +23,9 @@ def graph_paths(
 ) -> Tensor:
     """Return the shortest paths through nodes, ``(pairs, num_points, d)``, at a constant speed.
 
-    Each node is joined to its nearest neighbours, and by the edges of the minimum spanning tree,
-    which leave no part of the graph out. Edges are straight and have their Riemannian length.
+    Each node is connected to its nearest neighbours. The edges of the minimum spanning tree are
+    added, so that the graph is connected. Edges are straight and weighted by their Riemannian
+    length.
 
     Args:
         metric: a metric.
@@ -38,7 +39,7 @@ def graph_paths(
     between, before = _routes(metric, nodes)
     first, entry = _entries(metric, start, nodes)
     last, exit_ = _entries(metric, end, nodes)
-    # The cheapest of the ways in and out, over all pairs of neighbouring nodes.
+    # The shortest path over all pairs of an entry node and an exit node.
     total = first[:, :, None] + between[entry[:, :, None], exit_[:, None, :]] + last[:, None, :]
     best = total.reshape(len(total), -1).argmin(1)
     rows, ways = np.arange(len(best)), last.shape[1]
@@ -49,7 +50,7 @@ def graph_paths(
 
 
 def _routes(metric: Metric, nodes: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Return distances in the graph between all nodes, and the node before each on the way."""
+    """Return all graph distances, and the predecessor of each node on the shortest path."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import dijkstra, minimum_spanning_tree
 
@@ -57,7 +58,7 @@ def _routes(metric: Metric, nodes: Tensor) -> tuple[NDArray[np.float64], NDArray
     count = min(NEIGHBOURS + 1, len(nodes))
     near = straight.topk(count, largest=False).indices
     rows = np.repeat(np.arange(len(nodes)), count)
-    # Nodes that coincide are joined too: no length may be zero for scipy.
+    # scipy ignores edges of length zero, so nodes that coincide get a tiny positive length.
     tree = minimum_spanning_tree((straight + 1e-12).cpu().numpy()).tocoo()
     pairs = np.stack([np.append(rows, tree.row), np.append(near.cpu().flatten(), tree.col)])
     pairs = np.unique(np.sort(pairs[:, pairs[0] != pairs[1]], axis=0), axis=1)
@@ -70,7 +71,7 @@ def _routes(metric: Metric, nodes: Tensor) -> tuple[NDArray[np.float64], NDArray
 def _entries(
     metric: Metric, points: Tensor, nodes: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return lengths of the edges to the nearest nodes, and which these are: ``(pairs, k)``."""
+    """Return the lengths of the edges to the nearest nodes, and their indices: ``(pairs, k)``."""
     count = min(ENTRIES, len(nodes))
     near = torch.cdist(points, nodes).topk(count, largest=False).indices
     lengths = segment_lengths(metric, points[:, None].expand(-1, count, -1), nodes[near])
@@ -80,11 +81,11 @@ def _entries(
 def _chains(
     before: NDArray[np.int32], sources: NDArray[np.int64], targets: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return the nodes on the ways, ``(pairs, m)``; the first one is repeated on short ones."""
+    """Return the nodes on each path, ``(pairs, m)``; shorter paths repeat their first node."""
     steps, here = [targets], targets
     while (here != sources).any():
         previous = before[sources, here]
-        # Where no edge of finite length leads there, the way is a jump: the straight line.
+        # If no edge of finite length leads to the node, the path is the straight line.
         here = np.where((here == sources) | (previous < 0), sources, previous)
         steps.append(here)
     return np.stack(steps[::-1], axis=1)

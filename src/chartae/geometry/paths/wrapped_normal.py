@@ -1,4 +1,4 @@
-"""The wrapped normal distribution: normal velocities, carried by the exponential map."""
+"""The wrapped normal distribution: normal velocities, mapped by the exponential map."""
 
 import torch
 from torch import Tensor
@@ -17,10 +17,10 @@ __all__ = ["WrappedNormal"]
 class WrappedNormal:
     r"""The wrapped normal distribution (Mallasto and Feragen, 2018; thesis section 2.1).
 
-    A normal velocity at a point, carried to the manifold by the exponential map:
-    :math:`z = \mathrm{Exp}_p(v),\ v \sim N(0, \Sigma)`, in coordinates of the chart. Its density
-    is one with respect to Lebesgue's measure of the chart; `chartae.distributions.PoincareNormal`,
-    of the hyperbolic ball, has one with respect to the ball's own volume.
+    A normal velocity at a point is mapped to the manifold by the exponential map:
+    :math:`z = \mathrm{Exp}_p(v),\ v \sim N(0, \Sigma)`, in coordinates of the chart. The density
+    is with respect to the Lebesgue measure of the chart. `chartae.distributions.PoincareNormal`,
+    on the hyperbolic ball, has a density with respect to the Riemannian volume of the ball.
 
     Args:
         metric: a metric.
@@ -30,8 +30,8 @@ class WrappedNormal:
         num_steps: steps of the exponential map.
 
     Raises:
-        DataError: if the mean is not a point of the metric, or the covariance is not symmetric
-            positive definite, of its shape.
+        DataError: if the mean is not a valid point of the metric, or the covariance does not have
+            its shape or is not symmetric positive definite.
         ConfigurationError: for a number out of range.
 
     >>> from chartae.geometry.metrics.conformal import PoincareMetric
@@ -83,16 +83,16 @@ class WrappedNormal:
 
     @takes_arrays("z")
     def log_prob(self, z: Tensor) -> Tensor:
-        r"""Return the log density of z ``(..., d)`` for Lebesgue's measure of the chart: ``(...)``.
+        r"""Return the log density of z ``(..., d)``, for the chart's Lebesgue measure: ``(...)``.
 
-        :math:`\log N(v; 0, \Sigma) - \log |\det D\,\mathrm{Exp}_p(v)|` at
-        :math:`v = \mathrm{Log}_p(z)`. That is all of the density where a single geodesic leads
-        from p to z: everywhere, if the curvature is not positive, and nearer than the cut locus if
-        it is. Beyond, it counts the shortest geodesic alone; where `logarithmic_map` warns that it
-        found none, the value means nothing.
+        It is :math:`\log N(v; 0, \Sigma) - \log |\det D\,\mathrm{Exp}_p(v)|` at
+        :math:`v = \mathrm{Log}_p(z)`. This is the full density where a single geodesic leads from
+        p to z. That holds everywhere if the curvature is not positive, and before the cut locus if
+        it is positive. Beyond the cut locus the value includes only the shortest geodesic. The
+        value is not valid where `logarithmic_map` warns that it did not find a shortest path.
 
         Raises:
-            DataError: if z are not points of the metric.
+            DataError: if z are not valid points of the metric.
         """
         check_points(self.metric, z=z)
         v = logarithmic_map(self.metric, self.mean, z, num_points=self.num_steps + 1)

@@ -1,1 +1,1 @@
-"""Statistics with Riemannian distances: their matrices, means, clusters."""
+"""Statistics with Riemannian distances: distance matrices, means, clusters."""

@@ -20,7 +20,7 @@ __all__ = ["KMeans", "kmeans"]
 logger = logging.getLogger(__name__)
 
 MEAN_STEPS = 3
-"""Steps towards the means of clusters between two assignments."""
+"""Number of steps towards the means of clusters between two assignments."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class KMeans:
         centers: ``(k, d)``.
         labels: the cluster of each point, ``(N,)``.
         inertia: sum of squared distances from points to their centres.
-        converged: whether labels and centres had come to rest.
+        converged: whether labels and centres stopped changing.
         iterations: number of assignments made.
     """
 
@@ -43,7 +43,10 @@ class KMeans:
 
     @takes_arrays("points", owner="metric")
     def predict(self, metric: Metric, points: Tensor) -> Tensor:
-        """Return the nearest centre of new points ``(M, d)``, by the same metric: ``(M,)``."""
+        """Return the index of the nearest centre of new points ``(M, d)``: ``(M,)``.
+
+        Pass the metric that was used for clustering.
+        """
         return pairwise_distances(metric, points, self.centers).argmin(1)
 
 
@@ -62,17 +65,17 @@ def kmeans(
 ) -> KMeans:
     """Cluster points around k Fréchet means (Riemannian k-means).
 
-    Lloyd's algorithm with Riemannian distances, seeded by k-means++ (Arthur and Vassilvitskii,
-    2007). A centre that moves changes a distance by no more than its own move: only distances
-    that this leaves in doubt are computed again (Elkan, 2003).
+    Lloyd's algorithm with Riemannian distances, initialised by k-means++ (Arthur and Vassilvitskii,
+    2007). If a centre moves, its distances change by at most the length of the move. Only the
+    distances that can then change an assignment are computed again (Elkan, 2003).
 
     Args:
         metric: a metric.
         points: ``(N, d)``, at least k of them different.
         k: number of clusters.
-        num_restarts: seedings tried; the result with the lowest inertia is returned.
-        max_iterations: assignments of one restart, at most. A result that did not come to rest
-            is named in a warning.
+        num_restarts: number of initialisations; the result with the lowest inertia is returned.
+        max_iterations: maximum number of assignments in one restart. A warning is logged if the
+            returned result did not converge.
         tolerance: of the centres, as in `frechet_mean`.
         num_points: points of the paths, as in `shortest_paths`.
         seed: the same seed gives the same clusters.
@@ -111,7 +114,7 @@ def kmeans(
     best = min(found, key=lambda result: result.inertia)
     if not best.converged:
         logger.warning(
-            "k-means did not come to rest in %d iterations: raise max_iterations", best.iterations
+            "k-means did not converge in %d iterations: raise max_iterations", best.iterations
         )
     solver.warn()
     return best
@@ -133,7 +136,7 @@ def _lloyd(
     while not rested and iterations < max_iterations:
         iterations += 1
         descent.run(MEAN_STEPS)
-        # Lower bounds of the distances to the new centres, the exact one to a point's own.
+        # Lower bounds of the distances to the new centres; exact for the point's own centre.
         bounds -= solver.distances(centers, clusters, descent.means, clusters)
         own = descent.paths.lengths
         bounds[everyone, labels] = own
@@ -157,7 +160,7 @@ def _shares(labels: Tensor, k: int, points: Tensor) -> Tensor:
 def _plus_plus(
     solver: Solver, points: Tensor, k: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return k of the points, far apart at random, after the distances to them ``(N, k)``."""
+    """Choose k points by k-means++; return the distances to them ``(N, k)``, and the points."""
     everyone = indices(points)
     odds, columns, chosen = torch.ones(len(points)), [], []
     for _ in range(k):
@@ -179,4 +182,4 @@ def _fill_empty(points: Tensor, labels: Tensor, centers: Tensor, bounds: Tensor)
         counts[labels[far]] -= 1
         counts[empty] = 1
         labels[far], centers[empty] = empty, points[far]
-        bounds[:, empty] = 0.0  # nothing is known of the new centre
+        bounds[:, empty] = 0.0  # no bound is known for the new centre

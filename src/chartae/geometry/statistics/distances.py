@@ -24,16 +24,16 @@ def pairwise_distances(
 ) -> Tensor:
     """Return the Riemannian distances between all points of two sets: ``(N, M)``.
 
-    They are computed in blocks of pairs; those of one set with itself once for each pair. Shortest
-    paths that were not found to the tolerance are counted in a warning.
+    They are computed in blocks of pairs. Within one set, each unordered pair is computed once. A
+    warning gives the number of shortest paths that were not found to the tolerance.
 
     Args:
         metric: a metric.
         a: ``(N, d)``.
-        b: ``(M, d)``; None takes those of ``a``.
+        b: ``(M, d)``; None takes ``a``.
         num_points: points of each path, as in `shortest_paths`.
-        tolerance: likewise.
-        max_iterations: likewise.
+        tolerance: as in `shortest_paths`.
+        max_iterations: as in `shortest_paths`.
 
     Raises:
         DataError: for points of another shape or dtype than the metric's, outside its domain, or
@@ -61,6 +61,6 @@ def pairwise_distances(
 
 
 def check_set(metric: Metric, name: str, points: Tensor) -> None:
-    """Raise `DataError` unless ``points`` are ``(N, d)`` and can be used with the metric."""
+    """Raise `DataError` unless ``points`` are ``(N, d)`` and valid for the metric."""
     check_points(metric, **{name: points})
     check_shape(name, points, ("N", metric.dim))

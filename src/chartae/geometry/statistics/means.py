@@ -1,4 +1,4 @@
-"""Fréchet means, of one set of points or of many at once."""
+"""Fréchet means of one set of points, or of many sets at once."""
 
 import logging
 
@@ -18,15 +18,15 @@ __all__ = ["Descent", "frechet_mean"]
 logger = logging.getLogger(__name__)
 
 CANDIDATES = 8
-"""Points from which a mean may start, beside the Euclidean one."""
+"""Number of candidate start points of a mean, besides the Euclidean mean."""
 COARSE = 16
-"""Points of the paths by which these are compared."""
+"""Number of points of the paths that compare the candidates."""
 STEPS = 10
-"""Integration steps of the exponential map in a step of the descent, which corrects itself."""
+"""Integration steps of the exponential map in a descent step. Later steps correct its error."""
 SHORTEST = 1e-2
-"""Share of a full step below which none is tried: the paths are not exact enough for it."""
+"""Smallest step, as a share of a full step. The paths are not accurate enough for shorter steps."""
 NOISE = 1e-6
-"""Relative error of a mean of squared distances, below which the gradient is the judge."""
+"""Relative error of a mean of squared distances. Smaller changes are judged by the gradient."""
 
 
 @takes_arrays("points", "weights")
@@ -43,26 +43,26 @@ def frechet_mean(
     r"""Return the points that minimise :math:`\sum_i w_i\, d(m, x_i)^2`: ``(..., d)``.
 
     Riemannian gradient descent :math:`m \leftarrow \mathrm{Exp}_m(s \sum_i w_i \mathrm{Log}_m x_i)`
-    (Karcher, 1977; Pennec, 2006), all logarithms at once. The step s, at first 1, is halved until
-    the objective falls. It starts from the Euclidean mean or from a point among those that
-    k-medoids finds representative, whichever is best: the former may lie in the void. Where the
-    curvature is positive or data surround a void there may be several local minima, and it is
-    one of them.
+    (Karcher, 1977; Pennec, 2006), all logarithms at once. The step s starts at 1 and is halved
+    until the objective falls. The descent starts from the Euclidean mean or from one of the
+    medoids that k-medoids finds, whichever has the lowest objective: the Euclidean mean may lie in
+    a low-density region. If the curvature is positive, or the data surround a low-density region,
+    there may be several local minima. The result is one of them.
 
     Args:
         metric: a metric.
         points: ``(..., N, d)``; there is a mean for each leading index.
         weights: not negative, not all zero, ``(..., N)``, broadcast over leading dimensions; None
-            gives all points the same.
-        tolerance: the mean logarithm's length, relative to the root mean squared distance, at
-            which the descent ends. Paths are found to a tenth of it. A mean that did not get
-            there is counted in a warning.
-        max_iterations: steps of the descent, at most.
+            gives all points the same weight.
+        tolerance: the descent ends when the length of the mean logarithm, relative to the root
+            mean squared distance, is at most this. Paths are found to a tenth of it. A warning
+            gives the number of means that did not reach it.
+        max_iterations: maximum number of descent steps.
         num_points: points of the paths, as in `shortest_paths`.
 
     Raises:
         DataError: for points of another shape or dtype than the metric's, outside its domain or
-            not finite, or weights that do not fit them.
+            not finite, or weights that are not valid for them.
         ConfigurationError: for a number out of range.
 
     >>> from chartae.geometry.metrics.conformal import PoincareMetric
@@ -103,7 +103,7 @@ def _check_weights(weights: Tensor | None, points: Tensor) -> Tensor:
 
 
 def _first_mean(metric: Metric, points: Tensor, weights: Tensor) -> Tensor:
-    """Return where the mean of points ``(N, d)`` is sought from: ``(d,)``."""
+    """Return the start point of the descent to the mean of points ``(N, d)``: ``(d,)``."""
     used = weights > 0
     points, weights = points[used], weights[used]
     middle = (weights @ points)[None]
@@ -118,15 +118,16 @@ def _first_mean(metric: Metric, points: Tensor, weights: Tensor) -> Tensor:
 class Descent:
     """Riemannian gradient descent to the means of many sets of points at once.
 
-    The objective is made of twice the energies of the paths: however few points these have, their
-    initial velocities are exactly its gradient. Lengths are nearer to distances, but not that.
+    The objective is the weighted sum of twice the energies of the paths. Its gradient is given
+    exactly by the initial velocities of the paths, for any number of path points. This does not
+    hold for squared lengths, although lengths are closer to the distances.
 
     Args:
-        solver: what finds the paths.
-        points: of all sets, ``(n, d)``.
+        solver: finds the paths.
+        points: the points of all sets, ``(n, d)``.
         owner: the set of each point, ``(n,)``.
-        weights: of the points, summing to 1 over each set, ``(n,)``.
-        means: where to start, ``(sets, d)``.
+        weights: weights of the points, which sum to 1 over each set, ``(n,)``.
+        means: start points, ``(sets, d)``.
         tolerance: as in `frechet_mean`.
     """
 
@@ -146,7 +147,7 @@ class Descent:
         self.steps = torch.ones_like(means[:, 0])
 
     def assign(self, owner: Tensor, weights: Tensor) -> None:
-        """Go on with other sets, around the same means."""
+        """Continue with other sets and the current means."""
         rows = owner != self.owner
         self.steps[owner[rows]] = self.steps[self.owner[rows]] = 1.0
         if bool(rows.any()):
@@ -166,11 +167,11 @@ class Descent:
 
     @property
     def moving(self) -> Tensor:
-        """The sets whose means are not found, and may be by a step: ``(sets,)`` bool."""
+        """The sets that have not converged and can still take a step: ``(sets,)`` bool."""
         return (self.residuals > self.tolerance) & (self.steps > SHORTEST)
 
     def run(self, max_iterations: int) -> None:
-        """Descend until all sets are done, by at most that many steps."""
+        """Descend until all sets are done, with at most ``max_iterations`` steps."""
         for _ in range(max_iterations):
             moving = self.moving
             if not bool(moving.any()):
@@ -178,7 +179,7 @@ class Descent:
             self._advance(moving)
 
     def _advance(self, moving: Tensor) -> None:
-        """Try the steps of the sets that move; keep those that lower the loss, halve the others."""
+        """Try a step of each moving set. Keep it if it lowers the loss, else halve the step."""
         move = self.steps[:, None] * self._average(self.paths.velocities)
         means = _moved(self.metric, self.means, torch.where(moving[:, None], move, 0.0))
         tried = moving & (means != self.means).any(-1)
@@ -197,7 +198,7 @@ class Descent:
         self.steps = torch.where(moving & ~taken, 0.5 * self.steps, self.steps)
 
     def _average(self, values: Tensor) -> Tensor:
-        """Return the weighted means over the sets of values of points: ``(sets, ...)``."""
+        """Return the weighted mean of the points' values in each set: ``(sets, ...)``."""
         weighted = (self.weights * values.mT).mT if values.dim() > 1 else self.weights * values
         return values.new_zeros(len(self.means), *values.shape[1:]).index_add(
             0, self.owner, weighted
@@ -213,8 +214,8 @@ class Descent:
         lost = self.residuals > self.tolerance
         if bool(lost.any()):
             logger.warning(
-                "%d of %d means did not converge: a mean logarithm of %.1e of the spread is left "
-                "(tolerance %.1e); raise max_iterations, or the number of points of paths",
+                "%d of %d means did not converge: the largest relative length of a mean logarithm "
+                "is %.1e (tolerance %.1e); raise max_iterations or num_points",
                 int(lost.sum()),
                 len(lost),
                 float(self.residuals.max()),
@@ -224,7 +225,7 @@ class Descent:
 
 
 def _moved(metric: Metric, z: Tensor, v: Tensor) -> Tensor:
-    """Return Exp_z(v), about; z itself where that leaves the domain of the metric."""
+    """Return an approximation of Exp_z(v), or z if Exp_z(v) is outside the metric's domain."""
     if (formulas := metric.closed_form) is not None:
         end = formulas.exponential(z, v, z.new_ones(1))[..., 0, :]
     else:

@@ -1,4 +1,4 @@
-"""Shortest paths between sets of points, in blocks, and a count of those not found."""
+"""Shortest paths between sets of points, in blocks, with a count of the paths not found."""
 
 import logging
 from typing import NamedTuple
@@ -14,13 +14,13 @@ __all__ = ["Solver", "Spokes", "indices"]
 logger = logging.getLogger(__name__)
 
 BLOCK = 2**12
-"""Most distances computed at once."""
+"""Maximum number of distances computed at once."""
 RESOLUTION = 1e-2
-"""Relative error of lengths above which a path takes more points, as in `shortest_paths`."""
+"""Relative error of a length above which its path gets more points, as in `shortest_paths`."""
 
 
 class Solver:
-    """Shortest paths with one set of options, that counts those it did not find."""
+    """Finds shortest paths with one set of options, and counts the paths that it did not find."""
 
     def __init__(
         self,
@@ -54,9 +54,10 @@ class Solver:
         return Spokes.joined(pieces)
 
     def continued(self, paths: "Spokes", z: Tensor) -> "Spokes":
-        """Return paths from z ``(n, d)`` that are near given ones, from points near z.
+        """Return paths from z ``(n, d)``, optimised from given paths that start near z.
 
-        Sought anew, a path may turn up on another side of a void, and its length jump.
+        A new search could find a path on the other side of a low-density region, with a very
+        different length.
         """
         if self.metric.closed_form is not None:
             return self.paths(z, paths.curves[:, -1])
@@ -106,7 +107,7 @@ class Solver:
 
 
 class Spokes(NamedTuple):
-    """What a mean needs of the paths that start from it."""
+    """The quantities of the paths from a mean to its points."""
 
     lengths: Tensor  # (n,)
     squares: Tensor  # twice the energies, squared lengths at a constant speed, (n,)
