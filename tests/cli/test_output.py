@@ -547,10 +547,10 @@ def test_help_tells_the_defaults_that_hold(capsys):
         run([command, "--help"])
         text = " ".join(capsys.readouterr().out.replace("│", " ").split())
         for fact in (
-            f"[default: {fit['epochs'].default} to train, {EPOCHS} to augment]",
+            f"[default: {fit['epochs'].default} for train, {EPOCHS} for augment]",
             f"[default: {fit['batch_size'].default}]",
             f"[default: {fit['learning_rate'].default}]",
-            f"[default: {default_options('vae')['latent_dim']}, of codebooks "
+            f"[default: {default_options('vae')['latent_dim']}; with codebooks "
             f"{default_options('vqvae')['latent_dim']}]",
         ):
             assert fact in text, fact
