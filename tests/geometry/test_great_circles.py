@@ -170,7 +170,7 @@ def test_a_memory_that_misleads_is_dropped(monkeypatch):
     descent = _Descent(STEREOGRAPHIC, torch.lerp(start, end, times)[None], 1e-4)
     local, *_ = descent._evaluate(descent.x)
     down = descent._direction(local)
-    descent.curvatures = torch.ones(1, 1, dtype=torch.float64)
+    descent.curvatures = torch.ones_like(descent.curvatures)
     monkeypatch.setattr(
         descent, "_direction", lambda local: -down if descent.curvatures.any() else down
     )

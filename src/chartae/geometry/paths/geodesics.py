@@ -443,9 +443,10 @@ class _Descent:
         self.pairs = torch.arange(len(points), device=points.device)  # those still moving
         self.x = points.clone()
         local, self.energy, self.grad = self._evaluate(self.x)
-        empty = self.grad.new_zeros(0, *self.grad.shape)
+        empty = self.grad.new_zeros(MEMORY, *self.grad.shape)
         self.moves, self.changes = empty, empty
-        self.curvatures = empty.new_zeros(0, len(points))  # 1 / (move . change), or 0
+        self.remembered = 0  # steps, the last ones of the memory; those before are empty
+        self.curvatures = empty.new_zeros(MEMORY, len(points))  # 1 / (move . change), or 0
         self.direction, self.slope, self.lost = self._descending(local)
         self.step = self.longest = self._longest()
 
@@ -487,12 +488,13 @@ class _Descent:
     def _direction(self, local: Local) -> Tensor:
         """Return the descent direction of L-BFGS (Nocedal and Wright, Alg. 7.4)."""
         remaining, weights = self.grad, []
-        for k in reversed(range(len(self.moves))):
+        places = range(MEMORY - self.remembered, MEMORY)
+        for k in reversed(places):
             weight = self.curvatures[k] * _dot(self.moves[k], remaining)
             remaining = remaining - weight[:, None, None] * self.changes[k]
             weights.append(weight)
         move = self._precondition(local, remaining)
-        for k, weight in enumerate(reversed(weights)):
+        for k, weight in zip(places, reversed(weights), strict=True):
             correction = weight - self.curvatures[k] * _dot(self.changes[k], move)
             move = move + correction[:, None, None] * self.moves[k]
         return -move
@@ -554,9 +556,7 @@ class _Descent:
         new = lower & curved
         curvature = torch.where(new, product.reciprocal(), 0.0)
         wide = new[:, None, None]
-        if len(self.moves) < MEMORY:  # grow the memory by one empty entry
-            self.moves, self.changes = _widened(self.moves), _widened(self.changes)
-            self.curvatures = _widened(self.curvatures)
+        self.remembered = min(self.remembered + 1, MEMORY)
         self.moves = torch.where(wide, _pushed(self.moves, move), self.moves)
         self.changes = torch.where(wide, _pushed(self.changes, change), self.changes)
         self.curvatures = torch.where(new, _pushed(self.curvatures, curvature), self.curvatures)
@@ -586,10 +586,6 @@ class _Descent:
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Return the products of moves of paths ``(pairs, n, d)``: ``(pairs,)``."""
     return (a * b).sum((-2, -1))
-
-
-def _widened(memory: Tensor) -> Tensor:
-    return torch.cat([memory.new_zeros(1, *memory.shape[1:]), memory])
 
 
 def _pushed(memory: Tensor, newest: Tensor) -> Tensor:
