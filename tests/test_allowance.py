@@ -30,7 +30,7 @@ MB = 1_000_000
     ],
 )
 def test_what_is_too_large_is_not_made(work):
-    with pytest.raises(ConfigurationError, match="MB is expected"), Allowance(100 * MB):
+    with pytest.raises(ConfigurationError, match="MB: expected at most"), Allowance(100 * MB):
         work()
 
 

@@ -152,7 +152,7 @@ def test_a_large_input_of_few_weights_loads(tmp_path):
         ({"class": "CheckpointError"}, "is unknown"),
         ({"arguments": {"encoder": {"__object__": None}}}, "cannot be rebuilt"),
         ({"arguments": {"encoder": {"__object__": {"class": "VAE"}}}}, "cannot be rebuilt"),
-        ({"arguments": {"encoder": {"__module__": None}}}, "was a module of your own"),
+        ({"arguments": {"encoder": {"__module__": None}}}, "was a user-defined module"),
         ({"arguments": {"likelihood": {"name": []}}}, "cannot be rebuilt"),
         ({"arguments": {"input_shape": [3, [2]], "latent_dim": 2}}, "input_shape"),
     ],

@@ -281,7 +281,7 @@ def test_a_module_of_mine_is_asked_for_and_filled(tmp_path):
     model = build(encoder=mine())
     chartae.NormalSampler(model).save_pretrained(tmp_path)
     message = (
-        r"encoder was a module of your own \(Sequential\): pass it as load\(..., encoder=...\)"
+        r"encoder was a user-defined module \(Sequential\): pass it as load\(..., encoder=...\)"
     )
     with pytest.raises(CheckpointError, match=message):
         chartae.load(tmp_path)
@@ -457,7 +457,7 @@ def test_a_failure_between_the_two_files_never_loads_wrongly(tmp_path, monkeypat
     if again == "VAE":  # the same configuration: the newer weights fit it
         assert same_state(chartae.load(tmp_path), newer)
     else:
-        refuse(tmp_path, "a saving was interrupted")
+        refuse(tmp_path, "saving was interrupted")
     assert {path.name for path in tmp_path.iterdir()} == {CONFIG_FILE, WEIGHTS_FILE}
 
 

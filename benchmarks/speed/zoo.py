@@ -122,6 +122,11 @@ PAIRS = (
         "FactorVAE", "FactorVAE", {"gamma": 10.0, "discriminator": FIVE_LAYERS}, {"gamma": 10.0},
         note="discriminator of 5 x 1000; Pythae reconstructs half of each batch, ours all of it",
     ),
+    Pair(
+        "FactorVAE", "FactorVAE",
+        {"gamma": 10.0, "discriminator": FIVE_LAYERS, "halved": True}, {"gamma": 10.0},
+        note="discriminator of 5 x 1000; both reconstruct half of each batch",
+    ),
     Pair("IWAE", "IWAE", {"num_samples": 10}, {"number_samples": 10}),
     Pair("MIWAE", "MIWAE", GROUPS, PEER_GROUPS),
     Pair("PIWAE", "PIWAE", GROUPS, PEER_GROUPS),
@@ -143,6 +148,10 @@ PAIRS = (
     Pair(
         "HVAE", "HVAE", FLOW, {**PEER_FLOW, "beta_zero": 0.09},
         note="Pythae cuts the gradients of the leapfrog",
+    ),
+    Pair(
+        "HVAE", "HVAE", {**FLOW, "cut_gradients": True}, {**PEER_FLOW, "beta_zero": 0.09},
+        note="both cut the gradients of the leapfrog",
     ),
     Pair(
         "RHVAE", "RHVAE", {**FLOW, **METRIC}, {**PEER_FLOW, **METRIC, "beta_zero": 0.3},

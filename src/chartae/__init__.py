@@ -1,7 +1,7 @@
 """chartae: charts of the latent space of autoencoders.
 
-The names below are imported when first used, so that ``import chartae`` stays cheap and
-``chartae --help`` is instant.
+The names below are imported at first use, so that ``import chartae`` and ``chartae --help`` are
+fast.
 """
 
 from importlib import import_module

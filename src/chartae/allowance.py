@@ -1,4 +1,4 @@
-"""A limit on the memory that a piece of work may take, which holds before it is taken."""
+"""A limit on the memory of a computation, checked before the memory is allocated."""
 
 import functools
 import math
@@ -16,21 +16,21 @@ from chartae.errors import ConfigurationError
 __all__ = ["LEAST", "Allowance"]
 
 LEAST = 1 << 16
-"""Bytes that a tensor counts for at least: the objects around it take memory too."""
+"""Minimum number of bytes counted for a tensor, because its Python objects take memory too."""
 META = torch.device("meta")
 SMALL = 1 << 22
-"""Numbers that a result may have without a look at its shape before it is made."""
+"""Number of entries up to which a result is computed without checking its shape first."""
 
 
 class Allowance(TorchDispatchMode):
-    """Inside its block, tensors that together need more than ``size`` bytes are not made.
+    """Inside its block, tensors that together need more than ``size`` bytes are not allocated.
 
-    The shape of a large result is computed first, without the result, on torch's meta device. A
-    tensor counts as long as it lives, and for `LEAST` bytes at least, so that a million layers of
-    one number are not made either.
+    The shape of a large result is first computed on torch's meta device, without allocating it. A
+    tensor is counted as long as it exists, with at least `LEAST` bytes, so that a million layers of
+    one entry are refused too.
 
     Raises:
-        ConfigurationError: from the line in the block that asks for more.
+        ConfigurationError: from the line in the block that needs more memory.
 
     >>> with Allowance(10**6):
     ...     layer = torch.nn.Linear(30, 30)
@@ -38,7 +38,7 @@ class Allowance(TorchDispatchMode):
     ...     layer = torch.nn.Linear(30_000, 30_000)
     Traceback (most recent call last):
         ...
-    chartae.errors.ConfigurationError: it needs 3600 MB, where 1 MB is expected
+    chartae.errors.ConfigurationError: it needs 3600 MB: expected at most 1 MB
     """
 
     def __init__(self, size: int) -> None:
@@ -72,8 +72,8 @@ class Allowance(TorchDispatchMode):
     def _check(self, size: int) -> None:
         if self.used + size > self.size:
             raise ConfigurationError(
-                f"it needs {(self.used + size) / 1e6:.0f} MB, where {self.size / 1e6:.0f} MB is "
-                "expected"
+                f"it needs {(self.used + size) / 1e6:.0f} MB: expected at most "
+                f"{self.size / 1e6:.0f} MB"
             )
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -88,17 +88,18 @@ class Allowance(TorchDispatchMode):
 
 @functools.cache
 def _makes_tensors(func: Any) -> bool:
-    """Return whether an operation has a result that is a tensor of its own, not a view."""
+    """Return whether an operation returns a new tensor, not a view."""
     return any(
         value.alias_info is None and "Tensor" in str(value.type) for value in func._schema.returns
     )
 
 
 def _bound(args: Sequence[Any]) -> int:
-    """Return how many numbers an operation may make: rather too many than too few.
+    """Return an upper estimate of the number of entries that an operation may create.
 
-    What is made from nothing is as large as its arguments say. A product or a convolution of x, or
-    x spread over another array, is as large as x times a side of the other.
+    Without tensor arguments, the size follows from the integer arguments. A product or a
+    convolution of x, or x broadcast against another array, has at most the entries of x times one
+    side of the other array.
     """
     sizes = [size for value in args if isinstance(value, (list, tuple)) for size in value]
     tensors = [value for value in (*args, *sizes) if isinstance(value, Tensor)]
@@ -116,14 +117,14 @@ def _bound(args: Sequence[Any]) -> int:
 
 
 def _planned(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Return the results of an operation on the meta device; None where they need the numbers."""
+    """Return the results of an operation on the meta device; None if they depend on values."""
     known = {argument.name for argument in func._schema.arguments}
     places = {"device": META, "pin_memory": None, "generator": None}
     where = {name: value for name, value in places.items() if name in known}
     args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, dict(kwargs)))
     try:
         return func(*args, **{**kwargs, **where})
-    except Exception:  # of many kinds
+    except Exception:  # torch raises many types here
         return None
 
 

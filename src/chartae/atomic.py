@@ -1,4 +1,4 @@
-"""Files that are either complete or absent, whatever interrupts their writing."""
+"""Atomic writing: after an interruption, a file is either complete or absent."""
 
 import glob
 import os
@@ -15,12 +15,13 @@ __all__ = ["atomic_path", "check_writable", "remove_leftovers", "write_text"]
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; move it there once the block has ended well.
+    """Yield a temporary path in the folder of ``path``; rename it to ``path`` after the block.
 
-    The file is flushed to the disk first, so that a crash leaves the old file or the new one.
+    The file is flushed to the disk first, so that a crash leaves either the old or the new file. If
+    the block raises an error, ``path`` does not change.
 
     Raises:
-        OSError: as the block or the file system does (a full disk); ``path`` is then untouched.
+        OSError: from the block or the file system (for example a full disk).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove what processes killed while writing ``path`` have left beside it."""
+    """Remove temporary files of ``path`` that killed processes have left in its folder."""
     path = Path(path)
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.????????{path.suffix}"):
         temporary.unlink(missing_ok=True)
@@ -44,17 +45,18 @@ def remove_leftovers(path: str | Path) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` to ``path`` in UTF-8, atomically.
 
-    What is no text, as a file name in another encoding may be, is written as an escape.
+    Characters that UTF-8 cannot encode, for example from a file name in another encoding, are
+    written as escapes.
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def check_writable(name: str, folder: str | Path) -> Path:
-    """Make ``folder`` if needed and return it, before any work that would write there.
+    """Create ``folder`` if needed, check that it is writable, and return it.
 
     Raises:
-        ConfigurationError: if it cannot be made, is a file, or cannot be written to.
+        ConfigurationError: if it cannot be created, is a file, or is not writable.
     """
     folder = Path(folder)
     try:
@@ -64,5 +66,5 @@ def check_writable(name: str, folder: str | Path) -> Path:
     except OSError as error:
         raise ConfigurationError(
             f"{name}={str(folder)!r} cannot be written to ({error.strerror}): "
-            "expected a folder that can be"
+            "expected a writable folder"
         ) from error

@@ -1,4 +1,4 @@
-"""Checks of arguments: each names the argument, what was given and what is expected."""
+"""Checks of arguments. Messages give the argument, its value and the expected value."""
 
 import difflib
 import math
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def check_choice(name: str, value: object, options: Iterable[str]) -> None:
-    """Raise `ConfigurationError` unless ``value`` is one of ``options``; suggest the nearest."""
+    """Raise `ConfigurationError` unless ``value`` is one of ``options``; suggest a similar one."""
     options = list(options)
     if isinstance(value, str) and value in options:
         return
@@ -52,16 +52,16 @@ def check_choice(name: str, value: object, options: Iterable[str]) -> None:
 def named_options(
     kind: str, spec: object, known: Iterable[str], other: str = ""
 ) -> tuple[str, dict[str, Any]]:
-    """Return the name and the options of what ``spec`` describes.
+    """Return the name and the options in ``spec``.
 
     Args:
         kind: name of the argument.
         spec: a name, or a mapping ``{"name": ..., **options}``.
-        known: the names.
-        other: what may be given besides, for the message.
+        known: the known names.
+        other: text for the message that describes other accepted values.
 
     Raises:
-        ConfigurationError: for another value or an unknown name.
+        ConfigurationError: for a value of another type, or an unknown name.
 
     >>> named_options("encoder", {"name": "mlp", "hidden": [8]}, ["mlp"])
     ('mlp', {'hidden': [8]})
@@ -85,7 +85,7 @@ def check_boolean(name: str, value: object) -> None:
 def check_integer(
     name: str, value: object, *, minimum: int | None = None, maximum: int | None = None
 ) -> int:
-    """Return ``value`` as a Python integer; NumPy's and tensors of no dimension are integers too.
+    """Return ``value`` as a Python integer; NumPy integers and 0-d tensors are accepted.
 
     Raises:
         ConfigurationError: unless it is an integer in [minimum, maximum].
@@ -107,10 +107,10 @@ def check_integer(
 
 
 def _integer(value: Any) -> int | None:
-    """Return a Python integer for an integer of any type; None for booleans and other values."""
+    """Return a Python integer for an integer of any type, else None; booleans give None too."""
     if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
         return None
-    if getattr(value, "ndim", 0):  # one number in brackets is a sequence
+    if getattr(value, "ndim", 0):  # an array with one entry is a sequence
         return None
     try:
         return operator.index(value)
@@ -160,13 +160,13 @@ def check_number(
 
 
 def _number(value: Any) -> float:
-    """Return a float for a real number of any type; NaN for booleans and other values."""
+    """Return a float for a real number of any type, else NaN; booleans give NaN too."""
     integer = _integer(value)
     if integer is None and (isinstance(value, bool) or not isinstance(value, Real)):
         return math.nan
     try:
         return float(value if integer is None else integer)
-    except OverflowError:  # an integer beyond all floats
+    except OverflowError:  # the integer is larger than every float
         return math.inf
 
 
@@ -179,10 +179,10 @@ def check_floating(name: str, value: Tensor) -> None:
 
 
 def check_finite(name: str, value: Tensor) -> None:
-    """Raise `DataError` if ``value`` holds NaN or infinite entries; say how many and where."""
+    """Raise `DataError` if ``value`` has NaN or infinite entries; give their number and index."""
     if not value.is_floating_point():
         return
-    # One pass for the usual case: a sum is non-finite as soon as an entry is (or it overflows).
+    # The usual case takes one pass: the sum is not finite if an entry is not, or if it overflows.
     if bool(torch.isfinite(value.sum())):
         return
     bad = ~torch.isfinite(value)
@@ -196,7 +196,7 @@ def check_finite(name: str, value: Tensor) -> None:
 
 
 def check_shape(name: str, value: Tensor, expected: Sequence[int | str]) -> None:
-    """Raise `DataError` unless ``value.shape`` matches ``expected``; a string is any size."""
+    """Raise `DataError` unless ``value.shape`` is ``expected``; a string stands for any size."""
     shape = tuple(value.shape)
     matches = len(shape) == len(expected) and all(
         isinstance(want, str) or want == have for want, have in zip(expected, shape, strict=True)
@@ -256,7 +256,7 @@ class Range:
 
 @dataclass(frozen=True)
 class OneOf:
-    """The names that a string may be, in an annotation, where they are known as data only."""
+    """The allowed values of a string in an annotation, if they are only known at run time."""
 
     options: Iterable[str]
 
@@ -268,10 +268,10 @@ NonNegative = Annotated[float, Range(minimum=0.0)]
 
 
 def check_annotated(name: str, value: object, annotation: Any) -> None:
-    """Raise `ConfigurationError` unless ``value`` is what its annotation says.
+    """Raise `ConfigurationError` unless ``value`` agrees with its annotation.
 
-    Numbers with a `Range`, sequences of such, strings with `OneOf`, literals and booleans are
-    checked, and unions of these; of any other annotation nothing is.
+    It checks numbers with a `Range`, sequences of such numbers, strings with `OneOf`, literals,
+    booleans, and unions of these. Other annotations are not checked.
 
     >>> check_annotated("hidden", [8, 0], Sequence[Count])
     Traceback (most recent call last):

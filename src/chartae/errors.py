@@ -1,4 +1,4 @@
-"""Every error that chartae raises on purpose; each is also the standard exception it resembles."""
+"""The errors that chartae raises. Each is also a subclass of a matching standard exception."""
 
 __all__ = [
     "ChartaeError",
@@ -14,7 +14,7 @@ class ChartaeError(Exception):
 
 
 class DataError(ChartaeError, ValueError):
-    """The data given cannot be used: wrong shape, dtype or range, NaN, empty, unreadable."""
+    """The data cannot be used: wrong shape, dtype or range, NaN, empty, unreadable."""
 
 
 class ConfigurationError(ChartaeError, ValueError):
@@ -26,4 +26,4 @@ class CheckpointError(ChartaeError, RuntimeError):
 
 
 class DivergenceError(ChartaeError, RuntimeError):
-    """A computation left the finite numbers (a loss, a chain)."""
+    """A computation (a loss, a chain) gave values that are not finite."""

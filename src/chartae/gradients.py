@@ -1,4 +1,4 @@
-"""Gradients that a computation needs for itself, whatever mode its caller works in."""
+"""Gradients inside a computation, independent of the caller's autograd mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ __all__ = ["gradients", "leave_inference_mode"]
 def gradients(*tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
     """Enable gradients inside the block, also under `torch.no_grad` and `torch.inference_mode`.
 
-    It gives the tensors back, those of an inference mode as copies, which alone can have gradients.
+    It yields the tensors. Inference-mode tensors cannot have gradients, so they are copied.
 
     >>> with torch.inference_mode():
     ...     z = torch.ones(2)
@@ -27,9 +27,9 @@ def gradients(*tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
 
 
 def leave_inference_mode(module: nn.Module) -> None:
-    """Make a module that was built in `torch.inference_mode` one that can have gradients.
+    """Let the parameters of a module that was built in `torch.inference_mode` have gradients.
 
-    Its parameters and buffers stay the same objects; called outside of the mode.
+    Its parameters and buffers stay the same objects. Call it outside inference mode.
     """
     for tensor in [*module.parameters(), *module.buffers()]:
         if tensor.is_inference():

@@ -1,4 +1,4 @@
-"""`chartae.load`: what `chartae.persistence` reads, with every class of the library known to it."""
+"""`chartae.load`: `chartae.persistence.load`, with all classes of the library registered."""
 
 import chartae.models  # registers its classes
 import chartae.samplers  # noqa: F401

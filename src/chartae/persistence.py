@@ -1,4 +1,4 @@
-"""Saving and loading: JSON beside safetensors. Nothing is ever unpickled.
+"""Saving and loading with JSON and safetensors. Nothing is unpickled.
 
 A model or sampler is a folder of two files: ``config.json`` (class, constructor arguments, library
 version) and ``model.safetensors`` (parameters and buffers). A training checkpoint is one file.
@@ -39,16 +39,16 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
 LONGEST = 1000
-"""Characters of another error in one of ours."""
+"""Maximum length of another error's text in a message."""
 ROOM = 1 << 27
-"""Bytes that a constructor may use besides what its tensors need."""
+"""Bytes that a constructor may use in addition to its tensors."""
 
 CLASSES: dict[str, type[Any]] = {}
 
 
 @runtime_checkable
 class Configurable(Protocol):
-    """What can be saved: a module that knows its constructor's arguments."""
+    """An object that can be saved: a module with access to its constructor's arguments."""
 
     fitted_buffers: tuple[str, ...]
     metadata: Mapping[str, Any]
@@ -58,14 +58,14 @@ class Configurable(Protocol):
         ...
 
     def check_buffers(self) -> None:
-        """Raise an error of chartae's if what was loaded cannot have been fitted."""
+        """Raise an error of chartae if the loaded buffers are not a valid fitted state."""
         ...
 
 
 def register(cls: type[Any]) -> None:
-    """Make ``cls`` known to `load` by its name; bases do it for their subclasses.
+    """Register ``cls`` for `load` by its name. Base classes call it for their subclasses.
 
-    A class of yours never takes the name of one of chartae's.
+    A user's class never replaces a class of chartae with the same name.
     """
     known = CLASSES.get(cls.__name__)
     if known is None or not _is_ours(known) or _is_ours(cls):
@@ -82,21 +82,23 @@ def _is_ours(cls: type[Any]) -> bool:
 def save(module: Any, folder: str | Path) -> None:
     """Write ``module`` to ``folder``, each file atomically.
 
-    What was saved there before is replaced, other files never.
+    A model that was saved there before is replaced. Other files are not.
 
     Raises:
-        ConfigurationError: if the folder cannot be written to or has files of these names that
-            chartae did not write, or an argument of the module is neither JSON nor a module of its
-            own, or its class has another's name, or its precision is not float32 or float64.
-        CheckpointError: if writing fails (a full disk); what was there before is left, or, where
-            one of the two files was replaced, refused by `load`.
+        ConfigurationError: if the folder is not writable; if it has files of these names that
+            chartae did not write; if an argument of the module is neither JSON nor a torch module;
+            if another registered class has the name of the module's class; or if the precision is
+            not float32 or float64.
+        CheckpointError: if writing fails (for example on a full disk). The old files then remain.
+            If one of the two files was already replaced, `load` refuses the folder.
     """
     text, state = json.dumps(describe(module), indent=2), module.state_dict()
     if reason := _unusable_precision(state):
         raise ConfigurationError(f"this {type(module).__name__} cannot be saved: {reason}")
     folder = check_writable("folder", folder)
     check_replaceable("folder", folder)
-    # The weights name the configuration they belong to, so that no mixture of two savings loads.
+    # The weights hold a fingerprint of their configuration, so that `load` refuses files from two
+    # different saves.
     metadata = {"config": _fingerprint(text)}
     _write_tensors(folder / WEIGHTS_FILE, state, metadata)
     with writing(folder / CONFIG_FILE):
@@ -104,7 +106,7 @@ def save(module: Any, folder: str | Path) -> None:
 
 
 def check_replaceable(name: str, folder: Path) -> None:
-    """Raise `ConfigurationError` if `save` would replace what it did not write in ``folder``."""
+    """Raise `ConfigurationError` if `save` would replace files that chartae did not write."""
     check_ours(
         name, folder / CONFIG_FILE, lambda path: {"chartae", "class"} <= _read_json(path)[1].keys()
     )
@@ -112,12 +114,12 @@ def check_replaceable(name: str, folder: Path) -> None:
 
 
 def check_ours(name: str, path: Path, recognises: Callable[[Path], object]) -> None:
-    """Raise `ConfigurationError` if ``path`` is there and is not a file of chartae's to replace.
+    """Raise `ConfigurationError` if ``path`` exists and was not written by chartae.
 
     Args:
-        name: of the argument that leads to ``path``.
-        path: where something is to be written.
-        recognises: whether the file is such a one; it may raise an error of chartae's instead.
+        name: name of the argument that gives ``path``.
+        path: the file to be written.
+        recognises: returns whether chartae wrote the file, or raises an error of chartae if not.
     """
     try:
         if not path.exists() or recognises(path):
@@ -125,8 +127,7 @@ def check_ours(name: str, path: Path, recognises: Callable[[Path], object]) -> N
     except ChartaeError:
         pass
     raise ConfigurationError(
-        f"{name}: {str(path)!r} was not written by chartae, or was damaged since: expected another "
-        "place"
+        f"{name}: {str(path)!r} was not written by chartae, or is damaged: expected another path"
     )
 
 
@@ -138,21 +139,21 @@ def load(
     dtype: torch.dtype | None = None,
     **modules: nn.Module,
 ) -> Any:
-    """Rebuild what `save` wrote: a model or a sampler, in eval mode.
+    """Load a model or a sampler that `save` wrote, in eval mode.
 
     Args:
-        folder: where it was saved.
-        device: where to put it, whatever device it was saved from.
-        dtype: float32 or float64; None keeps what was saved.
-        modules: the arguments that were modules of your own, by name (``encoder=...``).
+        folder: the folder where it was saved.
+        device: device for the loaded object; the device at saving does not matter.
+        dtype: float32 or float64; None keeps the saved dtype.
+        modules: the arguments that were user-defined modules, by name (``encoder=...``).
 
     Raises:
-        CheckpointError: if a file is missing, truncated, of another saving or a newer version; if
-            the class is unknown, cannot be built from the arguments, or would take far more memory
-            than the file; if a tensor is missing, or has another shape, another precision or NaN;
-            if what was fitted does not fit together; or if a module of your own is not given.
-        ConfigurationError: for another dtype, a device that is not there, or a module that no
-            argument asks for.
+        CheckpointError: if a file is missing, truncated, from another save or from a newer
+            version; if the class is unknown, cannot be built from its arguments, or needs far more
+            memory than the file; if a tensor is missing, or has a wrong shape, a wrong precision or
+            NaN; if the fitted state is not consistent; or if a user-defined module is not given.
+        ConfigurationError: for another dtype, a device that is not available, or a module that
+            does not belong to any argument.
 
     >>> import tempfile, chartae, torch
     >>> model = chartae.VAE((8, 8), latent_dim=2).eval()
@@ -176,12 +177,12 @@ def load(
     tensors, metadata = _read_tensors(folder / WEIGHTS_FILE)
     if metadata.get("config") != _fingerprint(text):
         raise CheckpointError(
-            f"{folder}: {WEIGHTS_FILE} does not belong to {CONFIG_FILE} (a saving was interrupted, "
+            f"{folder}: {WEIGHTS_FILE} does not belong to {CONFIG_FILE} (saving was interrupted "
             "or a file was edited): save the model again"
         )
     if reason := _unusable_precision(tensors):
         raise CheckpointError(f"{folder / WEIGHTS_FILE}: {reason}")
-    # What is built is filled from the file, so that a small file has no large module.
+    # The module gets its tensors from the file, so a small file cannot need a large module.
     size = ROOM + 4 * sum(max(LEAST, tensor.nbytes) for tensor in tensors.values())
     unused = dict(modules)
     with seeded(0), Allowance(size):
@@ -189,7 +190,7 @@ def load(
     if unused:
         raise ConfigurationError(
             f"{', '.join(unused)} given, but the {description['class']} in {folder} was saved "
-            "without a module of your own there"
+            "without a user-defined module for it"
         )
     _fill(module.eval(), tensors, folder / WEIGHTS_FILE, dtype)
     return module if place.type == "cpu" else module.to(place)
@@ -209,7 +210,7 @@ def describe(module: Any) -> dict[str, Any]:
     """Return the JSON description of a module: class, arguments, versions, metadata.
 
     Raises:
-        ConfigurationError: if it could not be built again from it.
+        ConfigurationError: if the module could not be rebuilt from the description.
     """
     from chartae import __version__
 
@@ -217,8 +218,8 @@ def describe(module: Any) -> dict[str, Any]:
     known = CLASSES.get(cls.__name__, cls)
     if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ConfigurationError(
-            f"the class {cls.__module__}.{cls.__qualname__} cannot be saved, for "
-            f"{known.__module__}.{known.__qualname__} has its name: rename it"
+            f"the class {cls.__module__}.{cls.__qualname__} cannot be saved, because "
+            f"{known.__module__}.{known.__qualname__} has the same name: rename it"
         )
     arguments = {name: _to_json(name, value) for name, value in module.config().items()}
     metadata = {"metadata": _to_json("metadata", module.metadata)} if module.metadata else {}
@@ -234,12 +235,12 @@ def describe(module: Any) -> dict[str, Any]:
 def rebuild(
     description: Mapping[str, Any], modules: Mapping[str, nn.Module], unused: dict[str, nn.Module]
 ) -> Any:
-    """Return the module of a description, with fresh weights.
+    """Build the module of a description, with new initial weights.
 
     Args:
-        description: what `describe` returned.
-        modules: the arguments that were modules of your own, by name.
-        unused: names are removed from it as their modules are used.
+        description: a description from `describe`.
+        modules: the arguments that were user-defined modules, by name.
+        unused: modules not used so far, by name; used ones are removed from it.
     """
     name, version = description.get("class"), description.get("format", 0)
     if not isinstance(version, int) or version > FORMAT:
@@ -249,8 +250,8 @@ def rebuild(
         )
     if not isinstance(name, str) or name not in CLASSES:
         raise CheckpointError(
-            f"class {name!r} is unknown: expected one of {', '.join(sorted(CLASSES))}; if it is "
-            "your own, import it before loading"
+            f"class {name!r} is unknown: expected one of {', '.join(sorted(CLASSES))}; if you "
+            "defined the class, import it before loading"
         )
     try:
         given = description["arguments"]
@@ -258,16 +259,16 @@ def rebuild(
         module = CLASSES[name](**arguments)
         module.metadata = {**description.get("metadata", {})}
         return module
-    except CheckpointError:  # of a part, which says it all
+    except CheckpointError:  # from a part; its message is complete
         raise
-    except Exception as error:  # it was built from these arguments before: they are damaged
+    except Exception as error:  # the arguments were valid when saved, so they are damaged
         raise CheckpointError(
             f"{name} cannot be rebuilt from its configuration: {_brief(error)}"
         ) from error
 
 
 def _brief(error: Exception) -> str:
-    """Return what an error says, in a line, and of which kind it is if it is not chartae's."""
+    """Return an error's message in one line, with its type if it is not an error of chartae."""
     kind = "" if isinstance(error, ChartaeError) else f"{type(error).__name__}: "
     text = " ".join(f"{kind}{error}".split()).partition("Exception raised from")[0]  # C++ frames
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
@@ -292,7 +293,7 @@ def _from_json(
     if isinstance(value, Mapping) and "__module__" in value:
         if name not in modules:
             raise CheckpointError(
-                f"{name} was a module of your own ({value['__module__']}): "
+                f"{name} was a user-defined module ({value['__module__']}): "
                 f"pass it as load(..., {name}=...), or register a preset for it"
             )
         unused.pop(name, None)
@@ -301,7 +302,7 @@ def _from_json(
 
 
 def _unusable_precision(tensors: Mapping[str, Tensor]) -> str | None:
-    """Return why no model has tensors of these dtypes, or None if one may have."""
+    """Return the reason why no model can have tensors of these dtypes, or None."""
     kinds = {tensor.dtype: name for name, tensor in tensors.items() if tensor.is_floating_point()}
     for dtype, name in kinds.items():
         if dtype not in (torch.float32, torch.float64):
@@ -315,7 +316,7 @@ def _unusable_precision(tensors: Mapping[str, Tensor]) -> str | None:
 def _fill(
     module: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None
 ) -> None:
-    """Give a fresh module the tensors of a file, once they are found to be all that it needs."""
+    """Load the tensors of a file into a new module, after checking them."""
     wanted = dtype or next((t.dtype for t in tensors.values() if t.is_floating_point()), None)
     expected = module.state_dict()
     if any(t.is_floating_point() and t.dtype != wanted for t in expected.values()):
@@ -340,13 +341,13 @@ def _fill(
 
 
 def _is_optional(module: nn.Module, name: str) -> bool:
-    """Return whether files from before the present version may lack a tensor."""
+    """Return whether files of earlier versions may lack a tensor."""
     owner, _, last = name.rpartition(".")
     return last in getattr(module.get_submodule(owner), "optional_buffers", ())
 
 
 def _check_tensor(name: str, tensor: Tensor, like: Tensor, *, grows: bool) -> None:
-    """Raise `CheckpointError` unless a tensor of a file can take the place of a fresh one."""
+    """Raise `CheckpointError` unless a tensor of a file can replace the tensor of a new module."""
     if tensor.dtype != like.dtype and not (tensor.is_floating_point() and like.is_floating_point()):
         raise CheckpointError(f"{name} is {tensor.dtype}: expected {like.dtype}")
     shape, wanted = tuple(tensor.shape), tuple(like.shape)
@@ -357,7 +358,7 @@ def _check_tensor(name: str, tensor: Tensor, like: Tensor, *, grows: bool) -> No
     if not tensor.is_floating_point() or bool(value.sum().isfinite()):
         return
     finite = value.isfinite()
-    # Some are no numbers from the start, such as what a training has yet to fix.
+    # Some buffers are not finite in a new module, for example those that training has not set.
     if not finite.all() and not (shape == wanted and torch.equal(finite, like.isfinite())):
         raise CheckpointError(f"{name} has NaN or infinite values: expected finite numbers")
 
@@ -366,7 +367,7 @@ def _read_json(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
         description = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:  # both decodings are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # decoding raises a ValueError
         raise CheckpointError(f"{path} cannot be read (truncated or damaged?): {error}") from error
     if not isinstance(description, dict) or not isinstance(description.get("arguments"), dict):
         raise CheckpointError(f"{path} does not describe a model of chartae")
@@ -384,8 +385,8 @@ def write_state(path: str | Path, state: Mapping[str, Any]) -> None:
     """Write a nested state of dictionaries, lists, tensors and JSON values, atomically.
 
     Raises:
-        ConfigurationError: if it holds anything else.
-        CheckpointError: if writing fails (a full disk); ``path`` is then as it was.
+        ConfigurationError: if it holds values of other types.
+        CheckpointError: if writing fails (for example on a full disk); ``path`` does not change.
     """
     tensors: dict[str, Tensor] = {}
     try:
@@ -405,7 +406,7 @@ def is_state(path: Path) -> bool:
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
-    """Read back what `write_state` wrote, tuples as lists.
+    """Read a state that `write_state` wrote; tuples become lists.
 
     Raises:
         CheckpointError: if the file is truncated, not a state, or of a newer version.
@@ -430,7 +431,7 @@ def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
         tensors[key] = value
         return {"__tensor__": key}
     if isinstance(value, Mapping):
-        # Pairs keep keys that JSON would turn to strings (an optimiser numbers its parameters).
+        # Pairs preserve keys that JSON would turn into strings (an optimiser's are integers).
         return {"__dict__": [[key, _pack(item, tensors)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
         return [_pack(item, tensors) for item in value]
@@ -448,7 +449,7 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return the Python number that a NumPy number is."""
+    """Convert a NumPy number to a Python number."""
     if isinstance(value, (np.integer, np.floating)):
         return value.item()
     raise TypeError(f"{type(value).__name__} is not JSON")
@@ -456,7 +457,7 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what fails in writing ``path`` into a `CheckpointError` that names it."""
+    """Turn an `OSError` inside the block into a `CheckpointError` that names ``path``."""
     try:
         yield
     except OSError as error:
@@ -466,15 +467,15 @@ def writing(path: Path) -> Iterator[None]:
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     from safetensors.torch import save as serialize
 
-    # Clones: safetensors refuses views of one storage.
+    # Clones, because safetensors refuses views of one storage.
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     with writing(path), atomic_path(path) as temporary:
-        # Not their `save_file`: killed, it leaves temporary files that nobody knows.
+        # Not `safetensors.save_file`: if killed, it leaves temporary files with unknown names.
         temporary.write_bytes(serialize(plain, metadata=metadata))
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a file, as windows on it, and what it says about them."""
+    """Return the tensors of a file, memory-mapped, and its metadata."""
     with _opened(path) as file:
         names = file.keys()
         return {name: file.get_tensor(name) for name in names}, file.metadata() or {}

@@ -1,4 +1,4 @@
-"""All randomness flows from one seed, through named streams that do not disturb one another."""
+"""Random number generators derived from one seed, by independent named streams."""
 
 import hashlib
 import os
@@ -12,12 +12,12 @@ from chartae.checks import check_integer
 
 __all__ = ["derive_seed", "make_generator", "resolve_seed", "seed_generators", "seeded"]
 
-# All threads of a process share torch's global generators: one at a time relies on them.
+# All threads of a process share torch's global generators. Only one thread may use them at a time.
 _turn = threading.RLock()
 
 
 def _renew_turn() -> None:
-    global _turn  # in a forked process nobody is left to give it back
+    global _turn  # in a forked process, the thread that held the lock does not exist
     _turn = threading.RLock()
 
 
@@ -26,7 +26,7 @@ if hasattr(os, "register_at_fork"):  # Windows does not fork
 
 
 def resolve_seed(seed: int | None) -> int:
-    """Return ``seed`` (0 or more), or a fresh one from the global generator when it is None."""
+    """Return ``seed``, at least 0; if it is None, draw one from the global generator."""
     if seed is None:
         return int(torch.randint(2**31, ()))
     return check_integer("seed", seed, minimum=0)
@@ -35,14 +35,14 @@ def resolve_seed(seed: int | None) -> int:
 def derive_seed(seed: int, *stream: object) -> int:
     """Return the seed of a named stream: a 63-bit hash of ``seed`` and the names.
 
-    Two streams of one seed are independent, so drawing more from one never shifts the other.
+    Two streams of one seed are independent. More draws from one do not change the other.
 
     >>> derive_seed(0, "order", 1) == derive_seed(0, "order", 1)
     True
     >>> derive_seed(0, "order", 1) == derive_seed(0, "noise", 1)
     False
     """
-    text = repr((int(seed), *stream)).encode()  # NumPy's integers are written otherwise
+    text = repr((int(seed), *stream)).encode()  # NumPy integers have a different repr
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
 
 
@@ -54,10 +54,10 @@ def make_generator(
 
 
 def seed_generators(seed: int, *stream: object, device: torch.device | str = "cpu") -> None:
-    """Seed torch's global generators, the CPU's and that of ``device``, for the stream of ``seed``.
+    """Seed torch's global generators of the CPU and of ``device`` for the stream of ``seed``.
 
-    `torch.manual_seed` would seed every kind of accelerator, whether there is one or not, which
-    takes longer than a small model's training step.
+    `torch.manual_seed` would seed every kind of accelerator, present or not. That takes longer than
+    a training step of a small model.
     """
     device, number = torch.device(device), derive_seed(seed, *stream)
     torch.default_generator.manual_seed(number)
@@ -70,10 +70,10 @@ def seed_generators(seed: int, *stream: object, device: torch.device | str = "cp
 
 @contextmanager
 def seeded(seed: int, *stream: object, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Seed torch's global generators inside the block, and leave the caller's as they were.
+    """Seed torch's global generators inside the block, and restore their state afterwards.
 
-    Threads take turns: a block waits until no other thread is in one. What a thread draws outside
-    of such blocks from torch's global generators still disturbs the one inside.
+    Only one thread at a time can be in such a block; others wait. A thread that draws from torch's
+    global generators outside such a block still changes the draws inside.
 
     >>> with seeded(0, "noise"):
     ...     first = torch.rand(3)

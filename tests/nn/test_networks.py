@@ -84,7 +84,7 @@ def test_a_mapping_given_is_left_alone():
         ("cnov", (8, 8), "encoder='cnov' is not known.*mean 'conv'"),
         ({"hidden": [3]}, (8, 8), "encoder=None is not known"),
         ({"name": "mlp", "depth": 3}, (8, 8), "encoder=.*depth"),
-        ({"name": "conv", "channels": []}, (8, 8), r"channels=\[\]: expected numbers"),
+        ({"name": "conv", "channels": []}, (8, 8), r"channels=\[\]: expected one number"),
         ({"name": "mlp", "hidden": [-3]}, (8, 8), "encoder=.*hidden"),
         ("conv", (1, 2, 3, 4, 5), r"input_shape=\(1, 2, 3, 4, 5\): convolutions expect"),
     ],
@@ -133,7 +133,7 @@ def test_maps_are_kept_and_come_back(shape):
 
 def test_a_map_decoder_wants_a_latent_for_each_place():
     with pytest.raises(
-        ConfigurationError, match=r"latent_dim=3: a map of \(2, 2\) needs 4 or more"
+        ConfigurationError, match=r"latent_dim=3: expected at least 4 for a map of \(2, 2\)"
     ):
         build_decoder("conv_map", 3, (8, 8))
 

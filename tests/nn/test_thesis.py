@@ -267,7 +267,7 @@ def test_images_of_other_sizes(name, shape):
 def test_shapes_that_a_preset_cannot_have():
     with pytest.raises(ConfigurationError, match=r"\(30,\): this preset expects images"):
         build_encoder("thesis/cifar", (30,))
-    with torch.device("meta"), pytest.raises(ConfigurationError, match="give images of"):
+    with torch.device("meta"), pytest.raises(ConfigurationError, match="expected images of"):
         build_decoder("thesis/oasis_conv", 3, (400, 400))
     with pytest.raises(ConfigurationError, match="does not accept a batch"):
         chartae.VAE((4, 4), 2, encoder="thesis/celeba_grey")

@@ -219,7 +219,7 @@ def _report(
             f"from a pool of {settings['num_pool']}",
             "Synthetic": f"{settings['synthetic_per_class']} per class from each method",
             "Test": f"{settings['num_test']:,} digits outside of the pool, the same for all draws",
-            "Seeds": f"{', '.join(map(str, seeds))}; {recipe.split_seed} for the pool",
+            "Seeds": f"{', '.join(map(str, seeds))}; {recipe.split_seed} for pool and test set",
             "Versions": versions(),
         },
         settings={

@@ -125,9 +125,8 @@ class FlowPosterior(BatchDistribution):
 
     .. math:: \log q(f(z_0)) = \log q_0(z_0) - \log |\det \partial f / \partial z_0|
 
-    The density is available only at the distribution's own samples, from
-    `rsample_and_log_prob`, which knows :math:`z_0`. The flow is never inverted, so `log_prob` is
-    not available.
+    The density is available only at the distribution's own samples, from `rsample_and_log_prob`,
+    because their :math:`z_0` is known. The flow is never inverted, so `log_prob` is not available.
 
     Args:
         base: the law of :math:`z_0`, over ``(..., d)``.

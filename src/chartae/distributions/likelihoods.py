@@ -86,7 +86,7 @@ class NormalFeatures(Normal, Summed):
 
     def sum_log_prob(self, value: Tensor, dims: int) -> Tensor:
         scale = self.scale if self.own_scale is None else self.own_scale
-        # Scaled before it is squared, or the square may be beyond what the dtype holds.
+        # The difference is divided by the scale first, so that the square does not overflow.
         squares = ((value - self.loc) / scale).square().flatten(-dims).sum(-1)
         event = self.loc.shape[-dims:]
         logs = scale.log()

@@ -37,6 +37,8 @@ class HVAE(VariationalAutoencoder):
             and is cooled step by step. 1 means no tempering.
         learn_beta_0: whether training learns :math:`\beta_0` in (0, 1]. Learning starts from the
             given value, which must then be below 1.
+        cut_gradients: whether the gradients that guide the leapfrog are constants for training, as
+            in published code. It takes less time, and the gradients of the objective are biased.
         networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
@@ -49,6 +51,7 @@ class HVAE(VariationalAutoencoder):
         step_size: Positive = 0.01,
         sqrt_beta_0: Annotated[float, Range(above=0.0, maximum=1.0)] = 0.3,
         learn_beta_0: bool = False,
+        cut_gradients: bool = False,
         **networks: Unpack[GaussianNetworks],
     ) -> None:
         if learn_beta_0 and sqrt_beta_0 == 1.0:
@@ -58,6 +61,7 @@ class HVAE(VariationalAutoencoder):
         super().__init__(input_shape, latent_dim, **networks)
         self.num_leapfrog, self.step_size = num_leapfrog, step_size
         self.sqrt_beta_0, self.learn_beta_0 = sqrt_beta_0, learn_beta_0
+        self.cut_gradients = cut_gradients
         self.raw_sqrt_beta_0 = None
         if learn_beta_0:
             self.raw_sqrt_beta_0 = nn.Parameter(torch.tensor(float(sqrt_beta_0)).logit())
@@ -77,7 +81,8 @@ class HVAE(VariationalAutoencoder):
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x|z, y), ``(..., batch)``, and grad_z log p(x, z|y), ``(..., batch, d)``.
 
-        Both are differentiable where gradients are enabled. The decoder runs once for both.
+        Both are differentiable where gradients are enabled, the second unless ``cut_gradients``.
+        The decoder runs once for both.
         """
         differentiable = torch.is_grad_enabled()
         with gradients(x, z, y, mask) as (x, z, y, mask):
@@ -85,7 +90,12 @@ class HVAE(VariationalAutoencoder):
             z = z if z.requires_grad else z.detach().requires_grad_()
             fit = self.likelihood(z, y).log_prob(x, mask)
             log_joint = fit + self.prior(y).log_prob(z)
-            (grad,) = torch.autograd.grad(log_joint.sum(), z, create_graph=differentiable)
+            (grad,) = torch.autograd.grad(
+                log_joint.sum(),
+                z,
+                retain_graph=differentiable,
+                create_graph=differentiable and not self.cut_gradients,
+            )
         return fit if differentiable else fit.detach(), grad
 
     def flow(

@@ -106,6 +106,9 @@ class FactorVAE(VAE):
         gamma: weight of the total correlation, at least 0.
         discriminator: body of the discriminator, an encoder specification for
             ``(batch, latent_dim)``; None takes a multilayer perceptron.
+        halved: whether each batch is split in two, as in Algorithm 2 of the paper: the first half
+            is reconstructed, and latents of the second half are permuted. It takes half the time,
+            and each epoch reconstructs half of the data.
         networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
     """
 
@@ -118,16 +121,23 @@ class FactorVAE(VAE):
         *,
         gamma: NonNegative = 10.0,
         discriminator: NetworkSpec | None = None,
+        halved: bool = False,
         **networks: Unpack[GaussianNetworks],
     ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
-        self.gamma = gamma
+        self.gamma, self.halved = gamma, halved
         self.discriminator = Discriminator(discriminator, (latent_dim,))
 
     def loss(
         self, x: Tensor, *, y: Extra = None, mask: Extra = None, weight: Extra = None
     ) -> Losses:
         """Return minus the ELBO plus the adversary's term, and the adversary's own loss."""
+        batch = (x, y, mask, weight)
+        first, second = batch, batch
+        if self.halved and len(x) > 1:
+            half = (len(x) + 1) // 2
+            first, second = _rows(batch, slice(half)), _rows(batch, slice(half, None))
+        x, y, mask, weight = first
         posterior = self.posterior(x, y, mask)
         z = posterior.rsample()
         reconstruction = -average(self.likelihood(z, y).log_prob(x, mask), weight)
@@ -135,7 +145,8 @@ class FactorVAE(VAE):
         logits = self.discriminator(z)
         correlation = average(logits, weight)
         total = reconstruction + self.kl_weight * (kl + self.gamma * correlation)
-        fakes = self.discriminator(permuted(z.detach(), weight))
+        others = z if first is second else self.posterior(*second[:3]).rsample()
+        fakes = self.discriminator(permuted(others.detach(), second[3]))
         return Losses(
             {
                 "model": total,
@@ -143,6 +154,16 @@ class FactorVAE(VAE):
             },
             {"reconstruction": reconstruction, "kl": kl, "total_correlation": correlation},
         )
+
+
+Rows = tuple[Tensor, Extra, Extra, Extra]
+"""Rows of x, and of its conditions, mask and weights."""
+
+
+def _rows(batch: Rows, rows: slice) -> Rows:
+    x, *extras = batch
+    y, mask, weight = (None if extra is None else extra[rows] for extra in extras)
+    return x[rows], y, mask, weight
 
 
 def permuted(z: Tensor, weight: Extra = None) -> Tensor:

@@ -53,6 +53,25 @@ def factor_vae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Va
     return objectives, {"reconstruction": fit, "kl": kl, "total_correlation": correlation}
 
 
+def halved_factor_vae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
+    """As `factor_vae` on the first half of the batch; D against permuted codes of the second."""
+    half = (len(x) + 1) // 2
+    mean, deviation = gaussian_posterior(model, x[:half], y)
+    z = drawn(mean, deviation)
+    fit = -log_likelihood(model, x[:half], z, y, mask).mean()
+    kl = kl_to_standard(mean, deviation).mean()
+    share = certainty(model.discriminator(z))
+    correlation = (share / (1 - share)).log().mean()
+    other = drawn(*gaussian_posterior(model, x[half:], y))
+    order = torch.rand(other.shape, dtype=torch.float64).argsort(0)
+    permuted = torch.stack([other[order[:, j], j] for j in range(z.shape[1])], 1)
+    objectives = {
+        "model": fit + KL_WEIGHT * (kl + 2.5 * correlation),
+        "discriminator": verdict(model, z, permuted),
+    }
+    return objectives, {"reconstruction": fit, "kl": kl, "total_correlation": correlation}
+
+
 # --- discrepancies --------------------------------------------------------------------------------
 
 
@@ -171,6 +190,9 @@ MMD = {"weight": 4.0, "bandwidth": 0.8}
 
 CASES = {
     "FactorVAE": Case(models.FactorVAE, factor_vae, {**TELLS, "gamma": 2.5}, OPPONENT),
+    "FactorVAE of halves": Case(
+        models.FactorVAE, halved_factor_vae, {**TELLS, "gamma": 2.5, "halved": True}, OPPONENT
+    ),
     "FactorVAE of classes, masked": Case(
         models.FactorVAE,
         factor_vae,

@@ -67,6 +67,32 @@ def hvae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
     return {"model": fit + KL_WEIGHT * kl}, {"reconstruction": fit, "kl": kl}
 
 
+def cut_hvae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
+    """As `hvae`, with gradients of log p(x, z) that are constants."""
+
+    def force(z: Tensor) -> Tensor:
+        z = z.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(
+            (log_likelihood(model, x, z, y, mask) + log_normal(z)).sum(), z
+        )
+        return grad
+
+    mean, deviation = gaussian_posterior(model, x, y)
+    start = drawn(mean, deviation)
+    gamma = noise(*start.shape)
+    roots = tempering()
+    z, v = start, gamma / roots[0]
+    for k in range(STEPS):
+        v = v + STEP / 2 * force(z)
+        z = z + STEP * v
+        v = v + STEP / 2 * force(z)
+        v = v * roots[k] / roots[k + 1]
+    fit = -log_likelihood(model, x, z, y, mask).mean()
+    log_ratio = log_normal(z) + log_normal(v) - log_normal(start, mean, deviation)
+    kl = -(log_ratio - log_normal(gamma)).mean()
+    return {"model": fit + KL_WEIGHT * kl}, {"reconstruction": fit, "kl": kl}
+
+
 def learned_inverse(model: Any, mean: Tensor, deviation: Tensor, x: Tensor) -> Any:
     """G^-1(z) = sum_i w_i(z) M_i + lambda I, w_i = exp(-||z - c_i||^2 / T^2), lambda = 0.2.
 
@@ -296,6 +322,7 @@ BALL = {"curvature": CURVATURE}
 
 CASES = {
     "HVAE": Case(models.HVAE, hvae, FLOW),
+    "HVAE of cut gradients": Case(models.HVAE, cut_hvae, {**FLOW, "cut_gradients": True}),
     "HVAE of classes, masked": Case(models.HVAE, hvae, {**FLOW, "conditions": 3}, masked=True),
     "RHVAE": Case(models.RHVAE, rhvae(learned_inverse), LEARNED, masked=True),
     "RHVAE its own temperature": Case(
