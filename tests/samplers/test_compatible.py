@@ -189,6 +189,20 @@ def test_a_sampler_of_ones_own_is_in_no_table():
         VolumeSampler(build("VAE"), geometry="model")
 
 
+@pytest.mark.parametrize("kind", ["MixtureSampler", "VolumeSampler", "FlowSampler"])
+def test_what_is_not_observed_does_not_change_a_fit(kind):
+    model = build("VAE")
+    mask = torch.rand(X.shape, generator=torch.Generator().manual_seed(1)) < 0.7
+    made = [
+        getattr(chartae.samplers, kind)(model, **QUICK.get(kind, {}))
+        .fit(X.where(mask, hidden), mask=mask)
+        .sample(4, seed=0)
+        for hidden in (0.0, 0.7, torch.nan)
+    ]
+    assert (made[0] == made[1]).all()
+    assert (made[0] == made[2]).all()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("name", ["VAE", "RHVAE", "VQVAE", "SVAE", "PoincareVAE", "CVAE", "VAMP"])
 def test_on_an_accelerator(name):

@@ -524,8 +524,8 @@ class Augmenter:
             history = fit(sampler.model, members, **options)
             if history.stopped == "interrupted":
                 return Learned(sampler, history, {})
-            x = sampler.model.filled(members.x, members.mask)
-            sampler.fit(x, members.y if self.is_conditional else None)
+            given = {} if members.mask is None else {"mask": members.mask}
+            sampler.fit(members.x, members.y if self.is_conditional else None, **given)
         return Learned(sampler, history, self._compare(sampler, members, warned))
 
     def _compare(

@@ -284,8 +284,9 @@ def _chart(
     """Return a map of the training data, else of the metric's centroids, else of the curve."""
     if data is not None and len(data) > 1:
         with torch.no_grad():
-            x = trained.model.filled(data.x, data.mask)
-            codes = trained.model.encode(x, trained.conditions(data), batch_size=1024)
+            codes = trained.model.encode(
+                data.x, trained.conditions(data), mask=data.mask, batch_size=1024
+            )
         return Chart(codes, data.y, metric, class_names=data.class_names)
     landmarks = curve if metric is None else metric.landmarks
     return Chart(landmarks if len(landmarks) > 1 else curve, metric=metric)

@@ -118,7 +118,7 @@ def _maps(augmenter: Augmenter, real: ArrayDataset, most: int = 12) -> list[Sect
         members = real if augmenter.is_conditional else real.of_class(name)
         y = None if model.conditions is None else torch.unique(members.y, return_inverse=True)[1]
         with torch.no_grad():
-            codes = model.encode(model.filled(members.x, members.mask), y)
+            codes = model.encode(members.x, y, mask=members.mask)
         charts[name] = Chart(
             codes,
             metric=getattr(model, "metric", None),

@@ -129,7 +129,7 @@ def _fitted(trained: Trained, sampling: SamplerOptions, data: ArrayDataset | Non
     name = natural_sampler(model) if name == "auto" else name
     chosen = SAMPLERS[name](model, **sampling.arguments())
     if data is not None:
-        return chosen.fit(model.filled(data.x, data.mask), trained.conditions(data))
+        return chosen.fit(data.x, trained.conditions(data), data.mask)
     if chosen.needs_data:
         raise ConfigurationError(
             f"sampler={name!r}, for this {type(model).__name__}, learns from data: "

@@ -77,8 +77,10 @@ class Sampler(Configured, ABC):
             return f"its latents are {SPACES[model.latent_space]}"
         return f"its latents are not {SPACES[cls.latent_space]}"
 
-    @takes_arrays("x", "y")
-    def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
+    @takes_arrays("x", "y", "mask")
+    def fit(
+        self, x: Tensor | None = None, y: Tensor | None = None, mask: Tensor | None = None
+    ) -> Self:
         """Learn from the training set ``x``, ``(N, *input_shape)``; return the sampler.
 
         A sampler with nothing to learn accepts None.
@@ -86,6 +88,7 @@ class Sampler(Configured, ABC):
         Args:
             x: the training set.
             y: its conditions, for a model that has them.
+            mask: boolean, as x, True where a feature is observed. Values elsewhere have no effect.
         """
         return self
 
@@ -219,12 +222,12 @@ def compatible_samplers(model: Autoencoder) -> list[type[Sampler]]:
 
 
 def check_training_set(
-    sampler: Sampler, x: Tensor | None, y: Tensor | None
+    sampler: Sampler, x: Tensor | None, y: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the training set on the model's device.
+    """Return the training set on the model's device, with neutral values where it is unobserved.
 
     Raises:
-        DataError: unless x is a tensor that the model accepts and y its conditions.
+        DataError: unless x is a tensor that the model accepts, y its conditions and mask its mask.
     """
     if not isinstance(x, Tensor):
         raise DataError(
@@ -234,6 +237,8 @@ def check_training_set(
     model = sampler.model
     x = x.to(model.device)
     y = y.to(model.device) if isinstance(y, Tensor) else y
+    if mask is not None:
+        x = model.filled(x, mask.to(model.device) if isinstance(mask, Tensor) else mask)
     model.check_data("x", x)
     model.check_conditions("y", y, len(x))
     return x, y

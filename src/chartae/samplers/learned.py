@@ -74,8 +74,10 @@ class LearnedSampler(Sampler):
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.patience, self.held_out, self.seed = patience, held_out, seed
 
-    @takes_arrays("x", "y")
-    def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
+    @takes_arrays("x", "y", "mask")
+    def fit(
+        self, x: Tensor | None = None, y: Tensor | None = None, mask: Tensor | None = None
+    ) -> Self:
         """Train on the latents of the training set ``x``, ``(N, *input_shape)``, with conditions
         ``y``.
 
@@ -84,7 +86,7 @@ class LearnedSampler(Sampler):
                 observations, or if y is not its conditions.
             DivergenceError: if the loss is not finite; the sampler is then not fitted.
         """
-        x, y = check_training_set(self, x, y)
+        x, y = check_training_set(self, x, y, mask)
         with gradients(x, y) as (x, y):
             return self._fit(x, y)
 

@@ -114,8 +114,10 @@ class ManifoldSampler(Sampler):
         lacks = "posterior" if family is None else "Gaussian posterior"
         return f"it has neither a metric nor a {lacks}"
 
-    @takes_arrays("x", "y")
-    def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
+    @takes_arrays("x", "y", "mask")
+    def fit(
+        self, x: Tensor | None = None, y: Tensor | None = None, mask: Tensor | None = None
+    ) -> Self:
         """Compute the metric of the posteriors of the training set ``x``, ``(N, *input_shape)``.
 
         With the model's own metric x is not needed, and `fit` only checks that the model is
@@ -131,7 +133,7 @@ class ManifoldSampler(Sampler):
             self.check_fitted()
             return self
         model: Any = self.model
-        x, y = check_training_set(self, x, y)
+        x, y = check_training_set(self, x, y, mask)
         with seeded(0):
             metric = PosteriorMetric.from_model(
                 model,

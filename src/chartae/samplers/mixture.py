@@ -56,8 +56,10 @@ class MixtureSampler(Sampler):
         self.means = self.means.reshape(0, d)
         self.factors = self.factors.reshape(0, d, d)
 
-    @takes_arrays("x", "y")
-    def fit(self, x: Tensor | None = None, y: Tensor | None = None) -> Self:
+    @takes_arrays("x", "y", "mask")
+    def fit(
+        self, x: Tensor | None = None, y: Tensor | None = None, mask: Tensor | None = None
+    ) -> Self:
         """Fit the mixture to the embeddings of ``x``, ``(N, *input_shape)``, with conditions ``y``.
 
         Raises:
@@ -67,7 +69,7 @@ class MixtureSampler(Sampler):
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
 
-        codes = embeddings(self, *check_training_set(self, x, y))
+        codes = embeddings(self, *check_training_set(self, x, y, mask))
         count = self.num_components or min(10, max(1, len(codes.unique(dim=0)) // 5))
         if len(codes) < max(2, count):
             raise DataError(
