@@ -113,7 +113,10 @@ def test_codes_come_to_look_like_the_prior(digits, model_class, options):
 def test_a_deterministic_encoder_has_no_posterior(digits):
     model = AAE((8, 8), 2, stochastic=False, **NETWORKS)
     for call in (model.posterior, model.elbo, model.log_likelihood):
-        with pytest.raises(ConfigurationError, match="stochastic=False: this AAE has codes"):
+        with pytest.raises(
+            ConfigurationError,
+            match="stochastic=False: expected True, as this AAE has no posterior",
+        ):
             call(digits)
 
 

@@ -78,10 +78,12 @@ def fit(
 
     Args:
         model: any `Trainable`.
-        train: samples ``(N, *input_shape)``, N at least 2: a tensor, an array, a DataFrame, an
-            `ArrayDataset` (with conditions or a mask), ``(x, y)`` or ``(x, y, mask)`` or a mapping
-            of these names, or a map-style torch ``Dataset`` whose samples are x, (x, y),
-            (x, y, mask) or mappings.
+        train: at least 2 samples: for an `Autoencoder` a tensor, an array or a DataFrame
+            ``(N, *input_shape)``, an `ArrayDataset` (with conditions, a mask or weights), or
+            ``(x, y)`` or ``(x, y, mask)``. For any model a mapping of the names that its `loss`
+            uses (``x``, ``y``, ``mask``, ``weight``), a `TensorSet`, or a map-style torch
+            ``Dataset`` whose samples are x, (x, y), (x, y, mask) or mappings. Weights are divided
+            by their mean, except those of a ``Dataset``, which are used as they are.
         validation: the same kinds of data, which choose the best epoch and are used for
             ``patience``.
         epochs: passes over ``train``.
