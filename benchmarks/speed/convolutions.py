@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import chartae
 
 SHAPE, LATENT_DIM, BATCH = (3, 32, 32), 16, 128
-IMAGES = {"conv": 1024, "resnet": 512}
+IMAGES = {"conv": 4096, "resnet": 1024}
 
 
 def library_vae(network: str) -> chartae.VAE:
