@@ -20,7 +20,7 @@ class Sparse(VAE):
         return Losses.of(total, **losses.terms, penalty=penalty)
 
 
-class Fixed(HVAE):
+class Frozen(HVAE):
     """Decides an argument of the class above by itself."""
 
     def __init__(self, input_shape, latent_dim):
@@ -42,7 +42,7 @@ def test_configurations_hold_what_each_constructor_takes():
         "posterior_covariance", "posterior_rank",
     }  # fmt: skip
     assert Sparse(**sparse.config()).config() == sparse.config()
-    assert Fixed((4,), 2).config() == {"input_shape": (4,), "latent_dim": 2}
+    assert Frozen((4,), 2).config() == {"input_shape": (4,), "latent_dim": 2}
     passing = Passing((4,), 2, extra=5, num_leapfrog=7, likelihood="laplace")
     assert passing.config()["num_leapfrog"] == 7
     assert Passing(**passing.config()).config() == passing.config()

@@ -11,7 +11,7 @@ from chartae.errors import CheckpointError, ConfigurationError, DataError
 from chartae.models import Losses, Trainable
 
 
-class Line(Trainable):
+class Trend(Trainable):
     """Least squares through points at some times, which need not be observed."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ def points():
 
 
 def trained(data, **options):
-    model = Line()
+    model = Trend()
     options = {"epochs": 150, "batch_size": 5, "learning_rate": 0.05, "seed": 0, **options}
     history = chartae.fit(model, data, progress=False, **options)
     return model, history
@@ -63,9 +63,9 @@ def test_tensors_are_known_by_name_alone(tmp_path):
 
 def test_names_that_the_loss_lacks_or_needs_are_refused():
     times, values = points()
-    with pytest.raises(ConfigurationError, match="train has days, which Line ignores"):
+    with pytest.raises(ConfigurationError, match="train has days, which Trend ignores"):
         trained(TensorSet(times=times, values=values, days=times))
-    with pytest.raises(DataError, match="train has no values: Line needs values"):
+    with pytest.raises(DataError, match="train has no values: Trend needs values"):
         trained(TensorSet(times=times))
     with pytest.raises(DataError, match="values of train has shape .20, 2.: expected .N, 3."):
         trained(TensorSet(times=times, values=values[:, :2]))
