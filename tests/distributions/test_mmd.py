@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chartae.distributions.mmd import IMQ_SCALES, mmd
+from chartae.distributions.mmd import IMQ_SCALES, KERNELS, mmd
 from chartae.errors import ConfigurationError
 
 
@@ -89,3 +89,23 @@ def test_bad_arguments_are_refused():
         mmd(sample, sample, "gaussian")
     with pytest.raises(ConfigurationError, match="bandwidth=0.0"):
         mmd(sample, sample, bandwidth=0.0)
+
+
+@pytest.mark.parametrize("kernel", ["imq", "rbf"])
+def test_weights_are_those_of_rows_and_of_pairs_of_rows(kernel):
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(n, 2, generator=generator).double() for n in (4, 3))
+    w, k = [0.2, 1.3, 0.0, 2.5], KERNELS[kernel]
+
+    def value(u, v):
+        return k((u - v).square().sum(), 4.0)  # C = 2 d sigma^2
+
+    pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
+    own = sum(w[i] * w[j] * value(a[i], a[j]) for i, j in pairs)
+    own = own / sum(w[i] * w[j] for i, j in pairs)
+    others = sum(value(b[i], b[j]) for i in range(3) for j in range(3) if i != j) / 6
+    across = sum(w[i] * value(a[i], b[j]) for i in range(4) for j in range(3)) / (3 * sum(w))
+    found = mmd(a, b, kernel, weight=torch.tensor(w))
+    torch.testing.assert_close(found, own + others - 2 * across)
+    equal = mmd(a, b, kernel, weight=torch.full((4,), 0.5))
+    torch.testing.assert_close(equal, mmd(a, b, kernel))

@@ -305,6 +305,15 @@ def test_a_sample_without_weight_influences_nothing(make, digits):
     assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(*found, strict=True))
 
 
+def test_weights_may_all_be_zero_and_of_another_dtype(make, digits):
+    # As those of a small batch may be, and as those of a loader are float64.
+    weight = torch.zeros(64, dtype=torch.float64)
+    losses, gradients = loss_and_gradients(make().train(), digits, weight=weight)
+    assert all(bool(value.isfinite().all()) for value in gradients)
+    assert losses.terms["reconstruction"] == 0
+    assert losses.objectives["model"].dtype == torch.float32
+
+
 def test_a_weight_counts_a_sample_so_many_times(make, digits):
     name = make.args[0]
     if name.startswith(("BetaTCVAE", "RHVAE")):

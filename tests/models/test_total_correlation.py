@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal
 
 from chartae.distributions import DiagonalNormal
-from chartae.distributions.aggregate import log_shares
+from chartae.distributions.aggregate import log_aggregate, log_shares
 from chartae.models import BetaTCVAE, FactorVAE
 from chartae.models.adversarial import discriminator_loss
 from chartae.models.total_correlation import permuted
@@ -75,6 +75,24 @@ def test_weights_are_those_of_chen_et_al():
     torch.testing.assert_close(
         log_shares(batch, size, "mws").exp(), torch.full((5, 5), 1 / (size * batch)).double()
     )
+
+
+def test_a_weight_counts_a_sample_of_the_mixture_so_many_times():
+    generator = torch.Generator().manual_seed(0)
+    means, scales, z = (torch.randn(3, 2, generator=generator).double() for _ in range(3))
+    posterior = DiagonalNormal(means, scales.exp())
+    count = torch.tensor([1, 2, 3])
+    rows = torch.arange(3).repeat_interleave(count)
+    # Three samples of weights 1/2, 1, 3/2 stand for six; each is known of N = 60.
+    weighted = log_aggregate(posterior, z, 60, "mws", count / 2)
+    repeated = log_aggregate(DiagonalNormal(means[rows], scales[rows].exp()), z[rows], 60, "mws")
+    for some, many in zip(weighted, repeated, strict=True):
+        torch.testing.assert_close(some[rows], many)
+    # Stratified: the shares of q(z_i | x_k), of which Chen et al. say what they are, times weights.
+    joint, _ = log_aggregate(posterior, z, 7, "mss", count / 2)
+    densities = DiagonalNormal(means[:, None], scales.exp()[:, None]).log_prob(z).exp()
+    shares = log_shares(3, 7, "mss").exp() * (count / 2)
+    torch.testing.assert_close(joint, (shares * densities.T).sum(1).log())
 
 
 def test_training_notes_its_size():

@@ -40,7 +40,8 @@ def log_aggregate(
     pairs = posterior.base_dist.log_prob(z[:, None])
     log_weights = log_shares(len(z), max(size, len(z)), estimator).to(z)
     if weight is not None:
-        log_weights = log_weights + weight.log()
+        # A weight of 0 is the least positive number: densities stay finite if all are 0.
+        log_weights = log_weights + weight.to(z).clamp_min(torch.finfo(z.dtype).tiny).log()
     log_joint = torch.logsumexp(pairs.sum(-1) + log_weights, 1)
     log_product = torch.logsumexp(pairs + log_weights[..., None], 1).sum(-1)
     return log_joint, log_product

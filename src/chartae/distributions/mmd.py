@@ -64,7 +64,8 @@ def mmd(
     if weight is None:
         across = values[:m, m:].mean()
     else:
-        across = (weight / weight.sum()) @ values[:m, m:].mean(1)
+        weight = weight.to(values)
+        across = weight @ values[:m, m:].mean(1) / _positive(weight.sum())
     return (
         _off_diagonal(values[:m, :m], weight) + _off_diagonal(values[m:, m:], None) - 2.0 * across
     )
@@ -76,4 +77,9 @@ def _off_diagonal(values: Tensor, weight: Tensor | None) -> Tensor:
         pairs = max(1, len(values) * (len(values) - 1))
         return (values.sum() - values.diagonal().sum()) / pairs
     shares = torch.outer(weight, weight).fill_diagonal_(0.0)
-    return (shares * values).sum() / shares.sum().clamp_min(torch.finfo(values.dtype).tiny)
+    return (shares * values).sum() / _positive(shares.sum())
+
+
+def _positive(total: Tensor) -> Tensor:
+    """Return a sum of weights, or 1 if all of them are 0, so that the quotient is 0."""
+    return torch.where(total > 0.0, total, 1.0)

@@ -39,9 +39,13 @@ def average(values: Tensor, weight: Extra = None) -> Tensor:
     >>> average(torch.tensor([1.0, 3.0]), torch.tensor([0.5, 1.5]))
     tensor(2.5000)
     """
-    return values.mean() if weight is None else (weight * values).mean()
+    return values.mean() if weight is None else (weight.to(values.dtype) * values).mean()
 
 
 def resampled(weight: Tensor, count: int) -> Tensor:
-    """Return indices of samples drawn by their weights ``(batch,)``, with replacement: (count,)."""
-    return torch.multinomial(weight, count, replacement=True)
+    """Return indices of samples drawn by their weights ``(batch,)``, with replacement: (count,).
+
+    If all weights are 0, as in a small batch they may be, all samples are equally likely.
+    """
+    odds = torch.where(weight.any(), weight, torch.ones_like(weight))
+    return torch.multinomial(odds, count, replacement=True)

@@ -57,16 +57,17 @@ class MixtureVAE(VariationalAutoencoder):
         deviations = softplus(self.raw_deviations) + NormalHead.floor
         return NormalMixture(self.component_means, deviations, self.component_logits.softmax(-1))
 
-    @takes_arrays("x", "y")
-    def cluster_probabilities(self, x: Tensor, y: Extra = None) -> Tensor:
+    @takes_arrays("x", "y", "mask")
+    def cluster_probabilities(self, x: Tensor, y: Extra = None, *, mask: Extra = None) -> Tensor:
         """Return the probability p(k|z) of each component at the embedding of x, ``(batch, K)``.
 
         Args:
             x: ``(batch, *input_shape)``.
             y: their conditions, for a model that has them.
+            mask: boolean, as x, True where a feature is observed.
 
         Raises:
             DataError: as in `encode`.
         """
-        log_joint = self.prior(y).log_joint(self.encode(x, y))
+        log_joint = self.prior(y).log_joint(self.encode(x, y, mask=mask))
         return log_joint.softmax(-1).to(self.dtype)

@@ -31,8 +31,6 @@ __all__ = ["ChainSampler", "ManifoldOptions", "ManifoldSampler", "MetricSource"]
 logger = logging.getLogger(__name__)
 
 MetricSource = Literal["auto", "model", "posterior"]
-MIXED = 1.1
-"""R-hat above which a warning reports that chains have not mixed."""
 
 
 class ManifoldOptions(TypedDict, total=False):
@@ -255,12 +253,12 @@ class ChainSampler(ManifoldSampler):
             )
         if diverged:
             logger.warning("%d of %d chains had divergent steps", diverged, len(chain.acceptance))
-        if (r_hat := float(chain.r_hat.max())) > MIXED and self.keeps_density:
+        if self.keeps_density and not chain.has_mixed:
             logger.warning(
                 "%s's chains have not mixed (R-hat %.2f): its latents do not yet follow the "
                 "density; raise num_steps",
                 name,
-                r_hat,
+                float(chain.r_hat.max()),
             )
 
 

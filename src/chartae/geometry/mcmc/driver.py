@@ -74,6 +74,10 @@ class Schedule:
             check_number("step_size", self.step_size, above=0.0)
 
 
+MIXED = 1.1
+"""Largest split R-hat of chains that have mixed."""
+
+
 @dataclass(frozen=True)
 class Chain:
     """The result of a Markov chain sampler.
@@ -100,6 +104,11 @@ class Chain:
     def r_hat(self) -> Tensor:
         """Split R-hat of each coordinate, ``(d,)``; near 1 when the chains agree."""
         return split_r_hat(self.samples)
+
+    @property
+    def has_mixed(self) -> bool:
+        """Whether split R-hat is at most 1.1 in every coordinate."""
+        return float(self.r_hat.max()) <= MIXED
 
     @property
     def effective_sample_size(self) -> Tensor:

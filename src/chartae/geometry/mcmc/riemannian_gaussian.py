@@ -196,8 +196,18 @@ class RiemannianGaussian:
         num_warmup: int = 25,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Draw n points, ``(n, d)``: the final states of n chains. Arguments as in `chains`."""
-        return self.chains(n, num_steps=num_steps, num_warmup=num_warmup, generator=generator).final
+        """Draw n points, ``(n, d)``: the final states of n chains. Arguments as in `chains`.
+
+        A warning is logged if the chains have not mixed.
+        """
+        chain = self.chains(n, num_steps=num_steps, num_warmup=num_warmup, generator=generator)
+        if n > 1 and not chain.has_mixed:
+            logger.warning(
+                "chains of a RiemannianGaussian have not mixed (R-hat %.2f): raise num_steps=%d",
+                float(chain.r_hat.max()),
+                num_steps,
+            )
+        return chain.final
 
     @torch.no_grad()
     def chains(
