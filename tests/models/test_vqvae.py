@@ -166,3 +166,18 @@ def test_bad_arguments_are_refused(options, message):
 def test_bad_codes_are_refused(codes, message):
     with pytest.raises(DataError, match=message):
         build().embed_codes(codes)
+
+
+def test_the_codebook_follows_samples_by_their_weights():
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.rand(32, 8, 8, generator=generator), (torch.arange(32) < 20) * 1.6
+    codebooks = []
+    for others in (x, x.flip(0)):
+        torch.manual_seed(0)
+        model = VQVAE((8, 8), 8, num_codes=4, grid=(2, 2), decay=0.5).train()
+        before = model.quantizer.codebooks.clone()
+        torch.manual_seed(1)
+        model.loss(torch.cat([x[:20], others[20:]]), weight=weight)
+        codebooks.append(model.quantizer.codebooks)
+        assert (codebooks[-1] != before).any()
+    assert (codebooks[0] == codebooks[1]).all()
