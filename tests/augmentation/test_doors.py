@@ -415,3 +415,29 @@ def test_faint_classes_keep_their_spread(contrast):
     assert 0.6 < spread < 1.2
     kind = augmenter.models_["0"].observation_model.link
     assert kind == ("sigmoid" if contrast == 1.0 else "auto")
+
+
+def test_weights_reach_the_models():
+    x, y = digits().x[:24].numpy(), np.zeros(24, int)
+    weight = (np.arange(24) < 16).astype(float)
+    states = []
+    for others in (x, x[::-1]):
+        augmenter = Augmenter("vae", "normal", fit_options={"epochs": 3})
+        augmenter.fit(np.concatenate([x[:16], others[16:]]), y, weight=weight)
+        states.append(augmenter.models_["0"].state_dict())
+    assert all(bool((states[0][name] == states[1][name]).all()) for name in states[0])
+    unweighted = Augmenter("vae", "normal", fit_options={"epochs": 3}).fit(x, y)
+    theirs = unweighted.models_["0"].state_dict()
+    assert any(bool((states[0][name] != theirs[name]).any()) for name in theirs)
+
+
+def test_masks_reach_the_samplers():
+    # Unobserved cells are kept as 0, a hundred deviations from the others.
+    generator = np.random.default_rng(0)
+    x, seen = 100.0 + generator.standard_normal((30, 4)), generator.random((30, 4)) < 0.7
+    augmenter = Augmenter("ae", "mixture", fit_options={"epochs": 3})
+    augmenter.fit(x, np.zeros(30, int), mask=seen)
+    codes = augmenter.models_["0"].encode(x.astype(np.float32), mask=seen)
+    means = augmenter.samplers_["0"].means.numpy()
+    assert (means >= codes.min(0) - 1e-3).all()
+    assert (means <= codes.max(0) + 1e-3).all()
