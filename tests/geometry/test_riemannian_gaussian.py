@@ -128,6 +128,15 @@ def test_a_coarse_grid_is_reported(caplog):
     assert "raise num_points=6" in caplog.text
 
 
+def test_chains_that_have_not_mixed_are_reported(caplog):
+    gaussian = RiemannianGaussian(EuclideanMetric(2), torch.zeros(2), 1.0)
+    generator = torch.Generator().manual_seed(0)
+    gaussian.sample(200, generator=generator)
+    assert not caplog.records
+    gaussian.sample(20, num_steps=2, num_warmup=0, generator=generator)
+    assert "have not mixed (R-hat" in caplog.text
+
+
 def test_outside_it_is_nothing():
     gaussian = RiemannianGaussian(PoincareMetric(2), MEAN, 1.0)
     log_prob, grad = gaussian(torch.tensor([[0.5, 0.0], [2.0, 0.0]], dtype=torch.float64))

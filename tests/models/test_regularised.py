@@ -211,6 +211,10 @@ def test_the_mixture_prior_and_its_clusters_are_those_of_torch(digits):
     parts = shares.probs * components.log_prob(z[:, None]).exp()
     torch.testing.assert_close(probabilities, parts / parts.sum(1, keepdim=True))
     assert isinstance(model.cluster_probabilities(x.numpy()), np.ndarray)
+    mask = torch.arange(x.numel()).reshape(x.shape) % 3 > 0
+    seen = model.cluster_probabilities(x.where(mask, torch.nan), mask=mask)
+    assert (seen != probabilities).any()
+    assert (seen == model.cluster_probabilities(x, mask=mask)).all()
 
 
 def test_the_mixture_prior_finds_clusters():

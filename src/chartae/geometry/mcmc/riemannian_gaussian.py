@@ -192,7 +192,7 @@ class RiemannianGaussian:
         self,
         n: int,
         *,
-        num_steps: int = 50,
+        num_steps: int | None = None,
         num_warmup: int = 25,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -205,7 +205,7 @@ class RiemannianGaussian:
             logger.warning(
                 "chains of a RiemannianGaussian have not mixed (R-hat %.2f): raise num_steps=%d",
                 float(chain.r_hat.max()),
-                num_steps,
+                len(chain.samples),
             )
         return chain.final
 
@@ -214,18 +214,17 @@ class RiemannianGaussian:
         self,
         n: int,
         *,
-        num_steps: int = 50,
+        num_steps: int | None = None,
         num_warmup: int = 25,
         generator: torch.Generator | None = None,
     ) -> Chain:
         """Run n chains of the exact `random_walk`, with velocities whitened by the metric.
 
-        They start from a `WrappedNormal` of the same scale. In many dimensions they need more
-        steps: check the R-hat of the returned chain.
+        They start from a `WrappedNormal` of the same scale.
 
         Args:
             n: number of chains, at least 1.
-            num_steps: steps of each chain after warm-up.
+            num_steps: steps of each chain after warm-up; None takes 150 per dimension.
             num_warmup: steps that adapt the length of velocities.
             generator: source of randomness, on the device of the mean.
 
@@ -238,7 +237,7 @@ class RiemannianGaussian:
         return random_walk(
             self.metric,
             wrapped.sample(n, generator),
-            num_steps=num_steps,
+            num_steps=150 * self.metric.dim if num_steps is None else num_steps,
             covariance=self.scale**2,
             exact=True,
             whitened=True,
