@@ -15,6 +15,7 @@ from chartae.errors import ConfigurationError
 __all__ = ["AutoregressiveFlow", "FlowPosterior", "PlanarFlow", "RadialFlow"]
 
 Flow = Callable[[Tensor], tuple[Tensor, Tensor]]
+Inverse = Callable[[Tensor], Tensor]
 
 
 class PlanarFlow(nn.Module):
@@ -125,19 +126,20 @@ class FlowPosterior(BatchDistribution):
 
     .. math:: \log q(f(z_0)) = \log q_0(z_0) - \log |\det \partial f / \partial z_0|
 
-    The density is available only at the distribution's own samples, from `rsample_and_log_prob`,
-    because their :math:`z_0` is known. The flow is never inverted, so `log_prob` is not available.
+    At the distribution's own samples, from `rsample_and_log_prob`, :math:`z_0` is known. At other
+    points the density needs the inverse of the flow.
 
     Args:
         base: the law of :math:`z_0`, over ``(..., d)``.
         flow: from z_0 to f(z_0) and the log-determinant.
+        inverse: from f(z_0) to z_0; without it `log_prob` is not available.
     """
 
     parameters: ClassVar[tuple[str, ...]] = ("base",)
     has_rsample = True
 
-    def __init__(self, base: Gaussian, flow: Flow) -> None:
-        self.base, self.flow = base, flow
+    def __init__(self, base: Gaussian, flow: Flow, inverse: Inverse | None = None) -> None:
+        self.base, self.flow, self.inverse = base, flow, inverse
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     @property
@@ -146,11 +148,19 @@ class FlowPosterior(BatchDistribution):
         return self.flow(self.base.mean)[0]
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Raise `ConfigurationError`: the density at given points needs the flow's inverse."""
-        raise ConfigurationError(
-            "the density of a FlowPosterior is not available at given points, only at its own "
-            "samples: use rsample_and_log_prob"
-        )
+        """Return the log density at ``value``, ``(..., d)``: ``(...)``.
+
+        Raises:
+            ConfigurationError: if the inverse of the flow is not known.
+        """
+        if self.inverse is None:
+            raise ConfigurationError(
+                "the density of a FlowPosterior is not available at given points, only at its own "
+                "samples: use rsample_and_log_prob"
+            )
+        source = self.inverse(value)
+        log_q: Tensor = self.base.log_prob(source)
+        return log_q - self.flow(source)[1]
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
         """Return reparametrised samples, ``(*sample_shape, ..., d)``."""

@@ -1,0 +1,16 @@
+"""Models of individuals with several visits: trajectories, flows in time, and baselines."""
+
+from chartae.longitudinal.base import Proposal, SequenceModel
+from chartae.longitudinal.draws import Draws, How, JointLikelihood
+from chartae.longitudinal.flow import FlowVAE
+from chartae.longitudinal.visits import Visits
+
+__all__ = [
+    "Draws",
+    "FlowVAE",
+    "How",
+    "JointLikelihood",
+    "Proposal",
+    "SequenceModel",
+    "Visits",
+]

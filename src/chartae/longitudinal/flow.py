@@ -1,0 +1,315 @@
+"""The variational autoencoder of sequences whose latent flows through time."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, Literal, Unpack, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from chartae.checks import Count, Natural, Range
+from chartae.distributions import (
+    AutoregressiveFlow,
+    Covariance,
+    FlowPosterior,
+    Gaussian,
+    NormalMixture,
+    Posterior,
+    Prior,
+    StandardNormal,
+    as_family,
+    kl_divergence,
+    normal_head,
+)
+from chartae.longitudinal.base import Proposal, SequenceModel
+from chartae.longitudinal.sets import SetEncoder
+from chartae.longitudinal.time_flows import make_time_flow
+from chartae.longitudinal.visits import Visits
+from chartae.models.base import Networks
+from chartae.models.losses import Extra, Losses, average
+
+__all__ = ["FlowVAE"]
+
+Share = Annotated[float, Range(minimum=0.0, maximum=1.0)]
+
+
+class FlowVAE(SequenceModel):
+    r"""A VAE of sequences: one latent an individual, moved through time by a flow (thesis ch. 6).
+
+    .. math:: u \sim p(u), \quad z(t) = F(u; t), \quad x_t \sim p(x | z(t))
+
+    F is invertible for every t, so any visit determines the whole course, and the density of z(t)
+    is known. The objective is the ELBO of all visits of an individual,
+
+    .. math:: E_q \sum_{l \in O} \log p(x_l | F(u; t_l)) - KL(q(u | x_O, t_O) \| p(u)),
+
+    where O are the observed visits. With ``length_normalised`` the sum is a mean, as in the thesis;
+    this is not a bound, but the objective of a beta-VAE with beta = |O|, divided by |O|.
+
+    Use it for images, volumes or scores at irregular times, with missing visits and features, to
+    complete them, to continue them, and to draw new individuals.
+
+    Args:
+        input_shape: shape of one visit.
+        latent_dim: size of the latent.
+        flow: ``"time"``, one flow with the time as context, at any real time; ``"chain"``, one flow
+            from each time of a grid to the next (the thesis); ``"ode"``, a vector field; or a
+            mapping ``{"name": ..., **options}``.
+        inference: ``"set"``: the posterior sees all observed visits of an individual, with their
+            times. ``"visit"``: it sees one, drawn at random (the thesis).
+        prior: ``"standard"``, or ``"vamp"``: the mixture of the posteriors of learned visits.
+        num_pseudo_inputs: number of these.
+        posterior_flows: number of inverse autoregressive flows of the posterior.
+        posterior_covariance: that of the Gaussian posterior, as in `VariationalAutoencoder`.
+        posterior_rank: rank of a low-rank covariance.
+        hidden_share: in training with a set, the share of individuals of which only some visits are
+            used at each step, so that posteriors of few visits are learned too.
+        length_normalised: whether the visits of an individual count as one.
+        warmup: epochs in which the objective passes from that of a VAE of single visits to that of
+            the sequence; the first half has the former only.
+        networks: the other arguments of `Autoencoder`. With ``conditions``, the covariates of
+            individuals are given to encoder, flow and decoder.
+
+    >>> import torch, chartae
+    >>> from chartae.data import Sequences
+    >>> x = torch.linspace(0.0, 1.0, 5)[None, :, None] * torch.rand(20, 1, 3)
+    >>> data = Sequences(x, times=torch.arange(5.0))
+    >>> model = FlowVAE((3,), latent_dim=2)
+    >>> _ = chartae.fit(model, data, epochs=2, seed=0, progress=False)
+    >>> model.futures(data.first(2), times=[4.0, 6.0], n=8)
+    Draws(8 of 20 individuals at 2 times, of shape (3,))
+    """
+
+    prior_family = StandardNormal
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: int,
+        *,
+        flow: str | Mapping[str, Any] = "time",
+        inference: Literal["set", "visit"] = "set",
+        prior: Literal["standard", "vamp"] = "standard",
+        num_pseudo_inputs: Count = 500,
+        posterior_flows: Natural = 0,
+        posterior_covariance: Covariance = "diagonal",
+        posterior_rank: Count = 1,
+        hidden_share: Share = 0.5,
+        length_normalised: bool = False,
+        warmup: Natural = 10,
+        **networks: Unpack[Networks],
+    ) -> None:
+        super().__init__(input_shape, latent_dim, **networks)
+        self.inference, self.posterior_flows = inference, posterior_flows
+        self.posterior_covariance, self.posterior_rank = posterior_covariance, posterior_rank
+        self.hidden_share, self.length_normalised = hidden_share, length_normalised
+        self.warmup, self.num_pseudo_inputs = warmup, num_pseudo_inputs
+        self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
+        self.time_flow = make_time_flow(flow, latent_dim, self.condition_dim)
+        self.set_encoder = SetEncoder(self.num_features) if inference == "set" else None
+        size = self.num_features if self.set_encoder is None else self.set_encoder.size
+        self.posterior_head = normal_head(posterior_covariance, size, latent_dim, posterior_rank)
+        self.posterior_context = nn.Linear(size, 32) if posterior_flows else None
+        self.posterior_steps = nn.ModuleList(
+            AutoregressiveFlow(latent_dim, 32, (128, 128), reverse=bool(number % 2))
+            for number in range(posterior_flows)
+        )
+        if inference == "visit":
+            self.proposals = ("mixture", "visit")
+        if prior == "vamp":
+            self.raw_pseudo_inputs = nn.Parameter(torch.randn(num_pseudo_inputs, *input_shape))
+            self.pseudo_times = nn.Parameter(torch.randn(num_pseudo_inputs))
+            self.raw_pseudo_conditions = None
+            if self.condition_dim:
+                raw = torch.randn(num_pseudo_inputs, self.condition_dim)
+                self.raw_pseudo_conditions = nn.Parameter(raw)
+
+    # --- posterior and prior ----------------------------------------------------------------------
+
+    def posterior(self, visits: Visits) -> Posterior:
+        """Return q(u | visits) of each individual, or with ``inference="visit"`` q(z_j | x_j).
+
+        The latter is a law of the latent at the time of the visit, ``(M, latent_dim)``, not of u.
+        """
+        features = self.visit_features(visits)
+        if self.set_encoder is not None:
+            features = self.set_encoder(features, visits)
+        normal: Posterior = self.posterior_head(features)
+        if self.posterior_context is None:
+            return normal
+        context = self.posterior_context(features)
+        return FlowPosterior(
+            as_family(normal, Gaussian),
+            partial(self._posterior_flow, context=context),
+            partial(self._posterior_inverse, context=context),
+        )
+
+    def _posterior_flow(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        total = torch.zeros_like(z[..., 0])
+        for step in self.posterior_steps:
+            z, log_det = step(z, context)
+            total = total + log_det
+        return z, total
+
+    def _posterior_inverse(self, z: Tensor, context: Tensor) -> Tensor:
+        for step in reversed(self.posterior_steps):
+            z = cast(AutoregressiveFlow, step).inverse(z, context)
+        return z
+
+    def prior(self) -> Prior:
+        """Return p(u), over ``(latent_dim,)``."""
+        if not hasattr(self, "raw_pseudo_inputs"):
+            return StandardNormal(self.get_buffer("origin"))
+        x = self.observation_model.squashed(self.raw_pseudo_inputs)
+        owner = torch.arange(len(x), device=x.device)
+        raw = self.raw_pseudo_conditions
+        conditions = (
+            raw.softmax(-1) if raw is not None and isinstance(self.conditions, int) else raw
+        )
+        pseudo = Visits(x, self.pseudo_times, owner, torch.ones_like(owner), None, conditions)
+        posterior = self.posterior(pseudo)
+        base = posterior.base if isinstance(posterior, FlowPosterior) else posterior
+        normals = as_family(base, Gaussian)
+        return NormalMixture(normals.mean, normals.factor)
+
+    def sample_latents(self, n: int, y: Extra = None) -> Tensor:
+        return self.prior().sample(torch.Size((n,)))
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def set_times(self, times: Tensor) -> None:
+        self.time_flow.set_times(self.model_times(times))
+
+    def _context(self, y: Extra) -> Extra:
+        return self.condition(y) if self.condition_dim else None
+
+    def path(self, latents: Tensor, owner: Tensor, times: Tensor, y: Extra = None) -> Tensor:
+        z, _ = self.time_flow.along(latents, owner, times, self._context(y))
+        return z
+
+    # --- inference --------------------------------------------------------------------------------
+
+    def infer(self, visits: Visits, num_samples: int, proposal: Proposal) -> tuple[Tensor, Tensor]:
+        if proposal == "set":
+            u, log_q = self.posterior(visits).rsample_and_log_prob((num_samples,))
+            return u, self.prior().log_prob(u) - log_q
+        single = visits.singly()
+        posterior = self.posterior(single)
+        u, log_q = self._from_one_visit(posterior, visits, num_samples, proposal)
+        if proposal == "mixture":
+            log_q = self._mixture_log_prob(posterior, u, visits)
+        return u, self.prior().log_prob(u) - log_q
+
+    def _from_one_visit(
+        self, posterior: Posterior, visits: Visits, num_samples: int, proposal: Proposal
+    ) -> tuple[Tensor, Tensor]:
+        """Draw u from the posterior of one visit of each individual, and its log density."""
+        offset = torch.rand(num_samples, visits.num_individuals, device=visits.owner.device)
+        if proposal == "mixture":  # all visits are used alike often
+            numbers = torch.arange(num_samples, device=offset.device)[:, None]
+            offset = (numbers + offset[:1]) / num_samples
+        chosen = visits.pick(offset)
+        # Draws of all visits would be wasteful; of the chosen ones only, by the same law.
+        drawn, log_q = _pick(posterior, chosen)
+        if self.inference == "set":
+            return drawn, log_q
+        context = self._context(visits.y)
+        given = None if context is None else context.repeat(num_samples, 1)
+        times = visits.times[chosen].flatten()
+        u, log_det = self.time_flow.inverse(drawn.flatten(0, 1), times, given)
+        return u.unflatten(0, drawn.shape[:2]), log_q + log_det.unflatten(0, drawn.shape[:2])
+
+    def _mixture_log_prob(self, posterior: Posterior, u: Tensor, visits: Visits) -> Tensor:
+        """Return the log density of the mixture over visits, ``(S, B)``."""
+        assert isinstance(posterior, Distribution)
+        if self.inference == "set":
+            logs = posterior.log_prob(u[:, visits.owner])
+        else:
+            z, log_det = self.time_flow.along(
+                u, visits.owner, visits.times, self._context(visits.y)
+            )
+            logs = posterior.log_prob(z) + log_det
+        return visits.logsumexp(logs) - visits.counts.log()
+
+    def individual_means(self, visits: Visits) -> Tensor:
+        if self.inference == "set":
+            mean: Tensor = self.posterior(visits).mean
+            return mean
+        return super().individual_means(visits)
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def loss(
+        self,
+        x: Tensor,
+        *,
+        times: Extra = None,
+        observed: Extra = None,
+        y: Extra = None,
+        mask: Extra = None,
+        weight: Extra = None,
+    ) -> Losses:
+        """Return minus the objective, from one latent for each individual."""
+        visits = self.visits(x, times, observed, mask, y)
+        if self.training and self.inference == "set" and self.hidden_share > 0.0:
+            visits = self._partly_hidden(visits)
+        share = min(1.0, max(0.0, 2.0 * self.epoch / self.warmup - 1.0)) if self.warmup else 1.0
+        fit = kl = x.new_zeros(len(x))
+        if share > 0.0:
+            fit, kl = self._sequence_terms(visits)
+        if share < 1.0:
+            alone, divergence = self._visit_terms(visits)
+            fit = share * fit + (1.0 - share) * alone
+            kl = share * kl + (1.0 - share) * divergence
+        reconstruction, divergence = -average(fit, weight), average(kl, weight)
+        return Losses.of(reconstruction + divergence, reconstruction=reconstruction, kl=divergence)
+
+    def _sequence_terms(self, visits: Visits) -> tuple[Tensor, Tensor]:
+        """Return log p(visits | u) and the divergence of u, ``(B,)`` each."""
+        if self.inference == "set":
+            posterior = self.posterior(visits)
+            u, kl = self._divergence(posterior)
+        else:
+            drawn, ratio = self.infer(visits, 1, "visit")
+            u, kl = drawn[0], -ratio[0]
+        fit = self.log_fit(u, visits)
+        return (fit / visits.counts if self.length_normalised else fit), kl
+
+    def _visit_terms(self, visits: Visits) -> tuple[Tensor, Tensor]:
+        """Return the terms of a VAE that sees each visit alone, summed or averaged likewise."""
+        single = visits.singly()
+        z, kl = self._divergence(self.posterior(single))
+        fit = self.likelihood(z, single.y).log_prob(single.x, single.mask)
+        terms = visits.sum(torch.stack([fit, kl]))
+        alone, divergence = terms / visits.counts if self.length_normalised else terms
+        return alone, divergence
+
+    def _divergence(self, posterior: Posterior) -> tuple[Tensor, Tensor]:
+        """Return a draw of the posterior and its divergence from the prior, exact if possible."""
+        prior = self.prior()
+        if isinstance(posterior, Gaussian) and isinstance(prior, StandardNormal):
+            return posterior.rsample(), kl_divergence(posterior, prior)
+        z, log_q = posterior.rsample_and_log_prob()
+        return z, log_q - prior.log_prob(z)
+
+    def _partly_hidden(self, visits: Visits) -> Visits:
+        """Hide some visits of some individuals: the last ones, or any."""
+        # The numbers are drawn for observed visits only, so that padding changes nothing.
+        draws = torch.rand(3, visits.num_individuals, device=visits.owner.device)
+        order = torch.rand(len(visits), device=visits.owner.device)
+        hides, prefix = draws[0] < self.hidden_share, draws[1] < 0.5
+        kept = (draws[2] * visits.counts).long().minimum(visits.counts - 1) + 1
+        kept = torch.where(hides, kept, visits.counts)
+        # The rank of each visit in a random order: sort by individual, then by the numbers drawn.
+        places = (visits.owner + order).argsort()
+        shuffled = torch.empty_like(places).scatter(0, places, visits.rank)
+        rank = torch.where(prefix[visits.owner], visits.rank, shuffled)
+        return visits.kept(rank < kept[visits.owner])
+
+
+def _pick(posterior: Posterior, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a draw from each chosen posterior, ``(S, B, d)``, and its log density, ``(S, B)``."""
+    z, log_q = posterior.rsample_and_log_prob((len(chosen),))
+    index = chosen[..., None].expand(*chosen.shape, z.shape[-1])
+    return z.gather(1, index), log_q.gather(1, chosen)
