@@ -1,6 +1,7 @@
 """`chartae.load`: `chartae.persistence.load`, with all classes of the library registered."""
 
-import chartae.models  # registers its classes
+import chartae.longitudinal  # registers its classes
+import chartae.models
 import chartae.samplers  # noqa: F401
 from chartae.persistence import load
 
