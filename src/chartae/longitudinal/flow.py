@@ -63,8 +63,9 @@ class FlowVAE(SequenceModel):
         posterior_flows: number of inverse autoregressive flows of the posterior.
         posterior_covariance: that of the Gaussian posterior, as in `VariationalAutoencoder`.
         posterior_rank: rank of a low-rank covariance.
-        hidden_share: in training with a set, the share of individuals of which only some visits are
-            used at each step, so that posteriors of few visits are learned too.
+        hidden_share: in training with a set, the share of individuals, at each step, for which the
+            posterior given only some of their visits is fitted to that given all of them. Futures
+            need such posteriors. Likelihoods do not change.
         length_normalised: whether the visits of an individual count as one.
         warmup: epochs in which the objective passes from that of a VAE of single visits to that of
             the sequence; the first half has the former only.
@@ -107,9 +108,13 @@ class FlowVAE(SequenceModel):
         self.warmup, self.num_pseudo_inputs = warmup, num_pseudo_inputs
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
         self.time_flow = make_time_flow(flow, latent_dim, self.condition_dim)
-        self.set_encoder = SetEncoder(self.num_features) if inference == "set" else None
+        self.set_encoder = None
+        if inference == "set":
+            self.set_encoder = SetEncoder(self.num_features, latent_dim)
         size = self.num_features if self.set_encoder is None else self.set_encoder.size
         self.posterior_head = normal_head(posterior_covariance, size, latent_dim, posterior_rank)
+        if self.set_encoder is not None:
+            self.set_encoder.start(self.posterior_head.linear)
         self.posterior_context = nn.Linear(size, 32) if posterior_flows else None
         self.posterior_steps = nn.ModuleList(
             AutoregressiveFlow(latent_dim, 32, (128, 128), reverse=bool(number % 2))
@@ -127,14 +132,18 @@ class FlowVAE(SequenceModel):
 
     # --- posterior and prior ----------------------------------------------------------------------
 
-    def posterior(self, visits: Visits) -> Posterior:
+    def posterior(self, visits: Visits, features: Extra = None) -> Posterior:
         """Return q(u | visits) of each individual, or with ``inference="visit"`` q(z_j | x_j).
 
         The latter is a law of the latent at the time of the visit, ``(M, latent_dim)``, not of u.
+
+        Args:
+            visits: the visits.
+            features: those of the encoder, ``(M, num_features)``, if they are known.
         """
-        features = self.visit_features(visits)
+        features = self.visit_features(visits) if features is None else features
         if self.set_encoder is not None:
-            features = self.set_encoder(features, visits)
+            features = self.set_encoder(features, visits, partial(self._to_origin, visits))
         normal: Posterior = self.posterior_head(features)
         if self.posterior_context is None:
             return normal
@@ -183,6 +192,10 @@ class FlowVAE(SequenceModel):
 
     def _context(self, y: Extra) -> Extra:
         return self.condition(y) if self.condition_dim else None
+
+    def _to_origin(self, visits: Visits, z: Tensor) -> Tensor:
+        context = self._context(visits.conditions)
+        return self.time_flow.inverse(z, visits.times, context)[0]
 
     def path(self, latents: Tensor, owner: Tensor, times: Tensor, y: Extra = None) -> Tensor:
         z, _ = self.time_flow.along(latents, owner, times, self._context(y))
@@ -252,38 +265,54 @@ class FlowVAE(SequenceModel):
     ) -> Losses:
         """Return minus the objective, from one latent for each individual."""
         visits = self.visits(x, times, observed, mask, y)
-        if self.training and self.inference == "set" and self.hidden_share > 0.0:
-            visits = self._partly_hidden(visits)
         share = min(1.0, max(0.0, 2.0 * self.epoch / self.warmup - 1.0)) if self.warmup else 1.0
-        fit = kl = x.new_zeros(len(x))
+        terms = x.new_zeros(3, len(x))
         if share > 0.0:
-            fit, kl = self._sequence_terms(visits)
+            terms = share * torch.stack(self._sequence_terms(visits))
         if share < 1.0:
-            alone, divergence = self._visit_terms(visits)
-            fit = share * fit + (1.0 - share) * alone
-            kl = share * kl + (1.0 - share) * divergence
-        reconstruction, divergence = -average(fit, weight), average(kl, weight)
-        return Losses.of(reconstruction + divergence, reconstruction=reconstruction, kl=divergence)
+            alone = torch.stack(self._visit_terms(visits))
+            terms = terms + (1.0 - share) * alone
+        fit, divergence, amortisation = (average(term, weight) for term in terms)
+        return Losses.of(
+            divergence - fit + amortisation,
+            reconstruction=-fit,
+            kl=divergence,
+            amortisation=amortisation,
+        )
 
-    def _sequence_terms(self, visits: Visits) -> tuple[Tensor, Tensor]:
-        """Return log p(visits | u) and the divergence of u, ``(B,)`` each."""
+    def _sequence_terms(self, visits: Visits) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log p(visits | u), the divergence of u, and `_amortisation`, ``(B,)`` each."""
+        extra = visits.x.new_zeros(visits.num_individuals)
         if self.inference == "set":
-            posterior = self.posterior(visits)
-            u, kl = self._divergence(posterior)
+            features = self.visit_features(visits)
+            u, kl = self._divergence(self.posterior(visits, features))
+            if self.training and self.hidden_share > 0.0:
+                extra = self._amortisation(visits, features, u.detach())
         else:
             drawn, ratio = self.infer(visits, 1, "visit")
             u, kl = drawn[0], -ratio[0]
         fit = self.log_fit(u, visits)
-        return (fit / visits.counts if self.length_normalised else fit), kl
+        return (fit / visits.counts if self.length_normalised else fit), kl, extra
 
-    def _visit_terms(self, visits: Visits) -> tuple[Tensor, Tensor]:
+    def _amortisation(self, visits: Visits, features: Tensor, u: Tensor) -> Tensor:
+        """Return -log q(u | some of the visits), for u drawn given all of them.
+
+        Its minimum over q is the average of the posteriors of all visits, given what is seen: the
+        posterior of few visits, with the uncertainty of those to come.
+        """
+        hides, keep = self._hidden(visits)
+        posterior = self.posterior(visits.kept(keep), features[keep])
+        assert isinstance(posterior, Distribution)
+        return torch.where(hides, -posterior.log_prob(u), 0.0)
+
+    def _visit_terms(self, visits: Visits) -> tuple[Tensor, Tensor, Tensor]:
         """Return the terms of a VAE that sees each visit alone, summed or averaged likewise."""
         single = visits.singly()
         z, kl = self._divergence(self.posterior(single))
         fit = self.likelihood(z, single.y).log_prob(single.x, single.mask)
         terms = visits.sum(torch.stack([fit, kl]))
         alone, divergence = terms / visits.counts if self.length_normalised else terms
-        return alone, divergence
+        return alone, divergence, torch.zeros_like(alone)
 
     def _divergence(self, posterior: Posterior) -> tuple[Tensor, Tensor]:
         """Return a draw of the posterior and its divergence from the prior, exact if possible."""
@@ -293,19 +322,18 @@ class FlowVAE(SequenceModel):
         z, log_q = posterior.rsample_and_log_prob()
         return z, log_q - prior.log_prob(z)
 
-    def _partly_hidden(self, visits: Visits) -> Visits:
-        """Hide some visits of some individuals: the last ones, or any."""
+    def _hidden(self, visits: Visits) -> tuple[Tensor, Tensor]:
+        """Choose individuals ``(B,)``, and visits ``(M,)`` that stay: the first ones, or any."""
         # The numbers are drawn for observed visits only, so that padding changes nothing.
         draws = torch.rand(3, visits.num_individuals, device=visits.owner.device)
         order = torch.rand(len(visits), device=visits.owner.device)
         hides, prefix = draws[0] < self.hidden_share, draws[1] < 0.5
         kept = (draws[2] * visits.counts).long().minimum(visits.counts - 1) + 1
-        kept = torch.where(hides, kept, visits.counts)
         # The rank of each visit in a random order: sort by individual, then by the numbers drawn.
-        places = (visits.owner + order).argsort()
+        places = (visits.owner + order.double()).argsort()
         shuffled = torch.empty_like(places).scatter(0, places, visits.rank)
         rank = torch.where(prefix[visits.owner], visits.rank, shuffled)
-        return visits.kept(rank < kept[visits.owner])
+        return hides, rank < kept[visits.owner]
 
 
 def _pick(posterior: Posterior, chosen: Tensor) -> tuple[Tensor, Tensor]:
