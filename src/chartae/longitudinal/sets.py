@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import silu, softplus
 
 from chartae.longitudinal.time_flows import TimeFeatures
 from chartae.longitudinal.visits import Visits
@@ -41,12 +41,8 @@ class SetEncoder(nn.Module):
         given = features + self.time_features.size
         self.location = nn.Linear(features, dim)
         self.precision = nn.Linear(given, dim)
-        self.alone = nn.Sequential(
-            nn.Linear(given + dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
-        )
-        self.compared = nn.Sequential(
-            nn.Linear(2 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
-        )
+        self.alone = nn.Sequential(nn.Linear(given + dim, hidden), nn.SiLU())
+        self.own, self.others = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
         self.together = nn.Sequential(nn.Linear(2 * hidden + 1, hidden), nn.SiLU())
 
     def start(self, head: nn.Linear) -> None:
@@ -70,7 +66,8 @@ class SetEncoder(nn.Module):
         raw = deviation + torch.log(-torch.expm1(-deviation))  # the inverse of softplus
         own = self.alone(torch.cat([given, u], -1))
         average = visits.mean(own)
-        compared = self.compared(torch.cat([own, average[visits.owner]], -1))
+        # The part of the mean is computed once for each individual, not for each visit.
+        compared = silu(self.own(own) + self.others(average)[visits.owner])
         counts = visits.counts.to(average)[:, None].log()
         encoded = self.together(torch.cat([average, visits.mean(compared), counts], -1))
         return torch.cat([encoded, mean, raw], -1)
