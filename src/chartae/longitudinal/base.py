@@ -57,8 +57,9 @@ class SequenceModel(Autoencoder):
 
     def add_time_units(self) -> None:
         """Add the buffers of the units of time."""
-        self.register_buffer("time_center", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("time_scale", torch.ones((), dtype=torch.float64))
+        # In the model's precision, as all that is saved; `model_times` subtracts in float64.
+        self.register_buffer("time_center", torch.zeros(()))
+        self.register_buffer("time_scale", torch.ones(()))
 
     # --- what a subclass defines --------------------------------------------------------------
 
