@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -42,7 +41,7 @@ def linear_model(**options) -> GPVAE:
         2,
         decoder=nn.Linear(2, 3),
         encoder={"name": "mlp", "hidden": [32]},
-        likelihood={"name": "gaussian", "scale": 0.7},
+        likelihood={"name": "gaussian", "scale": 1.5},
         **options,
     )
     return model.double()
@@ -63,7 +62,7 @@ def exact(model: GPVAE, data: Sequences) -> torch.Tensor:
         times, known = data.times[row], data.observed[row][:, None].expand(4, 3)
         if data.mask is not None:
             known = data.mask[row]
-        covariance = 0.49 * torch.eye(12, dtype=D)
+        covariance = 2.25 * torch.eye(12, dtype=D)
         for k in range(2):
             length = model.length_scale * 0.5 ** (k * model.num_scales // 2)
             prior = dense(model.kernel, length, model.nugget, times, times)
@@ -149,26 +148,17 @@ def test_prior_density_of_drawn_latents() -> None:
 
 @pytest.mark.parametrize("precision", ["diagonal", "tridiagonal"])
 def test_joint_likelihood_of_a_linear_model(precision: str) -> None:
-    model = linear_model(precision=precision, kernel="matern", num_scales=2)
-    frozen = {id(parameter) for parameter in model.decoder.parameters()}
+    model = linear_model(precision=precision, kernel="matern", num_scales=2, nugget=0.3)
+    with torch.no_grad():  # a posterior that is near the prior, and depends on the data
+        model.head.bias.copy_(torch.tensor([0.0, 0.0, 0.5, 0.5, 0.4, 0.4])[: len(model.head.bias)])
     data = sequences()
-    learned = [p for p in model.parameters() if id(p) not in frozen]
-    optimizer = torch.optim.Adam(learned, lr=1e-2)
-    torch.manual_seed(0)
     cases = [data, data.hidden(visits=0.5, seed=1), data.hidden(visits=0.3, features=0.3, seed=2)]
-    for step in range(240):
-        optimizer.zero_grad()
-        model.loss(**cases[step % 3].tensors).objectives["model"].backward()
-        optimizer.step()
     for case in cases:
-        found = model.log_likelihood(case, 4000, seed=0)
+        found = model.log_likelihood(case, 20000, seed=0)
         size = found.effective_samples
-        error = ((4000.0 / size - 1.0) / 4000.0).sqrt()
-        assert float(size.min()) > 100.0
+        error = (1.0 / size - 1.0 / 20000.0).sqrt()
+        assert float(size.min()) > 1000.0
         assert bool(((found.log_prob - exact(model, case)).abs() < 4.0 * error + 1e-6).all())
-        torch.manual_seed(0)
-        bounds = [-float(model.loss(**case.tensors).objectives["model"]) for _ in range(200)]
-        assert np.mean(bounds) < float(exact(model, case).mean()) + 0.05
 
 
 @pytest.mark.parametrize("given", [0, 1, 3])
