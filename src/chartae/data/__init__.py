@@ -5,6 +5,7 @@ __all__ = [
     "Form",
     "Sequences",
     "TensorSet",
+    "check_disjoint",
     "digits",
     "disks_and_rings",
     "encode_labels",
@@ -26,7 +27,7 @@ from chartae.data.files import read_data, write_npz
 from chartae.data.form import Form
 from chartae.data.images import read_image, read_images, write_images
 from chartae.data.labels import encode_labels
-from chartae.data.sequences import Sequences
+from chartae.data.sequences import Sequences, check_disjoint
 from chartae.data.splits import few_per_class, held_out_split, stratified_split
 from chartae.data.synthetic import digits, disks_and_rings
 from chartae.data.tables import read_labels, read_table, write_table
