@@ -201,16 +201,14 @@ def _padded(name: str, value: Any) -> Any:
     """
     if not isinstance(value, (list, tuple)):
         return value
-    value = [part if isinstance(part, Tensor) else _array(name, part) for part in value]
-    if not all(part.ndim for part in value):
+    given = [part if isinstance(part, Tensor) else _array(name, part) for part in value]
+    if not all(part.ndim for part in given) or len(set(map(len, given))) == 1:
         return value
-    if len({len(part) for part in value}) == 1:
-        return value
-    if all(isinstance(part, Tensor) for part in value):
-        _check_shapes(name, value)
-        parts = [part.detach().double() if name == "times" else part.detach() for part in value]
+    if all(isinstance(part, Tensor) for part in given):
+        _check_shapes(name, given)
+        parts = [part.detach().double() if name == "times" else part.detach() for part in given]
         return pad_sequence(parts, True, torch.nan if name == "times" else 0.0)
-    arrays = [np.asanyarray(part) for part in value]
+    arrays = [np.asanyarray(part) for part in given]
     _check_shapes(name, arrays)
     if name == "times":
         for array in arrays:
