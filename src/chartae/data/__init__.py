@@ -15,15 +15,18 @@ __all__ = [
     "read_image",
     "read_images",
     "read_labels",
+    "read_sequences",
     "read_table",
     "stratified_split",
     "write_images",
     "write_npz",
+    "write_sequences",
     "write_table",
 ]
 
 from chartae.data.dataset import ArrayDataset
 from chartae.data.files import read_data, write_npz
+from chartae.data.followups import read_sequences, write_sequences
 from chartae.data.form import Form
 from chartae.data.images import read_image, read_images, write_images
 from chartae.data.labels import encode_labels

@@ -202,8 +202,11 @@ def _padded(name: str, value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
     given = [part if isinstance(part, Tensor) else _array(name, part) for part in value]
-    if not all(part.ndim for part in given) or len(set(map(len, given))) == 1:
+    if not all(part.ndim for part in given):
         return value
+    if len(set(map(len, given))) == 1:  # np.asarray would drop the masks
+        masked = any(isinstance(part, np.ma.MaskedArray) for part in given)
+        return np.ma.stack(given) if masked else value
     if all(isinstance(part, Tensor) for part in given):
         _check_shapes(name, given)
         parts = [part.detach().double() if name == "times" else part.detach() for part in given]
