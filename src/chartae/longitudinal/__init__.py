@@ -10,6 +10,7 @@ from chartae.longitudinal.visits import Visits
 
 __all__ = [
     "GPVAE",
+    "SEQUENCE_MODELS",
     "BubbleVAE",
     "Draws",
     "FlowVAE",
@@ -21,3 +22,12 @@ __all__ = [
     "VisitVAE",
     "Visits",
 ]
+
+SEQUENCE_MODELS: dict[str, type[SequenceModel]] = {
+    "bubblevae": BubbleVAE,
+    "flowvae": FlowVAE,
+    "gpvae": GPVAE,
+    "topographicvae": TopographicVAE,
+    "visitvae": VisitVAE,
+}
+"""The models of sequences by name, which is that of the class in lower case."""

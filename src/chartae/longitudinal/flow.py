@@ -64,12 +64,12 @@ class FlowVAE(SequenceModel):
         posterior_flows: number of inverse autoregressive flows of the posterior.
         posterior_covariance: that of the Gaussian posterior, as in `VariationalAutoencoder`.
         posterior_rank: rank of a low-rank covariance.
-        hidden_share: in training with a set, the share of individuals, at each step, for which the
-            posterior given only some of their visits is fitted to that given all of them. Futures
-            need such posteriors. Likelihoods do not change.
+        hidden_share: in training with a set, the share of individuals of which only some visits are
+            seen at each step. The posterior of few visits, which futures need, is learned so, and
+            there is less over-fitting.
         length_normalised: whether the visits of an individual count as one.
         warmup: epochs in which the objective passes from that of a VAE of single visits to that of
-            the sequence; the first half has the former only.
+            the sequence; the first half has the former only. The thesis has 10.
         networks: the other arguments of `Autoencoder`. With ``conditions``, the covariates of
             individuals are given to encoder, flow and decoder.
 
@@ -97,9 +97,9 @@ class FlowVAE(SequenceModel):
         posterior_flows: Natural = 0,
         posterior_covariance: Covariance = "diagonal",
         posterior_rank: Count = 1,
-        hidden_share: Share = 0.5,
+        hidden_share: Share = 0.8,
         length_normalised: bool = False,
-        warmup: Natural = 10,
+        warmup: Natural = 0,
         **networks: Unpack[Networks],
     ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
@@ -135,20 +135,16 @@ class FlowVAE(SequenceModel):
 
     # --- posterior and prior ----------------------------------------------------------------------
 
-    def posterior(self, visits: Visits, features: Extra = None) -> Posterior:
+    def posterior(self, visits: Visits) -> Posterior:
         """Return q(u | visits) of each individual, or with ``inference="visit"`` q(z_j | x_j).
 
         The latter is a law of the latent at the time of the visit, ``(M, latent_dim)``, not of u.
-
-        Args:
-            visits: the visits.
-            features: those of the encoder, ``(M, num_features)``, if they are known.
         """
-        return self._posterior_of(self._summary(visits, features))
+        return self._posterior_of(self._summary(visits))
 
-    def _summary(self, visits: Visits, features: Extra = None) -> Tensor:
+    def _summary(self, visits: Visits) -> Tensor:
         """Return what the posterior of each individual, or of each visit, is computed from."""
-        features = self.visit_features(visits) if features is None else features
+        features = self.visit_features(visits)
         if self.set_encoder is not None:
             features = self.set_encoder(features, visits, partial(self._to_origin, visits))
         return features
@@ -272,54 +268,35 @@ class FlowVAE(SequenceModel):
     ) -> Losses:
         """Return minus the objective, from one latent for each individual."""
         visits = self.visits(x, times, observed, mask, y)
+        if self.training and self.inference == "set" and self.hidden_share > 0.0:
+            visits = self._partly_hidden(visits)
         share = min(1.0, max(0.0, 2.0 * self.epoch / self.warmup - 1.0)) if self.warmup else 1.0
-        terms = x.new_zeros(3, len(x))
+        terms = x.new_zeros(2, len(x))
         if share > 0.0:
             terms = share * torch.stack(self._sequence_terms(visits))
         if share < 1.0:
-            alone = torch.stack(self._visit_terms(visits))
-            terms = terms + (1.0 - share) * alone
-        fit, divergence, amortisation = (average(term, weight) for term in terms)
-        return Losses.of(
-            divergence - fit + amortisation,
-            reconstruction=-fit,
-            kl=divergence,
-            amortisation=amortisation,
-        )
+            terms = terms + (1.0 - share) * torch.stack(self._visit_terms(visits))
+        reconstruction, kl = -average(terms[0], weight), average(terms[1], weight)
+        return Losses.of(reconstruction + kl, reconstruction=reconstruction, kl=kl)
 
-    def _sequence_terms(self, visits: Visits) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log p(visits | u), the divergence of u, and `_amortisation`, ``(B,)`` each."""
-        extra = visits.x.new_zeros(visits.num_individuals)
+    def _sequence_terms(self, visits: Visits) -> tuple[Tensor, Tensor]:
+        """Return log p(visits | u) and the divergence of u, ``(B,)`` each."""
         if self.inference == "set":
-            features = self.visit_features(visits)
-            u, kl = self._divergence(self.posterior(visits, features))
-            if self.training and self.hidden_share > 0.0:
-                extra = self._amortisation(visits, features, u.detach())
+            u, kl = self._divergence(self.posterior(visits))
         else:
             drawn, ratio = self.infer(visits, 1, "visit")
             u, kl = drawn[0], -ratio[0]
         fit = self.log_fit(u, visits)
-        return (fit / visits.counts if self.length_normalised else fit), kl, extra
+        return (fit / visits.counts if self.length_normalised else fit), kl
 
-    def _amortisation(self, visits: Visits, features: Tensor, u: Tensor) -> Tensor:
-        """Return -log q(u | some of the visits), for u drawn given all of them.
-
-        Its minimum over q is the average of the posteriors of all visits, given what is seen: the
-        posterior of few visits, with the uncertainty of those to come.
-        """
-        hides, keep = self._hidden(visits)
-        posterior = self.posterior(visits.kept(keep), features[keep])
-        assert isinstance(posterior, Distribution)
-        return torch.where(hides, -posterior.log_prob(u), 0.0)
-
-    def _visit_terms(self, visits: Visits) -> tuple[Tensor, Tensor, Tensor]:
+    def _visit_terms(self, visits: Visits) -> tuple[Tensor, Tensor]:
         """Return the terms of a VAE that sees each visit alone, summed or averaged likewise."""
         single = visits.singly()
         z, kl = self._divergence(self.posterior(single))
         fit = self.likelihood(z, single.y).log_prob(single.x, single.mask)
         terms = visits.sum(torch.stack([fit, kl]))
         alone, divergence = terms / visits.counts if self.length_normalised else terms
-        return alone, divergence, torch.zeros_like(alone)
+        return alone, divergence
 
     def _divergence(self, posterior: Posterior) -> tuple[Tensor, Tensor]:
         """Return a draw of the posterior and its divergence from the prior, exact if possible."""
@@ -329,16 +306,17 @@ class FlowVAE(SequenceModel):
         z, log_q = posterior.rsample_and_log_prob()
         return z, log_q - prior.log_prob(z)
 
-    def _hidden(self, visits: Visits) -> tuple[Tensor, Tensor]:
-        """Choose individuals ``(B,)``, and visits ``(M,)`` that stay: the first ones, or any."""
+    def _partly_hidden(self, visits: Visits) -> Visits:
+        """Hide some visits of some individuals: the last ones, or any."""
         # The numbers are drawn for observed visits only, so that padding changes nothing.
         draws = torch.rand(3, visits.num_individuals, device=visits.owner.device)
         order = torch.rand(len(visits), device=visits.owner.device)
         hides, prefix = draws[0] < self.hidden_share, draws[1] < 0.5
         kept = (draws[2] * visits.counts).long().minimum(visits.counts - 1) + 1
+        kept = torch.where(hides, kept, visits.counts)
         # The rank of each visit of an individual in a random order.
         places = order.argsort(stable=True)
         places = places[visits.owner[places].argsort(stable=True)]
         shuffled = torch.empty_like(places).scatter(0, places, visits.rank)
         rank = torch.where(prefix[visits.owner], visits.rank, shuffled)
-        return hides, rank < kept[visits.owner]
+        return visits.kept(rank < kept[visits.owner])
