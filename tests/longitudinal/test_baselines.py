@@ -23,7 +23,8 @@ MODELS: dict[str, Make] = {
     ),
     "bubble": lambda **k: BubbleVAE((3,), 4, num_steps=5, **SMALL, **k),
     "gp": lambda **k: GPVAE((3,), 3, num_scales=2, **SMALL, **k),
-    "gp diagonal": lambda **k: GPVAE((3,), 2, kernel="matern", precision="diagonal", **SMALL, **k),
+    "gp product": lambda **k: GPVAE((3,), 2, inference="product", **SMALL, **k),
+    "gp diagonal": lambda **k: GPVAE((3,), 2, kernel="matern", inference="diagonal", **SMALL, **k),
 }
 
 

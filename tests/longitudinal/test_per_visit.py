@@ -78,6 +78,7 @@ def test_other_times_have_the_prior_and_visits_their_posterior() -> None:
 
 
 @pytest.mark.parametrize("how", ["best", "resample"])
+@torch.no_grad()
 def test_visits_are_chosen_alone(how: str) -> None:
     model, data = VisitVAE((3,), 2, model=linear()), sequences()
     visits = model.visits(**data.tensors)

@@ -112,6 +112,7 @@ def test_steps_follow_the_training_times() -> None:
     assert net.steps(times).tolist() == [0, 1, 2, 5, 5, 0]
 
 
+@torch.no_grad()
 def test_unobserved_steps_have_their_prior() -> None:
     net = model(num_steps=4)
     data = Sequences(torch.rand(2, 4, 3, dtype=D), times=torch.arange(4.0), dtype=D)
