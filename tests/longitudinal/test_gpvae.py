@@ -194,7 +194,9 @@ def test_prior_density_of_drawn_latents() -> None:
 def test_joint_likelihood_of_a_linear_model(inference: str) -> None:
     model = linear_model(inference=inference, kernel="matern", num_scales=2, nugget=0.3)
     with torch.no_grad():  # a posterior that is near the prior, and depends on the data
-        model.head.bias.copy_(torch.tensor([0.0, 0.0, 0.5, 0.5, 0.4, 0.4])[: len(model.head.bias)])
+        raw = -1.5 if inference == "product" else 0.5
+        bias = torch.tensor([0.0, 0.0, raw, raw, 0.4, 0.4])
+        model.head.bias.copy_(bias[: len(model.head.bias)])
     data = sequences()
     cases = [data, data.hidden(visits=0.5, seed=1), data.hidden(visits=0.3, features=0.3, seed=2)]
     for case in cases:
