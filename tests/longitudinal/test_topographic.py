@@ -159,3 +159,32 @@ def test_weights_of_a_model_whose_data_do_not_depend_on_its_latents() -> None:
     found = net.log_likelihood(data, 500)
     torch.testing.assert_close(found.log_prob, expected, atol=1e-3, rtol=0.0)
     assert float(found.effective_samples.min()) > 499.0
+
+
+@pytest.mark.parametrize("kind", [TopographicVAE, BubbleVAE])
+@torch.no_grad()
+def test_joint_likelihood_against_draws_of_the_prior(kind: type[TopographicVAE]) -> None:
+    torch.manual_seed(0)
+    small = {"name": "mlp", "hidden": [8]}
+    noise = {"name": "gaussian", "scale": 0.8}
+    options = {"num_steps": 3, "coherence": 1, "encoder": small, "decoder": small}
+    net = kind((3,), 4, likelihood=noise, **options).double()
+    net.heads.linear.weight.mul_(0.3)
+    net.heads.linear.bias.copy_(torch.cat([torch.zeros(8), torch.full((8,), 0.5413)]))
+    for parameter in net.decoder.parameters():
+        parameter.mul_(1.5)
+    x = torch.rand(3, 3, 3, dtype=D, generator=torch.Generator().manual_seed(0))
+    data = Sequences(x, times=torch.arange(3.0), dtype=D)
+    net.set_units([data.tensors])
+    data = data.hidden(visits=0.5, features=0.2, seed=1)
+    visits, draws = net.visits(**data.tensors), 20000
+    torch.manual_seed(0)
+    latents = net.sample_latents(draws)[:, None].expand(-1, 3, -1, -1, -1)
+    logs = net.log_fit(latents, visits)
+    expected = logs.logsumexp(0) - math.log(draws)
+    spread = (logs - expected).exp().std(0) / math.sqrt(draws)
+    found = net.log_likelihood(data, 10000)
+    error = (1.0 / found.effective_samples).sqrt() + spread
+    assert float(error.max()) < 0.1
+    assert bool(((found.log_prob - expected).abs() < 3.0 * error).all())
+    assert float(logs.std(0).min()) > 0.05  # the latents matter
