@@ -431,6 +431,10 @@ def test_the_text_says_what_is_in_it(study):
     assert lines["individuals"] == "20"
     assert lines["covariates"].startswith("0: ")
     assert "not" in lines
+    assert "scores" not in lines
+    mask = np.array([[[True, True], [True, False]]])
+    scores = Sequences(np.ones((1, 2, 2)), times=[0, 1], mask=mask, columns=["a", "b"])
+    assert "scores         a 100%, b 50%" in scores.summary()
     one = Sequences(np.ones((1, 1, 1)), times=[0], covariates=[[2.0]], covariate_names=["age"])
     assert "age: 2" in one.summary()
     assert "gaps" not in one.summary()

@@ -249,11 +249,18 @@ class Sequences(TensorSet):
             "follow-up": f"{_range(spans)}, median {_median(spans)}",
             "gaps": "",
             "observed": "" if self.mask is None else f"{self._share_known:.1%} of the features",
+            "scores": self._scores(),
             "covariates": self._covariates(),
         }
         if len(between := torch.cat(gaps)):
             lines["gaps"] = f"{_range(between)}, median {_median(between)}"
         return "\n".join(f"{name:<15}{text}" for name, text in lines.items() if text)
+
+    def _scores(self) -> str:
+        """Return the names of the features, each with the share of visits where it was observed."""
+        shares = self.known[self.observed].double().mean(0).flatten().tolist()
+        names = self.form.columns
+        return ", ".join(f"{name} {share:.0%}" for name, share in zip(names, shares, strict=False))
 
     def _covariates(self) -> str:
         """Return the numbers of individuals of each class, or the range of each covariate."""
