@@ -104,6 +104,14 @@ class AutoregressiveFlow(nn.Module):
             dim, context, order=order.flip(0) if reverse else order, hidden_features=tuple(hidden)
         )
 
+    def set_identity(self) -> None:
+        """Set the last weights to 0, so that the flow is the identity until it is trained."""
+        layers = [layer for layer in self.transform.modules() if isinstance(layer, nn.Linear)]
+        # A flow of one coordinate without context has no network, only its two coefficients.
+        last = layers[-1] if layers else self.transform
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the image of z, ``(..., d)``, and the log-determinant, ``(...)``.
 

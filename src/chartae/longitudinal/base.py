@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -52,8 +53,13 @@ class SequenceModel(Autoencoder):
 
     def __init__(self, *args: Any, **networks: Any) -> None:
         super().__init__(*args, **networks)
-        self.register_buffer("time_center", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("time_scale", torch.ones((), dtype=torch.float64))
+        self.add_time_units()
+
+    def add_time_units(self) -> None:
+        """Add the buffers of the units of time."""
+        # In the model's precision, as all that is saved; `model_times` subtracts in float64.
+        self.register_buffer("time_center", torch.zeros(()))
+        self.register_buffer("time_scale", torch.ones(()))
 
     # --- what a subclass defines --------------------------------------------------------------
 
@@ -145,7 +151,24 @@ class SequenceModel(Autoencoder):
         The mean of exp(their sum) over samples is an unbiased estimate of p(visits).
         """
         latents, ratio = self.infer(visits, num_samples, proposal or self.proposals[0])
-        return self.log_fit(latents, visits), ratio
+        return self._log_fits(latents, visits), ratio
+
+    def _log_fits(self, latents: Tensor, visits: Visits) -> Tensor:
+        """Return `log_fit` of latents ``(S, B, *latent)``, in parts that bound the memory."""
+        size = self._block(len(visits))
+        return torch.cat([self.log_fit(part, visits) for part in latents.split(size)])
+
+    def _block(self, visits: int) -> int:
+        """Return how many times a number of visits may be decoded at once."""
+        return max(1, BLOCK // (visits * math.prod(self.input_shape)))
+
+    def estimate(
+        self, visits: Visits, num_samples: int, proposal: Proposal
+    ) -> tuple[Tensor, Tensor]:
+        """Return estimates of log p(visits), and their effective sample sizes: ``(B,)`` each."""
+        fit, ratio = self.log_weights(visits, num_samples, proposal)
+        weights = _finite(fit + ratio)
+        return weights.logsumexp(0) - math.log(num_samples), _effective(weights)
 
     @torch.no_grad()
     def log_likelihood(
@@ -176,12 +199,13 @@ class SequenceModel(Autoencoder):
         logs, sizes, features = [], [], []
         with seeded(resolve_seed(seed), "log_likelihood", device=self.device):
             for _, visits in self._blocks(sequences, num_samples):
-                fit, ratio = self.log_weights(visits, num_samples, proposal)
-                weights = (fit + ratio).nan_to_num(nan=-math.inf, posinf=math.inf)
-                logs.append(weights.logsumexp(0) - math.log(num_samples))
-                sizes.append(_effective(weights))
-                seen = torch.ones_like(visits.x) if visits.mask is None else visits.mask
-                features.append(visits.sum(seen.flatten(1).sum(-1).double()))
+                log_prob, size = self.estimate(visits, num_samples, proposal)
+                logs.append(log_prob)
+                sizes.append(size)
+                seen = visits.counts * math.prod(self.input_shape)
+                if visits.mask is not None:
+                    seen = visits.sum(visits.mask.flatten(1).sum(-1))
+                features.append(seen)
         return JointLikelihood(
             torch.cat(logs),
             torch.cat(sizes),
@@ -247,8 +271,10 @@ class SequenceModel(Autoencoder):
             raise DataError(
                 f"times has shape {tuple(when.shape)}: expected (K,) or ({len(sequences)}, K)"
             )
-        if not bool(when.isfinite().all()):
-            raise DataError("times has NaN or infinite values: expected finite numbers")
+        if not when.numel() or not bool(when.isfinite().all()):
+            raise DataError(
+                "times is empty, or has NaN or infinite values: expected finite numbers"
+            )
         when = when.expand(len(sequences), -1) if when.ndim == 1 else when
         return self._draws(sequences, when, how, n, noise, seed, complete=False)
 
@@ -270,8 +296,10 @@ class SequenceModel(Autoencoder):
         y: ArrayLike | Tensor | None = None,
         noise: bool | None = None,
         seed: int = 0,
-    ) -> Tensor:
+    ) -> Any:
         """Return visits of n new individuals, ``(n, K, *input_shape)``.
+
+        They are a tensor, or an array if ``times`` or ``y`` is one.
 
         Args:
             n: number of individuals, at least 1.
@@ -282,13 +310,14 @@ class SequenceModel(Autoencoder):
         """
         n = check_integer("n", n, minimum=1)
         when = as_tensor("times", times).double().to(self.device)
-        if when.ndim != 1 or not bool(when.isfinite().all()):
+        if when.ndim != 1 or not when.numel() or not bool(when.isfinite().all()):
             raise DataError(f"times has shape {tuple(when.shape)}: expected finite numbers, (K,)")
         conditions = None if y is None else as_tensor("y", y).to(self.device)
+        if conditions is not None and conditions.is_floating_point():
+            conditions = conditions.to(self.dtype)
         self.check_conditions("y", conditions, n)
         count = len(when)
-        rows = max(1, BLOCK // (count * math.prod(self.input_shape)))
-        drawn = []
+        rows, drawn = self._block(count), []
         with seeded(resolve_seed(seed), "generate", device=self.device):
             latents = self.sample_latents(n, conditions)
             for start in range(0, n, rows):
@@ -298,7 +327,9 @@ class SequenceModel(Autoencoder):
                 z = self.path(block, owner, self.model_times(when).repeat(len(block)), own)
                 values = self._values(z, None if own is None else own[owner], noise)
                 drawn.append(values.unflatten(0, (-1, count)))
-        return torch.cat(drawn)
+        values = torch.cat(drawn)
+        arrays = isinstance(times, np.ndarray) or isinstance(y, np.ndarray)
+        return values.cpu().numpy() if arrays else values
 
     @torch.no_grad()
     def individuals(self, sequences: Sequences, *, seed: int = 0) -> Tensor:
@@ -380,7 +411,7 @@ class SequenceModel(Autoencoder):
                 f"sequences are on {sequences.x.device}: the model is on {self.device}; move one"
             )
         visits = max(visits, sequences.x.shape[1])
-        size = max(1, BLOCK // (num_samples * visits * math.prod(self.input_shape)))
+        size = self._block(num_samples * visits)
         used = sequences.tensors.keys() - ({"y"} if self.conditions is None else set())
         for start in range(0, len(sequences), size):
             rows = slice(start, start + size)
@@ -403,23 +434,21 @@ class SequenceModel(Autoencoder):
         proposal = "visit" if how == "naive" and "visit" in self.proposals else self.proposals[0]
         times = times.to(self.device)
         count = times.shape[1]
-        values, fits, sizes = [], [], []
+        shape = (num_draws, len(times), count, *self.input_shape)
+        values = torch.empty(shape, dtype=self.dtype, device=self.device)
+        fits, sizes = [], []
         with seeded(resolve_seed(seed), "draws", device=self.device):
             for rows, visits in self._blocks(sequences, num_draws, count):
                 latents, ratio = self.infer(visits, num_draws, proposal)
-                fit = self.log_fit(latents, visits)
+                fit = self._log_fits(latents, visits)
                 if how == "resample":
-                    chosen = _resampled(fit + ratio)
+                    weights = _finite(fit + ratio)
+                    chosen = _resampled(weights)
                     index = chosen.reshape(*chosen.shape, *[1] * (latents.ndim - 2))
-                    sizes.append(_effective(fit + ratio))
+                    sizes.append(_effective(weights))
                     latents = latents.gather(0, index.expand_as(latents))
                     fit = fit.gather(0, chosen)
-                owner = torch.arange(visits.num_individuals, device=self.device)
-                owner = owner.repeat_interleave(count)
-                when = self.model_times(times[rows]).flatten()
-                z = self.path(latents, owner, when, visits.y)
-                y = None if visits.y is None else visits.y[owner]
-                values.append(self._values(z, y, noise).unflatten(1, (-1, count)))
+                self._fill(values[:, rows], latents, times[rows], visits.y, noise)
                 fits.append(fit)
         known = data = None
         if complete:
@@ -427,7 +456,7 @@ class SequenceModel(Autoencoder):
             known = known.expand(sequences.x.shape) if sequences.mask is None else sequences.mask
             data = sequences.x
         return Draws(
-            torch.cat(values, 1),
+            values,
             times,
             torch.cat(fits, 1),
             how,
@@ -436,6 +465,18 @@ class SequenceModel(Autoencoder):
             known,
             data,
         )
+
+    def _fill(
+        self, values: Tensor, latents: Tensor, times: Tensor, y: Extra, noise: bool | None
+    ) -> None:
+        """Write visits at ``times`` ``(B, K)`` of latents ``(S, B, *latent)`` into ``values``."""
+        count = times.shape[1]
+        owner = torch.arange(len(times), device=self.device).repeat_interleave(count)
+        when, own = self.model_times(times).flatten(), None if y is None else y[owner]
+        size = self._block(len(owner))
+        for target, part in zip(values.split(size), latents.split(size), strict=True):
+            z = self.path(part, owner, when, y)
+            target.copy_(self._values(z, own, noise).unflatten(1, times.shape))
 
     def _values(self, z: Tensor, y: Extra, noise: bool | None) -> Tensor:
         """Return means of p(x|z), or draws, for latents ``(..., n, d)``."""
@@ -453,6 +494,11 @@ def _defaults(x: Tensor, times: Extra, observed: Extra) -> tuple[Tensor, Tensor]
     if observed is None:
         observed = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
     return times, observed
+
+
+def _finite(log_weights: Tensor) -> Tensor:
+    """Return log weights with -inf in place of NaN: the weight of an overflow is 0."""
+    return log_weights.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
 
 
 def _effective(log_weights: Tensor) -> Tensor:

@@ -64,7 +64,10 @@ class Draws:
             q: in [0, 1].
         """
         check_number("q", q, minimum=0.0, maximum=1.0)
-        return self._restored(self.values.quantile(q, 0))
+        # torch.quantile takes at most 2 ** 24 numbers.
+        rows = max(1, 2**24 // self.values[:, 0].numel())
+        parts = [part.quantile(q, 0) for part in self.values.split(rows, 1)]
+        return self._restored(torch.cat(parts))
 
     def std(self) -> Tensor:
         """Return the standard deviation of the draws of each value, as a tensor of floats."""

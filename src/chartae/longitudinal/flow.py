@@ -58,16 +58,18 @@ class FlowVAE(SequenceModel):
             mapping ``{"name": ..., **options}``.
         inference: ``"set"``: the posterior sees all observed visits of an individual, with their
             times. ``"visit"``: it sees one, drawn at random (the thesis).
-        prior: ``"standard"``, or ``"vamp"``: the mixture of the posteriors of learned visits.
+        prior: ``"standard"``, or ``"vamp"``: the mixture of the posteriors of learned visits,
+            before ``posterior_flows``. It does not depend on conditions.
         num_pseudo_inputs: number of these.
         posterior_flows: number of inverse autoregressive flows of the posterior.
         posterior_covariance: that of the Gaussian posterior, as in `VariationalAutoencoder`.
         posterior_rank: rank of a low-rank covariance.
         hidden_share: in training with a set, the share of individuals of which only some visits are
-            used at each step, so that posteriors of few visits are learned too.
+            seen at each step. The posterior of few visits, which futures need, is learned so, and
+            there is less over-fitting.
         length_normalised: whether the visits of an individual count as one.
         warmup: epochs in which the objective passes from that of a VAE of single visits to that of
-            the sequence; the first half has the former only.
+            the sequence; the first half has the former only. The thesis has 10.
         networks: the other arguments of `Autoencoder`. With ``conditions``, the covariates of
             individuals are given to encoder, flow and decoder.
 
@@ -95,9 +97,9 @@ class FlowVAE(SequenceModel):
         posterior_flows: Natural = 0,
         posterior_covariance: Covariance = "diagonal",
         posterior_rank: Count = 1,
-        hidden_share: Share = 0.5,
+        hidden_share: Share = 0.8,
         length_normalised: bool = False,
-        warmup: Natural = 10,
+        warmup: Natural = 0,
         **networks: Unpack[Networks],
     ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
@@ -107,9 +109,13 @@ class FlowVAE(SequenceModel):
         self.warmup, self.num_pseudo_inputs = warmup, num_pseudo_inputs
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
         self.time_flow = make_time_flow(flow, latent_dim, self.condition_dim)
-        self.set_encoder = SetEncoder(self.num_features) if inference == "set" else None
+        self.set_encoder = None
+        if inference == "set":
+            self.set_encoder = SetEncoder(self.num_features, latent_dim)
         size = self.num_features if self.set_encoder is None else self.set_encoder.size
         self.posterior_head = normal_head(posterior_covariance, size, latent_dim, posterior_rank)
+        if self.set_encoder is not None:
+            self.set_encoder.start(self.posterior_head.linear)
         self.posterior_context = nn.Linear(size, 32) if posterior_flows else None
         self.posterior_steps = nn.ModuleList(
             AutoregressiveFlow(latent_dim, 32, (128, 128), reverse=bool(number % 2))
@@ -119,7 +125,9 @@ class FlowVAE(SequenceModel):
             self.proposals = ("mixture", "visit")
         if prior == "vamp":
             self.raw_pseudo_inputs = nn.Parameter(torch.randn(num_pseudo_inputs, *input_shape))
-            self.pseudo_times = nn.Parameter(torch.randn(num_pseudo_inputs))
+            self.pseudo_times = None
+            if inference == "set":
+                self.pseudo_times = nn.Parameter(torch.randn(num_pseudo_inputs))
             self.raw_pseudo_conditions = None
             if self.condition_dim:
                 raw = torch.randn(num_pseudo_inputs, self.condition_dim)
@@ -132,9 +140,16 @@ class FlowVAE(SequenceModel):
 
         The latter is a law of the latent at the time of the visit, ``(M, latent_dim)``, not of u.
         """
+        return self._posterior_of(self._summary(visits))
+
+    def _summary(self, visits: Visits) -> Tensor:
+        """Return what the posterior of each individual, or of each visit, is computed from."""
         features = self.visit_features(visits)
         if self.set_encoder is not None:
-            features = self.set_encoder(features, visits)
+            features = self.set_encoder(features, visits, partial(self._to_origin, visits))
+        return features
+
+    def _posterior_of(self, features: Tensor) -> Posterior:
         normal: Posterior = self.posterior_head(features)
         if self.posterior_context is None:
             return normal
@@ -167,7 +182,8 @@ class FlowVAE(SequenceModel):
         conditions = (
             raw.softmax(-1) if raw is not None and isinstance(self.conditions, int) else raw
         )
-        pseudo = Visits(x, self.pseudo_times, owner, torch.ones_like(owner), None, conditions)
+        times = x.new_zeros(len(x)) if self.pseudo_times is None else self.pseudo_times
+        pseudo = Visits(x, times, owner, torch.ones_like(owner), None, conditions)
         posterior = self.posterior(pseudo)
         base = posterior.base if isinstance(posterior, FlowPosterior) else posterior
         normals = as_family(base, Gaussian)
@@ -179,10 +195,14 @@ class FlowVAE(SequenceModel):
     # --- time -------------------------------------------------------------------------------------
 
     def set_times(self, times: Tensor) -> None:
-        self.time_flow.set_times(self.model_times(times))
+        self.time_flow.set_times(self.model_times(times), times)
 
     def _context(self, y: Extra) -> Extra:
         return self.condition(y) if self.condition_dim else None
+
+    def _to_origin(self, visits: Visits, z: Tensor) -> Tensor:
+        context = self._context(visits.conditions)
+        return self.time_flow.inverse(z, visits.times, context)[0]
 
     def path(self, latents: Tensor, owner: Tensor, times: Tensor, y: Extra = None) -> Tensor:
         z, _ = self.time_flow.along(latents, owner, times, self._context(y))
@@ -194,31 +214,27 @@ class FlowVAE(SequenceModel):
         if proposal == "set":
             u, log_q = self.posterior(visits).rsample_and_log_prob((num_samples,))
             return u, self.prior().log_prob(u) - log_q
-        single = visits.singly()
-        posterior = self.posterior(single)
-        u, log_q = self._from_one_visit(posterior, visits, num_samples, proposal)
-        if proposal == "mixture":
-            log_q = self._mixture_log_prob(posterior, u, visits)
-        return u, self.prior().log_prob(u) - log_q
-
-    def _from_one_visit(
-        self, posterior: Posterior, visits: Visits, num_samples: int, proposal: Proposal
-    ) -> tuple[Tensor, Tensor]:
-        """Draw u from the posterior of one visit of each individual, and its log density."""
-        offset = torch.rand(num_samples, visits.num_individuals, device=visits.owner.device)
-        if proposal == "mixture":  # all visits are used alike often
+        count = visits.num_individuals
+        offset = torch.rand(num_samples, count, device=visits.owner.device)
+        if proposal == "mixture":  # each visit of an individual is drawn from equally often
             numbers = torch.arange(num_samples, device=offset.device)[:, None]
             offset = (numbers + offset[:1]) / num_samples
-        chosen = visits.pick(offset)
-        # Draws of all visits would be wasteful; of the chosen ones only, by the same law.
-        drawn, log_q = _pick(posterior, chosen)
-        if self.inference == "set":
-            return drawn, log_q
-        context = self._context(visits.y)
-        given = None if context is None else context.repeat(num_samples, 1)
-        times = visits.times[chosen].flatten()
-        u, log_det = self.time_flow.inverse(drawn.flatten(0, 1), times, given)
-        return u.unflatten(0, drawn.shape[:2]), log_q + log_det.unflatten(0, drawn.shape[:2])
+        chosen = visits.pick(offset).flatten()
+        # A visit is encoded once, however often it is drawn; the mixture needs all of them.
+        used, place = chosen.unique(return_inverse=True)
+        if proposal == "mixture":
+            used, place = torch.arange(len(visits), device=chosen.device), chosen
+        features = self._summary(visits.alone(used))
+        drawn, log_q = self._posterior_of(features[place]).rsample_and_log_prob()
+        if self.inference == "visit":
+            context = self._context(visits.y)
+            context = None if context is None else context.repeat(num_samples, 1)
+            drawn, log_det = self.time_flow.inverse(drawn, visits.times[chosen], context)
+            log_q = log_q + log_det
+        u, log_q = drawn.unflatten(0, (num_samples, count)), log_q.unflatten(0, (-1, count))
+        if proposal == "mixture":
+            log_q = self._mixture_log_prob(self._posterior_of(features), u, visits)
+        return u, self.prior().log_prob(u) - log_q
 
     def _mixture_log_prob(self, posterior: Posterior, u: Tensor, visits: Visits) -> Tensor:
         """Return the log density of the mixture over visits, ``(S, B)``."""
@@ -255,21 +271,18 @@ class FlowVAE(SequenceModel):
         if self.training and self.inference == "set" and self.hidden_share > 0.0:
             visits = self._partly_hidden(visits)
         share = min(1.0, max(0.0, 2.0 * self.epoch / self.warmup - 1.0)) if self.warmup else 1.0
-        fit = kl = x.new_zeros(len(x))
+        terms = x.new_zeros(2, len(x))
         if share > 0.0:
-            fit, kl = self._sequence_terms(visits)
+            terms = share * torch.stack(self._sequence_terms(visits))
         if share < 1.0:
-            alone, divergence = self._visit_terms(visits)
-            fit = share * fit + (1.0 - share) * alone
-            kl = share * kl + (1.0 - share) * divergence
-        reconstruction, divergence = -average(fit, weight), average(kl, weight)
-        return Losses.of(reconstruction + divergence, reconstruction=reconstruction, kl=divergence)
+            terms = terms + (1.0 - share) * torch.stack(self._visit_terms(visits))
+        reconstruction, kl = -average(terms[0], weight), average(terms[1], weight)
+        return Losses.of(reconstruction + kl, reconstruction=reconstruction, kl=kl)
 
     def _sequence_terms(self, visits: Visits) -> tuple[Tensor, Tensor]:
         """Return log p(visits | u) and the divergence of u, ``(B,)`` each."""
         if self.inference == "set":
-            posterior = self.posterior(visits)
-            u, kl = self._divergence(posterior)
+            u, kl = self._divergence(self.posterior(visits))
         else:
             drawn, ratio = self.infer(visits, 1, "visit")
             u, kl = drawn[0], -ratio[0]
@@ -301,15 +314,9 @@ class FlowVAE(SequenceModel):
         hides, prefix = draws[0] < self.hidden_share, draws[1] < 0.5
         kept = (draws[2] * visits.counts).long().minimum(visits.counts - 1) + 1
         kept = torch.where(hides, kept, visits.counts)
-        # The rank of each visit in a random order: sort by individual, then by the numbers drawn.
-        places = (visits.owner + order).argsort()
+        # The rank of each visit of an individual in a random order.
+        places = order.argsort(stable=True)
+        places = places[visits.owner[places].argsort(stable=True)]
         shuffled = torch.empty_like(places).scatter(0, places, visits.rank)
         rank = torch.where(prefix[visits.owner], visits.rank, shuffled)
         return visits.kept(rank < kept[visits.owner])
-
-
-def _pick(posterior: Posterior, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a draw from each chosen posterior, ``(S, B, d)``, and its log density, ``(S, B)``."""
-    z, log_q = posterior.rsample_and_log_prob((len(chosen),))
-    index = chosen[..., None].expand(*chosen.shape, z.shape[-1])
-    return z.gather(1, index), log_q.gather(1, chosen)

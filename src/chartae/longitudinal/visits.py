@@ -34,10 +34,20 @@ class Visits:
 
     @classmethod
     def of(cls, x: Tensor, times: Tensor, observed: Tensor, mask: Extra, y: Extra) -> "Visits":
-        """Return the observed visits of tensors ``(B, T, ...)``."""
-        owner = observed.nonzero()[:, 0]
-        seen = None if mask is None else mask[observed]
-        return cls(x[observed], times[observed], owner, observed.sum(1), seen, y)
+        """Return the observed visits of tensors ``(B, T, ...)``, sorted by time."""
+        complete = bool(observed.all())
+
+        def packed(values: Tensor) -> Tensor:
+            return values.flatten(0, 1) if complete else values[observed]
+
+        owner, when = observed.nonzero()[:, 0], packed(times)
+        seen = None if mask is None else packed(mask)
+        found = cls(packed(x), when, owner, observed.sum(1), seen, y)
+        if not bool(((when.diff() < 0.0) & (owner.diff() == 0)).any()):
+            return found
+        order = when.argsort(stable=True)
+        order = order[owner[order].argsort(stable=True)]
+        return found._at(order, owner)
 
     def __len__(self) -> int:
         """The number M of visits."""
@@ -70,7 +80,8 @@ class Visits:
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean over the visits of each individual: ``(M, n)`` to ``(B, n)``."""
-        return self.sum(values.mT).mT / self.counts[:, None]
+        total = values.new_zeros(self.num_individuals, values.shape[-1])
+        return total.index_add(0, self.owner, values) / self.counts[:, None]
 
     def logsumexp(self, values: Tensor) -> Tensor:
         """Return log sum exp over the visits of each individual: ``(..., M)`` to ``(..., B)``."""
@@ -91,18 +102,22 @@ class Visits:
 
     def kept(self, keep: Tensor) -> "Visits":
         """Return only the visits where ``keep`` ``(M,)`` is True, at least one an individual."""
+        if bool(keep.all()):
+            return self
         counts = torch.zeros_like(self.counts).index_add(0, self.owner, keep.long())
-        mask = None if self.mask is None else self.mask[keep]
-        return replace(
-            self,
-            x=self.x[keep],
-            times=self.times[keep],
-            owner=self.owner[keep],
-            counts=counts,
-            mask=mask,
-        )
+        return replace(self._at(keep, self.owner[keep]), counts=counts)
 
     def singly(self) -> "Visits":
         """Return the visits as those of M individuals with one visit each."""
         owner = torch.arange(len(self), device=self.owner.device)
         return replace(self, owner=owner, counts=torch.ones_like(owner), y=self.conditions)
+
+    def alone(self, places: Tensor) -> "Visits":
+        """Return the visits at ``places`` ``(n,)`` as those of n individuals with one each."""
+        owner = torch.arange(len(places), device=self.owner.device)
+        y = None if self.y is None else self.y[self.owner[places]]
+        return replace(self._at(places, owner), counts=torch.ones_like(owner), y=y)
+
+    def _at(self, places: Tensor, owner: Tensor) -> "Visits":
+        mask = None if self.mask is None else self.mask[places]
+        return replace(self, x=self.x[places], times=self.times[places], owner=owner, mask=mask)
