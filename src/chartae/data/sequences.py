@@ -234,7 +234,7 @@ class Sequences(TensorSet):
         times          0 to 3
         follow-up      2 to 3, median 2.5
         gaps           1 to 2, median 2
-        covariates     drug: 1, placebo: 1
+        covariates     drug 1, placebo 1
         """
         counts, unseen = self.num_visits, int((~self.observed & ~self.padding).sum())
         gaps = [row[seen].diff() for row, seen in zip(self.times, self.observed, strict=True)]
@@ -269,11 +269,10 @@ class Sequences(TensorSet):
         if self.class_names:
             counts = torch.bincount(self.y, minlength=self.num_classes).tolist()
             pairs = zip(self.class_names, counts, strict=True)
-            return ", ".join(f"{name}: {count}" for name, count in pairs)
+            title = f"{self.covariate_names[0]}: " if self.covariate_names else ""
+            return title + ", ".join(f"{name} {count}" for name, count in pairs)
         names = self.covariate_names or range(self.y.shape[1])
-        return ", ".join(
-            f"{n}: {_range(values)}" for n, values in zip(names, self.y.T, strict=True)
-        )
+        return ", ".join(f"{n} {_range(values)}" for n, values in zip(names, self.y.T, strict=True))
 
     # --- other sets from this one -----------------------------------------------------------------
 
