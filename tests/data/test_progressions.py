@@ -138,6 +138,12 @@ def test_noise_has_its_standard_deviation(images):
     assert float((moved.x - still.x).std()) == pytest.approx(0.001, rel=0.5)
 
 
+def test_channels_have_one_course(images):
+    grey = progression(images, 3, noise=0.0)
+    rgb = progression(np.repeat(images[:, None], 3, 1), 3, noise=0.0)
+    assert torch.allclose(rgb.x, grey.x[:, :, None].expand_as(rgb.x), atol=1e-6)
+
+
 def test_constant_images_are_not_divided_by_zero():
     assert not progression(np.ones((1, 5, 5)), 2, noise=0.0).x.isnan().any()
 
