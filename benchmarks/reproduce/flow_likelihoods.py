@@ -60,6 +60,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "time, IAF": ("flowvae", {"posterior_flows": 2}),
     "ode": ("flowvae", {"flow": "ode"}),
 }
+STEPS = {"topographicvae", "bubblevae"}
+"""Models that need the number of steps."""
 HIDDEN: dict[str, dict[str, float]] = {
     "visits .2": {"visits": 0.2},
     "visits .4": {"visits": 0.4},
@@ -105,10 +107,12 @@ SETS: dict[str, Callable[[Path], Sequences]] = {
 }
 
 
-def build(model: str, input_shape: tuple[int, ...]) -> SequenceModel:
-    """Return an untrained model by its name in `MODELS`."""
+def build(model: str, data: Sequences) -> SequenceModel:
+    """Return an untrained model for the data, by its name in `MODELS`."""
     name, options = MODELS[model]
-    return SEQUENCE_MODELS[name](input_shape, LATENT_DIM, **NETWORKS, **options)
+    if name in STEPS:
+        options = {"num_steps": data.x.shape[1], **options}
+    return SEQUENCE_MODELS[name](data.input_shape, LATENT_DIM, **NETWORKS, **options)
 
 
 def likelihoods(model: SequenceModel, test: Sequences, num_samples: int) -> dict[str, Any]:
@@ -146,6 +150,8 @@ def _known(data: Sequences) -> Tensor:
 def run(name: str, model_name: str, hidden: str, seed: int, args: Any) -> dict[str, Any]:
     """Train one model on one set, and return its figures."""
     data = SETS[name](args.data)
+    if model_name.startswith("chain"):  # it knows steps only, as in the thesis
+        data = Sequences(data.x, times=torch.arange(float(data.x.shape[1])))
     train, validation, test = data.split((0.7, 0.2, 0.1), seed=0)
     seen = test
     if hidden:
@@ -154,7 +160,7 @@ def run(name: str, model_name: str, hidden: str, seed: int, args: Any) -> dict[s
             for number, part in enumerate((train, validation, test))
         )
     torch.manual_seed(seed)
-    model = build(model_name, data.input_shape)
+    model = build(model_name, data)
     start = time.process_time()
     history = chartae.fit(
         model,

@@ -6,6 +6,7 @@ from chartae.longitudinal.flow import FlowVAE
 from chartae.longitudinal.gpvae import GPVAE
 from chartae.longitudinal.per_visit import VisitVAE
 from chartae.longitudinal.topographic import BubbleVAE, TopographicVAE
+from chartae.longitudinal.trajectory import Trajectories, TrajectoryVAE
 from chartae.longitudinal.visits import Visits
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "Proposal",
     "SequenceModel",
     "TopographicVAE",
+    "Trajectories",
+    "TrajectoryVAE",
     "VisitVAE",
     "Visits",
 ]
@@ -28,6 +31,7 @@ SEQUENCE_MODELS: dict[str, type[SequenceModel]] = {
     "flowvae": FlowVAE,
     "gpvae": GPVAE,
     "topographicvae": TopographicVAE,
+    "trajectoryvae": TrajectoryVAE,
     "visitvae": VisitVAE,
 }
 """The models of sequences by name, which is that of the class in lower case."""
