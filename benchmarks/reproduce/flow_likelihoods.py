@@ -1,4 +1,4 @@
-"""Thesis chapter 6 at a reduced size: joint likelihoods (Table 6.1) and imputation (Figs 6.3, 6.13).
+"""Thesis chapter 6, reduced: joint likelihoods (Table 6.1) and imputation (Figs 6.3, 6.13).
 
 Every model has the same networks, data, budget and likelihood, a normal of variance 1 with means in
 [0, 1] as in the thesis, and keeps its best epoch on held-out individuals. For each:
@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 import chartae
 from chartae.atomic import write_text
-from chartae.data import Sequences, colour_digits, rotating_digits
+from chartae.data import Sequences, color_changes, rotations
+from chartae.evaluation import hidden_error
 from chartae.longitudinal import SEQUENCE_MODELS, SequenceModel
 
 LATENT_DIM = 16
@@ -101,8 +101,8 @@ def mnist(make: Callable[..., Sequences]) -> Callable[[Path], Sequences]:
 
 SETS: dict[str, Callable[[Path], Sequences]] = {
     "starmen": starmen,
-    "rotMNIST": mnist(rotating_digits),
-    "colorMNIST": mnist(colour_digits),
+    "rotMNIST": mnist(rotations),
+    "colorMNIST": mnist(color_changes),
     "sprites": sprites,
 }
 
@@ -130,21 +130,11 @@ def likelihoods(model: SequenceModel, test: Sequences, num_samples: int) -> dict
 
 def errors(model: SequenceModel, test: Sequences, seen: Sequences) -> dict[str, float]:
     """Return mean square errors (times 1,000) of what was hidden."""
-    hidden = torch.ones_like(test.x, dtype=torch.bool)
-    hidden &= ~_known(seen)
     found = {}
     for name, how, count in (("best", "best", 16), ("mean", "resample", 16), ("naive", "naive", 1)):
         draws = model.impute(seen, how=how, num_draws=count, seed=0)
-        found[name] = float((draws.point() - test.x)[hidden].square().mean() * 1e3)
+        found[name] = 1e3 * hidden_error(draws, test, seen)
     return found
-
-
-def _known(data: Sequences) -> Tensor:
-    if data.mask is not None:
-        return data.mask
-    return data.observed.reshape(*data.observed.shape, *[1] * len(data.input_shape)).expand(
-        data.x.shape
-    )
 
 
 def run(name: str, model_name: str, hidden: str, seed: int, args: Any) -> dict[str, Any]:

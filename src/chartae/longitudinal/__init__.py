@@ -1,6 +1,7 @@
 """Models of individuals with several visits: trajectories, flows in time, and baselines."""
 
 from chartae.longitudinal.base import Proposal, SequenceModel
+from chartae.longitudinal.codes import decode_visits, encode_visits
 from chartae.longitudinal.draws import Draws, How, JointLikelihood
 from chartae.longitudinal.flow import FlowVAE
 from chartae.longitudinal.gpvae import GPVAE
@@ -24,6 +25,8 @@ __all__ = [
     "TrajectoryVAE",
     "VisitVAE",
     "Visits",
+    "decode_visits",
+    "encode_visits",
 ]
 
 SEQUENCE_MODELS: dict[str, type[SequenceModel]] = {
