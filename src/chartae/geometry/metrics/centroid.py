@@ -160,7 +160,7 @@ class CentroidLocal(Local):
         if u is not v:
             return super().inner(u, v)
         # v^T G v = ||C^-1 v||^2 takes half of a solve.
-        half = torch.linalg.solve_triangular(self.cholesky, v[..., None], upper=False)
+        half: Tensor = torch.linalg.solve_triangular(self.cholesky, v[..., None], upper=False)
         return half.square().sum((-2, -1))
 
     def draw_momentum(self, noise: Tensor) -> Tensor:
