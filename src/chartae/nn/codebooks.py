@@ -1,5 +1,7 @@
 """Residual vector quantisation: the codebooks of vector-quantize-pytorch with a faster step."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
@@ -62,7 +64,7 @@ def _nearest(codes: Tensor, vectors: Tensor) -> Tensor:
     return torch.addmm(half, vectors, codes.mT, alpha=-1.0).min(-1).indices
 
 
-def _follow(book: torch.nn.Module, vectors: Tensor, indices: Tensor) -> None:
+def _follow(book: Any, vectors: Tensor, indices: Tensor) -> None:
     """Update a codebook by vectors ``(n, dim)`` and the indices of their codes ``(n,)``."""
     size, share = book.codebook_size, 1.0 - book.decay
     # A matrix product adds in a fixed order on every device.
