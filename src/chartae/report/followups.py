@@ -175,12 +175,13 @@ def latent_courses(
     Raises:
         DataError: for a model with one latent dimension, or if the sequences do not fit the model.
     """
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
     if model.latent_dim < 2:
         raise DataError("the model has one latent dimension: expected at least two")
     sequences = sequences.subset(torch.arange(min(500, len(sequences))))
-    individuals = min(check_integer("individuals", individuals, minimum=0), len(sequences))
+    individuals = min(check_integer("individuals", individuals, minimum=1), len(sequences))
     seen, when = sequences.observed, sequences.times
     at_visits = model.latent_means(sequences, when, num_draws=num_draws, seed=seed)
     low, high = when[seen].quantile(torch.tensor([0.05, 0.95]).to(when)).tolist()
@@ -188,23 +189,23 @@ def latent_courses(
     mean = model.latent_means(
         sequences, grid.expand(len(seen), -1), num_draws=num_draws, seed=seed
     ).mean(0)
-    own = _own_grid(sequences, 60)[:individuals]
-    few = sequences.subset(torch.arange(max(1, individuals)))
-    lines = model.latent_means(few, own, num_draws=num_draws, seed=seed) if individuals else []
+    few = sequences.subset(torch.arange(individuals))
+    lines = model.latent_means(few, _own_grid(few, 60), num_draws=num_draws, seed=seed)
     plane = Plane(at_visits[seen])
     figure = Figure((6.4, 5.0), layout="constrained")
     axes = figure.add_subplot(xlabel=plane.names[0], ylabel=plane.names[1], title=plane.title)
-    points = plane.project(at_visits[seen]).cpu().numpy()
+    x, y = plane.project(at_visits[seen]).cpu().numpy().T
     colors = when[seen].cpu().numpy()
-    dots = axes.scatter(*points.T, c=colors, s=14, cmap="viridis", linewidths=0, alpha=0.6)
-    for color, line in zip(class_colors(max(1, individuals)), lines, strict=False):
+    dots = axes.scatter(x, y, c=colors, s=14, cmap="viridis", linewidths=0, alpha=0.6)
+    for color, line in zip(class_colors(individuals), lines, strict=True):
         axes.plot(*plane.project(line).cpu().numpy().T, color=color, linewidth=1.2, alpha=0.9)
     course = plane.project(mean).cpu().numpy()
     axes.plot(*course.T, color=INK, linewidth=3, label="mean course")
     axes.plot(*course[0], "o", color=INK, markerfacecolor="white", markersize=7)
     axes.legend(frameon=False, fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.colorbar(dots, ax=axes, pad=0.02, label="time").solids.set_alpha(1.0)
+    bar = figure.colorbar(ScalarMappable(dots.norm, dots.cmap), ax=axes, pad=0.02)
+    bar.set_label("time")
     return figure
 
 
@@ -228,9 +229,7 @@ def calibration_plot(found: Mapping[str, Calibration]) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure((4.6, 4.2), layout="constrained")
-    axes = figure.add_subplot(
-        xlabel="level of the interval (%)", ylabel="hidden values inside (%)"
-    )
+    axes = figure.add_subplot(xlabel="level of the interval (%)", ylabel="hidden values inside (%)")
     axes.plot([0, 100], [0, 100], color=FAINT, linewidth=1, zorder=0)
     for color, (name, curve) in zip((ACCENT, SAMPLE, INK), found.items(), strict=False):
         levels, shares = (100.0 * v.cpu().numpy() for v in (curve.levels, curve.shares))
@@ -369,18 +368,22 @@ class HiddenPart:
     @property
     def sentence(self) -> str:
         """The result in plain words."""
-        change = 1.0 - self.error / self.carried if self.carried > 0.0 else 0.0
-        verdict = (
-            "as large as"
-            if abs(change) < 0.005
-            else f"{abs(change):.0%} {'less' if change > 0.0 else 'more'} than"
-        )
         return (
-            f"{self.name[0].upper()}{self.name[1:]}: {self.visits} of {self.total} visits were "
-            f"hidden. The error is {self.error:.3g}, {verdict} that of the last value carried "
-            f"forward ({self.carried:.3g}). The 90 % intervals contain {self.coverage:.0%} of the "
-            "hidden values."
+            f"Hidden: {self.name}, {self.visits} of {self.total}. The error is {self.error:.3g}, "
+            f"{_compared(self.error, self.carried)} that of the last value carried forward "
+            f"({self.carried:.3g}). The 90 % intervals contain {self.coverage:.0%} of the hidden "
+            "values."
         )
+
+
+def _compared(error: float, other: float) -> str:
+    """Return how an error compares to another one, in words."""
+    ratio = error / other if other > 0.0 else 1.0
+    if ratio >= 2.0:
+        return f"{ratio:.3g} times"
+    if abs(ratio - 1.0) < 0.005:
+        return "equal to"
+    return f"{abs(ratio - 1.0):.0%} {'less' if ratio < 1.0 else 'more'} than"
 
 
 def write_followup_report(
@@ -429,7 +432,7 @@ def write_followup_report(
     people = _several_visits(sequences, num_draws)
     parts = {
         "visits at random": people.hidden(visits=hidden, seed=seed),
-        f"all after the first {_half(people)}": people.first(_half(people)),
+        f"all visits after the first {_half(people)}": people.first(_half(people)),
     }
     results, curves, sections = [], {}, []
     for name, seen in parts.items():
@@ -564,7 +567,9 @@ def _further(
         "of the interval. On the diagonal the uncertainty is right; below it, it is too small."
     )
     if len(people.input_shape) > 1:
-        text += " Only pixels count whose values vary among the visits, not those of the background."
+        text += (
+            " Only pixels count whose values vary among the visits, not those of the background."
+        )
     if not _with_noise(model):
         text += (
             " The draws are of means, because a Bernoulli likelihood has no noise of grey values: "
