@@ -1,6 +1,8 @@
 """``chartae train``: one model on one data set."""
 
 import inspect
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,10 +194,12 @@ def _effective(
 ) -> dict[str, Any]:
     """Return the values of all options, with the defaults of `fit` and the model's arguments.
 
-    Arguments without their own flag are under ``model_options``.
+    Arguments without their own flag are under ``model_options``, and mappings, as JSON.
     """
     parameters = inspect.signature(fit).parameters
     defaults = {name: parameters[name].default for name in vars(training)}
-    named = {name: value for name, value in arguments.items() if name in vars(options)}
-    others = {name: value for name, value in arguments.items() if name not in named}
+    # A mapping, such as a likelihood with options, cannot be the value of a flag of its own.
+    texts = {n: json.dumps(v) for n, v in arguments.items() if isinstance(v, Mapping)}
+    named = {n: v for n, v in arguments.items() if n in vars(options) and n not in texts}
+    others = {n: v for n, v in arguments.items() if n not in named} | texts
     return without_none({**defaults, **training.arguments(), **named, "model_options": others})
