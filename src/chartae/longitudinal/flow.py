@@ -65,10 +65,11 @@ class FlowVAE(SequenceModel):
         posterior_covariance: that of the Gaussian posterior, as in `VariationalAutoencoder`.
         posterior_rank: rank of a low-rank covariance.
         hidden_share: in training with a set, the share of individuals of which only some visits are
-            used at each step, so that posteriors of few visits are learned too.
+            seen at each step. The posterior of few visits, which futures need, is learned so, and
+            there is less over-fitting.
         length_normalised: whether the visits of an individual count as one.
         warmup: epochs in which the objective passes from that of a VAE of single visits to that of
-            the sequence; the first half has the former only.
+            the sequence; the first half has the former only. The thesis has 10.
         networks: the other arguments of `Autoencoder`. With ``conditions``, the covariates of
             individuals are given to encoder, flow and decoder.
 
@@ -98,7 +99,7 @@ class FlowVAE(SequenceModel):
         posterior_rank: Count = 1,
         hidden_share: Share = 0.5,
         length_normalised: bool = False,
-        warmup: Natural = 10,
+        warmup: Natural = 0,
         **networks: Unpack[Networks],
     ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
@@ -108,9 +109,13 @@ class FlowVAE(SequenceModel):
         self.warmup, self.num_pseudo_inputs = warmup, num_pseudo_inputs
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
         self.time_flow = make_time_flow(flow, latent_dim, self.condition_dim)
-        self.set_encoder = SetEncoder(self.num_features) if inference == "set" else None
+        self.set_encoder = None
+        if inference == "set":
+            self.set_encoder = SetEncoder(self.num_features, latent_dim)
         size = self.num_features if self.set_encoder is None else self.set_encoder.size
         self.posterior_head = normal_head(posterior_covariance, size, latent_dim, posterior_rank)
+        if self.set_encoder is not None:
+            self.set_encoder.start(self.posterior_head.linear)
         self.posterior_context = nn.Linear(size, 32) if posterior_flows else None
         self.posterior_steps = nn.ModuleList(
             AutoregressiveFlow(latent_dim, 32, (128, 128), reverse=bool(number % 2))
@@ -141,7 +146,7 @@ class FlowVAE(SequenceModel):
         """Return what the posterior of each individual, or of each visit, is computed from."""
         features = self.visit_features(visits)
         if self.set_encoder is not None:
-            features = self.set_encoder(features, visits)
+            features = self.set_encoder(features, visits, partial(self._to_origin, visits))
         return features
 
     def _posterior_of(self, features: Tensor) -> Posterior:
@@ -194,6 +199,10 @@ class FlowVAE(SequenceModel):
 
     def _context(self, y: Extra) -> Extra:
         return self.condition(y) if self.condition_dim else None
+
+    def _to_origin(self, visits: Visits, z: Tensor) -> Tensor:
+        context = self._context(visits.conditions)
+        return self.time_flow.inverse(z, visits.times, context)[0]
 
     def path(self, latents: Tensor, owner: Tensor, times: Tensor, y: Extra = None) -> Tensor:
         z, _ = self.time_flow.along(latents, owner, times, self._context(y))
@@ -262,21 +271,18 @@ class FlowVAE(SequenceModel):
         if self.training and self.inference == "set" and self.hidden_share > 0.0:
             visits = self._partly_hidden(visits)
         share = min(1.0, max(0.0, 2.0 * self.epoch / self.warmup - 1.0)) if self.warmup else 1.0
-        fit = kl = x.new_zeros(len(x))
+        terms = x.new_zeros(2, len(x))
         if share > 0.0:
-            fit, kl = self._sequence_terms(visits)
+            terms = share * torch.stack(self._sequence_terms(visits))
         if share < 1.0:
-            alone, divergence = self._visit_terms(visits)
-            fit = share * fit + (1.0 - share) * alone
-            kl = share * kl + (1.0 - share) * divergence
-        reconstruction, divergence = -average(fit, weight), average(kl, weight)
-        return Losses.of(reconstruction + divergence, reconstruction=reconstruction, kl=divergence)
+            terms = terms + (1.0 - share) * torch.stack(self._visit_terms(visits))
+        reconstruction, kl = -average(terms[0], weight), average(terms[1], weight)
+        return Losses.of(reconstruction + kl, reconstruction=reconstruction, kl=kl)
 
     def _sequence_terms(self, visits: Visits) -> tuple[Tensor, Tensor]:
         """Return log p(visits | u) and the divergence of u, ``(B,)`` each."""
         if self.inference == "set":
-            posterior = self.posterior(visits)
-            u, kl = self._divergence(posterior)
+            u, kl = self._divergence(self.posterior(visits))
         else:
             drawn, ratio = self.infer(visits, 1, "visit")
             u, kl = drawn[0], -ratio[0]

@@ -1,41 +1,73 @@
 """An encoder of sets of visits: what all visits of an individual say together."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import silu, softplus
 
 from chartae.longitudinal.time_flows import TimeFeatures
 from chartae.longitudinal.visits import Visits
 
 __all__ = ["SetEncoder"]
 
+ToOrigin = Callable[[Tensor], Tensor]
+"""From latents at the times of the visits, ``(M, d)``, to the latents u that lead to them."""
+
 
 class SetEncoder(nn.Module):
-    """Features of a set of visits with their times, of any number (Zaheer et al., 2017).
+    r"""Features of a set of visits with their times, of any number.
 
-    Each visit is encoded with its time. A second layer sees each visit beside the mean over the
-    visits of its individual, so that it can compare a visit with the others. The means over visits
-    of both layers, and the log number of visits, are then mapped to the features of the set.
+    Each visit proposes a latent at its own time, which the flow maps to a latent :math:`u_j` of the
+    individual, and a precision :math:`\lambda_j`. The product of these normals and of the standard
+    normal is a first posterior,
+
+    .. math:: \Lambda = 1 + \sum_j \lambda_j, \quad m = \Lambda^{-1} \sum_j \lambda_j u_j,
+
+    which narrows as visits are added. Beside it there are learned features of the whole set (Zaheer
+    et al., 2017): the visits are encoded with their times, and encoded again beside their mean, so
+    that the second pass can compare a visit with the others.
 
     Args:
         features: number of features of a visit.
-        size: number of features of a set.
+        dim: size d of the latents.
+        hidden: number of learned features of a set.
     """
 
-    def __init__(self, features: int, size: int = 256) -> None:
+    def __init__(self, features: int, dim: int, hidden: int = 256) -> None:
         super().__init__()
-        self.size = size
+        self.dim, self.size = dim, hidden + 2 * dim
         self.time_features = TimeFeatures()
-        self.alone = nn.Sequential(nn.Linear(features + self.time_features.size, size), nn.SiLU())
-        self.own, self.others = nn.Linear(size, size), nn.Linear(size, size, bias=False)
-        self.together = nn.Sequential(nn.Linear(2 * size + 1, size), nn.SiLU())
+        given = features + self.time_features.size
+        self.location = nn.Linear(features, dim)
+        self.precision = nn.Linear(given, dim)
+        self.alone = nn.Sequential(nn.Linear(given + dim, hidden), nn.SiLU())
+        self.own, self.others = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
+        self.together = nn.Sequential(nn.Linear(2 * hidden + 1, hidden), nn.SiLU())
 
-    def forward(self, features: Tensor, visits: Visits) -> Tensor:
-        """Return the features of each individual, ``(B, size)``, from ``(M, features)``."""
-        own = self.alone(torch.cat([features, self.time_features(visits.times)], -1))
-        mean = visits.mean(own)
+    def start(self, head: nn.Linear) -> None:
+        """Let the linear layer of a posterior's head start at the product of normals."""
+        with torch.no_grad():
+            head.weight[: 2 * self.dim].zero_()
+            head.weight[: 2 * self.dim, -2 * self.dim :].copy_(torch.eye(2 * self.dim))
+            head.bias[: 2 * self.dim].zero_()
+
+    def forward(self, features: Tensor, visits: Visits, to_origin: ToOrigin) -> Tensor:
+        """Return the features of each individual, ``(B, size)``, from ``(M, features)``.
+
+        The last ``2 d`` are the mean m, and the number whose softplus is the deviation.
+        """
+        given = torch.cat([features, self.time_features(visits.times)], -1)
+        u = to_origin(self.location(features))
+        precisions = softplus(self.precision(given))
+        total = 1.0 + visits.sum(precisions.mT).mT
+        mean = visits.sum((precisions * u).mT).mT / total
+        deviation = total.rsqrt()
+        raw = deviation + torch.log(-torch.expm1(-deviation))  # the inverse of softplus
+        own = self.alone(torch.cat([given, u], -1))
+        average = visits.mean(own)
         # The part of the mean is computed once for each individual, not for each visit.
-        compared = silu(self.own(own) + self.others(mean)[visits.owner])
-        counts = visits.counts.to(mean)[:, None].log()
-        encoded: Tensor = self.together(torch.cat([mean, visits.mean(compared), counts], -1))
-        return encoded
+        compared = silu(self.own(own) + self.others(average)[visits.owner])
+        counts = visits.counts.to(average)[:, None].log()
+        encoded = self.together(torch.cat([average, visits.mean(compared), counts], -1))
+        return torch.cat([encoded, mean, raw], -1)
