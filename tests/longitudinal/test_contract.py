@@ -14,6 +14,7 @@ import chartae
 from chartae.data import Sequences
 from chartae.errors import DataError
 from chartae.longitudinal import FlowVAE, SequenceModel
+from chartae.training import Callback
 
 SMALL = {"name": "mlp", "hidden": [16]}
 FEATURES, VISITS, COUNT = 3, 4, 6
@@ -59,6 +60,7 @@ CASES = {
         means=False,
         any_times=False,
     ),
+    "FlowVAE vamp chain": Case(FlowVAE, {**VAMP, **CHAIN}, any_times=False),
     "FlowVAE ode": Case(FlowVAE, {"warmup": 2, "flow": {"name": "ode", "num_steps": 2}}),
     "FlowVAE normalised": Case(
         FlowVAE, {"warmup": 2, "length_normalised": True, "conditions": (2,)}
@@ -145,7 +147,7 @@ def changed_in(model, batch, other):
     assert_same(results(model, other), results(model, batch))
 
 
-@pytest.mark.parametrize("value", [0.5, 1e30, math.nan, math.inf])
+@pytest.mark.parametrize("value", [1e30, math.nan])
 def test_what_is_not_observed_has_no_influence(case, value):
     batch = tensors(case)
     unseen = batch["x"].masked_fill(~batch["mask"], value)
@@ -252,7 +254,8 @@ def test_each_individual_follows_its_own_mask(case):
     found = step(model, {**other, "weight": weight})[0]
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     other["mask"][1, 0] = torch.tensor([True, False, False])
-    assert abs(float(step(model, {**other, "weight": weight})[0] - expected)) > 1e-4
+    found = step(model, {**other, "weight": weight})[0]
+    assert float((found - expected).detach().abs()) > 1e-4
 
 
 def no_hiding(case):
@@ -261,14 +264,12 @@ def no_hiding(case):
 
 def test_blocks_change_draws_by_monte_carlo_only(case, monkeypatch):
     model, data = case.build().eval(), sequences(tensors(case))
-    before = [model.impute(data, "resample", 800, noise=False) for _ in range(1)]
-    before.append(model.impute(data, "resample", 800, noise=False, seed=1))
-    monkeypatch.setattr("chartae.longitudinal.base.BLOCK", 800 * VISITS * FEATURES)
-    after = model.impute(data, "resample", 800, noise=False)
-    spread = before[0].std() / before[0].effective_samples[:, None, None].sqrt() + 1e-9
-    for other in (before[1], after):
-        assert bool(((other.mean() - before[0].mean()).abs() < 8.0 * spread).all())
-    assert after.values.shape == before[0].values.shape
+    before = model.impute(data, num_draws=300, noise=False)
+    spread = before.std() / 300**0.5 + 1e-9
+    for size in (300 * VISITS * FEATURES, 500):  # an individual at once, and parts of its draws
+        monkeypatch.setattr("chartae.longitudinal.base.BLOCK", size)
+        after = model.impute(data, num_draws=300, noise=False)
+        assert bool(((after.mean() - before.mean()).abs() < 6.0 * spread).all())
 
 
 def test_seeds(case):
@@ -311,16 +312,19 @@ def test_saved_and_loaded(case, tmp_path):
 def test_a_resumed_training_equals_one_without_a_break(case, tmp_path):
     data = sequences(tensors(case, torch.float32))
     whole, broken = (case.build(dtype=torch.float32) for _ in range(2))
-    options = {"epochs": 5, "batch_size": 3, "seed": 0, "progress": False}
+    options = {"epochs": 4, "batch_size": 3, "seed": 0, "progress": False}
     chartae.fit(whole, data, **options)
 
-    class Stop(chartae.training.Callback):
-        def on_epoch_end(self, trainer, epoch, *rest):
-            if epoch == 3:
-                raise KeyboardInterrupt
+    class Killed(Exception): ...
+
+    class Kill(Callback):
+        def on_epoch_end(self, model, history):
+            if history.num_epochs == 3:
+                raise Killed
 
     folder = {"output_dir": tmp_path, "checkpoint_interval": 0.0}
-    chartae.fit(broken, data, **options, **folder, callbacks=[Stop()])
+    with pytest.raises(Killed):
+        chartae.fit(broken, data, **options, **folder, callbacks=[Kill()])
     resumed = case.build(seed=1, dtype=torch.float32)
     chartae.fit(resumed, data, **options, **folder, resume=True)
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
