@@ -5,6 +5,7 @@ __all__ = [
     "Form",
     "Sequences",
     "TensorSet",
+    "check_disjoint",
     "digits",
     "disks_and_rings",
     "encode_labels",
@@ -14,19 +15,22 @@ __all__ = [
     "read_image",
     "read_images",
     "read_labels",
+    "read_sequences",
     "read_table",
     "stratified_split",
     "write_images",
     "write_npz",
+    "write_sequences",
     "write_table",
 ]
 
 from chartae.data.dataset import ArrayDataset
 from chartae.data.files import read_data, write_npz
+from chartae.data.followups import read_sequences, write_sequences
 from chartae.data.form import Form
 from chartae.data.images import read_image, read_images, write_images
 from chartae.data.labels import encode_labels
-from chartae.data.sequences import Sequences
+from chartae.data.sequences import Sequences, check_disjoint
 from chartae.data.splits import few_per_class, held_out_split, stratified_split
 from chartae.data.synthetic import digits, disks_and_rings
 from chartae.data.tables import read_labels, read_table, write_table

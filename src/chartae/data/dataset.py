@@ -223,19 +223,8 @@ class ArrayDataset(TensorSet):
         Raises:
             DataError: if ``indices`` selects nothing, is out of range or of another type.
         """
-        rows = as_tensor("indices", indices).to(self.x.device)
-        if rows.dtype == torch.bool:
-            check_shape("indices", rows, (len(self),))
-            rows = rows.nonzero().squeeze(1)
-        check_shape("indices", rows, ("n",))
-        if rows.numel() == 0:
-            raise DataError("indices selects no sample: expected at least one")
-        if rows.is_floating_point() or rows.is_complex():
-            raise DataError(f"indices has dtype {rows.dtype}: expected integers or booleans")
-        low, high = int(rows.min()), int(rows.max())
-        if low < 0 or high >= len(self):
-            raise DataError(f"indices ranges from {low} to {high}: expected 0 to {len(self) - 1}")
-        return ArrayDataset(class_names=self.class_names, form=self.form, **self.batch(rows.long()))
+        rows = self.rows("indices", indices, self.x.device)
+        return ArrayDataset(class_names=self.class_names, form=self.form, **self.batch(rows))
 
     def of_class(self, label: int | str) -> "ArrayDataset":
         """Return the dataset of the samples of one class.

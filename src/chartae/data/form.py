@@ -14,7 +14,15 @@ from chartae.checks import check_shape
 from chartae.data.arrays import as_tensor, restored
 from chartae.errors import DataError
 
-__all__ = ["Container", "Form", "Samples", "check_precision", "read_samples", "warn_of_scale"]
+__all__ = [
+    "Container",
+    "Form",
+    "Samples",
+    "check_precision",
+    "is_frame",
+    "read_samples",
+    "warn_of_scale",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +135,7 @@ def read_samples(
     """
     container: Container = "tensor" if _is_tensors(x) else "array"
     column_dtypes: tuple[str, ...] = ()
-    if _is_frame(x):
+    if is_frame(x):
         container, columns = "frame", tuple(x.columns)
         column_dtypes = tuple(map(str, x.dtypes))
         x = _from_frame(x)
@@ -246,7 +254,7 @@ def _is_tensors(x: object) -> bool:
     return isinstance(x, Tensor)
 
 
-def _is_frame(x: object) -> bool:
+def is_frame(x: object) -> bool:
     """Whether x is a pandas DataFrame, tested without importing pandas."""
     return hasattr(x, "columns") and hasattr(x, "dtypes") and hasattr(x, "to_numpy")
 

@@ -21,7 +21,16 @@ from chartae.naming import folder_name
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MANIFEST", "Color", "read_image", "read_images", "write_images"]
+__all__ = [
+    "MANIFEST",
+    "Color",
+    "read_alike",
+    "read_image",
+    "read_images",
+    "to_pixels",
+    "write_images",
+    "write_png",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +93,7 @@ def read_images(
     if class_folders and stray:
         raise DataError(f"{stray[0]} has no class: expected images in one subfolder per class")
     _check_none_is_empty(root, names, found, "images")
-    pixels, files = _read_alike(found, resize, color, skip_unreadable)
+    pixels, files = read_alike(found, resize, color, skip_unreadable)
     if not class_folders:
         return ArrayDataset.from_arrays(pixels, dtype=dtype)
     _check_none_is_empty(root, names, files, "readable image")
@@ -114,12 +123,10 @@ def write_images(
         DataError: before the first file is written, if the dataset has another form.
         ConfigurationError: if ``folder`` is not writable or not empty.
     """
-    from PIL import Image
-
     root = Path(folder)
     if dataset.y is not None and not dataset.class_names:
         raise DataError("y holds vectors: expected labels, which name the folders")
-    pixels = _to_pixels(dataset, clip)
+    pixels = to_pixels(dataset, clip)
     if any(check_writable("folder", root).iterdir()):
         raise ConfigurationError(f"folder={str(root)!r} is not empty: expected a new folder")
     labels = [""] * len(dataset)
@@ -133,8 +140,7 @@ def write_images(
     digits = len(str(len(dataset) - 1))
     files = [places[label] / f"{row:0{digits}}.png" for row, label in enumerate(labels)]
     for file, image in zip(files, pixels, strict=True):
-        with atomic_path(file) as temporary:
-            Image.fromarray(image).save(temporary)
+        write_png(file, image)
     with (
         atomic_path(root / MANIFEST) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as table,
@@ -159,7 +165,15 @@ def read_image(
     Raises:
         DataError: if it cannot be read as one image.
     """
-    return ArrayDataset.from_arrays(_read_alike([Path(path)], resize, color, False)[0])
+    return ArrayDataset.from_arrays(read_alike([Path(path)], resize, color, False)[0])
+
+
+def write_png(file: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write the pixels of one image, (height, width) or (height, width, 3), atomically."""
+    from PIL import Image
+
+    with atomic_path(file) as temporary:
+        Image.fromarray(pixels).save(temporary)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -243,13 +257,16 @@ def _some(things: Sequence[object]) -> str:
     return ", ".join(map(str, things[:3])) + more
 
 
-def _read_alike(
+def read_alike(
     files: Sequence[Path],
     resize: tuple[int, int] | None,
     color: Color | None,
     skip_unreadable: bool,
 ) -> tuple[NDArray[Any], list[Path]]:
-    """Return the pixels of images of one size and kind, channels first, and which are readable."""
+    """Return the pixels of images of one size and kind, channels first, and which are readable.
+
+    Arguments as in `read_images`. Pixels are bytes, or floats in [0, 1].
+    """
     if color is not None:
         check_choice("color", color, get_args(Color))
     if resize is not None:
@@ -346,7 +363,7 @@ def _plain(image: "Image", color: Color | None) -> "Image":
     return image.convert(wanted)
 
 
-def _to_pixels(dataset: ArrayDataset, clip: bool) -> NDArray[np.uint8]:
+def to_pixels(dataset: ArrayDataset, clip: bool) -> NDArray[np.uint8]:
     """Images (N, height, width) or (N, height, width, 3) from values in [0, 1]."""
     x, shape = dataset.x, dataset.input_shape
     if not (len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))):

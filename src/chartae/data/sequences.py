@@ -1,27 +1,37 @@
 """`Sequences`: individuals seen at several visits, at irregular times, with holes."""
 
+import copy
 import logging
 from collections.abc import Sequence
-from typing import Any
+from itertools import combinations
+from typing import Any, Self
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from chartae.checks import check_finite, check_integer, check_number, check_shape
-from chartae.data.arrays import DType, as_tensor, resolve_dtype, scaled
-from chartae.data.form import Form, read_samples
-from chartae.data.labels import encode_labels
+from chartae.checks import check_integer, check_number
+from chartae.data.arrays import DType, resolve_dtype, scaled
+from chartae.data.dataset import ArrayDataset
+from chartae.data.form import Samples, check_precision, warn_of_scale
+from chartae.data.sequence_arguments import (
+    read_covariates,
+    read_flags,
+    read_ids,
+    read_times,
+    read_values,
+    refuse,
+    some,
+)
+from chartae.data.splits import random_parts
 from chartae.data.tensors import TensorSet
-from chartae.errors import ConfigurationError, DataError
+from chartae.errors import DataError
 from chartae.randomness import make_generator
 
-__all__ = ["Sequences"]
+__all__ = ["Sequences", "check_disjoint"]
 
 logger = logging.getLogger(__name__)
-
-SHOWN = 5
-"""How many offenders a message names."""
 
 
 class Sequences(TensorSet):
@@ -31,21 +41,25 @@ class Sequences(TensorSet):
     it is only a time at which a value is wanted. Inside an observed visit, a mask says which
     features were observed. Values that were not observed have no influence anywhere.
 
-    The visits of each individual are sorted by time. Entries of ``times`` that are NaN are padding,
-    and come last.
+    The visits of each individual are sorted by time, with a message in the log if they were not.
+    Entries of ``times`` that are NaN are padding, and come last.
 
     Args:
         x: ``(N, T, *input_shape)``: N individuals with up to T visits each; uint8 (divided by 255),
-            bool, float32 or float64. Entries that were not observed may be NaN.
-        times: ``(N, T)``, or ``(T,)`` for all individuals alike; finite where a visit is observed.
-            In any unit.
+            bool, float32 or float64. Or a list of N arrays, ``(T_i, *input_shape)``, and then so
+            are the other arguments. Entries that were not observed may be NaN. In a masked array,
+            the entries that are not masked were observed. Floats of the requested ``dtype`` are not
+            copied if all were observed.
+        times: ``(N, T)``, or ``(T,)`` for all individuals alike; numbers in any unit, finite where
+            a visit is observed. Dates are refused: the origin of time is your choice.
         observed: ``(N, T)`` bool, True where a visit was observed; None means all visits with a
             time.
         mask: bool, the shape of ``x``, True where a feature was observed.
         covariates: ``(N,)`` integers or strings, classes such as treatment or sex; or ``(N, p)``
-            floats. They are the conditions of a model that has ``conditions``.
-        ids: N names of the individuals, all different; by default their numbers.
+            numbers. They are the conditions of a model that has ``conditions``.
+        ids: N names of the individuals, all different; by default their numbers from 0.
         class_names: names of the classes of the covariates, in the order of their indices.
+        covariate_names: a name for each of the p covariates, or one for the classes.
         channels_last: ``x`` is ``(N, T, *sizes, channels)``.
         columns: names of the features of vectors.
         dtype: as in `ArrayDataset.from_arrays`.
@@ -58,68 +72,99 @@ class Sequences(TensorSet):
             observed visits were observed.
         y: the covariates: ``(N,)`` int64, ``(N, p)`` floats, or None.
         padding: ``(N, T)`` bool, True where there is no visit.
+        ids: names of the individuals, N strings.
+        form: the dtype and layout in which visits were given, a `Form`.
 
     Raises:
-        DataError: for an individual without an observed visit, with duplicate times or with a time
-            that is not finite; for values that are not finite where observed; for shapes that do
-            not fit. Messages name the individuals.
+        DataError: for an individual without an observed visit, with two visits at one time, or with
+            a time that is not finite; for values that are not finite where observed; for times that
+            are text or dates; for a mask or other arrays that do not fit; for names that are not
+            all different. Messages name the individuals.
+        ConfigurationError: for another ``dtype``, or names without covariates.
 
     >>> import numpy as np
     >>> scores = np.array([[[1.0], [2.0], [4.0]], [[0.0], [1.0], [np.nan]]])
     >>> times = [[0.0, 1.0, 3.0], [0.5, 2.5, np.nan]]
     >>> data = Sequences(scores, times=times, ids=["anna", "bo"])
     >>> data
-    Sequences(2 individuals, 5 visits of shape (1,), float32; 2 to 3 visits each)
+    Sequences(2 individuals, 5 visits of shape (1,), float32; 2 to 3 each)
     >>> data.subset([1]).x[0, :2, 0].tolist()
     [0.0, 1.0]
     """
 
+    x: Tensor
+    times: Tensor
+    observed: Tensor
+    mask: Tensor | None
+    y: Tensor | None
+    padding: Tensor
+
     def __init__(
         self,
-        x: ArrayLike | Tensor,
+        x: ArrayLike | Tensor | Sequence[Any],
         *,
-        times: ArrayLike | Tensor,
-        observed: ArrayLike | Tensor | None = None,
-        mask: ArrayLike | Tensor | None = None,
+        times: ArrayLike | Tensor | Sequence[Any],
+        observed: ArrayLike | Tensor | Sequence[Any] | None = None,
+        mask: ArrayLike | Tensor | Sequence[Any] | None = None,
         covariates: ArrayLike | Tensor | None = None,
-        ids: Sequence[Any] | None = None,
+        ids: ArrayLike | Sequence[Any] | None = None,
         class_names: Sequence[str] | None = None,
+        covariate_names: Sequence[str] = (),
         channels_last: bool = False,
         columns: Sequence[str] = (),
         dtype: DType = "default",
     ) -> None:
-        values, features, form = _read(x, mask, channels_last, tuple(columns))
+        dtype = resolve_dtype(dtype)
+        values, features, self.form = read_values(x, mask, channels_last, tuple(columns))
         count, visits = values.shape[:2]
-        self.ids = _names(ids, count)
-        when = _times(times, count, visits)
-        seen = _flags("observed", observed, (count, visits))
+        self.ids = read_ids(ids, count)
+        # Numbers are names only among sets that come from one.
+        self._numbering = object() if ids is None else None
+        when = read_times(times, count, visits).to(values.device)
+        seen = read_flags("observed", observed, (count, visits))
         padding = when.isnan()
-        seen = ~padding if seen is None else seen.to(when.device)
-        self._refuse("observed at a time that is not finite", seen & ~when.isfinite())
+        seen = ~padding if seen is None else seen.to(values.device)
+        refuse("observed at a time that is not finite", seen & ~when.isfinite(), self.ids)
+        refuse("with a time that is infinite", when.isinf(), self.ids)
         if features is not None:
-            features = features & seen.reshape(*seen.shape, *[1] * (values.ndim - 2))
+            features = features.to(values.device) & _like(seen, values)
             seen = features.flatten(2).any(-1)
             if bool((features.flatten(2).all(-1) == seen).all()):
                 features = None
-        self._refuse("without an observed visit", ~seen.any(1))
-        order = torch.where(padding, torch.inf, when).argsort(stable=True, dim=1)
-        if bool((when.diff(dim=1) < 0.0).any()):
+        refuse("without an observed visit", ~seen.any(1), self.ids)
+        last = torch.where(padding, -torch.inf, when).cummax(1).values
+        if bool(((when < last) & ~padding).any()):
             logger.info("visits were not in the order of their times: they have been sorted")
-        values, when, seen, padding = (
-            tensor.gather(1, _like(order, tensor)) for tensor in (values, when, seen, padding)
+        order = torch.where(padding, torch.inf, when).argsort(stable=True, dim=1)
+        if bool((order.diff(dim=1) != 1).any()):
+            values, when, seen, padding = (_at(order, t) for t in (values, when, seen, padding))
+            features = None if features is None else _at(order, features)
+        refuse("with two visits at one time", (when.diff(dim=1) == 0.0).any(1), self.ids)
+        self.times = _without_padding(when, padding)
+        self.observed, self.mask, self.padding = seen, features, padding
+        self.x = scaled(values, dtype)
+        self._check_values(values)
+        self.covariate_names = tuple(map(str, covariate_names))
+        self.y, self.class_names = read_covariates(
+            covariates, class_names, self.covariate_names, self.x, self.ids
         )
-        if features is not None:
-            features = features.gather(1, _like(order, features))
-        self._refuse("with two visits at one time", (when.diff(dim=1) == 0.0).any(1))
-        known = _like(seen, values) if features is None else features
-        floats = scaled(values, resolve_dtype(dtype))
-        self._refuse_values(floats, known)
-        self.x = torch.where(known, floats, 0.0)
-        last = torch.where(padding, -torch.inf, when).amax(1, keepdim=True)
-        self.times = torch.where(padding, last, when)
-        self.observed, self.mask, self.padding, self.form = seen, features, padding, form
-        self.y, self.class_names = _covariates(covariates, class_names, self.x)
-        super().__init__(**self.tensors)
+
+    def _check_values(self, values: Tensor) -> None:
+        """Set what was not observed to 0, and check the rest, given the values before scaling."""
+        known = self.known
+        complete = bool(known.all())
+        if not complete:
+            self.x = torch.where(known, self.x, 0.0)
+            values = torch.where(known, values, torch.zeros((), dtype=values.dtype))
+        # The sum is finite unless an entry is not finite, or it overflows.
+        if not bool(self.x.sum().isfinite()):
+            what = "with NaN or infinite values where observed (give mask=, False at these)"
+            refuse(what, ~self.x.isfinite(), self.ids)
+        frames = self.x.flatten(0, 1)
+        mask = None if complete else known.flatten(0, 1)
+        samples = Samples(values.flatten(0, 1), mask, self.form)
+        warn_of_scale(samples, frames)
+        check_precision(samples, frames)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -139,6 +184,11 @@ class Sequences(TensorSet):
         return tuple(self.x.shape[2:])
 
     @property
+    def known(self) -> Tensor:
+        """Bool, the shape of ``x``: True where the value was observed."""
+        return _like(self.observed, self.x) if self.mask is None else self.mask
+
+    @property
     def num_visits(self) -> Tensor:
         """The number of observed visits of each individual, ``(N,)``."""
         return self.observed.sum(1)
@@ -150,42 +200,90 @@ class Sequences(TensorSet):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What is saved with a model trained on the data: their form, and the class names."""
-        return {"form": self.form.to_json(), "class_names": list(self.class_names)}
+        """What is saved with a model trained on the data: their form, and names of covariates."""
+        return {
+            "form": self.form.to_json(),
+            "class_names": list(self.class_names),
+            "covariate_names": list(self.covariate_names),
+        }
 
     def __repr__(self) -> str:
-        low, high = int(self.num_visits.min()), int(self.num_visits.max())
-        each = f"{low} visits" if low == high else f"{low} to {high} visits"
         text = (
             f"{len(self)} individuals, {int(self.num_visits.sum())} visits of shape "
-            f"{self.input_shape}, {str(self.x.dtype).removeprefix('torch.')}; {each} each"
+            f"{self.input_shape}, {str(self.x.dtype).removeprefix('torch.')}; "
+            f"{_range(self.num_visits)} each"
         )
         if self.mask is not None:
-            share = self.mask.sum() / (self.num_visits.sum() * self.x[0, 0].numel())
-            text += f"; {share:.1%} of their features observed"
+            text += f"; {self._share_known:.1%} of their features observed"
         return f"Sequences({text})"
 
-    # --- other sequences from these ---------------------------------------------------------------
+    @property
+    def _share_known(self) -> float:
+        """The share of the features of observed visits that were observed."""
+        return float(self.known.sum() / (self.num_visits.sum() * self.x[0, 0].numel()))
+
+    def summary(self) -> str:
+        """Return a short table of the set as plain text.
+
+        >>> scores = [[[1.0], [2.0], [4.0]], [[0.0], [1.0], [0.0]]]
+        >>> times = [[0.0, 1.0, 3.0], [0.5, 2.5, float("nan")]]
+        >>> print(Sequences(scores, times=times, covariates=["placebo", "drug"]).summary())
+        individuals    2
+        visits         5; 2 to 3 each, median 2.5
+        shape          (1,), float32
+        times          0 to 3
+        follow-up      2 to 3, median 2.5
+        gaps           1 to 2, median 2
+        covariates     drug: 1, placebo: 1
+        """
+        counts, unseen = self.num_visits, int((~self.observed & ~self.padding).sum())
+        gaps = [row[seen].diff() for row, seen in zip(self.times, self.observed, strict=True)]
+        when = torch.where(self.observed, self.times, torch.nan)
+        spans = _largest(when) + _largest(-when)
+        lines = {
+            "individuals": str(len(self)),
+            "visits": f"{int(counts.sum())}; {_range(counts)} each, median {_median(counts)}",
+            "not observed": f"{unseen} further visits" if unseen else "",
+            "shape": f"{self.input_shape}, {str(self.x.dtype).removeprefix('torch.')}",
+            "times": _range(when[self.observed]),
+            "follow-up": f"{_range(spans)}, median {_median(spans)}",
+            "gaps": "",
+            "observed": "" if self.mask is None else f"{self._share_known:.1%} of the features",
+            "covariates": self._covariates(),
+        }
+        if len(between := torch.cat(gaps)):
+            lines["gaps"] = f"{_range(between)}, median {_median(between)}"
+        return "\n".join(f"{name:<15}{text}" for name, text in lines.items() if text)
+
+    def _covariates(self) -> str:
+        """Return the numbers of individuals of each class, or the range of each covariate."""
+        if self.y is None:
+            return ""
+        if self.class_names:
+            counts = torch.bincount(self.y, minlength=self.num_classes).tolist()
+            pairs = zip(self.class_names, counts, strict=True)
+            return ", ".join(f"{name}: {count}" for name, count in pairs)
+        names = self.covariate_names or range(self.y.shape[1])
+        return ", ".join(
+            f"{n}: {_range(values)}" for n, values in zip(names, self.y.T, strict=True)
+        )
+
+    # --- other sets from this one -----------------------------------------------------------------
 
     def subset(self, indices: ArrayLike | Tensor) -> "Sequences":
         """Return the individuals at ``indices``: integers in [0, N), or N booleans.
 
+        If an individual is selected more than once, all get new names, the numbers from 0.
+
         Raises:
             DataError: if ``indices`` selects nothing, is out of range or of another type.
         """
-        rows = as_tensor("indices", indices).to(self.x.device)
-        if rows.dtype == torch.bool:
-            check_shape("indices", rows, (len(self),))
-            rows = rows.nonzero().squeeze(1)
-        check_shape("indices", rows, ("n",))
-        if rows.numel() == 0:
-            raise DataError("indices selects no individual: expected at least one")
-        if rows.is_floating_point() or rows.is_complex():
-            raise DataError(f"indices has dtype {rows.dtype}: expected integers or booleans")
-        low, high = int(rows.min()), int(rows.max())
-        if low < -len(self) or high >= len(self):
-            raise DataError(f"indices ranges from {low} to {high}: expected 0 to {len(self) - 1}")
-        return self._with(rows=rows.long())
+        rows = self.rows("indices", indices, self.x.device)
+        new = self._changed(**self.batch(rows), padding=self.padding[rows])
+        new.ids = tuple(self.ids[row] for row in rows.tolist())
+        if len(set(new.ids)) < len(new.ids):
+            new.ids, new._numbering = read_ids(None, len(rows)), object()
+        return new
 
     def split(
         self, sizes: Sequence[float] | Sequence[int], *, seed: int = 0
@@ -193,16 +291,18 @@ class Sequences(TensorSet):
         """Return disjoint sets of individuals, drawn at random. All visits of one stay together.
 
         Args:
-            sizes: numbers of individuals, or fractions of N.
+            sizes: numbers of individuals, or fractions of N. The others are in no set.
             seed: the same seed gives the same sets.
 
         Raises:
             ConfigurationError: if the sizes are not possible.
-        """
-        from chartae.data.splits import stratified_split
 
-        parts = stratified_split([0] * len(self), sizes, seed=seed)
-        return tuple(self.subset(part) for part in parts)
+        >>> data = Sequences(np.zeros((10, 3, 2)), times=[0, 1, 2])
+        >>> train, test = data.split((0.8, 0.2), seed=0)
+        >>> len(train), len(test), set(train.ids) & set(test.ids)
+        (8, 2, set())
+        """
+        return tuple(self.subset(part) for part in random_parts(len(self), sizes, seed=seed))
 
     def first(self, visits: int) -> "Sequences":
         """Return the individuals with only their first observed visits observed.
@@ -213,15 +313,17 @@ class Sequences(TensorSet):
             visits: how many visits stay observed, at least 1.
         """
         visits = check_integer("visits", visits, minimum=1)
-        return self._with(observed=self.observed & (self.observed.cumsum(1) <= visits))
+        return self._restricted(_like(self.observed.cumsum(1) <= visits, self.x))
 
     def hidden(self, *, visits: float = 0.0, features: float = 0.0, seed: int = 0) -> "Sequences":
         """Return the individuals with some of what was observed hidden at random.
 
+        At least one visit of each individual stays, and at least one of its features.
+
         Args:
-            visits: share of each individual's observed visits, in [0, 1); at least one visit of
-                each stays.
-            features: share of the observed features of visits, in [0, 1).
+            visits: share of each individual's observed visits, in [0, 1), rounded to a number.
+            features: the probability with which each feature of a visit is hidden, in [0, 1). A
+                visit whose features are all hidden is not observed.
             seed: the same seed hides the same.
         """
         check_number("visits", visits, minimum=0.0, below=1.0)
@@ -229,13 +331,14 @@ class Sequences(TensorSet):
         generator = make_generator(check_integer("seed", seed, minimum=0), "hidden")
         rank = torch.rand(self.observed.shape, generator=generator).to(self.x.device)
         rank = torch.where(self.observed, rank, torch.inf).argsort(1).argsort(1)
-        kept = (self.num_visits - (visits * self.num_visits).round()).clamp(min=1)
-        observed = self.observed & (rank < kept[:, None])
-        mask = self.mask
+        count = (self.num_visits - (visits * self.num_visits).round()).clamp(min=1)
+        kept = _like(rank < count[:, None], self.x)
         if features > 0.0:
-            drawn = torch.rand(self.x.shape, generator=generator).to(self.x.device) >= features
-            mask = drawn if mask is None else drawn & mask
-        return self._with(observed=observed, mask=mask)
+            drawn = torch.rand(self.x.shape, generator=generator).to(self.x.device)
+            drawn = torch.where(self.known & kept, drawn, -1.0)
+            best = drawn.flatten(1).argmax(1, keepdim=True)
+            kept = (drawn >= features).flatten(1).scatter(1, best, True).view_as(drawn)
+        return self._restricted(kept)
 
     def at(self, times: ArrayLike | Tensor) -> "Sequences":
         """Return the individuals with further visits, not observed, at the given times.
@@ -243,166 +346,146 @@ class Sequences(TensorSet):
         Times at which an individual already has a visit add nothing to it.
 
         Args:
-            times: ``(K,)`` for all individuals, or ``(N, K)``.
+            times: ``(K,)`` for all individuals, or ``(N, K)``; NaN adds nothing.
+
+        Raises:
+            DataError: if two of an individual are equal, or are infinite; for another shape.
         """
-        added = _times(times, len(self), as_tensor("times", times).shape[-1]).to(self.x.device)
-        present = added[:, :, None] == torch.where(self.padding, torch.nan, self.times)[:, None]
-        added = torch.where(present.any(-1), torch.nan, added)
+        added = read_times(times, len(self)).to(self.x.device)
+        refuse("with an infinite time in times", added.isinf(), self.ids)
+        refuse("with equal times in times", added.sort().values.diff(dim=1) == 0.0, self.ids)
         own = torch.where(self.padding, torch.nan, self.times)
-        empty = self.x.new_zeros(len(self), added.shape[1], *self.input_shape)
-        mask = self.mask
-        if mask is not None:
-            mask = torch.cat([mask, torch.zeros_like(empty, dtype=torch.bool)], 1)
-        unseen = torch.zeros_like(added, dtype=torch.bool)
-        return self._like(
-            torch.cat([self.x, empty], 1),
-            times=torch.cat([own, added], 1),
-            observed=torch.cat([self.observed, unseen], 1),
-            mask=mask,
+        added = torch.where((added[:, :, None] == own[:, None]).any(-1), torch.nan, added)
+        when = torch.cat([own, added], 1)
+        order = torch.where(when.isnan(), torch.inf, when).argsort(stable=True, dim=1)
+        order = order[:, : int((~when.isnan()).sum(1).max())]
+        when = _at(order, when)
+
+        def longer(values: Tensor) -> Tensor:
+            empty = values.new_zeros(*added.shape, *values.shape[2:])
+            return _at(order, torch.cat([values, empty], 1))
+
+        return self._changed(
+            x=longer(self.x),
+            times=_without_padding(when, when.isnan()),
+            observed=longer(self.observed),
+            mask=None if self.mask is None else longer(self.mask),
+            padding=when.isnan(),
         )
+
+    def filled(self, x: ArrayLike | Tensor) -> "Sequences":
+        """Return the individuals with all visits observed, and with the values ``x``.
+
+        So `chartae.longitudinal.Draws.completed` becomes a set that can be written to a file.
+
+        Args:
+            x: ``(N, T, *input_shape)``, in the layout in which visits were given.
+        """
+        new = Sequences(
+            x,
+            times=torch.where(self.padding, torch.nan, self.times),
+            ids=self.ids,
+            channels_last=self.form.channels_last,
+            columns=tuple(map(str, self.form.columns)),
+            dtype=self.x.dtype,
+        )
+        if new.x.shape != self.x.shape:
+            raise DataError(
+                f"x has visits {tuple(new.x.shape)}: expected {tuple(self.x.shape)}, as here"
+            )
+        return self._changed(x=new.x, observed=new.observed, mask=None)
+
+    def visits(self) -> ArrayDataset:
+        """Return the M observed visits as a data set of samples, with the covariates as ``y``.
+
+        Models of single images are trained on it.
+        """
+        mask = None if self.mask is None else self.mask[self.observed]
+        y = None if self.y is None else self.y[self.observed.nonzero()[:, 0]]
+        return ArrayDataset(self.x[self.observed], y, mask, self.class_names, self.form)
 
     def to(
         self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> "Sequences":
-        """Return the sequences with ``x`` in another ``dtype``, on another ``device``."""
-        new = self._with()
-        for name, value in self.tensors.items():
-            floats = name == "x" or (name == "y" and value.is_floating_point())
-            setattr(new, name, value.to(device=device, dtype=dtype if floats else None))
-        new.padding = self.padding.to(device=device)
-        return new
+        """Return the sequences with ``x`` in another ``dtype``, on another ``device``.
 
-    def _with(
-        self,
-        *,
-        rows: Tensor | None = None,
-        observed: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> "Sequences":
-        """Return some individuals, or all with other observed entries."""
-        pick = torch.arange(len(self), device=self.x.device) if rows is None else rows
-        ids = None if rows is not None and len(rows.unique()) < len(rows) else self.ids
-        mask = self.mask if mask is None else mask
-        return self._like(
-            self.x[pick],
-            times=torch.where(self.padding, torch.nan, self.times)[pick],
-            observed=(self.observed if observed is None else observed)[pick],
-            mask=None if mask is None else mask[pick],
-            y=None if self.y is None else self.y[pick],
-            ids=None if ids is None else [ids[row] for row in pick.tolist()],
-        )
+        Covariates that are vectors change with ``x``. Times stay float64.
+        """
+        vectors = None if self.class_names else dtype
+        kinds = {"x": dtype, "y": vectors}
+        moved = {
+            name: value.to(device=device, dtype=kinds.get(name))
+            for name, value in self.tensors.items()
+        }
+        return self._changed(**moved, padding=self.padding.to(device=device))
 
-    def _like(
-        self,
-        x: Tensor,
-        *,
-        times: Tensor,
-        observed: Tensor,
-        mask: Tensor | None,
-        y: Tensor | None = None,
-        ids: Sequence[str] | None = None,
-    ) -> "Sequences":
-        new = Sequences(
-            x,
-            times=times,
+    def _restricted(self, kept: Tensor) -> "Sequences":
+        """Return the individuals with only those values observed that ``kept`` selects."""
+        known = self.known & kept
+        observed = known.flatten(2).any(-1)
+        complete = self.mask is None and bool((known.flatten(2).all(-1) == observed).all())
+        return self._changed(
+            x=torch.where(known, self.x, 0.0),
             observed=observed,
-            mask=mask,
-            ids=self.ids if ids is None and len(x) == len(self) else ids,
-            dtype=None,
+            mask=None if complete else known,
         )
-        new.y = self.y if y is None and len(x) == len(self) else y
-        new.form, new.class_names = self.form, self.class_names
+
+    def _changed(self, **tensors: Tensor | None) -> Self:
+        """Return a copy with other tensors, which are known to be valid."""
+        new = copy.copy(self)
+        for name, value in tensors.items():
+            setattr(new, name, value)
         return new
 
-    def _refuse(self, what: str, bad: Tensor) -> None:
-        """Raise `DataError` that names the individuals with any True in ``bad``."""
-        rows = bad.reshape(len(bad), -1).any(1).nonzero()[:, 0].tolist()
-        if rows:
-            shown = ", ".join(repr(self.ids[row]) for row in rows[:SHOWN])
-            more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-            raise DataError(f"individuals {what}: {shown}{more}")
 
-    def _refuse_values(self, x: Tensor, known: Tensor) -> None:
-        bad = known & ~x.isfinite()
-        if bool(bad.any()):
-            self._refuse(
-                "with NaN or infinite values where observed (give mask=, False at these)", bad
+def check_disjoint(**sets: Sequences) -> None:
+    """Raise `DataError` if an individual is in two sets, such as ``train`` and ``test``.
+
+    Individuals are compared by their names. Sets in which individuals have only numbers are
+    compared if they come from one set.
+
+    Args:
+        sets: the sets, by their names in the message.
+
+    >>> data = Sequences(np.zeros((4, 3, 2)), times=[0, 1, 2], ids=["ann", "bo", "cy", "di"])
+    >>> check_disjoint(train=data.subset([0, 1]), test=data.subset([1, 3]))
+    Traceback (most recent call last):
+    ...
+    chartae.errors.DataError: individuals both in train and in test: 'bo'; expected different ones
+    """
+    for (first, one), (second, other) in combinations(sets.items(), 2):
+        if one._numbering is other._numbering and (both := {*one.ids} & {*other.ids}):
+            named = some([name for name in one.ids if name in both])
+            raise DataError(
+                f"individuals both in {first} and in {second}: {named}; expected different ones"
             )
 
 
-def _read(
-    x: Any, mask: Any, channels_last: bool, columns: tuple[str, ...]
-) -> tuple[Tensor, Tensor | None, Form]:
-    """Return values and mask ``(N, T, *input_shape)``, not scaled, and the form of one visit."""
-    values = x if isinstance(x, Tensor) else as_tensor("x", x)
-    shape = tuple(values.shape)
-    if values.ndim < 3 or values.numel() == 0:
-        raise DataError(
-            f"x has shape {shape}: expected (N, T, *input_shape), with at least one individual, "
-            "one visit and one feature"
-        )
-    frames = values.detach().flatten(0, 1)
-    samples = read_samples(
-        frames if isinstance(x, Tensor) else frames.numpy(),
-        None if mask is None else _flags("mask", mask, shape).flatten(0, 1),
-        channels_last=channels_last,
-        columns=columns,
-    )
-    unflat = [None if t is None else t.unflatten(0, shape[:2]) for t in samples[:2]]
-    assert unflat[0] is not None
-    return unflat[0], unflat[1], samples.form
+def _like(flags: Tensor, x: Tensor) -> Tensor:
+    """Return flags of visits ``(N, T)``, expanded to the shape of a tensor ``(N, T, ...)``."""
+    return flags.reshape(*flags.shape, *[1] * (x.ndim - 2)).expand(*flags.shape, *x.shape[2:])
 
 
-def _flags(name: str, value: Any, shape: Sequence[int]) -> Any:
-    if value is None:
-        return None
-    flags = as_tensor(name, value)
-    if flags.dtype != torch.bool:
-        raise DataError(f"{name} has dtype {flags.dtype}: expected booleans")
-    check_shape(name, flags, shape)
-    return flags
+def _at(order: Tensor, x: Tensor) -> Tensor:
+    """Return the visits ``(N, K, ...)`` of a tensor ``(N, T, ...)`` at indices ``(N, K)``."""
+    return x.gather(1, _like(order, x))
 
 
-def _times(times: Any, count: int, visits: int) -> Tensor:
-    """Return the times as ``(N, T)`` float64."""
-    given = as_tensor("times", times)
-    if given.dtype == torch.bool or given.is_complex():
-        raise DataError(f"times has dtype {given.dtype}: expected numbers")
-    when = given.double()
-    if when.ndim == 1:
-        when = when.expand(count, -1)
-    check_shape("times", when, (count, visits))
-    return when.contiguous()
+def _without_padding(times: Tensor, padding: Tensor) -> Tensor:
+    """Return times with the last time of the individual in place of padding."""
+    last = torch.where(padding, -torch.inf, times).amax(1, keepdim=True)
+    return torch.where(padding, last, times)
 
 
-def _names(ids: Sequence[Any] | None, count: int) -> tuple[str, ...]:
-    names = tuple(map(str, range(count) if ids is None else ids))
-    if len(names) != count:
-        raise DataError(f"ids has {len(names)} names for {count} individuals in x")
-    if len(set(names)) < count:
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise DataError(f"ids has {', '.join(map(repr, twice[:SHOWN]))} more than once")
-    return names
+def _largest(times: Tensor) -> Tensor:
+    """Return the largest time of each row, without NaN."""
+    return torch.where(times.isnan(), -torch.inf, times).amax(1)
 
 
-def _like(index: Tensor, tensor: Tensor) -> Tensor:
-    """Return an index of visits ``(N, T)``, expanded to the shape of a tensor ``(N, T, ...)``."""
-    return index.reshape(*index.shape, *[1] * (tensor.ndim - 2)).expand(tensor.shape)
+def _median(values: Tensor) -> str:
+    return f"{np.median(values.cpu().numpy()):g}"
 
 
-def _covariates(
-    covariates: Any, class_names: Sequence[str] | None, x: Tensor
-) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Return the covariates as labels or vectors, and the names of the classes."""
-    if covariates is None:
-        if class_names is not None:
-            raise ConfigurationError("class_names is given without covariates: expected both")
-        return None, ()
-    if getattr(covariates, "ndim", 1) == 2:
-        vectors = as_tensor("covariates", covariates).to(x)
-        check_shape("covariates", vectors, (len(x), "p"))
-        check_finite("covariates", vectors)
-        return vectors, ()
-    labels, names = encode_labels(covariates, class_names)
-    check_shape("covariates", labels, (len(x),))
-    return labels.to(x.device), names
+def _range(values: Tensor) -> str:
+    low, high = float(values.min()), float(values.max())
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

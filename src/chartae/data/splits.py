@@ -14,7 +14,7 @@ from chartae.data.labels import encode_labels
 from chartae.errors import ConfigurationError, DataError
 from chartae.randomness import make_generator
 
-__all__ = ["few_per_class", "held_out_split", "stratified_split"]
+__all__ = ["few_per_class", "held_out_split", "random_parts", "stratified_split"]
 
 
 def stratified_split(
@@ -62,6 +62,29 @@ def stratified_split(
         pools = [pool[share:] for pool, share in zip(pools, shares, strict=True)]
         parts.append(torch.cat(drawn).sort().values)
     return tuple(parts)
+
+
+def random_parts(
+    count: int, sizes: Sequence[float] | Sequence[int], *, seed: int
+) -> tuple[Tensor, ...]:
+    """Return disjoint random parts of ``count`` samples: ascending int64 tensors of indices.
+
+    Args:
+        count: number of samples.
+        sizes: as in `stratified_split`.
+        seed: the same seed gives the same parts.
+
+    Raises:
+        ConfigurationError: if the sizes are not possible, or a part is empty.
+    """
+    generator = make_generator(check_integer("seed", seed, minimum=0), "random_parts")
+    counts = _part_sizes(sizes, count)
+    if 0 in counts:
+        raise ConfigurationError(
+            f"sizes={tuple(sizes)!r} of {count} give {tuple(counts)}: expected at least 1 in each"
+        )
+    order = torch.randperm(count, generator=generator)[: sum(counts)]
+    return tuple(part.sort().values for part in order.split(counts))
 
 
 def held_out_split(
@@ -154,7 +177,7 @@ def _part_sizes(sizes: Sequence[float] | Sequence[int], total: int) -> list[int]
         if min(sizes) < 1 or sum(sizes) > total:
             raise ConfigurationError(
                 f"{given}: expected numbers of at least 1, together at most {total}, "
-                "the number of samples in y"
+                "the number of samples"
             )
         return [int(size) for size in sizes]
     # An integer is a number of samples, never a fraction.

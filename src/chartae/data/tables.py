@@ -19,7 +19,7 @@ from chartae.data.dataset import ArrayDataset
 from chartae.data.labels import LABEL_NAMES
 from chartae.errors import ConfigurationError, DataError
 
-__all__ = ["read_labels", "read_table", "write_table"]
+__all__ = ["cell_text", "read_labels", "read_lines", "read_number", "read_table", "write_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def read_table(
             without a header or samples, or in which the labels cannot be found.
     """
     path = Path(path)
-    names, lines = _read_lines(path, header)
+    names, lines = read_lines(path, header)
     label = _label_index(path, names, label_column)
     labels = [] if label is None else [cells.pop(label).strip() for _, cells in lines]
     if "" in labels:
@@ -70,7 +70,10 @@ def read_table(
         raise DataError(f"{path} has only labels: expected columns of numbers, too")
     x = np.array(
         [
-            [_number(path, number, column, cell) for column, cell in zip(columns, row, strict=True)]
+            [
+                read_number(path, number, column, cell)
+                for column, cell in zip(columns, row, strict=True)
+            ]
             for number, row in lines
         ]
     )
@@ -147,7 +150,7 @@ def _columns(dataset: ArrayDataset) -> list[list[str]]:
         columns = list(replace(form, container="array").restore(x).T)
     precision = x.numpy().dtype
     columns = [c.astype(precision) if c.dtype.kind == "f" else c for c in columns]
-    cells = [[_cell(value) for value in column] for column in columns]
+    cells = [[cell_text(value) for value in column] for column in columns]
     if dataset.mask is not None:
         seen = dataset.mask.T.tolist()
         pairs = zip(cells, seen, strict=True)
@@ -155,7 +158,8 @@ def _columns(dataset: ArrayDataset) -> list[list[str]]:
     return cells
 
 
-def _cell(value: object) -> str:
+def cell_text(value: object) -> str:
+    """Return the text of a cell with a number; booleans are 0 and 1."""
     return str(int(value)) if isinstance(value, (bool, np.bool_)) else str(value)
 
 
@@ -183,8 +187,12 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     return np.asarray(_integers_if_all(labels))
 
 
-def _read_lines(path: Path, header: bool) -> tuple[list[str], list[Line]]:
-    """Return the names of the columns, and the non-empty lines below as (line number, cells)."""
+def read_lines(path: Path, header: bool) -> tuple[list[str], list[Line]]:
+    """Return the names of the columns, and the non-empty lines below as (line number, cells).
+
+    Raises:
+        DataError: for a file that is missing or not such a table.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             text = file.read()
@@ -261,7 +269,7 @@ def _label_index(path: Path, header: list[str], label_column: str | None) -> int
     return found[0] if found else None
 
 
-def _number(path: Path, line: int, column: str, cell: str) -> float:
+def read_number(path: Path, line: int, column: str, cell: str) -> float:
     """Return the number in a cell, or NaN if the cell is unobserved."""
     if _NUMBER.fullmatch(cell) and math.isfinite(value := float(cell)):
         return value

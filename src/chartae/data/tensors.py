@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 
+import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from chartae.checks import check_shape
+from chartae.data.arrays import as_tensor
 from chartae.errors import DataError
 
 __all__ = ["TensorSet"]
@@ -46,3 +50,28 @@ class TensorSet:
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """Return the rows at ``indices`` of every tensor."""
         return {name: tensor[indices] for name, tensor in self.tensors.items()}
+
+    def rows(self, name: str, indices: ArrayLike | Tensor, device: torch.device) -> Tensor:
+        """Return the rows that an argument selects, as int64 on ``device``.
+
+        Args:
+            name: name of the argument.
+            indices: integers in [0, N), or N booleans.
+            device: of the rows.
+
+        Raises:
+            DataError: if ``indices`` selects nothing, is out of range or of another type.
+        """
+        rows = as_tensor(name, indices).to(device)
+        if rows.dtype == torch.bool:
+            check_shape(name, rows, (len(self),))
+            rows = rows.nonzero().squeeze(1)
+        check_shape(name, rows, ("n",))
+        if rows.numel() == 0:
+            raise DataError(f"{name} selects no sample: expected at least one")
+        if rows.is_floating_point() or rows.is_complex():
+            raise DataError(f"{name} has dtype {rows.dtype}: expected integers or booleans")
+        low, high = int(rows.min()), int(rows.max())
+        if low < 0 or high >= len(self):
+            raise DataError(f"{name} ranges from {low} to {high}: expected 0 to {len(self) - 1}")
+        return rows.long()

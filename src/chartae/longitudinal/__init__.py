@@ -3,14 +3,31 @@
 from chartae.longitudinal.base import Proposal, SequenceModel
 from chartae.longitudinal.draws import Draws, How, JointLikelihood
 from chartae.longitudinal.flow import FlowVAE
+from chartae.longitudinal.gpvae import GPVAE
+from chartae.longitudinal.per_visit import VisitVAE
+from chartae.longitudinal.topographic import BubbleVAE, TopographicVAE
 from chartae.longitudinal.visits import Visits
 
 __all__ = [
+    "GPVAE",
+    "SEQUENCE_MODELS",
+    "BubbleVAE",
     "Draws",
     "FlowVAE",
     "How",
     "JointLikelihood",
     "Proposal",
     "SequenceModel",
+    "TopographicVAE",
+    "VisitVAE",
     "Visits",
 ]
+
+SEQUENCE_MODELS: dict[str, type[SequenceModel]] = {
+    "bubblevae": BubbleVAE,
+    "flowvae": FlowVAE,
+    "gpvae": GPVAE,
+    "topographicvae": TopographicVAE,
+    "visitvae": VisitVAE,
+}
+"""The models of sequences by name, which is that of the class in lower case."""

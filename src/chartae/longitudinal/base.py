@@ -53,8 +53,13 @@ class SequenceModel(Autoencoder):
 
     def __init__(self, *args: Any, **networks: Any) -> None:
         super().__init__(*args, **networks)
-        self.register_buffer("time_center", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("time_scale", torch.ones((), dtype=torch.float64))
+        self.add_time_units()
+
+    def add_time_units(self) -> None:
+        """Add the buffers of the units of time."""
+        # In the model's precision, as all that is saved; `model_times` subtracts in float64.
+        self.register_buffer("time_center", torch.zeros(()))
+        self.register_buffer("time_scale", torch.ones(()))
 
     # --- what a subclass defines --------------------------------------------------------------
 
@@ -157,6 +162,14 @@ class SequenceModel(Autoencoder):
         """Return how many times a number of visits may be decoded at once."""
         return max(1, BLOCK // (visits * math.prod(self.input_shape)))
 
+    def estimate(
+        self, visits: Visits, num_samples: int, proposal: Proposal
+    ) -> tuple[Tensor, Tensor]:
+        """Return estimates of log p(visits), and their effective sample sizes: ``(B,)`` each."""
+        fit, ratio = self.log_weights(visits, num_samples, proposal)
+        weights = _finite(fit + ratio)
+        return weights.logsumexp(0) - math.log(num_samples), _effective(weights)
+
     @torch.no_grad()
     def log_likelihood(
         self,
@@ -186,10 +199,9 @@ class SequenceModel(Autoencoder):
         logs, sizes, features = [], [], []
         with seeded(resolve_seed(seed), "log_likelihood", device=self.device):
             for _, visits in self._blocks(sequences, num_samples):
-                fit, ratio = self.log_weights(visits, num_samples, proposal)
-                weights = _finite(fit + ratio)
-                logs.append(weights.logsumexp(0) - math.log(num_samples))
-                sizes.append(_effective(weights))
+                log_prob, size = self.estimate(visits, num_samples, proposal)
+                logs.append(log_prob)
+                sizes.append(size)
                 seen = visits.counts * math.prod(self.input_shape)
                 if visits.mask is not None:
                     seen = visits.sum(visits.mask.flatten(1).sum(-1))

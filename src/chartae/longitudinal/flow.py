@@ -97,7 +97,7 @@ class FlowVAE(SequenceModel):
         posterior_flows: Natural = 0,
         posterior_covariance: Covariance = "diagonal",
         posterior_rank: Count = 1,
-        hidden_share: Share = 0.5,
+        hidden_share: Share = 0.8,
         length_normalised: bool = False,
         warmup: Natural = 0,
         **networks: Unpack[Networks],
