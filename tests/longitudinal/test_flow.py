@@ -31,10 +31,9 @@ def rotated(model):
 
 def scaled(model):
     """Make the coupling flow affine in u, with scales and shifts that depend on time and y."""
-    for network in model.time_flow.layers.networks:
-        known = network[0].in_features - model.time_flow.time_features.size - model.condition_dim
-        with torch.no_grad():
-            network[0].weight[:, :known] = 0.0
+    with torch.no_grad():
+        for network in model.time_flow.layers.networks:
+            network[0].weight[:, : LATENTS // 2] = 0.0
             network[-1].weight.normal_(std=0.1)
 
 

@@ -68,7 +68,7 @@ class TimeFlow(nn.Module):
             ``(..., n, d)`` and ``(..., n)``.
         """
         given = None if context is None else context[owner]
-        z, log_det = self(u[..., owner, :], times, given)
+        z, log_det = self(u.index_select(-2, owner), times, given)
         return z, log_det
 
 
