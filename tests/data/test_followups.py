@@ -254,6 +254,41 @@ def test_files_that_the_folder_lacks_are_named(images):
         read_sequences(folder, scores=["age"])
 
 
+def test_a_table_without_files_is_refused(images):
+    folder, _ = images
+    frame = pd.read_csv(folder / "visits.csv").assign(file=None)
+    with pytest.raises(DataError, match="the DataFrame has no file in column 'file'"):
+        read_sequences(folder, table=frame)
+
+
+def test_files_outside_the_folder_are_named_too(images):
+    folder, _ = images
+    frame = pd.read_csv(folder / "visits.csv").assign(file="/nowhere/a.png")
+    with pytest.raises(DataError, match="lacks 4 of 4 .*: '/nowhere/a.png'"):
+        read_sequences(folder, table=frame)
+
+
+def test_volumes_are_read_from_arrays(tmp_path):
+    x = np.random.default_rng(0).random((3, 4, 5, 6)).astype(np.float32)
+    for visit, volume in enumerate(x):
+        np.save(tmp_path / f"{visit}.npy", volume)
+    frame = pd.DataFrame({"individual": list("aab"), "time": [1, 0, 0]})
+    frame["file"] = ["0.npy", "1.npy", "2.npy"]
+    data = read_sequences(tmp_path, table=frame)
+    assert data.input_shape == (4, 5, 6)
+    assert np.array_equal(data.x[0], x[[1, 0]])
+    assert np.array_equal(data.x[1, 0], x[2])
+    with pytest.raises(ConfigurationError, match="resize and color"):
+        read_sequences(tmp_path, table=frame, resize=(3, 3))
+    np.save(tmp_path / "2.npy", x[2, 1:])
+    with pytest.raises(DataError, match=r"'2.npy' in .* float32 of shape \(4, 5, 6\), as '0.npy'"):
+        read_sequences(tmp_path, table=frame)
+    Image.new("L", (4, 4)).save(tmp_path / "3.png")
+    frame.loc[2, "file"] = "3.png"
+    with pytest.raises(DataError, match="npy files and others: '3.png'"):
+        read_sequences(tmp_path, table=frame)
+
+
 # --- arrays -----------------------------------------------------------------------------------
 
 
@@ -269,6 +304,7 @@ def test_arrays_are_read(tmp_path):
     assert torch.equal(data.y[:, 0], torch.arange(4.0))
     classes = read_sequences(path, channels_last=True, covariates=["who"])
     assert classes.class_names == ("a", "b", "c", "d")
+    assert read_sequences(path, channels_last=True, covariates=[]).y is None
     with pytest.raises(DataError, match=r"lacks 'sex': it has the arrays \['size'"):
         read_sequences(path, covariates=["sex"])
     with pytest.raises(DataError, match="lacks 'y', 'age'"):
@@ -393,7 +429,7 @@ def test_an_individual_in_two_files_is_refused(csv):
         check_disjoint(train=one, test=two)
 
 
-# --- real tables ------------------------------------------------------------------------------
+# --- real data ------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
@@ -425,3 +461,10 @@ def test_clinical_tables_are_read():
     assert (len(oasis), int(oasis.num_visits.sum())) == (150, 373)
     with pytest.raises(DataError, match="two visits at one time"):
         read_sequences(SHARED / "aids.csv", individual="patient", time="Time", scores=["CD4"])
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
+def test_starmen_are_read():
+    data = read_sequences(SHARED / "starmen.npz", covariates=["acceleration_alpha", "onset_tau"])
+    assert (data.x.shape, data.form.dtype) == ((1000, 10, 64, 64), torch.uint8)
+    assert data.covariate_names == ("acceleration_alpha", "onset_tau")

@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chartae.data import ArrayDataset, Sequences, check_disjoint
 from chartae.errors import ConfigurationError, DataError
@@ -421,6 +423,42 @@ def test_numbers_are_compared_only_within_one_source(scores):
     check_disjoint(train=one, test=named)
 
 
+# --- invariances ------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_order_padding_and_unobserved_values_do_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    count, visits = rng.integers(1, 5, 2)
+    x = rng.normal(size=(count, visits, 2))
+    times = rng.permuted(np.tile(np.arange(visits) * 0.5, (count, 1)), axis=1)
+    observed = rng.random((count, visits)) < 0.7
+    observed[:, 0] = True
+    mask = rng.random(x.shape) < 0.7
+    mask[:, 0, 0] = True
+    one = Sequences(x, times=times, observed=observed, mask=mask)
+    x[~(mask & observed[..., None])] = rng.choice([NAN, np.inf, 1e9])
+    order = rng.permutation(visits + 2)
+
+    def padded(values, fill):
+        ends = np.full((count, 2, *values.shape[2:]), fill, values.dtype)
+        return np.concatenate([values, ends], 1)[:, order]
+
+    other = Sequences(
+        padded(x, NAN),
+        times=padded(times, NAN),
+        observed=padded(observed, False),
+        mask=padded(mask, True),
+    )
+    assert torch.equal(other.x[:, :visits], one.x)
+    assert torch.equal(other.times[:, :visits], one.times)
+    assert torch.equal(other.observed[:, :visits], one.observed)
+    assert torch.equal(other.known[:, :visits], one.known)
+    assert other.padding[:, visits:].all()
+    assert not other.x[:, visits:].any()
+
+
 # --- text -------------------------------------------------------------------------------------
 
 
@@ -429,9 +467,13 @@ def test_the_text_says_what_is_in_it(study):
     assert "of their features observed" in repr(study)
     lines = dict(line.split(maxsplit=1) for line in study.at([50.0]).summary().splitlines())
     assert lines["individuals"] == "20"
-    assert lines["covariates"].startswith("0: ")
+    assert lines["covariates"].startswith("0 ")
     assert "not" in lines
+    assert "scores" not in lines
+    mask = np.array([[[True, True], [True, False]]])
+    scores = Sequences(np.ones((1, 2, 2)), times=[0, 1], mask=mask, columns=["a", "b"])
+    assert "scores         a 100%, b 50%" in scores.summary()
     one = Sequences(np.ones((1, 1, 1)), times=[0], covariates=[[2.0]], covariate_names=["age"])
-    assert "age: 2" in one.summary()
+    assert "age 2" in one.summary()
     assert "gaps" not in one.summary()
     assert repr(one).endswith("1 each)")

@@ -6,17 +6,21 @@ __all__ = [
     "Sequences",
     "TensorSet",
     "check_disjoint",
+    "color_changes",
     "digits",
     "disks_and_rings",
     "encode_labels",
     "few_per_class",
     "held_out_split",
+    "progression",
+    "raising_arms",
     "read_data",
     "read_image",
     "read_images",
     "read_labels",
     "read_sequences",
     "read_table",
+    "rotations",
     "stratified_split",
     "write_images",
     "write_npz",
@@ -30,6 +34,7 @@ from chartae.data.followups import read_sequences, write_sequences
 from chartae.data.form import Form
 from chartae.data.images import read_image, read_images, write_images
 from chartae.data.labels import encode_labels
+from chartae.data.progressions import color_changes, progression, raising_arms, rotations
 from chartae.data.sequences import Sequences, check_disjoint
 from chartae.data.splits import few_per_class, held_out_split, stratified_split
 from chartae.data.synthetic import digits, disks_and_rings

@@ -61,10 +61,11 @@ def read_sequences(
       row without any score is a visit that was not observed, at whose time a value is wanted.
     * **Images**: a folder with a table, ``visits.csv`` or the only ``.csv`` file there, with the
       columns ``individual``, ``time`` and ``file``, a path inside the folder. An empty ``file`` is
-      a visit that was not observed. Images are read as `chartae.data.read_images` does.
+      a visit that was not observed. Images are read as `chartae.data.read_images` does. Volumes are
+      ``.npy`` files, one for each visit.
     * **Arrays**: an ``.npz`` file with ``x`` and ``times``, and if present ``observed``, ``mask``,
       ``ids``, ``covariates``, ``class_names``, ``covariate_names`` and ``columns``; see
-      `Sequences`. Volumes are read from such files, not from files of one volume each.
+      `Sequences`.
 
     Individuals are in the order of their first rows. Their visits are sorted by time.
 
@@ -93,7 +94,8 @@ def read_sequences(
         DataError: before any work, for a source that is missing, empty or of another form; for a
             time that is text or missing, two visits of one individual at one time, a covariate that
             varies, or files that the folder lacks; for images of different sizes or kinds. Messages
-            name the individuals, lines or files.
+            name the individuals, lines or files. Files of other formats, such as NIfTI, are not
+            read.
         ConfigurationError: for an option that this kind of source does not have.
 
     >>> import pandas
@@ -302,20 +304,39 @@ def _read_images(
     """Return the images of visits, ``(N, T, *input_shape)``, and which were observed."""
     visits = people.table
     visits.check_column("file", file)
-    names = visits.texts(file)
-    seen = np.array([bool(name) for name in names])
-    files = [root / name for name in names if name]
-    if not files:
+    cells = visits.texts(file)
+    seen = np.array([bool(name) for name in cells])
+    names = [name for name in cells if name]
+    if not names:
         raise DataError(f"{visits.name} has no file in column {file!r}: expected some")
-    if lacking := [str(path.relative_to(root)) for path in files if not path.is_file()]:
+    if lacking := [name for name in names if not (root / name).is_file()]:
         raise DataError(
-            f"{root} lacks {len(lacking)} of {len(files)} file(s) that {visits.name} names: "
+            f"{root} lacks {len(lacking)} of {len(names)} file(s) that {visits.name} names: "
             f"{some(lacking)}"
         )
-    pixels, _ = read_alike(files, resize, color, False)
+    if any(name.endswith(".npy") for name in names):
+        if resize is not None or color is not None:
+            raise ConfigurationError("resize and color are options of images, not of .npy files")
+        pixels = _read_volumes(root, names)
+    else:
+        pixels, _ = read_alike([root / name for name in names], resize, color, False)
     whole = np.zeros((len(people.ids), people.times.shape[1], *pixels.shape[1:]), pixels.dtype)
     whole[people.owner[seen], people.rank[seen]] = pixels
     return whole, people.spread(seen, False)
+
+
+def _read_volumes(root: Path, names: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Return the arrays of ``.npy`` files, all of one shape and dtype."""
+    if others := [name for name in names if not name.endswith(".npy")]:
+        raise DataError(f"{root} has .npy files and others: {some(others)}; expected one kind")
+    arrays = [np.asarray(read_numpy(root / name)["x"]) for name in names]
+    kinds = [f"{array.dtype} of shape {array.shape}" for array in arrays]
+    if odd := [name for name, kind in zip(names, kinds, strict=True) if kind != kinds[0]]:
+        raise DataError(
+            f"{some(odd)} in {root} are not {kinds[0]}, as {names[0]!r} is: expected arrays of one "
+            "shape and dtype"
+        )
+    return np.stack(arrays)
 
 
 def _from_arrays(

@@ -234,7 +234,7 @@ class Sequences(TensorSet):
         times          0 to 3
         follow-up      2 to 3, median 2.5
         gaps           1 to 2, median 2
-        covariates     drug: 1, placebo: 1
+        covariates     drug 1, placebo 1
         """
         counts, unseen = self.num_visits, int((~self.observed & ~self.padding).sum())
         gaps = [row[seen].diff() for row, seen in zip(self.times, self.observed, strict=True)]
@@ -249,11 +249,18 @@ class Sequences(TensorSet):
             "follow-up": f"{_range(spans)}, median {_median(spans)}",
             "gaps": "",
             "observed": "" if self.mask is None else f"{self._share_known:.1%} of the features",
+            "scores": self._scores(),
             "covariates": self._covariates(),
         }
         if len(between := torch.cat(gaps)):
             lines["gaps"] = f"{_range(between)}, median {_median(between)}"
         return "\n".join(f"{name:<15}{text}" for name, text in lines.items() if text)
+
+    def _scores(self) -> str:
+        """Return the names of the features, each with the share of visits where it was observed."""
+        shares = self.known[self.observed].double().mean(0).flatten().tolist()
+        names = self.form.columns
+        return ", ".join(f"{name} {share:.0%}" for name, share in zip(names, shares, strict=False))
 
     def _covariates(self) -> str:
         """Return the numbers of individuals of each class, or the range of each covariate."""
@@ -262,11 +269,10 @@ class Sequences(TensorSet):
         if self.class_names:
             counts = torch.bincount(self.y, minlength=self.num_classes).tolist()
             pairs = zip(self.class_names, counts, strict=True)
-            return ", ".join(f"{name}: {count}" for name, count in pairs)
+            title = f"{self.covariate_names[0]}: " if self.covariate_names else ""
+            return title + ", ".join(f"{name} {count}" for name, count in pairs)
         names = self.covariate_names or range(self.y.shape[1])
-        return ", ".join(
-            f"{n}: {_range(values)}" for n, values in zip(names, self.y.T, strict=True)
-        )
+        return ", ".join(f"{n} {_range(values)}" for n, values in zip(names, self.y.T, strict=True))
 
     # --- other sets from this one -----------------------------------------------------------------
 

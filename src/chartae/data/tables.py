@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,13 +224,16 @@ def read_lines(path: Path, header: bool) -> tuple[list[str], list[Line]]:
 
 def _parted(text: str) -> list[Line]:
     """Return the lines of a text, split by the separator that gives most cells in the first."""
-    tables = []
-    for separator in _SEPARATORS:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+
+    def reader(separator: str) -> Iterator[Line]:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         # An empty line is not a sample. In a table with one column, a missing cell is in quotes.
-        lines = [(reader.line_num, cells) for cells in reader if cells]
-        tables.append([line for line in lines if len(lines[0][1]) == 1 or line[1] != [""]])
-    return max(tables, key=lambda lines: len(lines[0][1]) if lines else 0)
+        return ((rows.line_num, cells) for cells in rows if cells)
+
+    firsts = {separator: next(reader(separator), (0, [])) for separator in _SEPARATORS}
+    best = max(firsts, key=lambda separator: len(firsts[separator][1]))
+    one_column = len(firsts[best][1]) == 1
+    return [line for line in reader(best) if one_column or line[1] != [""]]
 
 
 def _are_numbered(names: Sequence[str]) -> bool:

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,15 @@ class VisitTable:
     Args:
         name: what the table is called in messages.
         columns: the cells of each column; those of a text file are text.
-        places: ``"line 2"``, ``"line 3"``, ...
+        rows: the number of the line, or the index, of each row.
+        row: what a row is called in messages.
     """
 
     name: str
     columns: Mapping[str, Any]
-    places: Sequence[str]
+    rows: Sequence[Any]
+    row: str = "line"
+    _parsed: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, source: Any) -> "VisitTable":
@@ -48,16 +51,16 @@ class VisitTable:
         if is_frame(source):
             names = [str(name) for name in source.columns]
             columns = {name: source.iloc[:, place] for place, name in enumerate(names)}
-            table = cls("the DataFrame", columns, [f"row {index}" for index in source.index])
+            table = cls("the DataFrame", columns, list(source.index), "row")
         else:
             path = Path(source)
             names, lines = read_lines(path, header=True)
             cells = zip(*(row for _, row in lines), strict=True)
             columns = dict(zip(names, map(list, cells), strict=True))
-            table = cls(str(path), columns, [f"line {number}" for number, _ in lines])
+            table = cls(str(path), columns, [number for number, _ in lines])
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(f"{table.name} has columns {some(twice)} more than once")
-        if not table.places:
+        if not table.rows:
             raise DataError(f"{table.name} is empty: expected a row for each visit")
         return table
 
@@ -81,6 +84,11 @@ class VisitTable:
         Raises:
             DataError: for a cell that is not a number.
         """
+        if name not in self._parsed:
+            self._parsed[name] = self._numbers(name)
+        return self._parsed[name]
+
+    def _numbers(self, name: str) -> NDArray[np.float64]:
         cells = self.columns[name]
         if not isinstance(cells, list):
             if getattr(cells.dtype, "kind", "O") not in "iufb":
@@ -88,9 +96,9 @@ class VisitTable:
                     f"{self.name}: column {name!r} has dtype {cells.dtype}, expected numbers"
                 )
             return np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
-        lines = [int(place.removeprefix("line ")) for place in self.places]
-        pairs = zip(lines, cells, strict=True)
-        return np.array([read_number(Path(self.name), line, name, cell) for line, cell in pairs])
+        path = Path(self.name)
+        pairs = zip(self.rows, cells, strict=True)
+        return np.array([read_number(path, line, name, cell) for line, cell in pairs])
 
     def texts(self, name: str) -> list[str]:
         """Return the cells of a column as text, empty where a cell is missing."""
@@ -106,7 +114,7 @@ class VisitTable:
 
     def at(self, rows: Any) -> str:
         """Return the places of some rows, for messages; ``rows`` are booleans."""
-        places = [self.places[row] for row in np.flatnonzero(rows).tolist()]
+        places = [f"{self.row} {self.rows[row]}" for row in np.flatnonzero(rows).tolist()]
         more = f" and {len(places) - 5} more" if len(places) > 5 else ""
         return ", ".join(places[:5]) + more
 

@@ -1,11 +1,13 @@
 """Models of individuals with several visits: trajectories, flows in time, and baselines."""
 
 from chartae.longitudinal.base import Proposal, SequenceModel
+from chartae.longitudinal.codes import decode_visits, encode_visits
 from chartae.longitudinal.draws import Draws, How, JointLikelihood
 from chartae.longitudinal.flow import FlowVAE
 from chartae.longitudinal.gpvae import GPVAE
 from chartae.longitudinal.per_visit import VisitVAE
 from chartae.longitudinal.topographic import BubbleVAE, TopographicVAE
+from chartae.longitudinal.trajectory import Trajectories, TrajectoryVAE
 from chartae.longitudinal.visits import Visits
 
 __all__ = [
@@ -19,8 +21,12 @@ __all__ = [
     "Proposal",
     "SequenceModel",
     "TopographicVAE",
+    "Trajectories",
+    "TrajectoryVAE",
     "VisitVAE",
     "Visits",
+    "decode_visits",
+    "encode_visits",
 ]
 
 SEQUENCE_MODELS: dict[str, type[SequenceModel]] = {
@@ -28,6 +34,7 @@ SEQUENCE_MODELS: dict[str, type[SequenceModel]] = {
     "flowvae": FlowVAE,
     "gpvae": GPVAE,
     "topographicvae": TopographicVAE,
+    "trajectoryvae": TrajectoryVAE,
     "visitvae": VisitVAE,
 }
 """The models of sequences by name, which is that of the class in lower case."""

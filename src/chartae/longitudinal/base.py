@@ -23,7 +23,7 @@ from chartae.randomness import resolve_seed, seeded
 
 __all__ = ["How", "Proposal", "SequenceModel"]
 
-Proposal = Literal["set", "mixture", "visit"]
+Proposal = Literal["set", "mixture", "visit", "prior"]
 
 BLOCK = 2**21
 """Number of decoded features at once, which bounds the memory of likelihoods and draws."""
@@ -48,7 +48,7 @@ class SequenceModel(Autoencoder):
             ``conditions``, the covariates of individuals are conditions of the model.
     """
 
-    proposals: tuple[Proposal, ...] = get_args(Proposal)
+    proposals: tuple[Proposal, ...] = ("set", "mixture", "visit")
     """The proposals that `infer` knows; the first is the default."""
 
     def __init__(self, *args: Any, **networks: Any) -> None:
@@ -253,6 +253,7 @@ class SequenceModel(Autoencoder):
         n: int = 16,
         *,
         how: How = "resample",
+        proposal: Proposal | None = None,
         noise: bool | None = None,
         seed: int = 0,
     ) -> Draws:
@@ -263,6 +264,7 @@ class SequenceModel(Autoencoder):
             times: ``(K,)`` for all of them, or ``(N, K)``, in the unit of the data.
             n: number of draws, at least 1.
             how: as in `impute`.
+            proposal: as in `log_likelihood`; what individuals are drawn from.
             noise: as in `impute`.
             seed: the same seed gives the same draws.
         """
@@ -276,7 +278,7 @@ class SequenceModel(Autoencoder):
                 "times is empty, or has NaN or infinite values: expected finite numbers"
             )
         when = when.expand(len(sequences), -1) if when.ndim == 1 else when
-        return self._draws(sequences, when, how, n, noise, seed, complete=False)
+        return self._draws(sequences, when, how, n, noise, seed, proposal=proposal, complete=False)
 
     def interpolate(
         self, sequences: Sequences, times: ArrayLike | Tensor, n: int = 16, *, seed: int = 0
@@ -427,11 +429,14 @@ class SequenceModel(Autoencoder):
         noise: bool | None,
         seed: int,
         *,
+        proposal: Proposal | None = None,
         complete: bool = True,
     ) -> Draws:
         check_choice("how", how, get_args(How))
         check_integer("num_draws", num_draws, minimum=1)
-        proposal = "visit" if how == "naive" and "visit" in self.proposals else self.proposals[0]
+        if proposal is None and how == "naive" and "visit" in self.proposals:
+            proposal = "visit"
+        proposal = self._proposal(proposal)
         times = times.to(self.device)
         count = times.shape[1]
         shape = (num_draws, len(times), count, *self.input_shape)

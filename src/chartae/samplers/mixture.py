@@ -9,12 +9,13 @@ from torch import Tensor
 
 from chartae.checks import Count, Natural, Positive
 from chartae.data.arrays import takes_arrays
+from chartae.distributions import NormalMixture
 from chartae.errors import DataError
 from chartae.models import Autoencoder
 from chartae.randomness import derive_seed, make_generator
 from chartae.samplers.base import Sampler, check_training_set, embeddings
 
-__all__ = ["MixtureSampler"]
+__all__ = ["MixtureSampler", "fitted_mixture"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +67,6 @@ class MixtureSampler(Sampler):
             DataError: if x is not a tensor that the model accepts, or y is not its conditions, or
                 there are fewer than 2 observations, or fewer than components.
         """
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.mixture import GaussianMixture
-
         codes = embeddings(self, *check_training_set(self, x, y, mask))
         count = self.num_components or min(10, max(1, len(codes.unique(dim=0)) // 5))
         if len(codes) < max(2, count):
@@ -76,37 +74,8 @@ class MixtureSampler(Sampler):
                 f"x has {len(codes)} observation(s): a mixture of {count} component(s) "
                 f"(num_components) needs at least {max(2, count)}"
             )
-        mixture = GaussianMixture(
-            count,
-            max_iter=500,
-            reg_covar=self.regularization,
-            random_state=derive_seed(self.seed, "mixture") % 2**32,
-        )
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # a message below replaces it
-                mixture.fit(codes.double().cpu().numpy())
-        except ValueError as error:
-            raise DataError(
-                f"no mixture fits the codes of x, of size up to {codes.abs().max():.3g}: expected "
-                f"more than regularization={self.regularization:g} for codes of this size"
-            ) from error
-        distinct = len(codes.unique(dim=0))
-        if distinct < count:
-            logger.warning(
-                "num_components=%d: x has %d distinct code(s), and the other components weigh "
-                "nothing",
-                *(count, distinct),
-            )
-        elif not mixture.converged_:
-            logger.warning(
-                "the mixture of num_components=%d was still improving after %d iterations; "
-                "expected a smaller number, or a larger regularization than %g",
-                *(count, mixture.n_iter_, self.regularization),
-            )
-        self.weights = torch.as_tensor(mixture.weights_).to(codes)
-        self.means = torch.as_tensor(mixture.means_).to(codes)
-        self.factors = torch.linalg.cholesky(torch.as_tensor(mixture.covariances_)).to(codes)
+        fitted = fitted_mixture(codes, count, regularization=self.regularization, seed=self.seed)
+        self.weights, self.means, self.factors = fitted.weights, fitted.loc, fitted.scale
         return self
 
     def check_buffers(self) -> None:
@@ -128,3 +97,52 @@ class MixtureSampler(Sampler):
         ).to(self.means.device)
         noise = self.noise((n, self.model.latent_dim), seed)
         return self.means[component] + (self.factors[component] @ noise[..., None])[..., 0]
+
+
+def fitted_mixture(
+    codes: Tensor, count: int, *, regularization: float = 1e-6, seed: int = 0
+) -> NormalMixture:
+    """Return the mixture of ``count`` normals fitted to codes, ``(N, d)``, by scikit-learn.
+
+    Args:
+        codes: at least 2, and at least ``count``.
+        count: number of components.
+        regularization: added to the diagonal of every covariance, positive.
+        seed: seed of the initialisation.
+
+    Raises:
+        DataError: if no mixture fits codes of such a size.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    mixture = GaussianMixture(
+        count,
+        max_iter=500,
+        reg_covar=regularization,
+        random_state=derive_seed(seed, "mixture") % 2**32,
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a message below replaces it
+            mixture.fit(codes.double().cpu().numpy())
+    except ValueError as error:
+        raise DataError(
+            f"no mixture fits the codes of x, of size up to {codes.abs().max():.3g}: expected "
+            f"more than regularization={regularization:g} for codes of this size"
+        ) from error
+    distinct = len(codes.unique(dim=0))
+    if distinct < count:
+        logger.warning(
+            "num_components=%d: x has %d distinct code(s), and the other components weigh nothing",
+            *(count, distinct),
+        )
+    elif not mixture.converged_:
+        logger.warning(
+            "the mixture of num_components=%d was still improving after %d iterations; "
+            "expected a smaller number, or a larger regularization than %g",
+            *(count, mixture.n_iter_, regularization),
+        )
+    weights, means = (torch.as_tensor(v).to(codes) for v in (mixture.weights_, mixture.means_))
+    factors = torch.linalg.cholesky(torch.as_tensor(mixture.covariances_)).to(codes)
+    return NormalMixture(means, factors, weights)

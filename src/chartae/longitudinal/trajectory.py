@@ -1,0 +1,332 @@
+"""The model of trajectories that are straight lines in time, with individual speed and delay."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Unpack
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from chartae.checks import Count, Natural, NonNegative, Positive
+from chartae.data import Sequences
+from chartae.distributions import (
+    DiagonalNormal,
+    DiagonalNormalHead,
+    NormalMixture,
+    Posterior,
+    StandardNormal,
+    kl_divergence,
+    normal_head,
+)
+from chartae.errors import ConfigurationError
+from chartae.longitudinal.base import Proposal, SequenceModel
+from chartae.longitudinal.draws import Draws
+from chartae.longitudinal.visit_latents import padded
+from chartae.longitudinal.visits import Visits
+from chartae.models.base import Networks
+from chartae.models.losses import Extra, Losses, average
+from chartae.models.trainable import Batch
+from chartae.samplers.mixture import fitted_mixture
+
+__all__ = ["Trajectories", "TrajectoryVAE"]
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """The trajectories of individuals, with standard deviations of the posterior.
+
+    Attributes:
+        ids: the names of the individuals.
+        speed: ``(N,)``, the median of the speed, per unit of time of the data; 1 / time_scale is
+            the speed of log_speed 0.
+        log_speed: ``(N,)``, the mean of eta, the log of the speed relative to the others.
+        log_speed_std: ``(N,)``.
+        delay: ``(N,)``, the mean of the time at which an individual passes the origin of the line,
+            in the unit of time of the data.
+        delay_std: ``(N,)``.
+        space: ``(N, latent_dim - 1)``, the mean of the coordinates that do not change in time.
+        space_std: ``(N, latent_dim - 1)``.
+        correlation: ``(N,)``, of log speed and delay.
+    """
+
+    ids: tuple[str, ...]
+    speed: Tensor
+    log_speed: Tensor
+    log_speed_std: Tensor
+    delay: Tensor
+    delay_std: Tensor
+    space: Tensor
+    space_std: Tensor
+    correlation: Tensor
+
+
+class TrajectoryVAE(SequenceModel):
+    r"""A VAE of trajectories that are straight lines in time (thesis ch. 5).
+
+    .. math:: l_i(t) = e^{\eta_i} (t - \tau_i) \, e_1 + \sum_{k \ge 2} \lambda_i^k e_k, \quad
+        x_{it} \sim p(x | l_i(t))
+
+    An individual has a speed :math:`e^\eta`, a delay :math:`\tau`, and coordinates :math:`\lambda`
+    in space, which do not change in time: ``latent_dim + 1`` numbers. Priors are
+    :math:`\eta \sim N(0, s_\eta^2)`, :math:`\tau \sim N(m_\tau, s_\tau^2)` and
+    :math:`\lambda \sim N(0, I)`, at standardised times. The objective is
+
+    .. math:: E_q \sum_{j \in O} \log p(x_j | l(t_j))
+        - \beta \, KL(q(\eta, \tau, \lambda | x_O, t_O) \| p(\eta, \tau, \lambda)).
+
+    The noise of the likelihood weighs the first term: by default it is learned, and :math:`\beta`
+    is 1. The published objective has a fixed variance of 1/2 (``likelihood={"name": "gaussian",
+    "scale": 0.7071}``) and :math:`\beta = 0.1`.
+
+    Use it for a progression that individuals pass through at their own pace: scores of a disease,
+    or images of it. For images, encode visits with a trained autoencoder first
+    (`chartae.longitudinal.encode_visits`), as in the thesis, or give networks for images.
+
+    Args:
+        input_shape: shape of one visit.
+        latent_dim: size d of the space of the line, at least 2.
+        beta: weight of the divergence, at least 0.
+        speed_scale: the :math:`s_\eta`; where the prior is learned, at the start.
+        delay_scale: the :math:`s_\tau`, in standard deviations of the times; likewise.
+        learned_prior: whether :math:`s_\eta`, :math:`s_\tau` and :math:`m_\tau` are learned.
+            Otherwise :math:`m_\tau` is the mean time of the training set.
+        covariance: ``"full"``: the posterior of :math:`\eta, \tau` has a 2 x 2 covariance, which
+            calibrated futures need; ``"diagonal"`` is the thesis' choice.
+        space_from: ``"all"``: the posterior of :math:`\lambda` sees all visits; ``"first"``: the
+            first observed one (the thesis).
+        prefixes: what is trained besides whole sequences. ``"complete"``: the encoder sees a random
+            prefix, from which all visits are reconstructed; ``"seen"``: a random prefix is a
+            sequence of its own; ``"none"``: nothing (the thesis).
+        hidden: size of the recurrent network.
+        num_layers: number of its layers.
+        space_components: number of components of the mixture of normals that is fitted to the
+            :math:`\lambda` of the training set, from which new individuals are drawn; 0 draws from
+            the prior.
+        networks: the other arguments of `Autoencoder`.
+
+    Raises:
+        ConfigurationError: if latent_dim is less than 2.
+
+    >>> import torch, chartae
+    >>> from chartae.data import Sequences
+    >>> x = torch.linspace(0.0, 1.0, 5)[None, :, None] * torch.rand(20, 1, 3)
+    >>> data = Sequences(x, times=torch.arange(5.0))
+    >>> model = TrajectoryVAE((3,), latent_dim=2, space_components=2)
+    >>> _ = chartae.fit(model, data, epochs=2, seed=0, progress=False)
+    >>> model.trajectories(data).delay.shape
+    torch.Size([20])
+    """
+
+    fitted_buffers: ClassVar[tuple[str, ...]] = ("space_weights", "space_means", "space_factors")
+    proposals: tuple[Proposal, ...] = ("set", "prior")
+    space_weights: Tensor
+    space_means: Tensor
+    space_factors: Tensor
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        latent_dim: int,
+        *,
+        beta: NonNegative = 1.0,
+        speed_scale: Positive = 0.55,
+        delay_scale: Positive = 0.55,
+        learned_prior: bool = True,
+        covariance: Literal["full", "diagonal"] = "full",
+        space_from: Literal["all", "first"] = "all",
+        prefixes: Literal["complete", "seen", "none"] = "complete",
+        hidden: Count = 128,
+        num_layers: Count = 1,
+        space_components: Natural = 10,
+        **networks: Unpack[Networks],
+    ) -> None:
+        if latent_dim < 2:
+            raise ConfigurationError(
+                f"latent_dim={latent_dim}: expected at least 2, one for time and one for space"
+            )
+        super().__init__(input_shape, latent_dim, **networks)
+        self.beta, self.learned_prior, self.covariance = beta, learned_prior, covariance
+        self.speed_scale, self.delay_scale = speed_scale, delay_scale
+        self.space_from, self.prefixes = space_from, prefixes
+        self.hidden, self.num_layers, self.space_components = hidden, num_layers, space_components
+        space = latent_dim - 1
+        self.recurrent = nn.GRU(self.num_features + 2, hidden, num_layers, batch_first=True)
+        self.pace_head = normal_head(covariance, hidden, 2)
+        size = self.num_features + (hidden if space_from == "all" else 0)
+        self.space_body = nn.Sequential(nn.Linear(size, hidden), nn.Tanh())
+        self.space_head = DiagonalNormalHead(hidden, space)
+        prior = torch.tensor([speed_scale, delay_scale]).log()
+        self.log_scales = nn.Parameter(prior, requires_grad=learned_prior)
+        self.mean_delay = nn.Parameter(torch.zeros(()), requires_grad=learned_prior)
+        self.register_buffer("origin", torch.zeros(space), persistent=False)
+        self.register_buffer("space_weights", torch.zeros(0))
+        self.register_buffer("space_means", torch.zeros(0, space))
+        self.register_buffer("space_factors", torch.zeros(0, space, space))
+
+    # --- prior and posterior ----------------------------------------------------------------------
+
+    def pace_prior(self) -> DiagonalNormal:
+        """Return the prior of (eta, tau), over ``(2,)``."""
+        mean = torch.stack([torch.zeros_like(self.mean_delay), self.mean_delay])
+        return DiagonalNormal(mean, self.log_scales.exp())
+
+    def space_prior(self) -> StandardNormal:
+        """Return the prior of lambda, over ``(latent_dim - 1,)``."""
+        return StandardNormal(self.get_buffer("origin"))
+
+    def posteriors(self, visits: Visits) -> tuple[Posterior, Posterior]:
+        """Return q(eta, tau | visits) and q(lambda | visits) of each individual."""
+        features = self.visit_features(visits)
+        state = self._state(features, visits)
+        first = features[visits.starts]
+        if self.space_from == "all":
+            first = torch.cat([first, state], -1)
+        pace: Posterior = self.pace_head(state)
+        space: Posterior = self.space_head(self.space_body(first))
+        return pace, space
+
+    def _state(self, features: Tensor, visits: Visits) -> Tensor:
+        """Return the state of the recurrent network after the last visit, ``(B, hidden)``."""
+        times = visits.times
+        before = torch.where(visits.rank > 0, times.roll(1), times)
+        inputs = torch.cat([features, torch.stack([times, times - before], -1)], -1)
+        rows = padded(inputs, visits.owner, visits.rank, visits.counts)
+        states, _ = self.recurrent(rows)
+        # The states of an individual do not depend on the padding after its last visit.
+        state: Tensor = states[torch.arange(len(states), device=states.device), visits.counts - 1]
+        return state
+
+    def infer(self, visits: Visits, num_samples: int, proposal: Proposal) -> tuple[Tensor, Tensor]:
+        """Draw (eta, tau, lambda), ``(num_samples, B, latent_dim + 1)``.
+
+        With the proposal ``"prior"`` speed and delay do not depend on the visits.
+        """
+        pace, space = self.posteriors(visits)
+        prior = self.pace_prior()
+        if proposal == "prior":
+            drawn = prior.rsample((num_samples, visits.num_individuals))
+            ratio = torch.zeros_like(drawn[..., 0])
+        else:
+            drawn, log_q = pace.rsample_and_log_prob((num_samples,))
+            ratio = prior.log_prob(drawn) - log_q
+        place, log_q = space.rsample_and_log_prob((num_samples,))
+        ratio = ratio + self.space_prior().log_prob(place) - log_q
+        return torch.cat([drawn, place], -1), ratio
+
+    def individual_means(self, visits: Visits) -> Tensor:
+        pace, space = self.posteriors(visits)
+        return torch.cat([pace.mean, space.mean], -1)
+
+    def path(self, latents: Tensor, owner: Tensor, times: Tensor, y: Extra = None) -> Tensor:
+        pace, delay, space = latents[..., owner, :].split([1, 1, self.latent_dim - 1], -1)
+        return torch.cat([pace.exp() * (times[:, None] - delay), space], -1)
+
+    def sample_latents(self, n: int, y: Extra = None) -> Tensor:
+        pace = self.pace_prior().sample(torch.Size((n,)))
+        space: Tensor = self.space_prior().sample(torch.Size((n,)))
+        if len(self.space_weights):
+            mixture = NormalMixture(self.space_means, self.space_factors, self.space_weights)
+            space = mixture.sample(torch.Size((n,)))
+        return torch.cat([pace, space], -1)
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def loss(
+        self,
+        x: Tensor,
+        *,
+        times: Extra = None,
+        observed: Extra = None,
+        y: Extra = None,
+        mask: Extra = None,
+        weight: Extra = None,
+    ) -> Losses:
+        """Return minus the objective, from one draw for each individual."""
+        visits = seen = self.visits(x, times, observed, mask, y)
+        if self.training and self.prefixes != "none":
+            share = torch.rand(visits.num_individuals, device=visits.owner.device)
+            length = visits.pick(share) - visits.starts + 1
+            seen = visits.kept(visits.rank < length[visits.owner])
+            visits = seen if self.prefixes == "seen" else visits
+        pace, space = self.posteriors(seen)
+        latents = torch.cat([pace.rsample(), space.rsample()], -1)
+        reconstruction = -average(self.log_fit(latents, visits), weight)
+        divergence = kl_divergence(pace, self.pace_prior())
+        divergence = divergence + kl_divergence(space, self.space_prior())
+        kl = average(divergence, weight)
+        return Losses.of(reconstruction + self.beta * kl, reconstruction=reconstruction, kl=kl)
+
+    def on_fit_start(self, size: int) -> None:
+        for name in self.fitted_buffers:
+            setattr(self, name, self.get_buffer(name)[:0])
+
+    @torch.no_grad()
+    def on_fit_end(self, batches: Iterable[Batch]) -> None:
+        """Fit the mixture of the space coordinates of the training set."""
+        if not self.space_components:
+            return
+        found = []
+        for batch in batches:
+            given = {name: value for name, value in batch.items() if name != "weight"}
+            _, space = self.posteriors(self.visits(**given))
+            found.append(space.rsample())
+        codes = torch.cat(found)
+        count = min(self.space_components, max(1, len(codes) // 5))
+        if len(codes) < 2:
+            return
+        fitted = fitted_mixture(codes, count)
+        self.space_weights = fitted.weights
+        self.space_means, self.space_factors = fitted.loc, fitted.scale
+
+    # --- what a clinician asks for ----------------------------------------------------------------
+
+    @torch.no_grad()
+    def trajectories(self, sequences: Sequences) -> Trajectories:
+        """Return speed, delay and space of each individual, with their uncertainty.
+
+        Raises:
+            DataError: if the sequences do not fit the model.
+        """
+        means, factors, places, spreads = [], [], [], []
+        for _, visits in self._blocks(sequences, 1):
+            pace, space = self.posteriors(visits)
+            means.append(pace.mean)
+            factor = pace.factor  # type: ignore[attr-defined]
+            factors.append(
+                factor @ factor.mT if factor.dim() == 3 else factor.square().diag_embed()
+            )
+            places.append(space.mean)
+            spreads.append(space.factor)  # type: ignore[attr-defined]
+        mean, covariance = torch.cat(means).double(), torch.cat(factors).double()
+        deviation = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+        center, scale = (self.get_buffer(f"time_{n}").double() for n in ("center", "scale"))
+        return Trajectories(
+            sequences.ids,
+            mean[:, 0].exp() / scale,
+            mean[:, 0],
+            deviation[:, 0],
+            center + scale * mean[:, 1],
+            scale * deviation[:, 1],
+            torch.cat(places),
+            torch.cat(spreads),
+            covariance[:, 0, 1] / deviation.prod(-1),
+        )
+
+    def possible_courses(
+        self,
+        sequences: Sequences,
+        times: ArrayLike | Tensor,
+        n: int = 16,
+        *,
+        noise: bool | None = None,
+        seed: int = 0,
+    ) -> Draws:
+        """Return n courses with the space of each individual, and any speed and delay.
+
+        Speed and delay are drawn from their prior, so the stage of the visits is ignored (thesis
+        section 5.4, Fig. 5.6); `futures` draws them given the visits. Arguments as in `futures`.
+        """
+        return self.futures(
+            sequences, times, n, how="best", proposal="prior", noise=noise, seed=seed
+        )
