@@ -51,7 +51,7 @@ class CouplingLayers(nn.Module):
         head = nn.Linear(wide, last)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-        return nn.Sequential(*[p for a, b in inner for p in (nn.Linear(a, b), nn.Tanh())], head)
+        return nn.Sequential(*[p for a, b in inner for p in (nn.Linear(a, b), nn.SiLU())], head)
 
     def _step(self, layer: int, known: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the s and m of a layer, each of the shape of the half that it moves."""
