@@ -19,7 +19,8 @@ class SetEncoder(nn.Module):
     r"""Features of a set of visits with their times, of any number.
 
     Each visit proposes a latent at its own time, which the flow maps to a latent :math:`u_j` of the
-    individual, and a precision :math:`\lambda_j`. The product of these normals is a first posterior,
+    individual, and a precision :math:`\lambda_j`. The product of these normals is a first
+    posterior,
 
     .. math:: \Lambda = \sum_j \lambda_j, \quad m = \Lambda^{-1} \sum_j \lambda_j u_j,
 
@@ -32,6 +33,8 @@ class SetEncoder(nn.Module):
         dim: size d of the latents.
         hidden: number of learned features of a set.
     """
+
+    floor = 1e-3  # lower bound of a precision, so that their sum is never 0
 
     def __init__(self, features: int, dim: int, hidden: int = 128) -> None:
         super().__init__()
@@ -60,7 +63,7 @@ class SetEncoder(nn.Module):
         when = self.time_features(visits.times)
         location, precision, own = self.given(features).split(self.sizes, -1)
         u = to_origin(location)
-        precisions = softplus(precision + self.timed(when))
+        precisions = softplus(precision + self.timed(when)) + self.floor
         total = visits.sum(precisions.mT).mT
         mean = visits.sum((precisions * u).mT).mT / total
         deviation = total.rsqrt()
