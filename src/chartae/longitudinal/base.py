@@ -352,6 +352,10 @@ class SequenceModel(Autoencoder):
         latents, _ = self.infer(visits, 64, self.proposals[0])
         return latents.mean(0)
 
+    def individual_scales(self) -> Tensor:
+        """Return the standard deviations of the prior of `individuals`, ``(size,)`` or ``()``."""
+        return torch.ones((), dtype=self.dtype, device=self.device)
+
     # --- checks, pieces ---------------------------------------------------------------------------
 
     def check_batch(self, name: str, batch: Batch) -> None:

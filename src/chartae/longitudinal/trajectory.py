@@ -218,6 +218,9 @@ class TrajectoryVAE(SequenceModel):
         pace, space = self.posteriors(visits)
         return torch.cat([pace.mean, space.mean], -1)
 
+    def individual_scales(self) -> Tensor:
+        return torch.cat([self.pace_prior().stddev, self.space_prior().stddev])
+
     def path(self, latents: Tensor, owner: Tensor, times: Tensor, y: Extra = None) -> Tensor:
         pace, delay, space = latents[..., owner, :].split([1, 1, self.latent_dim - 1], -1)
         return torch.cat([pace.exp() * (times[:, None] - delay), space], -1)
