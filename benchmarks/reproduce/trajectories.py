@@ -45,6 +45,7 @@ PUBLISHED = {"name": "gaussian", "scale": 0.5**0.5}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "complete": {"prefixes": "complete"},
+    "matched": {"prefixes": "matched"},
     "seen": {"prefixes": "seen"},
     "whole": {"prefixes": "none"},
     "diagonal": {"covariance": "diagonal"},
@@ -112,7 +113,8 @@ def components(x: Tensor) -> Tensor:
     center = train.mean(0)
     _, axes = torch.linalg.eigh((train - center).T @ (train - center))
     scores = (flat - center) @ axes[:, -DIM:].flip(-1)
-    return scores / scores[:700].square().mean().sqrt()
+    scale: Tensor = scores[:700].square().mean().sqrt()
+    return scores / scale
 
 
 def carried(test: Sequences, target: int, visits: int) -> float:
