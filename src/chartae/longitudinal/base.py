@@ -423,6 +423,25 @@ class SequenceModel(Autoencoder):
             rows = slice(start, start + size)
             yield rows, self.visits(**{name: sequences.tensors[name][rows] for name in used})
 
+    def draw_latents(
+        self, visits: Visits, num_draws: int, proposal: Proposal, how: How
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Draw latents of individuals, resampled by their weights if ``how`` says so.
+
+        Returns:
+            ``(num_draws, B, *latent)``; log p(visits | u), ``(num_draws, B)``; and the effective
+            sample sizes ``(B,)`` of the weights, None without resampling.
+        """
+        latents, ratio = self.infer(visits, num_draws, proposal)
+        fit = self._log_fits(latents, visits)
+        if how != "resample":
+            return latents, fit, None
+        weights = _finite(fit + ratio)
+        chosen = _resampled(weights)
+        index = chosen.reshape(*chosen.shape, *[1] * (latents.ndim - 2))
+        latents = latents.gather(0, index.expand_as(latents))
+        return latents, fit.gather(0, chosen), _effective(weights)
+
     @torch.no_grad()
     def _draws(
         self,
@@ -448,17 +467,10 @@ class SequenceModel(Autoencoder):
         fits, sizes = [], []
         with seeded(resolve_seed(seed), "draws", device=self.device):
             for rows, visits in self._blocks(sequences, num_draws, count):
-                latents, ratio = self.infer(visits, num_draws, proposal)
-                fit = self._log_fits(latents, visits)
-                if how == "resample":
-                    weights = _finite(fit + ratio)
-                    chosen = _resampled(weights)
-                    index = chosen.reshape(*chosen.shape, *[1] * (latents.ndim - 2))
-                    sizes.append(_effective(weights))
-                    latents = latents.gather(0, index.expand_as(latents))
-                    fit = fit.gather(0, chosen)
+                latents, fit, size = self.draw_latents(visits, num_draws, proposal, how)
                 self._fill(values[:, rows], latents, times[rows], visits.y, noise)
                 fits.append(fit)
+                sizes += [] if size is None else [size]
         known = data = None
         if complete:
             known = sequences.observed.reshape(*times.shape, *[1] * len(self.input_shape))

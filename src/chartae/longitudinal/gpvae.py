@@ -21,62 +21,91 @@ LOG_2_PI = math.log(2.0 * math.pi)
 
 
 class PathPosterior:
-    r"""Normal law of the latents of an individual at its visits, for each coordinate apart.
-
-    .. math:: \frac{z_t - \mu_t}{\sigma_t} =
-        \rho_t \frac{z_{t-1} - \mu_{t-1}}{\sigma_{t-1}} + \sqrt{1 - \rho_t^2} \, \varepsilon_t
-
-    with :math:`\rho_1 = 0`. These are the normals whose precision is tridiagonal; the
-    :math:`\sigma_t` are standard deviations for every :math:`\rho`, and :math:`\rho = 0` is the
-    diagonal normal.
+    r"""Normal law of the latents of individuals at their visits, for each coordinate apart.
 
     Args:
-        mean: ``(M, d)``, the means.
-        scale: ``(M, d)``, the standard deviations, positive.
-        correlation: ``(M, d)``, the correlations with the visit before, in (-1, 1); those of first
-            visits are not used.
+        mean: ``(M, d)``.
+        factor: L with L L^T the covariances of paths, ``(B, d, W, W)``, with rows of 0 in padding.
+        log_det: ``(B,)``, the logs of its determinants without padding, summed over coordinates.
         visits: the visits.
     """
 
-    def __init__(self, mean: Tensor, scale: Tensor, correlation: Tensor, visits: Visits) -> None:
-        self.visits = visits
-        self.rho = torch.where((visits.rank > 0)[:, None], correlation, 0.0)
-        self.mean, self.scale = mean, scale
-        self.innovation = (1.0 - self.rho.square()).sqrt()
+    def __init__(self, mean: Tensor, factor: Tensor, log_det: Tensor, visits: Visits) -> None:
+        self.mean, self.factor, self.log_det, self.visits = mean, factor, log_det, visits
 
-    def by_individual(self, values: Tensor) -> Tensor:
-        """Return values ``(..., M, d)`` as ``(..., B, d, W)``, 0 in padding."""
-        visits = self.visits
-        return padded(values, visits.owner, visits.rank, visits.counts).mT
+    @classmethod
+    def markov(
+        cls, mean: Tensor, scale: Tensor, correlation: Tensor, visits: Visits
+    ) -> "PathPosterior":
+        r"""Return the law in which each visit depends on the visit before.
 
-    def factor(self) -> Tensor:
-        """Return L with L L^T the covariances of paths, lower triangular: ``(B, d, W, W)``.
+        .. math:: \frac{z_t - \mu_t}{\sigma_t} =
+            \rho_t \frac{z_{t-1} - \mu_{t-1}}{\sigma_{t-1}} + \sqrt{1 - \rho_t^2} \, \varepsilon_t
 
-        Its rows in padding are 0.
+        These are the normals whose precision is tridiagonal. The :math:`\sigma_t` are standard
+        deviations for every :math:`\rho`; with :math:`\rho = 0` the precision is diagonal.
+
+        Args:
+            mean: ``(M, d)``.
+            scale: ``(M, d)``, the standard deviations, positive.
+            correlation: ``(M, d)``, in (-1, 1); those of first visits are not used.
+            visits: the visits.
         """
+        rho = torch.where((visits.rank > 0)[:, None], correlation, 0.0)
+        noise = (1.0 - rho.square()).sqrt()
         # (I - A) y = D e, where A has the correlations below its diagonal.
-        below = self.by_individual(self.rho)[..., 1:]
+        below = by_individual(rho, visits)[..., 1:]
         unit = torch.eye(below.shape[-1] + 1, dtype=below.dtype, device=below.device)
         links = unit - torch.diag_embed(below, offset=-1)
-        noise = torch.diag_embed(self.by_individual(self.innovation))
-        factor: Tensor = torch.linalg.solve_triangular(
-            links, noise, upper=False, unitriangular=True
-        )
-        return self.by_individual(self.scale)[..., None] * factor
+        innovations = torch.diag_embed(by_individual(noise, visits))
+        factor = torch.linalg.solve_triangular(links, innovations, upper=False, unitriangular=True)
+        factor = by_individual(scale, visits)[..., None] * factor
+        return cls(mean, factor, visits.sum((scale.log() + noise.log()).sum(-1)), visits)
+
+    @classmethod
+    def product(
+        cls, location: Tensor, precision: Tensor, prior: Tensor, visits: Visits
+    ) -> "PathPosterior":
+        r"""Return the product of the prior with a normal for each visit (Pearce, 2020).
+
+        .. math:: q(z) \propto p(z) \prod_t N(z_t; m_t, 1 / \lambda_t)
+
+        Args:
+            location: the m, ``(M, d)``.
+            precision: the :math:`\lambda`, positive, ``(M, d)``.
+            prior: Cholesky factors L of the prior, float64, ``(B, d or 1, W, W)``.
+            visits: the visits.
+        """
+        weight = by_individual(precision, visits).double()
+        # The precision is L^-T (I + L^T diag(w) L) L^-1, whose middle has eigenvalues above 1.
+        unit = torch.eye(prior.shape[-1], dtype=prior.dtype, device=prior.device)
+        middle = torch.linalg.cholesky(unit + prior.mT @ (weight[..., None] * prior))
+        factor = torch.linalg.solve_triangular(middle, prior.mT, upper=False).mT
+        factor = factor * by_individual(torch.ones_like(precision), visits)[..., None]
+        drift = weight * by_individual(location, visits)
+        mean = (factor @ (factor.mT @ drift[..., None]))[..., 0].mT[visits.owner, visits.rank]
+        log_det = log_diagonal(prior).expand(weight.shape[:-1]) - log_diagonal(middle)
+        dtype = location.dtype
+        return cls(mean.to(dtype), factor.to(dtype), log_det.sum(-1).to(dtype), visits)
 
     def rsample_and_log_prob(self, num_samples: int) -> tuple[Tensor, Tensor]:
         """Return samples ``(num_samples, M, d)`` and their log densities ``(num_samples, B)``."""
         shape = (num_samples, *self.mean.shape)
         noise = torch.randn(shape, dtype=self.mean.dtype, device=self.mean.device)
-        moved = (self.factor() @ self.by_individual(noise)[..., None])[..., 0]
-        owner, rank = self.visits.owner, self.visits.rank
-        z = self.mean + moved.mT[..., owner, rank, :]
+        moved = (self.factor @ by_individual(noise, self.visits)[..., None])[..., 0]
+        z = self.mean + moved.mT[..., self.visits.owner, self.visits.rank, :]
         each = -0.5 * (noise.square() + LOG_2_PI).sum(-1)
-        return z, self.visits.sum(each) - self.log_det()
+        return z, self.visits.sum(each) - self.log_det
 
-    def log_det(self) -> Tensor:
-        """Return the log-determinants of the factors of individuals, ``(B,)``."""
-        return self.visits.sum((self.scale.log() + self.innovation.log()).sum(-1))
+
+def by_individual(values: Tensor, visits: Visits) -> Tensor:
+    """Return values of visits ``(..., M, d)`` as ``(..., B, d, W)``, 0 in padding."""
+    return padded(values, visits.owner, visits.rank, visits.counts).mT
+
+
+def log_diagonal(matrices: Tensor) -> Tensor:
+    """Return the sums of the logs of the diagonals of ``(..., n, n)``."""
+    return matrices.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 class GPVAE(VisitLatentModel):
@@ -101,7 +130,10 @@ class GPVAE(VisitLatentModel):
         num_scales: number of length scales: ``length_scale``, half of it, a quarter, and so on; the
             coordinates are shared out among them.
         nugget: share of the prior's variance that is independent from visit to visit.
-        precision: ``"tridiagonal"`` or ``"diagonal"``, that of the posterior of a coordinate.
+        inference: the posterior of a coordinate at the visits: a normal whose precision is
+            ``"tridiagonal"`` (as published) or ``"diagonal"``; or ``"product"``, the product of the
+            prior with a normal for each visit (Pearce, 2020), which has the prior's course between
+            and after the visits.
         neighbours: number of visits that the encoder sees before each visit, and after it.
         networks: the other arguments of `Autoencoder`.
 
@@ -126,16 +158,16 @@ class GPVAE(VisitLatentModel):
         length_scale: Positive = 1.0,
         num_scales: Count = 1,
         nugget: Annotated[float, Range(minimum=1e-5, below=1.0)] = 1e-3,
-        precision: Literal["diagonal", "tridiagonal"] = "tridiagonal",
+        inference: Literal["tridiagonal", "diagonal", "product"] = "tridiagonal",
         neighbours: Natural = 2,
         **networks: Unpack[Networks],
     ) -> None:
         super().__init__(input_shape, latent_dim, **networks)
         check_integer("num_scales", num_scales, minimum=1, maximum=latent_dim)
         self.kernel, self.length_scale, self.num_scales = kernel, length_scale, num_scales
-        self.nugget, self.precision, self.neighbours = nugget, precision, neighbours
+        self.nugget, self.inference, self.neighbours = nugget, inference, neighbours
         self.temporal = TemporalConvolution(self.num_features, neighbours)
-        parts = 3 if precision == "tridiagonal" else 2
+        parts = 3 if inference == "tridiagonal" else 2
         self.head = nn.Linear(self.temporal.size, parts * latent_dim)
 
     # --- prior and posterior ----------------------------------------------------------------------
@@ -149,51 +181,53 @@ class GPVAE(VisitLatentModel):
     def _of_coordinates(self, matrices: Tensor) -> Tensor:
         """Return matrices ``(B, G, ...)`` of scales as those of coordinates, ``(B, d or 1, ...)``.
 
-        The dtype is that of the model.
+        One matrix stands for all coordinates if there is one scale.
         """
-        matrices = matrices.to(self.dtype)
         if self.num_scales == 1:
             return matrices
         numbers = torch.arange(self.latent_dim, device=matrices.device)
         return matrices[:, numbers * self.num_scales // self.latent_dim]
 
+    def _times(self, visits: Visits) -> tuple[Tensor, Tensor]:
+        """Return the times of visits, and where there is one: ``(B, W)`` each."""
+        columns = torch.stack([visits.times, torch.ones_like(visits.times)], -1)
+        at, flag = padded(columns, visits.owner, visits.rank, visits.counts).unbind(-1)
+        return at, flag > 0.5
+
     def posterior(self, visits: Visits) -> PathPosterior:
         """Return q(z | visits)."""
         features = self.temporal(self.visit_features(visits), visits)
         mean, raw, *others = self.head(features).split(self.latent_dim, -1)
+        positive = softplus(raw) + self.floor
+        if self.inference == "product":
+            prior = self._of_coordinates(self.process.factor(*self._times(visits)))
+            return PathPosterior.product(mean, positive, prior, visits)
         rho = torch.tanh(others[0]) if others else torch.zeros_like(raw)
-        scale = softplus(raw) + self.floor
-        return PathPosterior(mean, scale, self.largest_correlation * rho, visits)
+        return PathPosterior.markov(mean, positive, self.largest_correlation * rho, visits)
 
-    def _white(self, posterior: PathPosterior) -> tuple[Tensor, Tensor]:
-        """Return the inverse factors of the prior, and minus their log-determinants.
+    def _white(self, visits: Visits) -> tuple[Tensor, Tensor]:
+        """Return the inverses of the factors of the prior, and minus their log-determinants.
 
         The former are ``(B, d or 1, W, W)``; the latter are summed over coordinates, ``(B,)``.
         """
-        visits = posterior.visits
-        ones = torch.ones_like(visits.times)
-        columns = torch.stack([visits.times, ones], -1)
-        at, known = padded(columns, visits.owner, visits.rank, visits.counts).unbind(-1)
-        white = self._of_coordinates(self.process.whitener(at, known > 0.5))
-        logs = -white.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return white, logs.expand(-1, self.latent_dim).sum(-1)
+        white = self._of_coordinates(self.process.whitener(*self._times(visits))).to(self.dtype)
+        return white, -log_diagonal(white).expand(-1, self.latent_dim).sum(-1)
 
     def infer_visits(self, visits: Visits, num_samples: int) -> tuple[Tensor, Tensor]:
-        posterior = self.posterior(visits)
-        z, log_q = posterior.rsample_and_log_prob(num_samples)
-        white, log_det = self._white(posterior)
-        squares = (white @ posterior.by_individual(z)[..., None]).square().sum((-3, -2, -1))
+        z, log_q = self.posterior(visits).rsample_and_log_prob(num_samples)
+        white, log_det = self._white(visits)
+        squares = (white @ by_individual(z, visits)[..., None]).square().sum((-3, -2, -1))
         log_p = -0.5 * (squares + self.latent_dim * LOG_2_PI * visits.counts) - log_det
         return z, log_p - log_q
 
     def divergence(self, posterior: PathPosterior) -> Tensor:
         """Return KL(q || p) of the latents at the visits of individuals, ``(B,)``."""
-        white, log_det = self._white(posterior)
-        traces = (white @ posterior.factor()).square().sum((-3, -2, -1))
-        means = (white @ posterior.by_individual(posterior.mean)[..., None]).square()
-        size = self.latent_dim * posterior.visits.counts
-        total = traces + means.sum((-3, -2, -1)) - size
-        return 0.5 * total + log_det - posterior.log_det()
+        visits = posterior.visits
+        white, log_det = self._white(visits)
+        traces = (white @ posterior.factor).square().sum((-3, -2, -1))
+        means = (white @ by_individual(posterior.mean, visits)[..., None]).square()
+        total = traces + means.sum((-3, -2, -1)) - self.latent_dim * visits.counts
+        return 0.5 * total + log_det - posterior.log_det
 
     def individual_means(self, visits: Visits) -> Tensor:
         """Return the means over visits of their posterior means, ``(B, latent_dim)``."""
@@ -208,9 +242,8 @@ class GPVAE(VisitLatentModel):
         rank, counts = ranks(owner, len(at))
         columns = torch.stack([times, torch.ones_like(times)], -1)
         when, wanted = padded(columns, owner, rank, counts).unbind(-1)
-        weights, factor = map(
-            self._of_coordinates, self.process.conditional(at, known, when, wanted > 0.5)
-        )
+        laws = self.process.conditional(at, known, when, wanted > 0.5)
+        weights, factor = (self._of_coordinates(part).to(self.dtype) for part in laws)
         mean = (weights @ z.mT[..., None])[..., 0]
         noise = torch.randn(
             *z.shape[:-3], len(at), self.latent_dim, when.shape[1], dtype=z.dtype, device=z.device

@@ -12,7 +12,8 @@ from chartae.checks import named_options
 from chartae.distributions import Observation
 from chartae.errors import ConfigurationError
 from chartae.longitudinal.base import Proposal
-from chartae.longitudinal.visit_latents import VisitLatentModel
+from chartae.longitudinal.draws import How
+from chartae.longitudinal.visit_latents import VisitLatentModel, padded
 from chartae.longitudinal.visits import Visits
 from chartae.models import MODELS, Batch, Losses, VariationalAutoencoder
 from chartae.models.losses import Extra
@@ -71,6 +72,7 @@ class VisitVAE(VisitLatentModel):
         self.observation_model = inner.observation_model
         self.adversaries, self.monitored = inner.adversaries, inner.monitored
         self.warmup, self.kl_weight = inner.warmup, inner.kl_weight
+        self.to(device=inner.device, dtype=inner.dtype)
 
     # --- the networks of the model of a visit -----------------------------------------------------
 
@@ -162,13 +164,35 @@ class VisitVAE(VisitLatentModel):
         Each visit has its own importance weights, so that the estimate is as tight as that of one
         visit.
         """
-        weights = self.model.log_weights(
-            visits.x, num_samples, y=visits.conditions, mask=visits.mask
-        ).nan_to_num(nan=-math.inf, posinf=math.inf)
+        y, mask = visits.conditions, visits.mask
+        size = self._block(len(visits))
+        counts = [min(size, num_samples - done) for done in range(0, num_samples, size)]
+        weights = torch.cat(
+            [self.model.log_weights(visits.x, count, y=y, mask=mask) for count in counts]
+        ).nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
         sizes = weights.softmax(0).square().sum(0).reciprocal()
-        least = sizes.new_full((visits.num_individuals,), num_samples)
-        least = least.scatter_reduce(0, visits.owner, sizes, "amin")
-        return visits.sum(weights.logsumexp(0) - math.log(num_samples)), least
+        return visits.sum(weights.logsumexp(0) - math.log(num_samples)), _least(sizes, visits)
+
+    def draw_latents(
+        self, visits: Visits, num_draws: int, proposal: Proposal, how: How
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Draw latents of visits, each resampled by its own weights, or sorted by its own fit.
+
+        Visits are independent, so the best draw of an individual has the best draw of each visit.
+        """
+        drawn, fit, sizes = super().draw_latents(visits.singly(), num_draws, proposal, how)
+        drawn = drawn[:, :, 0]  # each individual has a single visit
+        if how == "best":
+            fit, order = fit.sort(0, descending=True)
+            drawn = drawn.gather(0, order[..., None].expand_as(drawn))
+        latents = padded(drawn, visits.owner, visits.rank, visits.counts)
+        return latents, visits.sum(fit), None if sizes is None else _least(sizes, visits)
+
+
+def _least(sizes: Tensor, visits: Visits) -> Tensor:
+    """Return the lowest of numbers of visits ``(M,)`` of each individual, ``(B,)``."""
+    least = sizes.new_full((visits.num_individuals,), math.inf)
+    return least.scatter_reduce(0, visits.owner, sizes, "amin")
 
 
 def _visit_model(

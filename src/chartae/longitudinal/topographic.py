@@ -80,7 +80,7 @@ class TopographicVAE(SequenceModel):
         input_shape: tuple[int, ...],
         latent_dim: int,
         *,
-        num_steps: Count,
+        num_steps: Count = 10,
         coherence: Natural | Coherence = "half",
         capsules: Count = 1,
         neighbours: Natural = 1,

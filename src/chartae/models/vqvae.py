@@ -83,7 +83,7 @@ class VQVAE(Autoencoder):
         decay: Annotated[float, Range(minimum=0.0, below=1.0)] = 0.99,
         **networks: Unpack[Networks],
     ) -> None:
-        from vector_quantize_pytorch import ResidualVQ
+        from chartae.nn.codebooks import ResidualQuantizer
 
         super().__init__(input_shape, latent_dim, **networks)
         if grid is None:
@@ -98,14 +98,7 @@ class VQVAE(Autoencoder):
                 f"grid={self.grid}"
             )
         self.code_size = latent_dim // places
-        self.quantizer = ResidualVQ(
-            dim=self.code_size,
-            num_quantizers=self.num_levels,
-            codebook_size=num_codes,
-            decay=decay,
-            threshold_ema_dead_code=0.05,
-            rotation_trick=False,
-        )
+        self.quantizer = ResidualQuantizer(self.num_levels, num_codes, self.code_size, decay)
         self.code_head: nn.Module = nn.Identity()
         if output_shape(self.encoder, self.input_shape) != (self.code_size, *self.grid):
             self.code_head = nn.Linear(self.num_features, latent_dim)
@@ -155,15 +148,11 @@ class VQVAE(Autoencoder):
             weight: weight of each sample, ``(batch,)``; the update then uses samples drawn by these
                 weights.
         """
-        vectors = vectors.detach()
-        with torch.no_grad():
-            # A copy, because the quantiser updates the codebook after it has chosen the codes.
-            codebooks = self.quantizer.codebooks
-            _, indices, _ = self.quantizer(vectors, freeze_codebook=not learn or weight is not None)
-            if learn and weight is not None:
-                self.quantizer(vectors[resampled(weight, len(vectors))])
-            levels = torch.arange(self.num_levels, device=indices.device)
-            codes = codebooks[levels[:, None, None], indices.movedim(-1, 0)]
+        codes: Tensor
+        indices: Tensor
+        codes, indices = self.quantizer(vectors, learn=learn and weight is None)
+        if learn and weight is not None:
+            self.quantizer(vectors[resampled(weight, len(vectors))], learn=True)
         return codes, indices
 
     def embed(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Tensor:

@@ -107,11 +107,13 @@ class CentroidLocal(Local):
         self.z, self.centred, self.flat = z, metric.centred, metric.flat
         self.offset = z - metric.centre
         self.scale = 1.0 / metric.temperature**2
-        exponent = -self.scale * squared_distances(self.offset, self.centred)
+        # -||z - c||^2 / T^2. Arrays (..., N) cost most of the time: they are changed in place.
+        exponent = (2.0 * self.scale * self.offset) @ self.centred.mT
+        exponent.sub_(self.scale * self.offset.square().sum(-1, keepdim=True))
+        exponent.sub_(self.scale * self.centred.square().sum(-1))
         # An exponential that underflows to a subnormal number takes ten times as long.
         smallest = math.log(torch.finfo(z.dtype).tiny)
-        self.weights = exponent.clamp_min(smallest).exp()
-        self.slopes = self.scale * self.weights
+        self.weights = exponent.clamp_(smallest, 0.0).exp_()
         d = z.shape[-1]
         floor = metric.regularization * torch.eye(d, dtype=z.dtype, device=z.device)
         self._inverse: Tensor = (self.weights @ self.flat).unflatten(-1, (d, d)) + floor
@@ -154,6 +156,13 @@ class CentroidLocal(Local):
         solved: Tensor = torch.cholesky_solve(velocity[..., None], self.cholesky)
         return solved[..., 0]
 
+    def inner(self, u: Tensor, v: Tensor) -> Tensor:
+        if u is not v:
+            return super().inner(u, v)
+        # v^T G v = ||C^-1 v||^2 takes half of a solve.
+        half: Tensor = torch.linalg.solve_triangular(self.cholesky, v[..., None], upper=False)
+        return half.square().sum((-2, -1))
+
     def draw_momentum(self, noise: Tensor) -> Tensor:
         # G^-1 = C C^T, so C^-T noise has covariance (C C^T)^-1 = G.
         upper = self.cholesky.mT
@@ -166,9 +175,9 @@ class CentroidLocal(Local):
 
     def _pull(self, coefficients: Tensor) -> Tensor:
         """Return sum_i w_i a_i (z - c_i) / T^2 for coefficients a ``(..., N)``."""
-        weighted = self.slopes * coefficients
+        weighted = self.weights * coefficients
         total = weighted.sum(-1, keepdim=True)
-        return total * self.offset - weighted @ self.centred
+        return self.scale * (total * self.offset - weighted @ self.centred)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

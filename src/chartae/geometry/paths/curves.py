@@ -63,9 +63,15 @@ def segment_lengths(metric: Metric, start: Tensor, end: Tensor) -> Tensor:
     return metric.norm(points, step.expand_as(points)).mean(-1)
 
 
-def at_constant_speed(metric: Metric, corners: Tensor, num_points: int) -> Tensor:
-    """Return points at equal Riemannian distances on polygons ``(pairs, m, d)``."""
-    lengths = segment_lengths(metric, corners[:, :-1], corners[:, 1:])
+def at_constant_speed(
+    metric: Metric, corners: Tensor, num_points: int, lengths: Tensor | None = None
+) -> Tensor:
+    """Return points at equal Riemannian distances on polygons ``(pairs, m, d)``.
+
+    ``lengths`` are those of the segments, ``(pairs, m - 1)``, where they are known.
+    """
+    if lengths is None:
+        lengths = segment_lengths(metric, corners[:, :-1], corners[:, 1:])
     reached = torch.cat([torch.zeros_like(lengths[:, :1]), lengths.cumsum(1)], 1)
     wanted = reached[:, -1:] * torch.linspace(0, 1, num_points).to(reached)
     after = torch.searchsorted(reached, wanted).clamp(1, corners.shape[1] - 1)

@@ -46,7 +46,11 @@ def graph_paths(
     sources, targets = entry[rows, best // ways], exit_[rows, best % ways]
     chains = _chains(before, sources, targets)
     corners = torch.cat([start[:, None], nodes[torch.as_tensor(chains)], end[:, None]], 1)
-    return at_constant_speed(metric, corners, num_points)
+    # A part of a shortest path is a shortest path: the lengths of the edges are known.
+    edges = between[chains[:, :-1], chains[:, 1:]]
+    ends = first[rows, best // ways, None], last[rows, best % ways, None]
+    lengths = torch.as_tensor(np.concatenate([ends[0], edges, ends[1]], 1)).to(corners)
+    return at_constant_speed(metric, corners, num_points, lengths)
 
 
 def _routes(metric: Metric, nodes: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
@@ -73,9 +77,10 @@ def _entries(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the lengths of the edges to the nearest nodes, and their indices: ``(pairs, k)``."""
     count = min(ENTRIES, len(nodes))
+    points, rows = points.unique(dim=0, return_inverse=True)  # a point may end many paths
     near = torch.cdist(points, nodes).topk(count, largest=False).indices
     lengths = segment_lengths(metric, points[:, None].expand(-1, count, -1), nodes[near])
-    return lengths.double().cpu().numpy(), near.cpu().numpy()
+    return lengths.double()[rows].cpu().numpy(), near[rows].cpu().numpy()
 
 
 def _chains(
