@@ -113,8 +113,8 @@ def components(x: Tensor) -> Tensor:
     center = train.mean(0)
     _, axes = torch.linalg.eigh((train - center).T @ (train - center))
     scores = (flat - center) @ axes[:, -DIM:].flip(-1)
-    scale: Tensor = scores[:700].square().mean().sqrt()
-    return scores / scale
+    scaled: Tensor = scores / scores[:700].square().mean().sqrt()
+    return scaled
 
 
 def carried(test: Sequences, target: int, visits: int) -> float:

@@ -14,8 +14,8 @@ from chartae.data import Sequences
 from chartae.distributions import (
     DiagonalNormal,
     DiagonalNormalHead,
+    Gaussian,
     NormalMixture,
-    Posterior,
     StandardNormal,
     kl_divergence,
     normal_head,
@@ -222,12 +222,12 @@ class TrajectoryVAE(SequenceModel):
         """Return the prior of lambda, over ``(latent_dim - 1,)``."""
         return StandardNormal(self.get_buffer("origin"))
 
-    def posteriors(self, visits: Visits) -> tuple[Posterior, Posterior]:
+    def posteriors(self, visits: Visits) -> tuple[Gaussian, Gaussian]:
         """Return q(eta, tau | visits) and q(lambda | visits) of each individual."""
         (found,) = self._posteriors(visits, visits.ends)
         return found
 
-    def _posteriors(self, visits: Visits, *ends: Tensor) -> Iterator[tuple[Posterior, Posterior]]:
+    def _posteriors(self, visits: Visits, *ends: Tensor) -> Iterator[tuple[Gaussian, Gaussian]]:
         """Yield the posteriors given the visits up to those at places ``(B,)``."""
         features = self.visit_features(visits)
         states = self._states(features, visits)
@@ -298,7 +298,7 @@ class TrajectoryVAE(SequenceModel):
         """Return minus the objective, from one draw for each individual."""
         visits = self.visits(x, times, observed, mask, y)
         ends = [visits.ends]
-        if self.training and self.prefixes != "none":
+        if self.prefixes == "matched" or (self.training and self.prefixes != "none"):
             share = torch.rand(visits.num_individuals, device=visits.owner.device)
             ends.append(visits.pick(share))
         if self.training and self.prefixes == "seen":
@@ -350,17 +350,15 @@ class TrajectoryVAE(SequenceModel):
         Raises:
             DataError: if the sequences do not fit the model.
         """
-        means, factors, places, spreads = [], [], [], []
+        means, covariances, places, spreads = [], [], [], []
         for _, visits in self._blocks(sequences, 1):
             pace, space = self.posteriors(visits)
-            means.append(pace.mean)
-            factor = pace.factor  # type: ignore[attr-defined]
-            factors.append(
-                factor @ factor.mT if factor.dim() == 3 else factor.square().diag_embed()
-            )
+            covariance = pace.covariance.double()
+            means.append(pace.mean.double())
+            covariances.append(covariance if covariance.dim() == 3 else covariance.diag_embed())
             places.append(space.mean)
-            spreads.append(space.factor)  # type: ignore[attr-defined]
-        mean, covariance = torch.cat(means).double(), torch.cat(factors).double()
+            spreads.append(space.stddev)
+        mean, covariance = torch.cat(means), torch.cat(covariances)
         deviation = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
         center, scale = (self.get_buffer(f"time_{n}").double() for n in ("center", "scale"))
         return Trajectories(
