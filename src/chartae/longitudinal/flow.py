@@ -256,6 +256,9 @@ class FlowVAE(SequenceModel):
             return mean
         return super().individual_means(visits)
 
+    def individual_scales(self) -> Tensor:
+        return cast(Distribution, self.prior()).stddev
+
     # --- training ---------------------------------------------------------------------------------
 
     def loss(
