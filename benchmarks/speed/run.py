@@ -27,6 +27,7 @@ BENCHMARKS = (
     "manifold_sampling",
     "geodesics",
     "log_likelihood",
+    "longitudinal",
     "import_time",
 )
 

@@ -1,6 +1,7 @@
 """Models of individuals with several visits: trajectories, flows in time, and baselines."""
 
 from chartae.longitudinal.base import Proposal, SequenceModel
+from chartae.longitudinal.clustering import Clusters, cluster
 from chartae.longitudinal.codes import decode_visits, encode_visits
 from chartae.longitudinal.draws import Draws, How, JointLikelihood
 from chartae.longitudinal.flow import FlowVAE
@@ -14,6 +15,7 @@ __all__ = [
     "GPVAE",
     "SEQUENCE_MODELS",
     "BubbleVAE",
+    "Clusters",
     "Draws",
     "FlowVAE",
     "How",
@@ -25,6 +27,7 @@ __all__ = [
     "TrajectoryVAE",
     "VisitVAE",
     "Visits",
+    "cluster",
     "decode_visits",
     "encode_visits",
 ]

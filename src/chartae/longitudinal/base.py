@@ -378,6 +378,10 @@ class SequenceModel(Autoencoder):
                 found.append(z.mean(0).unflatten(0, (-1, count)))
         return torch.cat(found)
 
+    def individual_scales(self) -> Tensor:
+        """Return the standard deviations of the prior of `individuals`, ``(size,)`` or ``()``."""
+        return torch.ones((), dtype=self.dtype, device=self.device)
+
     # --- checks, pieces ---------------------------------------------------------------------------
 
     def check_batch(self, name: str, batch: Batch) -> None:

@@ -182,7 +182,9 @@ class FlowVAE(SequenceModel):
         conditions = (
             raw.softmax(-1) if raw is not None and isinstance(self.conditions, int) else raw
         )
-        times = x.new_zeros(len(x)) if self.pseudo_times is None else self.pseudo_times
+        times = x.new_zeros(len(x))
+        if self.pseudo_times is not None:
+            times = self.time_flow.nearest(self.pseudo_times)
         pseudo = Visits(x, times, owner, torch.ones_like(owner), None, conditions)
         posterior = self.posterior(pseudo)
         base = posterior.base if isinstance(posterior, FlowPosterior) else posterior
@@ -253,6 +255,9 @@ class FlowVAE(SequenceModel):
             mean: Tensor = self.posterior(visits).mean
             return mean
         return super().individual_means(visits)
+
+    def individual_scales(self) -> Tensor:
+        return cast(Distribution, self.prior()).stddev
 
     # --- training ---------------------------------------------------------------------------------
 

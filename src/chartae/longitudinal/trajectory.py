@@ -1,20 +1,21 @@
 """The model of trajectories that are straight lines in time, with individual speed and delay."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Unpack
+from statistics import NormalDist
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from chartae.checks import Count, Natural, NonNegative, Positive
+from chartae.checks import Count, Natural, NonNegative, Positive, check_number
 from chartae.data import Sequences
 from chartae.distributions import (
     DiagonalNormal,
     DiagonalNormalHead,
+    Gaussian,
     NormalMixture,
-    Posterior,
     StandardNormal,
     kl_divergence,
     normal_head,
@@ -32,9 +33,12 @@ from chartae.samplers.mixture import fitted_mixture
 __all__ = ["Trajectories", "TrajectoryVAE"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trajectories:
-    """The trajectories of individuals, with standard deviations of the posterior.
+    """The trajectories of individuals, with the uncertainty of the posterior.
+
+    Given the visits, log speed and delay are normal, with a correlation; coordinates in space are
+    independent and normal.
 
     Attributes:
         ids: the names of the individuals.
@@ -59,6 +63,49 @@ class Trajectories:
     space: Tensor
     space_std: Tensor
     correlation: Tensor
+
+    def __len__(self) -> int:
+        """The number N of individuals."""
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"Trajectories({len(self)} individuals)"
+
+    def speed_quantile(self, q: float) -> Tensor:
+        """Return a quantile of the posterior of each speed, ``(N,)``.
+
+        Args:
+            q: in (0, 1).
+        """
+        return self.speed * (_normal_quantile(q) * self.log_speed_std).exp()
+
+    def delay_quantile(self, q: float) -> Tensor:
+        """Return a quantile of the posterior of each delay, ``(N,)``; q is in (0, 1)."""
+        return self.delay + _normal_quantile(q) * self.delay_std
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with a row for each individual, named by its id.
+
+        Needs pandas.
+        """
+        from pandas import DataFrame, Index
+
+        columns = {
+            "speed": self.speed,
+            "speed_low": self.speed_quantile(0.05),
+            "speed_high": self.speed_quantile(0.95),
+            "delay": self.delay,
+            "delay_low": self.delay_quantile(0.05),
+            "delay_high": self.delay_quantile(0.95),
+            "correlation": self.correlation,
+        }
+        for number, (place, deviation) in enumerate(
+            zip(self.space.T, self.space_std.T, strict=True)
+        ):
+            columns[f"space_{number}"] = place
+            columns[f"space_{number}_std"] = deviation
+        values = {name: column.cpu().numpy() for name, column in columns.items()}
+        return DataFrame(values, index=Index(self.ids, name="id"))
 
 
 class TrajectoryVAE(SequenceModel):
@@ -135,7 +182,7 @@ class TrajectoryVAE(SequenceModel):
         learned_prior: bool = True,
         covariance: Literal["full", "diagonal"] = "full",
         space_from: Literal["all", "first"] = "all",
-        prefixes: Literal["complete", "seen", "none"] = "complete",
+        prefixes: Literal["matched", "complete", "seen", "none"] = "complete",
         hidden: Count = 128,
         num_layers: Count = 1,
         space_components: Natural = 10,
@@ -175,27 +222,30 @@ class TrajectoryVAE(SequenceModel):
         """Return the prior of lambda, over ``(latent_dim - 1,)``."""
         return StandardNormal(self.get_buffer("origin"))
 
-    def posteriors(self, visits: Visits) -> tuple[Posterior, Posterior]:
+    def posteriors(self, visits: Visits) -> tuple[Gaussian, Gaussian]:
         """Return q(eta, tau | visits) and q(lambda | visits) of each individual."""
-        features = self.visit_features(visits)
-        state = self._state(features, visits)
-        first = features[visits.starts]
-        if self.space_from == "all":
-            first = torch.cat([first, state], -1)
-        pace: Posterior = self.pace_head(state)
-        space: Posterior = self.space_head(self.space_body(first))
-        return pace, space
+        (found,) = self._posteriors(visits, visits.ends)
+        return found
 
-    def _state(self, features: Tensor, visits: Visits) -> Tensor:
-        """Return the state of the recurrent network after the last visit, ``(B, hidden)``."""
+    def _posteriors(self, visits: Visits, *ends: Tensor) -> Iterator[tuple[Gaussian, Gaussian]]:
+        """Yield the posteriors given the visits up to those at places ``(B,)``."""
+        features = self.visit_features(visits)
+        states = self._states(features, visits)
+        first = features[visits.starts]
+        for places in ends:
+            state = states[places]
+            given = torch.cat([first, state], -1) if self.space_from == "all" else first
+            yield self.pace_head(state), self.space_head(self.space_body(given))
+
+    def _states(self, features: Tensor, visits: Visits) -> Tensor:
+        """Return the state of the recurrent network after each visit, ``(M, hidden)``."""
         times = visits.times
         before = torch.where(visits.rank > 0, times.roll(1), times)
         inputs = torch.cat([features, torch.stack([times, times - before], -1)], -1)
         rows = padded(inputs, visits.owner, visits.rank, visits.counts)
-        states, _ = self.recurrent(rows)
-        # The states of an individual do not depend on the padding after its last visit.
-        state: Tensor = states[torch.arange(len(states), device=states.device), visits.counts - 1]
-        return state
+        # The padding comes after the last visit of an individual, and changes no state before it.
+        states: Tensor = self.recurrent(rows)[0][visits.owner, visits.rank]
+        return states
 
     def infer(self, visits: Visits, num_samples: int, proposal: Proposal) -> tuple[Tensor, Tensor]:
         """Draw (eta, tau, lambda), ``(num_samples, B, latent_dim + 1)``.
@@ -217,6 +267,9 @@ class TrajectoryVAE(SequenceModel):
     def individual_means(self, visits: Visits) -> Tensor:
         pace, space = self.posteriors(visits)
         return torch.cat([pace.mean, space.mean], -1)
+
+    def individual_scales(self) -> Tensor:
+        return torch.cat([self.pace_prior().stddev, self.space_prior().stddev])
 
     def path(self, latents: Tensor, owner: Tensor, times: Tensor, y: Extra = None) -> Tensor:
         pace, delay, space = latents[..., owner, :].split([1, 1, self.latent_dim - 1], -1)
@@ -243,19 +296,28 @@ class TrajectoryVAE(SequenceModel):
         weight: Extra = None,
     ) -> Losses:
         """Return minus the objective, from one draw for each individual."""
-        visits = seen = self.visits(x, times, observed, mask, y)
-        if self.training and self.prefixes != "none":
+        visits = self.visits(x, times, observed, mask, y)
+        ends = [visits.ends]
+        if self.prefixes == "matched" or (self.training and self.prefixes != "none"):
             share = torch.rand(visits.num_individuals, device=visits.owner.device)
-            length = visits.pick(share) - visits.starts + 1
-            seen = visits.kept(visits.rank < length[visits.owner])
-            visits = seen if self.prefixes == "seen" else visits
-        pace, space = self.posteriors(seen)
-        latents = torch.cat([pace.rsample(), space.rsample()], -1)
-        reconstruction = -average(self.log_fit(latents, visits), weight)
-        divergence = kl_divergence(pace, self.pace_prior())
-        divergence = divergence + kl_divergence(space, self.space_prior())
+            ends.append(visits.pick(share))
+        if self.training and self.prefixes == "seen":
+            places = torch.arange(len(visits), device=share.device)
+            visits = visits.kept(places <= ends[1][visits.owner])
+            ends = [visits.ends]
+        found = list(self._posteriors(visits, *ends))
+        used = found[-1] if self.prefixes == "complete" else found[0]
+        latents = [posterior.rsample() for posterior in used]
+        reconstruction = -average(self.log_fit(torch.cat(latents, -1), visits), weight)
+        divergence = kl_divergence(used[0], self.pace_prior())
+        divergence = divergence + kl_divergence(used[1], self.space_prior())
         kl = average(divergence, weight)
-        return Losses.of(reconstruction + self.beta * kl, reconstruction=reconstruction, kl=kl)
+        total = reconstruction + self.beta * kl
+        if len(found) == 1 or self.prefixes != "matched":
+            return Losses.of(total, reconstruction=reconstruction, kl=kl)
+        fits = [q.log_prob(u.detach()) for q, u in zip(found[1], latents, strict=True)]
+        matching = -average(fits[0] + fits[1], weight)
+        return Losses.of(total + matching, reconstruction=reconstruction, kl=kl, matching=matching)
 
     def on_fit_start(self, size: int) -> None:
         for name in self.fitted_buffers:
@@ -288,17 +350,15 @@ class TrajectoryVAE(SequenceModel):
         Raises:
             DataError: if the sequences do not fit the model.
         """
-        means, factors, places, spreads = [], [], [], []
+        means, covariances, places, spreads = [], [], [], []
         for _, visits in self._blocks(sequences, 1):
             pace, space = self.posteriors(visits)
-            means.append(pace.mean)
-            factor = pace.factor  # type: ignore[attr-defined]
-            factors.append(
-                factor @ factor.mT if factor.dim() == 3 else factor.square().diag_embed()
-            )
+            covariance = pace.covariance.double()
+            means.append(pace.mean.double())
+            covariances.append(covariance if covariance.dim() == 3 else covariance.diag_embed())
             places.append(space.mean)
-            spreads.append(space.factor)  # type: ignore[attr-defined]
-        mean, covariance = torch.cat(means).double(), torch.cat(factors).double()
+            spreads.append(space.stddev)
+        mean, covariance = torch.cat(means), torch.cat(covariances)
         deviation = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
         center, scale = (self.get_buffer(f"time_{n}").double() for n in ("center", "scale"))
         return Trajectories(
@@ -330,3 +390,9 @@ class TrajectoryVAE(SequenceModel):
         return self.futures(
             sequences, times, n, how="best", proposal="prior", noise=noise, seed=seed
         )
+
+
+def _normal_quantile(q: float) -> float:
+    """Return a quantile of the standard normal."""
+    check_number("q", q, above=0.0, below=1.0)
+    return NormalDist().inv_cdf(q)

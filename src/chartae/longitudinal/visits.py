@@ -64,6 +64,11 @@ class Visits:
         return self.counts.cumsum(0) - self.counts
 
     @property
+    def ends(self) -> Tensor:
+        """The place of the last visit of each individual, ``(B,)``."""
+        return self.counts.cumsum(0) - 1
+
+    @property
     def rank(self) -> Tensor:
         """The place of each visit among those of its individual, ``(M,)``, from 0."""
         return torch.arange(len(self), device=self.owner.device) - self.starts[self.owner]

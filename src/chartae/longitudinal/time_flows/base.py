@@ -31,6 +31,10 @@ class TimeFlow(nn.Module):
             given: ``(n,)``, the same in the unit of the data, for messages; None if it is the same.
         """
 
+    def nearest(self, times: Tensor) -> Tensor:
+        """Return the nearest times at which the flow is defined; by default all times are."""
+        return times
+
     def forward(
         self, u: Tensor, times: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -64,7 +68,7 @@ class TimeFlow(nn.Module):
             ``(..., n, d)`` and ``(..., n)``.
         """
         given = None if context is None else context[owner]
-        z, log_det = self(u[..., owner, :], times, given)
+        z, log_det = self(u.index_select(-2, owner), times, given)
         return z, log_det
 
 

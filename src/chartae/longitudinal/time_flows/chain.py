@@ -111,14 +111,20 @@ class ChainFlow(TimeFlow):
         first = torch.empty_like(place[:wanted]).scatter_(0, place, _numbers(place))
         self.get_buffer("given_grid").copy_((times if given is None else given)[first])
 
+    def nearest(self, times: Tensor) -> Tensor:
+        return self.get_buffer("grid").to(times)[self._place(times)]
+
+    def _place(self, times: Tensor) -> Tensor:
+        grid = self.get_buffer("grid").to(times)
+        return torch.bucketize(times, 0.5 * (grid[1:] + grid[:-1]))
+
     def index(self, times: Tensor) -> Tensor:
         """Return the places of times in the grid, ``(n,)``.
 
         Raises:
             DataError: for a time off the grid. The message gives it in the unit of the data.
         """
-        grid = self.get_buffer("grid").to(times)
-        place = torch.bucketize(times, 0.5 * (grid[1:] + grid[:-1]))
+        grid, place = self.get_buffer("grid").to(times), self._place(times)
         off = (times - grid[place]).abs() > self.tolerance * grid.diff().min()
         if bool(off.any()):
             known = self.get_buffer("given_grid")

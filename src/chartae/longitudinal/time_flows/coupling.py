@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from chartae.checks import check_integer, check_integers
+from chartae.errors import ConfigurationError
 from chartae.longitudinal.time_flows.base import TimeFeatures, TimeFlow
 
 __all__ = ["CouplingFlow", "CouplingLayers"]
@@ -27,15 +26,17 @@ class CouplingLayers(nn.Module):
         dim: size d of the latents.
         context: size of the context, 0 for none.
         layers: number of layers.
-        hidden: sizes of the hidden layers of each network.
+        hidden: sizes of the hidden layers of each network, at least one.
     """
 
-    reach = 3.0  # bound of s, so that no step can overflow
+    reach = 2.0  # bound of s, so that no step can overflow
 
     def __init__(self, dim: int, context: int, layers: int, hidden: Sequence[int]) -> None:
         super().__init__()
         check_integer("layers", layers, minimum=1)
         check_integers("hidden", list(hidden), minimum=1)
+        if not hidden:
+            raise ConfigurationError("hidden=(): expected at least one hidden layer")
         # A latent of one coordinate has an empty half, which is never the one that moves.
         self.sizes = (dim // 2, dim - dim // 2)
         self.moved = [1 if layer % 2 == 0 or dim == 1 else 0 for layer in range(layers)]
@@ -54,16 +55,10 @@ class CouplingLayers(nn.Module):
 
     def _step(self, layer: int, known: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the s and m of a layer, each of the shape of the half that it moves."""
-        first, *others = cast(nn.Sequential, self.networks[layer])
-        weight, size = cast(Tensor, first.weight), known.shape[-1]
-        # The context has no sample dimension: its part of the product is computed once.
-        values = linear(known, weight[:, :size], cast(Tensor, first.bias))
         if context is not None:
-            values = values + linear(context, weight[:, size:])
-        for part in others:
-            values = part(values)
-        scale, shift = values.chunk(2, -1)
-        return self.reach * torch.tanh(scale / self.reach), shift
+            known = torch.cat([known, context.expand(*known.shape[:-1], -1)], -1)
+        raw, shift = self.networks[layer](known).chunk(2, -1)
+        return self.reach * torch.tanh(raw), shift
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the image of z, ``(..., n, d)``, and the log-determinant, ``(..., n)``.
@@ -72,21 +67,21 @@ class CouplingLayers(nn.Module):
             z: ``(..., n, d)``.
             context: ``(n, context)``.
         """
-        halves, total = list(z.split(self.sizes, -1)), torch.zeros_like(z[..., 0])
+        halves, scales = list(z.split(self.sizes, -1)), []
         for layer, half in enumerate(self.moved):
             scale, shift = self._step(layer, halves[1 - half], context)
-            halves[half] = halves[half] * scale.exp() + shift
-            total = total + scale.sum(-1)
-        return torch.cat(halves, -1), total
+            halves[half] = torch.addcmul(shift, halves[half], scale.exp())
+            scales.append(scale)
+        return torch.cat(halves, -1), torch.cat(scales, -1).sum(-1)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the latents with the images z, and the log-determinant of `forward` there."""
-        halves, total = list(z.split(self.sizes, -1)), torch.zeros_like(z[..., 0])
+        halves, scales = list(z.split(self.sizes, -1)), []
         for layer, half in reversed(list(enumerate(self.moved))):
             scale, shift = self._step(layer, halves[1 - half], context)
             halves[half] = (halves[half] - shift) * (-scale).exp()
-            total = total + scale.sum(-1)
-        return torch.cat(halves, -1), total
+            scales.append(scale)
+        return torch.cat(halves, -1), torch.cat(scales, -1).sum(-1)
 
 
 class CouplingFlow(TimeFlow):
@@ -99,7 +94,7 @@ class CouplingFlow(TimeFlow):
         dim: size d of the latents.
         context: size of the context, 0 for none.
         layers: number of layers.
-        hidden: sizes of the hidden layers of each network.
+        hidden: sizes of the hidden layers of each network, at least one.
         waves: number of pairs of waves of time in the context.
     """
 

@@ -1,0 +1,223 @@
+"""Thesis chapter 5 at a reduced size: extrapolated visits (Fig. 5.3) and recovered individuals.
+
+Star men of 700 individuals for training, 200 for the choice of the epoch, and 100 for the test.
+Visits are 8 features: principal components of the images, divided by one number so that the mean
+variance of a feature is 1 (``--features pca``), or the codes of a VAE trained without time
+(``--features vae``). For each way to train a `TrajectoryVAE`:
+
+* the squared error of the last visit and of the next one, predicted from the first 1 to 9 visits:
+  summed over features, averaged over individuals. The prediction is the mean of 32 draws from the
+  posterior, as they are; beside it the mean after resampling by importance weights, and the last
+  value carried forward. With ``--features vae`` there is the mean square error of the images, too;
+* the share of features of the last visit inside the 90 % interval of the draws;
+* the squared error of all visits given all visits;
+* the rank correlations of estimated and true speed and delay;
+* -log p(visits) of an individual, with its effective sample size out of 100.
+
+Each run is one JSON file, so that a run that was stopped goes on where it was.
+
+    python benchmarks/reproduce/trajectories.py --data ../shared/data --out runs --quick
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+import chartae
+from chartae.atomic import write_text
+from chartae.data import Sequences
+from chartae.longitudinal import TrajectoryVAE, decode_visits, encode_visits
+
+DIM = 8
+NETWORKS: dict[str, Any] = {
+    "encoder": {"name": "mlp", "hidden": [64]},
+    "decoder": {"name": "mlp", "hidden": [512]},  # MLP 2 of Table 5.4
+}
+PUBLISHED = {"name": "gaussian", "scale": 0.5**0.5}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "complete": {"prefixes": "complete"},
+    "matched": {"prefixes": "matched"},
+    "seen": {"prefixes": "seen"},
+    "whole": {"prefixes": "none"},
+    "diagonal": {"covariance": "diagonal"},
+    "first": {"space_from": "first"},
+    "fixed prior": {"learned_prior": False},
+    "beta .1": {"likelihood": PUBLISHED, "beta": 0.1},
+    "beta .01": {"likelihood": PUBLISHED, "beta": 0.01},
+    "thesis": {
+        "likelihood": PUBLISHED,
+        "beta": 0.1,
+        "prefixes": "none",
+        "covariance": "diagonal",
+        "space_from": "first",
+        "learned_prior": False,
+    },
+}
+DRAWS = 32
+
+
+@dataclass(frozen=True)
+class Study:
+    """The three parts of a set of sequences of features, and the true parameters of the test.
+
+    Attributes:
+        parts: training, validation and test individuals.
+        speed: ``(100,)``, of the test individuals.
+        delay: ``(100,)``.
+        images: the images of the test individuals, if features can be decoded.
+        vae: what decodes them.
+    """
+
+    parts: tuple[Sequences, Sequences, Sequences]
+    speed: np.ndarray
+    delay: np.ndarray
+    images: Sequences | None = None
+    vae: Any = None
+
+
+def parts(data: Sequences) -> tuple[Sequences, Sequences, Sequences]:
+    """Return the first 700, the next 200 and the last 100 individuals."""
+    rows = torch.arange(1000).split([700, 200, 100])
+    return data.subset(rows[0]), data.subset(rows[1]), data.subset(rows[2])
+
+
+def study(folder: Path, features: str, epochs: int) -> Study:
+    """Return the study of one kind of features; a VAE is trained for a number of epochs."""
+    stored = np.load(folder / "starmen.npz", allow_pickle=False)
+    truth = stored["acceleration_alpha"][-100:], stored["onset_tau"][-100:]
+    if features == "pca":
+        scores = components(torch.from_numpy(stored["x"]).float() / 255.0)
+        return Study(parts(Sequences(scores, times=stored["time"])), *truth)
+    images = Sequences(stored["x"][:, :, None], times=stored["time"])
+    train, validation, test = parts(images)
+    torch.manual_seed(0)
+    vae = chartae.VAE((1, 64, 64), DIM, encoder="thesis/starmen", decoder="thesis/starmen")
+    frames = [part.x.flatten(0, 1) for part in (train, validation)]
+    chartae.fit(vae, *frames, epochs=epochs, batch_size=100, seed=0, progress=False)
+    return Study(parts(encode_visits(vae, images)), *truth, test, vae)
+
+
+def components(x: Tensor) -> Tensor:
+    """Return the first principal components of images ``(N, T, 64, 64)``, with one scale."""
+    flat = x.flatten(2)
+    train = flat[:700].flatten(0, 1)
+    center = train.mean(0)
+    _, axes = torch.linalg.eigh((train - center).T @ (train - center))
+    scores = (flat - center) @ axes[:, -DIM:].flip(-1)
+    scaled: Tensor = scores / scores[:700].square().mean().sqrt()
+    return scaled
+
+
+def carried(test: Sequences, target: int, visits: int) -> float:
+    """Return the squared error of the last of the first visits as the value of a later one."""
+    return float((test.x[:, visits - 1] - test.x[:, target]).square().sum(-1).mean())
+
+
+def extrapolated(model: TrajectoryVAE, case: Study, visits: int, target: int) -> dict[str, float]:
+    """Return the errors of a visit that is predicted from the first ones."""
+    test, seen = case.parts[2], case.parts[2].first(visits)
+    truth, when = test.x[:, target], test.times[:, target : target + 1]
+    plain = model.futures(seen, when, DRAWS, how="best", noise=False)
+    weighted = model.futures(seen, when, DRAWS, how="resample", noise=False)
+    noisy = model.futures(seen, when, 200, how="best", noise=True).values[:, :, 0]
+    low, high = noisy.quantile(0.05, 0), noisy.quantile(0.95, 0)
+    inside = (truth >= low) & (truth <= high)
+    found = {
+        "error": float((plain.values.mean(0)[:, 0] - truth).square().sum(-1).mean()),
+        "resampled": float((weighted.values.mean(0)[:, 0] - truth).square().sum(-1).mean()),
+        "carried": carried(test, target, visits),
+        "coverage": float(inside.float().mean()),
+    }
+    if case.images is not None:
+        decoded = decode_visits(case.vae, plain).values.mean(0)[:, 0]
+        found["image"] = float((decoded - case.images.x[:, target]).square().mean())
+    return found
+
+
+def run(variant: str, seed: int, case: Study, args: Any) -> dict[str, Any]:
+    """Train one model, and return its figures."""
+    train, validation, test = case.parts
+    torch.manual_seed(seed)
+    model = TrajectoryVAE((DIM,), DIM, **{**NETWORKS, **VARIANTS[variant]})
+    start = time.process_time()
+    chartae.fit(
+        model,
+        train,
+        validation,
+        epochs=args.epochs,
+        batch_size=100,
+        learning_rate=args.learning_rate,
+        scheduler="cosine",
+        seed=seed,
+        progress=False,
+    )
+    row: dict[str, Any] = {"variant": variant, "seed": seed, "epochs": args.epochs}
+    row |= {"features": args.features, "cpu_s": round(time.process_time() - start, 1)}
+    found = model.trajectories(test)
+    row["speed"] = float(spearmanr(found.speed, case.speed).statistic)
+    row["delay"] = float(spearmanr(found.delay, case.delay).statistic)
+    likelihood = model.log_likelihood(test, 100, seed=0)
+    row["nats"] = -float(likelihood.log_prob.mean())
+    row["effective"] = float(likelihood.effective_samples.mean())
+    scale = torch.as_tensor(model.observation_model.scale)
+    row["scale"] = float(scale.detach().mean())
+    again = model.futures(test, test.times, DRAWS, how="best", noise=False).values.mean(0)
+    row["reconstruction"] = float((again - test.x).square().sum(-1).mean())
+    steps = range(1, test.x.shape[1])
+    row["last"] = {k: extrapolated(model, case, k, test.x.shape[1] - 1) for k in steps}
+    row["next"] = {k: extrapolated(model, case, k, k) for k in steps}
+    return row
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return the main figures of a run in one line."""
+    last = [row["last"][k] for k in ("1", "3", "8")]
+
+    def three(name: str) -> str:
+        return " / ".join(f"{values[name]:.2f}" for values in last)
+
+    return (
+        f"{row['variant']:<12} {row['seed']}  speed {row['speed']:.2f} delay {row['delay']:.2f}  "
+        f"last {three('error')}  resampled {three('resampled')}  carried {three('carried')}  "
+        f"90 % {three('coverage')}  reconstruction {row['reconstruction']:.3f}  "
+        f"nats {row['nats']:.1f} ({row['effective']:.0f})  {row['cpu_s']:.0f} s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with starmen.npz")
+    parser.add_argument("--out", type=Path, required=True, help="folder for one file per run")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--features", choices=("pca", "vae"), default="pca")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--vae-epochs", type=int, default=50)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--quick", action="store_true", help="few epochs, default model only")
+    args = parser.parse_args()
+    if args.quick:
+        args.epochs, args.vae_epochs, args.variants = 20, 1, ["default"]
+    args.out.mkdir(parents=True, exist_ok=True)
+    case = None
+    for variant in args.variants:
+        for seed in args.seeds:
+            label = f"{args.features} {variant} {seed} {args.epochs}".replace(" ", "_")
+            path = args.out / f"{label}.json"
+            if not path.exists():
+                case = case or study(args.data, args.features, args.vae_epochs)
+                write_text(path, json.dumps(run(variant, seed, case, args), indent=1))
+            print(line(json.loads(path.read_text())), flush=True)
+
+
+if __name__ == "__main__":
+    main()
