@@ -101,6 +101,12 @@ class TestTrain:
         first, again = (chartae.load(folder).state_dict() for folder in ("m", "again"))
         assert all(torch.equal(first[name], again[name]) for name in first)
 
+    def test_more_epochs_with_resume(self, capsys):
+        given = "--covariates arm --conditional --validation 0.3 --latent-dim 2 --epochs 2"
+        assert call(f"train scores.csv --out m --longitudinal {given} --resume") == 0
+        assert "2 epochs" in capsys.readouterr().out
+        assert "report.html" in json.loads(Path("m/train.json").read_text())["files"]
+
     def test_individuals_are_split_not_visits(self, capsys):
         assert run(["train", "scores.npz", "--out", "n", *QUICK, "--validation", "0.4"]) == 0
         assert "trained on 6 individuals" in capsys.readouterr().out

@@ -75,6 +75,13 @@ class TestFilmstrips:
         spread = drawn.values[:, 0, 0].std(0, correction=0).mean(0)
         assert np.allclose(np.ma.filled(sheets[3], np.nan)[:, :4], spread, atol=1e-6)
 
+    @pytest.mark.parametrize("shape", [(7, 5, 4), (1, 7, 5, 4)])
+    def test_volumes_show_their_middle(self, shape: tuple[int, ...]) -> None:
+        truth, _, drawn, sheets = self.sheets(shape)
+        assert np.array_equal(sheets[0][:, :4], truth.x[0, 0].reshape(7, 5, 4)[3].double())
+        spread = drawn.values[:, 0, 0].reshape(6, 7, 5, 4)[:, 3].std(0, correction=0)
+        assert np.allclose(np.ma.filled(sheets[3], np.nan)[:, :4], spread, atol=1e-6)
+
     def test_times_stand_below(self) -> None:
         truth = people(5, 4)
         figure = filmstrips(truth, truth.first(1), draws(truth.x[None], truth.times), individuals=1)

@@ -98,7 +98,7 @@ def filmstrips(
             padded = _padded(x, columns)
             draw_observations(axes, padded, columns, 0.0 if name == "spread" else low, top)
             _frame_strip(axes, name)
-            if name == "spread" and padded.ndim == 3:
+            if name == "spread":
                 axes.images[0].set_cmap("magma")
         when = truth.times[row, chosen[row]].tolist()
         step = axes.images[0].get_array().shape[1] / columns
@@ -125,8 +125,8 @@ def _strips(
     whole = torch.where(truth.known[row, visits], truth.x[row, visits], blank)
     shown = seen.known[row, visits]
     spread = draws.values[:, row, visits].std(0, correction=0)
-    if spread.dim() == 4:  # colours, or the slices of a volume with one channel
-        spread = spread.mean(1) if spread.shape[1] == 3 else spread[:, spread.shape[1] // 2]
+    if spread.dim() == 4 and spread.shape[1] == 3:  # colours
+        spread = spread.mean(1)
     strips = {
         "seen": torch.where(shown, whole, blank),
         "hidden": torch.where(shown, blank, whole),
