@@ -1,5 +1,8 @@
 """Measures of follow-ups, on draws whose law is known."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -40,6 +43,13 @@ def test_only_what_was_hidden_counts() -> None:
     assert hidden_error(draws(values[None]), truth, seen) == pytest.approx(4.0, rel=1e-5)
     values[0, 3:] -= 2.0
     assert hidden_error(draws(values[None]), truth, seen) == pytest.approx(3.0, rel=1e-5)
+
+
+def test_errors_of_images_of_bytes_are_in_the_range_of_the_model() -> None:
+    truth = Sequences(np.full((4, 3, 5, 5), 51, np.uint8), times=[0, 1, 2])
+    values = torch.full((1, 4, 3, 5, 5), 0.3)
+    drawn = replace(draws(values), form=truth.form)
+    assert hidden_error(drawn, truth, truth.first(1)) == pytest.approx(0.01, rel=1e-4)
 
 
 def test_coverage_is_the_level_if_draws_have_the_law_of_the_truth() -> None:

@@ -89,7 +89,7 @@ def hidden_error(draws: Draws, truth: Sequences, seen: Sequences) -> float:
     True
     """
     hidden = _hidden(draws, truth, seen)
-    values = torch.as_tensor(draws.point()).to(truth.x)
+    values = draws.point_values().to(truth.x)  # not in the form of the data, such as bytes
     return float((values - truth.x)[hidden].square().mean())
 
 
