@@ -45,7 +45,6 @@ PUBLISHED = {"name": "gaussian", "scale": 0.5**0.5}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "complete": {"prefixes": "complete"},
-    "matched": {"prefixes": "matched"},
     "seen": {"prefixes": "seen"},
     "whole": {"prefixes": "none"},
     "diagonal": {"covariance": "diagonal"},
@@ -202,7 +201,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--vae-epochs", type=int, default=50)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--quick", action="store_true", help="few epochs, default model only")
     args = parser.parse_args()
     if args.quick:

@@ -281,6 +281,9 @@ def test_new_individuals_come_from_the_mixture():
     drawn = model.generate(1000, [1.0], noise=False)
     assert float((drawn[:, 0, 0] < 0.0).float().mean()) == pytest.approx(0.3, abs=0.12)
     assert bool(((drawn.mean((1, 2)).abs() - 3.0).abs() < 1.0).float().mean() > 0.9)
+    model.space_weights[0] = -1.0
+    with pytest.raises(DataError, match="expected weights of a mixture"):
+        model.check_buffers()
     chartae.fit(model, data.subset(range(4)), epochs=1, seed=0, progress=False)
     assert len(model.space_weights) == 1
     bare = TrajectoryVAE((4,), 2, **SMALL, space_components=0)
