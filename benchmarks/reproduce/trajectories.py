@@ -6,7 +6,7 @@ variance of a feature is 1 (``--features pca``), or the codes of a VAE trained w
 (``--features vae``). For each way to train a `TrajectoryVAE`:
 
 * the squared error of the last visit and of the next one, predicted from the first 1 to 9 visits:
-  summed over features, averaged over individuals. The prediction is the mean of 32 draws from the
+  summed over features, averaged over individuals. The prediction is the mean of 128 draws from the
   posterior, as they are; beside it the mean after resampling by importance weights, and the last
   value carried forward. With ``--features vae`` there is the mean square error of the images, too;
 * the share of features of the last visit inside the 90 % interval of the draws;
@@ -44,6 +44,11 @@ NETWORKS: dict[str, Any] = {
 PUBLISHED = {"name": "gaussian", "scale": 0.5**0.5}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
+    "small": {
+        "hidden": 64,
+        "encoder": {"name": "mlp", "hidden": [32]},
+        "decoder": {"name": "mlp", "hidden": [128]},
+    },
     "complete": {"prefixes": "complete"},
     "seen": {"prefixes": "seen"},
     "whole": {"prefixes": "none"},
@@ -61,7 +66,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "learned_prior": False,
     },
 }
-DRAWS = 32
+DRAWS = 128
 
 
 @dataclass(frozen=True)
