@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import chartae
-from chartae.data import ArrayDataset
+import chartae.cli
+from chartae.data import ArrayDataset, Sequences, write_sequences
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +45,24 @@ SLOW = {"docs/geodesics.md", "docs/statistics.md", "docs/sampling.md"}
 def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run(*python_blocks(name))
+
+
+@pytest.mark.slow
+def test_commands_of_followups_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a reader would type them, but with one epoch."""
+    monkeypatch.chdir(tmp_path)
+    run(python_blocks("docs/followups.md")[0])
+    scores = np.random.default_rng(0).random((12, 3, 2))
+    people = Sequences(scores, times=[0, 1, 2], covariates=["f", "m"] * 6, covariate_names=["sex"])
+    write_sequences("scores.csv", people)
+    text = (ROOT / "docs" / "followups.md").read_text("utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    for line in "".join(blocks).splitlines():
+        program, *arguments = line.split()
+        assert program == "chartae"
+        extra = ["--epochs", "1"] if arguments[0] == "train" else []
+        given = re.sub(r"--epochs \d+ ?", "", " ".join(arguments)).split()
+        assert chartae.cli.run([*given, *extra]) == 0, line
 
 
 def test_contributed_model_and_sampler_work(tmp_path: Path) -> None:

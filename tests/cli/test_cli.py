@@ -18,7 +18,16 @@ from chartae.augmentation import natural_sampler as _natural
 from chartae.cli import run
 from chartae.data import ArrayDataset, read_data, write_npz
 
-COMMANDS = ("train", "sample", "augment", "interpolate", "demo")
+COMMANDS = (
+    "train",
+    "sample",
+    "augment",
+    "interpolate",
+    "impute",
+    "futures",
+    "generate",
+    "demo",
+)
 QUICK = ["--model", "vae", "--sampler", "normal", "--epochs", "2"]
 
 
@@ -108,6 +117,14 @@ class TestTrain:
     def test_is_repeated_from_what_it_wrote(self, model):
         assert run(["train", "--config", "model/train.json", "--out", "again"]) == 0
         first, again = (chartae.load(folder).state_dict() for folder in ("model", "again"))
+        assert all(torch.equal(first[name], again[name]) for name in first)
+
+    def test_a_likelihood_with_options_is_repeated_too(self, data):
+        iris = load_iris().data
+        np.savez("iris.npz", x=iris)
+        assert run(words("train iris.npz --out m --epochs 1 --latent-dim 2")) == 0
+        assert run(words("train --config m/train.json --out again")) == 0
+        first, again = (chartae.load(folder).state_dict() for folder in ("m", "again"))
         assert all(torch.equal(first[name], again[name]) for name in first)
 
     def test_constant_columns_are_named_once(self, data, capsys):

@@ -1,5 +1,8 @@
 """Measures of follow-ups, on draws whose law is known."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +11,7 @@ from chartae.data import Form, Sequences
 from chartae.errors import DataError
 from chartae.evaluation import (
     calibration,
+    carried_forward,
     coverage,
     hidden_error,
     nearest_sequences,
@@ -41,6 +45,13 @@ def test_only_what_was_hidden_counts() -> None:
     assert hidden_error(draws(values[None]), truth, seen) == pytest.approx(3.0, rel=1e-5)
 
 
+def test_errors_of_images_of_bytes_are_in_the_range_of_the_model() -> None:
+    truth = Sequences(np.full((4, 3, 5, 5), 51, np.uint8), times=[0, 1, 2])
+    values = torch.full((1, 4, 3, 5, 5), 0.3)
+    drawn = replace(draws(values), form=truth.form)
+    assert hidden_error(drawn, truth, truth.first(1)) == pytest.approx(0.01, rel=1e-4)
+
+
 def test_coverage_is_the_level_if_draws_have_the_law_of_the_truth() -> None:
     truth = people(torch.randn(200, 6, 2, generator=rng()))
     right = draws(torch.randn(400, 200, 6, 2, generator=rng(1)))
@@ -51,6 +62,35 @@ def test_coverage_is_the_level_if_draws_have_the_law_of_the_truth() -> None:
     assert coverage(right, truth, seen) == pytest.approx(0.9, abs=0.03)
     # P(|x| < 1.645 / 2) of a standard normal
     assert coverage(narrow, truth, seen) == pytest.approx(0.589, abs=0.04)
+
+
+def test_calibration_of_some_features_is_that_of_these_alone() -> None:
+    truth = people(torch.randn(50, 4, 3, generator=rng()))
+    drawn = torch.randn(100, 50, 4, 3, generator=rng(1))
+    drawn[..., 0] *= 0.1
+    features = torch.tensor([False, True, True])
+    found = calibration(draws(drawn), truth, truth.first(1), features=features)
+    alone = people(truth.x[..., 1:])
+    expected = calibration(draws(drawn[..., 1:]), alone, alone.first(1))
+    assert torch.equal(found.shares, expected.shares)
+    with pytest.raises(DataError, match="features"):
+        calibration(draws(drawn), truth, truth.first(1), features=features[:2])
+    with pytest.raises(DataError, match="no value of these features"):
+        calibration(draws(drawn), truth, truth.first(1), features=~(features | True))
+
+
+def test_the_last_value_is_carried_forward_by_feature() -> None:
+    x = torch.tensor([[[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]], [[4.0, 40.0]] * 3])
+    mask = torch.tensor(
+        [
+            [[True, False], [False, True], [False, False]],
+            [[False, True], [True, False], [True, True]],
+        ]
+    )
+    mask[1, :, 1] = False
+    carried = carried_forward(Sequences(x, times=torch.arange(3.0), mask=mask))
+    assert carried[0].tolist() == [[1.0, 20.0]] * 3  # 20 is carried backward, too
+    assert carried[1].tolist() == [[4.0, 20.0]] * 3  # 20 is the mean over the others
 
 
 def test_roughness_of_lines_is_0_and_of_noise_the_root_of_three_quarters() -> None:

@@ -89,7 +89,13 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES)
+# Their parts are in other cases, too, and a chain of autoregressive flows takes its time.
+SLOW = {"FlowVAE visit vamp iaf chain", "FlowVAE vamp chain", "FlowVAE normalised"}
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES]
+)
 def case(request):
     return CASES[request.param]
 

@@ -136,7 +136,9 @@ app = App(
 )
 COMMANDS = {
     "train": (
-        "Train a model on DATA and save it in a folder.",
+        "Train a model on DATA and save it in a folder.\n\n"
+        "With --longitudinal, DATA are individuals with several visits, and a report is written "
+        "beside the model.",
         "chartae train digits.npz --out digits-vae --model vae --latent-dim 8 --epochs 200",
     ),
     "sample": (
@@ -158,6 +160,21 @@ COMMANDS = {
     "interpolate": (
         "Compute the geodesic from observation A to observation B, and the straight line.",
         "chartae interpolate digits-vae digits.npz:0 digits.npz:7 --data digits.npz --out path.png",
+    ),
+    "impute": (
+        "Complete individuals of DATA with the values that were not observed, from MODEL.\n\n"
+        "MODEL is one of follow-ups. The output has the form of DATA, and intervals.",
+        "chartae impute scores-model scores.csv --out completed.csv",
+    ),
+    "futures": (
+        "Predict individuals of DATA at given times, from MODEL.\n\n"
+        "MODEL is one of follow-ups. The output has the form of DATA, and intervals.",
+        "chartae futures scores-model scores.csv --after 0.5,1,2 --out in-two-years.csv",
+    ),
+    "generate": (
+        "Draw new individuals with several visits from MODEL, and write them to a file.\n\n"
+        "MODEL is one of follow-ups. The output has the form of its training data.",
+        "chartae generate scores-model --times 0,1,2,3 --n 500 --out new.csv",
     ),
     "demo": (
         "Augment ten handwritten digits per class, and report the effect on four classifiers."

@@ -1,7 +1,7 @@
 """Groups of options that subcommands share."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +10,14 @@ import torch
 from cyclopts import Parameter
 
 from chartae.checks import check_integer
-from chartae.data import ArrayDataset, read_data
+from chartae.data import ArrayDataset, Sequences, read_data, read_sequences
 from chartae.data.images import Color
 from chartae.errors import ConfigurationError
+from chartae.longitudinal import SEQUENCE_MODELS
 from chartae.models import MODELS
 
 __all__ = [
+    "AnyModelName",
     "ConfigFile",
     "DataOptions",
     "MachineOptions",
@@ -24,6 +26,8 @@ __all__ = [
     "Overwrite",
     "SamplerOptions",
     "TrainingOptions",
+    "VisitOptions",
+    "listed",
     "without_none",
 ]
 
@@ -35,6 +39,14 @@ ConfigFile = Annotated[
 ]
 
 ModelName = Annotated[str, Parameter(help=f"One of {', '.join(MODELS)}.")]
+
+AnyModelName = Annotated[
+    str | None,
+    Parameter(
+        help=f"One of {', '.join(MODELS)}; with --longitudinal one of "
+        f"{', '.join(SEQUENCE_MODELS)}. [default: vae; with --longitudinal flowvae]"
+    ),
+]
 
 
 @Parameter(name="*")
@@ -103,6 +115,85 @@ class DataOptions:
         return "grey" if self.grey else "rgb" if self.rgb else None
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class VisitOptions:
+    """How to read individuals with several visits.
+
+    Args:
+        individual: Column with the names of individuals; in an .npz file their array.
+            [default: individual; ids]
+        time: Column of times; in an .npz file their array. [default: time; times]
+        scores: Columns of the scores, as in memory,speed. [default: all others; those of the model]
+        covariates: Columns that do not vary within an individual, such as treatment or sex.
+        table: Table of the visits of a folder of images, with the columns individual, time and
+            file. [default: visits.csv, or the only .csv file in the folder]
+        file: Column of that table with the names of files. [default: file]
+    """
+
+    individual: str | None = None
+    time: str | None = None
+    scores: str | None = None
+    covariates: str | None = None
+    table: Path | None = None
+    file: str | None = None
+
+    def read(
+        self,
+        path: Path,
+        how: DataOptions,
+        *,
+        scores: Sequence[str] | None = None,
+        covariates: Sequence[str] | None = None,
+    ) -> Sequences:
+        """Read individuals as `chartae.data.read_sequences` does.
+
+        Args:
+            path: the data.
+            how: the options that other data have, too.
+            scores: the columns of scores if none are given.
+            covariates: the columns of covariates if none are given.
+
+        Raises:
+            ConfigurationError: for an option of other data.
+        """
+        for name in ("y_key", "label_column", "labels", "no_header", "skip_unreadable"):
+            if given := getattr(how, name):
+                raise ConfigurationError(
+                    f"{name}={given!r} is not an option of individuals with visits"
+                )
+        return read_sequences(
+            path,
+            individual=self.individual,
+            time=self.time,
+            scores=listed("scores", self.scores) or scores,
+            covariates=listed("covariates", self.covariates) or covariates,
+            table=self.table,
+            file=self.file,
+            resize=how.size,
+            color=how.color,
+            x_key=how.x_key,
+            channels_last=how.channels_last,
+        )
+
+
+def listed(name: str, text: str | None) -> list[str] | None:
+    """Return the parts of a text between commas; None for None.
+
+    Raises:
+        ConfigurationError: for an empty part.
+
+    >>> listed("scores", "memory, speed")
+    ['memory', 'speed']
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise ConfigurationError(f"{name}={text!r}: expected names or numbers, as in a,b,c")
+    return parts
+
+
 Overwrite = Annotated[
     bool, Parameter(help="Replace the files that an earlier run wrote there, and no others.")
 ]
@@ -149,7 +240,8 @@ class ModelOptions:
         likelihood: Likelihood of observations given a latent, such as bernoulli, gaussian or
             categorical; the error for a wrong name lists all. [default: for train bernoulli; for
             augment a gaussian with a sigmoid link and scale 0.1, or 0.5 if conditional; for data
-            beyond [0, 1] a gaussian in units of the data]
+            beyond [0, 1] a gaussian in units of the data; with --longitudinal a gaussian whose
+            scale is learned]
         encoder: Preset of the encoder, such as mlp, conv or resnet; the error for a wrong name
             lists all. [default: mlp]
         decoder: Preset of the decoder, like that of the encoder. [default: mlp]
@@ -214,8 +306,10 @@ class TrainingOptions:
     """Options of the training; None is the default of the subcommand.
 
     Args:
-        epochs: Number of passes over the data. [default: 100 for train, 250 for augment]
-        batch_size: Number of observations in each step. [default: 128]
+        epochs: Number of passes over the data. [default: 100 for train, or 200 with --longitudinal;
+            250 for augment]
+        batch_size: Number of observations in each step. [default: 128; 32 individuals with
+            --longitudinal]
         learning_rate: Learning rate of the Adam optimiser. [default: 0.001]
         patience: Stop after this number of epochs without improvement. [default: never]
         kl_warmup: Number of epochs in which the weight of the KL term rises from 0 to 1.

@@ -1,39 +1,50 @@
 """``chartae train``: one model on one data set."""
 
 import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from chartae.augmentation import default_options
 from chartae.augmentation.augmenter import in_unit_range
 from chartae.checks import check_choice, check_integer, check_number
+from chartae.cli.followups import REPORT, held_out_individuals, write_report
 from chartae.cli.options import (
+    AnyModelName,
     ConfigFile,
     DataOptions,
     MachineOptions,
-    ModelName,
     ModelOptions,
     Overwrite,
     TrainingOptions,
+    VisitOptions,
     without_none,
 )
 from chartae.cli.output import Outputs, constant_line, print_lines
 from chartae.cli.trained import RECORD
-from chartae.data import ArrayDataset, held_out_split
-from chartae.errors import DataError
+from chartae.data import ArrayDataset, Sequences, held_out_split
+from chartae.errors import ConfigurationError, DataError
+from chartae.longitudinal import SEQUENCE_MODELS
 from chartae.models import CVAE, MODELS, Autoencoder
+from chartae.models.base import Conditions
 from chartae.persistence import CONFIG_FILE, WEIGHTS_FILE
 from chartae.randomness import seeded
 from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, fit
 
 __all__ = ["train"]
 
+EPOCHS, BATCH_SIZE = 200, 32
+"""Defaults with ``--longitudinal``: there are fewer individuals than observations."""
+
 
 def train(
     data: Path,
     *,
     out: Path,
-    model: ModelName = "vae",
+    model: AnyModelName = None,
+    longitudinal: bool = False,
     conditional: bool = False,
     model_options: ModelOptions = ModelOptions(),
     training: TrainingOptions = TrainingOptions(),
@@ -42,6 +53,7 @@ def train(
     resume: bool = False,
     overwrite: Overwrite = False,
     data_options: DataOptions = DataOptions(),
+    visits: VisitOptions = VisitOptions(),
     machine: MachineOptions = MachineOptions(),
     config: ConfigFile = None,
 ) -> None:
@@ -49,33 +61,51 @@ def train(
 
     Args:
         data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images, with one subfolder per
-            class if there are classes.
-        out: Folder for the model, its history and its checkpoint.
+            class if there are classes. With --longitudinal: an .npz file with x and times; a .csv
+            or .tsv file with a row for each visit; or a folder of images with a table of visits.
+        out: Folder for the model, its history and its checkpoint; with --longitudinal for a report,
+            too.
+        longitudinal: DATA are individuals with several visits. The report shows what the model
+            finds when visits are hidden from it.
         conditional: Train the model on the labels too, so that it can draw samples of each class.
-            A cvae is always conditional.
+            A cvae is always conditional. With --longitudinal: on the covariates.
         validation: Fraction of the data held out for the choice of the best epoch and for
-            --patience.
+            --patience. With --longitudinal it is a fraction of the individuals, and the report is
+            about them.
         seed: Seed of the weights, the split, the batches and the noise.
         resume: Continue an interrupted training from the checkpoint in the folder.
     """
     given = dict(locals())
     check_integer("seed", seed, minimum=0)
-    check_choice("model", model, MODELS)
+    name = model or ("flowvae" if longitudinal else "vae")
+    check_choice("model", name, SEQUENCE_MODELS if longitudinal else MODELS)
     check_number("validation", validation, minimum=0.0, below=1.0)
-    inputs = [data, data_options.labels, None if resume else config]
+    if not longitudinal:
+        for option, value in without_none(vars(visits)).items():
+            raise ConfigurationError(f"{option}={value!r}: expected --longitudinal with it")
+    inputs = [data, data_options.labels, visits.table, None if resume else config]
     outputs = Outputs("train", out / RECORD, given, inputs=inputs)
-    files = (CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT_FILE)
-    outputs.claim(resumable=[out / name for name in files])
+    files = [CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT_FILE]
+    outputs.claim(resumable=[out / file for file in files + [REPORT] * longitudinal])
     machine.apply()
-    source = data_options.read(data)
-    learned, held_out = (source, None)
-    if validation:
-        learned, held_out = held_out_split(source, validation, seed=seed)
-    arguments = _arguments(model, model_options, source)
-    autoencoder = _make_model(model, conditional, source, arguments, seed)
-    autoencoder.check_data("DATA", source.x)
-    outputs.options |= _effective(training, model_options, arguments)
-    constant = list(learned.constant_columns)
+    source = visits.read(data, data_options) if longitudinal else data_options.read(data)
+    learned, held_out = _split(source, validation, seed)
+    arguments = _arguments(name, model_options, source)
+    autoencoder = _make_model(name, conditional, source, arguments, seed)
+    if isinstance(source, Sequences):
+        autoencoder.check_batch("DATA", source.tensors)
+    else:
+        autoencoder.check_data("DATA", source.x)
+    if longitudinal:
+        training = replace(
+            training,
+            epochs=EPOCHS if training.epochs is None else training.epochs,
+            batch_size=BATCH_SIZE if training.batch_size is None else training.batch_size,
+        )
+    outputs.options |= {"model": name, **_effective(training, model_options, arguments)}
+    observations = learned.visits() if isinstance(learned, Sequences) else learned
+    constant = list(observations.constant_columns)
+    lines: list[str] = []
     with outputs.recording(constant_columns=constant):
         history = fit(
             autoencoder,
@@ -87,39 +117,76 @@ def train(
             output_dir=out,
             resume=resume,
         )
+        if isinstance(learned, Sequences) and history.stopped != "interrupted":
+            people = held_out if isinstance(held_out, Sequences) else None
+            lines = write_report(
+                out, autoencoder, learned, people, history, {"Data": str(data)}, outputs.options
+            )
     if history.stopped == "interrupted":
         raise KeyboardInterrupt(f"interrupted; the same command with --resume continues in {out}")
     best = history.best_epoch or 0
     record = history.validation or history.train
+    what = "individuals" if longitudinal else "observations"
     print_lines(
         *([constant_line(constant, "the training set")] if constant else []),
-        f"{type(autoencoder).__name__} trained on {len(learned)} observations: "
+        f"{type(autoencoder).__name__} trained on {len(learned)} {what}: "
         f"{history.num_epochs} epochs, best {best + 1} with loss {record['loss'][best]:.4g}",
+        *lines,
         f"model: {out}",
     )
 
 
-def _arguments(name: str, options: ModelOptions, source: ArrayDataset) -> dict[str, Any]:
+def _split(
+    source: ArrayDataset | Sequences, validation: float, seed: int
+) -> tuple[ArrayDataset | Sequences, ArrayDataset | Sequences | None]:
+    """Return the training set, and the held-out set if there is one."""
+    if not validation:
+        return source, None
+    if isinstance(source, Sequences):
+        return held_out_individuals(source, validation, seed)
+    return held_out_split(source, validation, seed=seed)
+
+
+def _arguments(
+    name: str, options: ModelOptions, source: ArrayDataset | Sequences
+) -> dict[str, Any]:
     """Return the arguments of the model's class, with the defaults of this subcommand."""
-    defaults = default_options(name, data=source)
-    if in_unit_range(defaults):
-        defaults["likelihood"] = "bernoulli"
+    if isinstance(source, Sequences):
+        scale = "per_feature" if len(source.input_shape) == 1 else "learned"
+        likelihood: Any = {"name": "gaussian", "scale": scale}
+        defaults: dict[str, Any] = {"latent_dim": 8, "likelihood": likelihood}
+    else:
+        defaults = default_options(name, data=source)
+        if in_unit_range(defaults):
+            defaults["likelihood"] = "bernoulli"
     return {**defaults, **options.arguments()}
 
 
 def _make_model(
-    name: str, conditional: bool, source: ArrayDataset, arguments: dict[str, Any], seed: int
+    name: str,
+    conditional: bool,
+    source: ArrayDataset | Sequences,
+    arguments: dict[str, Any],
+    seed: int,
 ) -> Autoencoder:
-    if conditional or issubclass(MODELS[name], CVAE):
-        if not source.class_names:
-            raise DataError(
-                "DATA has no labels: a conditional model expects one for each observation"
-            )
-        arguments = {"conditions": source.num_classes, **arguments}
+    kind = SEQUENCE_MODELS[name] if isinstance(source, Sequences) else MODELS[name]
+    if conditional or issubclass(kind, CVAE):
+        arguments = {"conditions": _conditions(source), **arguments}
     with seeded(seed, "model"):
-        model = MODELS[name](source.input_shape, **arguments)
+        model = kind(source.input_shape, **arguments)
     model.metadata = source.metadata
     return model
+
+
+def _conditions(source: ArrayDataset | Sequences) -> Conditions:
+    """Return the number of classes, or for covariates that are numbers ``(p,)``."""
+    if source.class_names:
+        return source.num_classes
+    if not isinstance(source, Sequences):
+        raise DataError("DATA has no labels: a conditional model expects one for each observation")
+    if source.y is None:
+        raise DataError("DATA has no covariates: a conditional model expects --covariates")
+    return (source.y.shape[1],)
 
 
 def _effective(
@@ -127,10 +194,12 @@ def _effective(
 ) -> dict[str, Any]:
     """Return the values of all options, with the defaults of `fit` and the model's arguments.
 
-    Arguments without their own flag are under ``model_options``.
+    Arguments without their own flag are under ``model_options``, and mappings, as JSON.
     """
     parameters = inspect.signature(fit).parameters
     defaults = {name: parameters[name].default for name in vars(training)}
-    named = {name: value for name, value in arguments.items() if name in vars(options)}
-    others = {name: value for name, value in arguments.items() if name not in named}
+    # A mapping, such as a likelihood with options, cannot be the value of a flag of its own.
+    texts = {n: json.dumps(v) for n, v in arguments.items() if isinstance(v, Mapping)}
+    named = {n: v for n, v in arguments.items() if n in vars(options) and n not in texts}
+    others = {n: v for n, v in arguments.items() if n not in named} | texts
     return without_none({**defaults, **training.arguments(), **named, "model_options": others})

@@ -14,6 +14,7 @@ from chartae.checks import check_choice
 from chartae.data import ArrayDataset, Form
 from chartae.errors import CheckpointError, ConfigurationError, DataError
 from chartae.loading import load
+from chartae.longitudinal import SequenceModel
 from chartae.models import Autoencoder
 from chartae.persistence import CONFIG_FILE
 from chartae.samplers import Sampler
@@ -48,7 +49,8 @@ class Trained:
         """Return the model or sampler of a folder.
 
         Raises:
-            ConfigurationError: if it is not a folder, or has a model with vectors as conditions.
+            ConfigurationError: if it is not a folder, or has a model of follow-ups, or one with
+                vectors as conditions.
             CheckpointError: if it is damaged, or its record of the data does not match the model.
         """
         if not folder.is_dir():
@@ -57,6 +59,11 @@ class Trained:
             )
         loaded = load(folder, device=device)
         model: Autoencoder = loaded.model if isinstance(loaded, Sampler) else loaded
+        if isinstance(model, SequenceModel):
+            raise ConfigurationError(
+                f"MODEL={str(folder)!r} has a {type(model).__name__}, a model of follow-ups: "
+                'expected one of single observations; see "chartae generate", impute and futures'
+            )
         if model.conditions is not None and not isinstance(model.conditions, int):
             raise ConfigurationError(
                 f"{folder} has a model with vectors as conditions: expected one with labels; "

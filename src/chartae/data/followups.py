@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,7 @@ def write_sequences(
     *,
     overwrite: bool = False,
     clip: bool = False,
+    further: Mapping[str, Any] | None = None,
 ) -> None:
     """Write individuals and their visits in a form that `read_sequences` reads.
 
@@ -170,6 +171,7 @@ def write_sequences(
         sequences: what to write.
         overwrite: replace the file if it exists; a folder must be new or empty.
         clip: clip images outside [0, 1], with a warning that counts the values.
+        further: other arrays for an ``.npz`` file, by name.
 
     Raises:
         ConfigurationError: before any work, if ``path`` exists, cannot be written or has another
@@ -194,7 +196,7 @@ def write_sequences(
     check_writable("the folder of path", path.parent)
     if path.suffix == ".npz":
         with atomic_path(path) as temporary:
-            np.savez_compressed(temporary, **_arrays(sequences))
+            np.savez_compressed(temporary, **_arrays(sequences), **(further or {}))
         return
     names, cells = _scores(sequences)
     _write_table(path, sequences, names, cells)

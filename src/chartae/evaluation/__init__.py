@@ -2,7 +2,9 @@
 
 from chartae.evaluation.fidelity import frechet_distance
 from chartae.evaluation.followups import (
+    Calibration,
     calibration,
+    carried_forward,
     coverage,
     hidden_error,
     nearest_sequences,
@@ -10,7 +12,9 @@ from chartae.evaluation.followups import (
 )
 
 __all__ = [
+    "Calibration",
     "calibration",
+    "carried_forward",
     "coverage",
     "frechet_distance",
     "hidden_error",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from chartae.checks import check_number
+from chartae.checks import check_number, check_shape
 from chartae.data import Sequences
 from chartae.errors import DataError
 from chartae.longitudinal import Draws
@@ -14,6 +14,7 @@ __all__ = [
     "Calibration",
     "Nearest",
     "calibration",
+    "carried_forward",
     "coverage",
     "hidden_error",
     "nearest_sequences",
@@ -48,6 +49,26 @@ class Nearest:
     distance: Tensor
 
 
+def carried_forward(seen: Sequences) -> Tensor:
+    """Return the last observed value of each feature at every visit, ``(N, T, *input_shape)``.
+
+    It is the simplest imputation and prediction. Visits before the first observed value have that
+    value. A feature that was never observed of an individual has its mean over the others.
+
+    >>> import torch
+    >>> truth = Sequences(torch.tensor([[[1.0], [2.0], [4.0]]]), times=[0, 1, 2])
+    >>> carried_forward(truth.first(2)).flatten()
+    tensor([1., 2., 2.])
+    """
+    known, x = seen.known, seen.x
+    visit = torch.arange(x.shape[1], device=x.device).reshape(1, -1, *[1] * (x.ndim - 2))
+    last = torch.where(known, visit, -1).cummax(1).values
+    first = known.float().argmax(1, keepdim=True)  # the first True
+    values = x.gather(1, torch.where(last >= 0, last, first))
+    mean = torch.where(known, x, 0.0).sum((0, 1)) / known.sum((0, 1)).clamp(min=1)
+    return torch.where(known.any(1, keepdim=True), values, mean)
+
+
 def hidden_error(draws: Draws, truth: Sequences, seen: Sequences) -> float:
     """Return the mean square error of what was hidden, at least 0 (thesis Figs 6.3 and 6.13).
 
@@ -68,7 +89,7 @@ def hidden_error(draws: Draws, truth: Sequences, seen: Sequences) -> float:
     True
     """
     hidden = _hidden(draws, truth, seen)
-    values = torch.as_tensor(draws.point()).to(truth.x)
+    values = draws.point_values().to(truth.x)  # not in the form of the data, such as bytes
     return float((values - truth.x)[hidden].square().mean())
 
 
@@ -88,13 +109,22 @@ def coverage(draws: Draws, truth: Sequences, seen: Sequences, *, level: float = 
     return float(_shares(draws, truth, seen, torch.tensor([level]))[0])
 
 
-def calibration(draws: Draws, truth: Sequences, seen: Sequences) -> Calibration:
+def calibration(
+    draws: Draws, truth: Sequences, seen: Sequences, *, features: Tensor | None = None
+) -> Calibration:
     """Return the shares of hidden values inside central intervals of levels .05, .1, ..., .95.
 
-    Arguments and errors as in `coverage`.
+    Errors as in `coverage`.
+
+    Args:
+        draws: the draws.
+        truth: the individuals before hiding.
+        seen: the same individuals with a part hidden.
+        features: bool ``(*input_shape)``, the features that count, such as the pixels that are not
+            background; None means all.
     """
     levels = torch.arange(1, 20) / 20.0
-    return Calibration(levels, _shares(draws, truth, seen, levels))
+    return Calibration(levels, _shares(draws, truth, seen, levels, features))
 
 
 def roughness(sequences: Sequences) -> float:
@@ -163,12 +193,26 @@ def _hidden(draws: Draws, truth: Sequences, seen: Sequences) -> Tensor:
     return hidden
 
 
-def _shares(draws: Draws, truth: Sequences, seen: Sequences, levels: Tensor) -> Tensor:
+def _shares(
+    draws: Draws,
+    truth: Sequences,
+    seen: Sequences,
+    levels: Tensor,
+    features: Tensor | None = None,
+) -> Tensor:
     hidden = _hidden(draws, truth, seen)
-    values, target = draws.values[:, hidden].double(), truth.x[hidden].double()
-    found = []
-    for level in levels.double():
-        low = values.quantile(0.5 - level / 2.0, 0)
-        high = values.quantile(0.5 + level / 2.0, 0)
-        found.append(((low <= target) & (target <= high)).double().mean())
-    return torch.stack(found)
+    if features is not None:
+        check_shape("features", features, truth.input_shape)
+        hidden = hidden & features
+        if not bool(hidden.any()):
+            raise DataError("no value of these features is hidden: expected some")
+    # Values of one feature side by side, sorted once for all levels; torch.quantile takes at most
+    # 2 ** 24 numbers.
+    values, target = draws.values[:, hidden].mT, truth.x[hidden].double()
+    ends = torch.cat([0.5 - levels.double() / 2.0, 0.5 + levels.double() / 2.0]).to(target)
+    inside = torch.zeros(len(levels), dtype=torch.float64, device=target.device)
+    size = max(1, 2**24 // len(draws))
+    for part, true in zip(values.split(size), target.split(size), strict=True):
+        low, high = part.double().contiguous().quantile(ends, -1).chunk(2)
+        inside += ((low <= true) & (true <= high)).sum(1)
+    return inside / len(target)

@@ -352,6 +352,32 @@ class SequenceModel(Autoencoder):
         latents, _ = self.infer(visits, 64, self.proposals[0])
         return latents.mean(0)
 
+    @torch.no_grad()
+    def latent_means(
+        self, sequences: Sequences, times: Tensor, *, num_draws: int = 16, seed: int = 0
+    ) -> Tensor:
+        """Return posterior means of the decoder's latents z(t), ``(N, K, latent_dim)``.
+
+        Args:
+            sequences: the individuals.
+            times: ``(N, K)``, in the unit of the data.
+            num_draws: draws of each individual, resampled by their weights, that are averaged.
+            seed: the same seed gives the same draws.
+
+        Raises:
+            DataError: if the sequences do not fit the model.
+        """
+        check_integer("num_draws", num_draws, minimum=1)
+        found, count = [], times.shape[1]
+        with seeded(resolve_seed(seed), "latent_means", device=self.device):
+            for rows, visits in self._blocks(sequences, num_draws, count):
+                drawn, _, _ = self.draw_latents(visits, num_draws, self.proposals[0], "resample")
+                when = self.model_times(times[rows].to(self.device)).flatten()
+                owner = torch.arange(visits.num_individuals, device=self.device)
+                z = self.path(drawn, owner.repeat_interleave(count), when, visits.y)
+                found.append(z.mean(0).unflatten(0, (-1, count)))
+        return torch.cat(found)
+
     def individual_scales(self) -> Tensor:
         """Return the standard deviations of the prior of `individuals`, ``(size,)`` or ``()``."""
         return torch.ones((), dtype=self.dtype, device=self.device)

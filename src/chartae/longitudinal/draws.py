@@ -75,16 +75,17 @@ class Draws:
 
     def point(self) -> Any:
         """Return one value for each visit: the best draw, the mean, or the first (``"naive"``)."""
-        return self._restored(self._point())
+        return self._restored(self.point_values())
 
     def completed(self) -> Any:
         """Return the data where they are known, and `point` elsewhere."""
-        values = self._point()
+        values = self.point_values()
         if self.observed is not None and self.data is not None:
             values = torch.where(self.observed, self.data, values)
         return self._restored(values)
 
-    def _point(self) -> Tensor:
+    def point_values(self) -> Tensor:
+        """Return `point` as a tensor of floats in the range of the data, with channels first."""
         if self.how == "best":
             return self._best()
         return self.values[0] if self.how == "naive" else self.values.mean(0)

@@ -66,7 +66,8 @@ class FlowVAE(SequenceModel):
         posterior_rank: rank of a low-rank covariance.
         hidden_share: in training with a set, the share of individuals of which only some visits are
             seen at each step. The posterior of few visits, which futures need, is learned so, and
-            there is less over-fitting.
+            there is less over-fitting. The loss in training then counts fewer visits than that in
+            validation.
         length_normalised: whether the visits of an individual count as one.
         warmup: epochs in which the objective passes from that of a VAE of single visits to that of
             the sequence; the first half has the former only. The thesis has 10.

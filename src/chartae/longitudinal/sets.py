@@ -19,10 +19,10 @@ class SetEncoder(nn.Module):
     r"""Features of a set of visits with their times, of any number.
 
     Each visit proposes a latent at its own time, which the flow maps to a latent :math:`u_j` of the
-    individual, and a precision :math:`\lambda_j`. The product of these normals and of the standard
-    normal is a first posterior,
+    individual, and a precision :math:`\lambda_j`. The product of these normals is a first
+    posterior,
 
-    .. math:: \Lambda = 1 + \sum_j \lambda_j, \quad m = \Lambda^{-1} \sum_j \lambda_j u_j,
+    .. math:: \Lambda = \sum_j \lambda_j, \quad m = \Lambda^{-1} \sum_j \lambda_j u_j,
 
     which narrows as visits are added. Beside it there are learned features of the whole set (Zaheer
     et al., 2017): the visits are encoded with their times, and encoded again beside their mean, so
@@ -33,6 +33,8 @@ class SetEncoder(nn.Module):
         dim: size d of the latents.
         hidden: number of learned features of a set.
     """
+
+    floor = 1e-3  # lower bound of a precision, so that their sum is never 0
 
     def __init__(self, features: int, dim: int, hidden: int = 128) -> None:
         super().__init__()
@@ -61,8 +63,8 @@ class SetEncoder(nn.Module):
         when = self.time_features(visits.times)
         location, precision, own = self.given(features).split(self.sizes, -1)
         u = to_origin(location)
-        precisions = softplus(precision + self.timed(when))
-        total = 1.0 + visits.sum(precisions.mT).mT
+        precisions = softplus(precision + self.timed(when)) + self.floor
+        total = visits.sum(precisions.mT).mT
         mean = visits.sum((precisions * u).mT).mT / total
         deviation = total.rsqrt()
         raw = deviation + torch.log(-torch.expm1(-deviation))  # the inverse of softplus

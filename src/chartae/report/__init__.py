@@ -2,20 +2,26 @@
 
 __all__ = [
     "Chart",
+    "HiddenPart",
     "Report",
     "Section",
     "Table",
     "accuracy_plot",
+    "calibration_plot",
     "chain_traces",
     "distance_field",
     "exponential_fan",
+    "filmstrips",
     "image_grid",
     "interpolation_figure",
+    "latent_courses",
     "latent_map",
     "latent_maps",
     "one_row_per_class",
+    "score_fits",
     "training_curves",
     "versions",
+    "write_followup_report",
 ]
 
 from chartae.report.figures import (
@@ -23,6 +29,14 @@ from chartae.report.figures import (
     image_grid,
     one_row_per_class,
     training_curves,
+)
+from chartae.report.followups import (
+    HiddenPart,
+    calibration_plot,
+    filmstrips,
+    latent_courses,
+    score_fits,
+    write_followup_report,
 )
 from chartae.report.geometry import (
     chain_traces,
