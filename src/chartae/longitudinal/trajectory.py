@@ -124,7 +124,8 @@ class TrajectoryVAE(SequenceModel):
 
     The noise of the likelihood weighs the first term: by default it is learned, and :math:`\beta`
     is 1. The published objective has a fixed variance of 1/2 (``likelihood={"name": "gaussian",
-    "scale": 0.7071}``) and :math:`\beta = 0.1`.
+    "scale": 0.7071}``) and :math:`\beta = 0.1`. A fixed variance :math:`s^2` with a weight
+    :math:`\beta` has the same minima as the variance :math:`\beta s^2` with the weight 1.
 
     Use it for a progression that individuals pass through at their own pace: scores of a disease,
     or images of it. For images, encode visits with a trained autoencoder first
@@ -303,7 +304,11 @@ class TrajectoryVAE(SequenceModel):
         mask: Extra = None,
         weight: Extra = None,
     ) -> Losses:
-        """Return minus the objective, from one draw for each individual."""
+        """Return minus the objective, from one draw for each individual.
+
+        With matched prefixes, ``matching`` and ``completion`` are added, also in evaluation, so
+        that they take part in the choice of the best epoch.
+        """
         visits = self.visits(x, times, observed, mask, y)
         ends = [visits.ends]
         if self.prefixes == "matched" or (self.training and self.prefixes != "none"):
