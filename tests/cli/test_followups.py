@@ -192,6 +192,20 @@ class TestImpute:
         best = np.abs(values["best"]["draws"] - values["best"]["x"])
         assert (best.reshape(9, 10, -1).max(-1).min(0) < 1e-6).all()  # one draw per individual
 
+    def test_images_have_the_best_draw_and_a_warning_if_weights_leave_few(self, capsys):
+        assert call("impute pictures figures.npz --out one.npz --draws 9 --keep-draws") == 0
+        assert "weights" not in capsys.readouterr().err
+        assert np.load("one.npz")["draws"].shape == (9, 6, 4, 16, 16)
+        assert (
+            call("futures pictures figures.npz --times 4 --out f.npz --draws 9 --keep-draws") == 0
+        )
+        found = np.load("f.npz")
+        apart = np.abs(found["draws"].astype(int) - found["x"].astype(int)).reshape(9, 6, -1)
+        assert (apart.max(-1).min(0) == 0).all()
+        line = "impute pictures figures.npz --out two.npz --draws 9 --how resample"
+        assert call(line) == 0
+        assert "--how best has all draws" in capsys.readouterr().err
+
     def test_a_folder_of_images(self):
         rows = table("figures/visits.csv")
         with Path("figures/visits.csv").open("w", newline="") as file:

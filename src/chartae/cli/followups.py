@@ -1,10 +1,11 @@
 """What the subcommands for individuals with several visits share."""
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast, get_args
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from chartae.cli.options import DataOptions, VisitOptions, listed
 from chartae.data import Form, Sequences, write_sequences
 from chartae.errors import CheckpointError, ConfigurationError, DataError
 from chartae.loading import load
-from chartae.longitudinal import Draws, SequenceModel
+from chartae.longitudinal import Draws, How, SequenceModel
 from chartae.models import Autoencoder
 from chartae.persistence import CONFIG_FILE
 from chartae.report import write_followup_report
@@ -27,11 +28,16 @@ __all__ = [
     "check_columns",
     "check_out",
     "held_out_individuals",
+    "natural_how",
     "numbers",
     "write_draws",
     "write_report",
 ]
 
+logger = logging.getLogger(__name__)
+
+FEW = 5
+"""Number of draws below which an interval means little."""
 REPORT = "report.html"
 """The report beside a model of follow-ups."""
 
@@ -300,6 +306,17 @@ def _with_intervals(trained: TrainedSequences) -> list[str]:
     return [f"{name}{end}" for name in scores for end in ("", "_lower", "_upper")]
 
 
+def natural_how(model: Autoencoder, how: str | None) -> How:
+    """Return how draws are chosen: as asked, else by the kind of the visits.
+
+    The weights of draws of images leave a single one, because an image has so many values.
+    """
+    if how is None:
+        return "resample" if len(model.input_shape) == 1 else "best"
+    check_choice("how", how, get_args(How))
+    return cast("How", how)
+
+
 def write_draws(
     out: Path,
     trained: TrainedSequences,
@@ -314,6 +331,7 @@ def write_draws(
     archive has arrays ``lower`` and ``upper``, and ``draws`` if they are kept. Known values are
     repeated as they are. Images have no intervals.
     """
+    _warn_of_few(draws)
     draws = _settled(draws)
     tails = (1.0 - level) / 2.0
     values = [draws.point(), draws.quantile(tails), draws.quantile(1.0 - tails)]
@@ -337,6 +355,19 @@ def write_draws(
     if keep_draws:
         further["draws"] = np.stack([_restored(value, draws) for value in draws.values])
     write_sequences(out, written, further=further)
+
+
+def _warn_of_few(draws: Draws) -> None:
+    """Warn if the weights leave so few draws that intervals are too narrow."""
+    if draws.effective_samples is not None and len(draws) >= FEW:
+        left = float(draws.effective_samples.median())
+        if left < FEW:
+            logger.warning(
+                "the weights leave %.1f of %d draws of an individual (median): intervals are too "
+                "narrow; --how best has all draws",
+                left,
+                len(draws),
+            )
 
 
 def _settled(draws: Draws) -> Draws:

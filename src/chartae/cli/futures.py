@@ -10,6 +10,7 @@ from chartae.cli.followups import (
     TrainedSequences,
     check_columns,
     check_out,
+    natural_how,
     numbers,
     write_draws,
 )
@@ -29,6 +30,7 @@ def futures(
     times: str | None = None,
     after: str | None = None,
     first: int | None = None,
+    how: str | None = None,
     draws: int = 100,
     level: float = 0.9,
     keep_draws: bool = False,
@@ -44,15 +46,16 @@ def futures(
     Args:
         model: Folder of a model of "chartae train --longitudinal".
         data: Individuals, as for train.
-        out: An .npz file; a .csv file of scores; or a folder of images. It has the mean of the
-            draws at each time.
+        out: An .npz file; a .csv file of scores; or a folder of images. It has one value at
+            each time: the mean of the draws, or the best draw.
         times: Times at which individuals are predicted, as in 1,2.5,3.
         after: Times since the last visit that was used of each individual, instead of --times.
         first: Use only this number of the first visits of each individual. [default: all]
+        how: As for impute. [default: resample for scores, best for images]
         draws: Number of draws of each individual.
         level: Level of the intervals: in a table the columns NAME_lower and NAME_upper, in an .npz
-            file the arrays lower and upper. Those of images are about the mean image, without the
-            noise of pixels.
+            file the arrays lower and upper. Those of images are of their means, without the noise
+            of pixels.
         keep_draws: Write all draws too, as the array draws of an .npz file.
         seed: Seed of the draws.
     """
@@ -70,6 +73,7 @@ def futures(
     outputs.claim(out)
     machine.apply()
     trained = TrainedSequences.read(model, machine.place)
+    chosen = natural_how(trained.model, how)
     check_out(out, trained.model, keep_draws=keep_draws)
     source = trained.individuals(data, visits, data_options)
     check_columns(out, trained, source)
@@ -78,7 +82,7 @@ def futures(
     if after is not None:
         when = _last(used)[:, None] + when
     with outputs.recording():
-        found = trained.model.futures(used, when, draws, seed=seed)
+        found = trained.model.futures(used, when, draws, how=chosen, seed=seed)
         write_draws(out, trained, used, found, level, keep_draws)
     print_lines(f"{len(source)} individuals at {len(later)} times: {out}")
 

@@ -1,13 +1,17 @@
 """``chartae impute``: what was not observed of individuals, from a model of follow-ups."""
 
 from pathlib import Path
-from typing import cast, get_args
 
-from chartae.checks import check_choice, check_integer, check_number
-from chartae.cli.followups import TrainedSequences, check_columns, check_out, write_draws
+from chartae.checks import check_integer, check_number
+from chartae.cli.followups import (
+    TrainedSequences,
+    check_columns,
+    check_out,
+    natural_how,
+    write_draws,
+)
 from chartae.cli.options import ConfigFile, DataOptions, MachineOptions, Overwrite, VisitOptions
 from chartae.cli.output import Outputs, print_lines
-from chartae.longitudinal import How
 
 __all__ = ["impute"]
 
@@ -17,7 +21,7 @@ def impute(
     data: Path,
     *,
     out: Path,
-    how: str = "resample",
+    how: str | None = None,
     draws: int = 100,
     level: float = 0.9,
     keep_draws: bool = False,
@@ -37,17 +41,17 @@ def impute(
         out: An .npz file; a .csv file of scores; or a folder of images. Values that were observed
             are repeated as they are.
         how: resample: values are means of draws that are weighted by how well they fit what was
-            observed, so that intervals are right. best: the draw that fits best, which is sharper
-            in images. naive: a draw given one visit.
+            observed, so that intervals are right. best: the draw that fits best, with intervals of
+            all draws; the weights of images would leave a single one. naive: a draw given one
+            visit. [default: resample for scores, best for images]
         draws: Number of draws of each individual.
         level: Level of the intervals: in a table the columns NAME_lower and NAME_upper, in an .npz
-            file the arrays lower and upper. Those of images are about the mean image, without the
-            noise of pixels.
+            file the arrays lower and upper. Those of images are of their means, without the noise
+            of pixels.
         keep_draws: Write all draws too, as the array draws of an .npz file.
         seed: Seed of the draws.
     """
     given = dict(locals())
-    check_choice("how", how, get_args(How))
     check_integer("draws", draws, minimum=1)
     check_integer("seed", seed, minimum=0)
     check_number("level", level, above=0.0, below=1.0)
@@ -56,11 +60,12 @@ def impute(
     outputs.claim(out)
     machine.apply()
     trained = TrainedSequences.read(model, machine.place)
+    chosen = natural_how(trained.model, how)
     check_out(out, trained.model, keep_draws=keep_draws)
     source = trained.individuals(data, visits, data_options)
     check_columns(out, trained, source)
     with outputs.recording():
-        found = trained.model.impute(source, cast("How", how), draws, seed=seed)
+        found = trained.model.impute(source, chosen, draws, seed=seed)
         write_draws(out, trained, source, found, level, keep_draws)
     missing = ~source.padding & ~source.known.flatten(2).all(-1)
     print_lines(

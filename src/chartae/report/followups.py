@@ -413,7 +413,7 @@ def write_followup_report(
         held_out: whether they are not those of the training set; the page says so.
         history: the history of the training, for its curves.
         hidden: the share of visits to hide at random, in (0, 1).
-        num_draws: draws of each individual; by default 64 for images, 500 for scores.
+        num_draws: draws of each individual; by default 64 for images, 200 for scores.
         title: title of the page.
         facts: further facts about the run, by name.
         settings: options of the run.
@@ -427,7 +427,7 @@ def write_followup_report(
     """
     check_number("hidden", hidden, above=0.0, below=1.0)
     if num_draws is None:
-        num_draws = 500 if len(model.input_shape) == 1 else 64
+        num_draws = 200 if len(model.input_shape) == 1 else 64
     check_integer("num_draws", num_draws, minimum=2)
     people = _several_visits(sequences, num_draws)
     parts = {
@@ -483,8 +483,10 @@ def _examine(
         figure = filmstrips(people, seen, shown)
     else:
         shown = model.impute(seen, "resample", num_draws, seed=seed)
-        grid = _own_grid(people, 40)
-        figure = score_fits(people, seen, model.futures(seen, grid, num_draws, seed=seed))
+        few = torch.arange(min(4, len(people)))
+        true, given = people.subset(few), seen.subset(few)
+        courses = model.futures(given, _own_grid(true, 40), num_draws, seed=seed)
+        figure = score_fits(true, given, courses)
         draws = shown
     curve = calibration(draws, people, seen, features=_varying(people) if images else None)
     lost = people.known & ~seen.known
