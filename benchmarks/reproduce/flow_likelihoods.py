@@ -53,8 +53,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "GPVAE (rbf)": ("gpvae", {"kernel": "rbf"}),
     "GPVAE (diffusion)": ("gpvae", {"kernel": "diffusion"}),
     "GPVAE (matern)": ("gpvae", {"kernel": "matern"}),
-    "chain, thesis": ("flowvae", {"flow": {"name": "chain", "kind": "iaf"}, **THESIS}),
-    "chain": ("flowvae", {"flow": {"name": "chain", "kind": "iaf"}, "inference": "visit"}),
+    "chain, thesis": ("flowvae", {"flow": "chain", **THESIS}),
+    "chain": ("flowvae", {"flow": "chain", "inference": "visit"}),
     "time, visit": ("flowvae", {"inference": "visit"}),
     "time": ("flowvae", {}),
     "time, VAMP": ("flowvae", {"prior": "vamp", "num_pseudo_inputs": 100}),
@@ -111,8 +111,11 @@ SETS: dict[str, Callable[[Path], Sequences]] = {
 def build(model: str, data: Sequences, likelihood: str | dict[str, Any]) -> SequenceModel:
     """Return an untrained model for the data, by its name in `MODELS`."""
     name, options = MODELS[model]
+    steps = data.x.shape[1]
     if name in STEPS:
-        options = {"num_steps": data.x.shape[1], **options}
+        options = {"num_steps": steps, **options}
+    if options.get("flow") == "chain":  # of inverse autoregressive flows
+        options = {**options, "flow": {"name": "chain", "num_times": steps}}
     return SEQUENCE_MODELS[name](
         data.input_shape, LATENT_DIM, likelihood=likelihood, **NETWORKS, **options
     )

@@ -62,6 +62,7 @@ class Case:
 
 CHAIN = {"flow": {"name": "chain", "num_times": VISITS, "hidden": [8, 8]}}
 VAMP = {"prior": "vamp", "num_pseudo_inputs": 3, "posterior_flows": 1}
+THESIS = {"prefixes": "none", "covariance": "diagonal", "space_from": "first", "beta": 0.1}
 CASES = {
     "FlowVAE": Case(FlowVAE, {"warmup": 2}),
     "FlowVAE conditions": Case(FlowVAE, {"warmup": 2, "conditions": 2}),
@@ -83,10 +84,18 @@ CASES = {
     "TopographicVAE": Case(TopographicVAE, {"num_steps": VISITS}, means=False),
     "BubbleVAE": Case(BubbleVAE, {"num_steps": VISITS}, means=False),
     "TrajectoryVAE": Case(TrajectoryVAE),
+    "TrajectoryVAE thesis": Case(TrajectoryVAE, THESIS),
+    "TrajectoryVAE seen": Case(TrajectoryVAE, {"prefixes": "seen", "conditions": 2}),
 }
 
 
-@pytest.fixture(params=CASES)
+# Their parts are in other cases, too, and a chain of autoregressive flows takes its time.
+SLOW = {"FlowVAE visit vamp iaf chain", "FlowVAE vamp chain", "FlowVAE normalised"}
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES]
+)
 def case(request):
     return CASES[request.param]
 

@@ -154,7 +154,10 @@ def agrees(model, data, proposal):
     assert bool(((found.log_prob - exact(model, data)).abs() < 4.5 * error + 1e-6).all())
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(name, marks=[pytest.mark.slow] * ("iaf" in name)) for name in VARIANTS],
+)
 @pytest.mark.parametrize("kind", ["complete", "both"])
 def test_every_proposal_agrees_with_the_exact_likelihood(variant, kind):
     model = make(**VARIANTS[variant])

@@ -125,7 +125,7 @@ def test_the_weight_of_the_divergence():
     terms = {}
     for beta in (0.1, 1.0):
         torch.manual_seed(0)
-        terms[beta] = build(beta=beta).eval().loss(**data.tensors)
+        terms[beta] = build(beta=beta, prefixes="none").eval().loss(**data.tensors)
     for beta, losses in terms.items():
         expected = losses.terms["reconstruction"] + beta * losses.terms["kl"]
         torch.testing.assert_close(losses.objectives["model"], expected)
@@ -188,18 +188,21 @@ def test_matching_a_posterior_with_itself_gives_its_entropy():
     assert abs(float(found - expected[0])) < 5.0 * error
 
 
-def test_matching_changes_neither_prior_nor_decoder():
+def test_prefixes_teach_neither_prior_nor_noise():
     data = sequences()
     model = build(prefixes="matched").train()
     torch.manual_seed(0)
-    model.loss(**data.tensors).objectives["model"].backward()
+    losses = model.loss(**data.tensors)
+    losses.objectives["model"].backward()
+    assert float(losses.terms["completion"].detach()) > 0.0
     plain = build(prefixes="none").train()
     torch.manual_seed(0)
     torch.rand(len(data))  # the lengths of the prefixes
     plain.loss(**data.tensors).objectives["model"].backward()
     for name, parameter in plain.named_parameters():
         own = model.get_parameter(name).grad
-        if name.startswith(("decoder", "observation_model", "log_scales", "mean_delay")):
+        if name.startswith(("observation_model", "log_scales", "mean_delay")):
+            assert parameter.grad is not None
             torch.testing.assert_close(own, parameter.grad)
 
 
@@ -276,11 +279,14 @@ def test_new_individuals_come_from_the_mixture():
     data = Sequences(x, times=torch.arange(3.0))
     torch.manual_seed(0)
     model = TrajectoryVAE((4,), 2, **SMALL, space_components=2)
-    chartae.fit(model, data, epochs=60, learning_rate=1e-2, seed=0, progress=False)
+    chartae.fit(model, data, epochs=40, learning_rate=2e-2, seed=0, progress=False)
     assert float(model.space_weights.sum()) == pytest.approx(1.0, abs=1e-5)
     drawn = model.generate(1000, [1.0], noise=False)
     assert float((drawn[:, 0, 0] < 0.0).float().mean()) == pytest.approx(0.3, abs=0.12)
     assert bool(((drawn.mean((1, 2)).abs() - 3.0).abs() < 1.0).float().mean() > 0.9)
+    model.space_weights[0] = -1.0
+    with pytest.raises(DataError, match="expected weights of a mixture"):
+        model.check_buffers()
     chartae.fit(model, data.subset(range(4)), epochs=1, seed=0, progress=False)
     assert len(model.space_weights) == 1
     bare = TrajectoryVAE((4,), 2, **SMALL, space_components=0)
@@ -300,10 +306,10 @@ def courses():
     generator = torch.Generator().manual_seed(0)
     group = torch.arange(240) % 3
     pace = GROUPS[group] + 0.15 * torch.randn(240, 2, generator=generator)
-    times = 4.0 * torch.rand(240, 6, generator=generator).sort(1).values - 2.0
+    times = 6.0 * torch.rand(240, 6, generator=generator).sort(1).values - 3.0
     place = pace[:, :1].exp() * (times - pace[:, 1:])
-    space = 0.5 * torch.randn(240, 1, 2, generator=generator)
-    x = torch.stack([place.tanh(), 0.4 * place], -1)
+    space = 0.3 * torch.randn(240, 1, 2, generator=generator)
+    x = torch.stack([place.tanh(), 0.3 * place], -1)
     x = torch.cat([x + space[..., :1], x[..., :1] + space], -1)
     x = x + 0.05 * torch.randn(x.shape, generator=generator)
     return Sequences(x, times=10.0 + times), group, pace
@@ -318,9 +324,9 @@ def trained(courses):
     chartae.fit(
         model,
         train,
-        epochs=250,
-        batch_size=60,
-        learning_rate=1e-2,
+        epochs=150,
+        batch_size=90,
+        learning_rate=2e-2,
         scheduler="cosine",
         seed=0,
         progress=False,
@@ -341,7 +347,7 @@ def test_speed_and_delay_are_recovered(courses, trained):
     assert spearmanr(found.speed, pace[180:, 0]).statistic > 0.9
     # The origin of the line is arbitrary: another one adds a multiple of 1 / speed to the delays.
     delay, slowness = found.delay.float(), 1.0 / found.speed.float()
-    assert explained(pace[180:, 1], delay, slowness) > 0.9
+    assert explained(pace[180:, 1], delay, slowness) > 0.8
 
 
 def test_the_next_visit_is_predicted(courses, trained):
@@ -359,7 +365,7 @@ def test_groups_are_found(courses, trained):
     data, group, _ = courses
     test = data.subset(range(180, 240))
     found = cluster(trained, test, 3, coordinates=(0, 1))
-    assert adjusted_rand_score(group[180:], found.labels) > 0.9
+    assert adjusted_rand_score(group[180:], found.labels) > 0.8
     assert torch.equal(found.predict(trained, test), found.labels)
     sizes = [len(found.members(label)) for label in range(3)]
     assert sum(sizes) == 60

@@ -15,6 +15,7 @@ from chartae.distributions import (
     FlowPosterior,
     Gaussian,
     NormalMixture,
+    Observation,
     Posterior,
     Prior,
     StandardNormal,
@@ -22,7 +23,9 @@ from chartae.distributions import (
     kl_divergence,
     normal_head,
 )
+from chartae.errors import ConfigurationError
 from chartae.longitudinal.base import Proposal, SequenceModel
+from chartae.longitudinal.laplace import laplace_posterior
 from chartae.longitudinal.sets import SetEncoder
 from chartae.longitudinal.time_flows import make_time_flow
 from chartae.longitudinal.visits import Visits
@@ -57,7 +60,11 @@ class FlowVAE(SequenceModel):
             from each time of a grid to the next (the thesis); ``"ode"``, a vector field; or a
             mapping ``{"name": ..., **options}``.
         inference: ``"set"``: the posterior sees all observed visits of an individual, with their
-            times. ``"visit"``: it sees one, drawn at random (the thesis).
+            times. ``"visit"``: it sees one, drawn at random (the thesis). ``"laplace"``: no encoder;
+            the posterior is computed from decoder and flow (`laplace_posterior`), with a full
+            covariance. It is exact for a linear decoder with the flow ``"rotation"`` and a Gaussian
+            likelihood. Use it for scores, and small latents: a step costs latent_dim decodings.
+        laplace_steps: number of its Gauss-Newton steps; more than 1 for what is not linear.
         prior: ``"standard"``, or ``"vamp"``: the mixture of the posteriors of learned visits,
             before ``posterior_flows``. It does not depend on conditions.
         num_pseudo_inputs: number of these.
@@ -66,7 +73,8 @@ class FlowVAE(SequenceModel):
         posterior_rank: rank of a low-rank covariance.
         hidden_share: in training with a set, the share of individuals of which only some visits are
             seen at each step. The posterior of few visits, which futures need, is learned so, and
-            there is less over-fitting.
+            there is less over-fitting. The loss in training then counts fewer visits than that in
+            validation.
         length_normalised: whether the visits of an individual count as one.
         warmup: epochs in which the objective passes from that of a VAE of single visits to that of
             the sequence; the first half has the former only. The thesis has 10.
@@ -91,7 +99,8 @@ class FlowVAE(SequenceModel):
         latent_dim: int,
         *,
         flow: str | Mapping[str, Any] = "time",
-        inference: Literal["set", "visit"] = "set",
+        inference: Literal["set", "visit", "laplace"] = "set",
+        laplace_steps: Count = 1,
         prior: Literal["standard", "vamp"] = "standard",
         num_pseudo_inputs: Count = 500,
         posterior_flows: Natural = 0,
@@ -102,13 +111,23 @@ class FlowVAE(SequenceModel):
         warmup: Natural = 0,
         **networks: Unpack[Networks],
     ) -> None:
+        if inference == "laplace" and (posterior_flows or warmup or prior == "vamp"):
+            raise ConfigurationError(
+                f"inference='laplace' with posterior_flows={posterior_flows}, warmup={warmup}, "
+                f"prior={prior!r}: expected 0, 0 and 'standard', as it has no encoder"
+            )
         super().__init__(input_shape, latent_dim, **networks)
+        self.laplace_steps = laplace_steps
         self.inference, self.posterior_flows = inference, posterior_flows
         self.posterior_covariance, self.posterior_rank = posterior_covariance, posterior_rank
         self.hidden_share, self.length_normalised = hidden_share, length_normalised
         self.warmup, self.num_pseudo_inputs = warmup, num_pseudo_inputs
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
         self.time_flow = make_time_flow(flow, latent_dim, self.condition_dim)
+        if inference == "laplace":
+            self.proposals = ("set",)
+            self.encoder, self.conditioning = nn.Flatten(), None
+            return
         self.set_encoder = None
         if inference == "set":
             self.set_encoder = SetEncoder(self.num_features, latent_dim)
@@ -140,7 +159,17 @@ class FlowVAE(SequenceModel):
 
         The latter is a law of the latent at the time of the visit, ``(M, latent_dim)``, not of u.
         """
+        if self.inference == "laplace":
+            start = self.get_buffer("origin").expand(visits.num_individuals, -1)
+            observe = partial(self._observed, visits)
+            return laplace_posterior(observe, visits, start, self.laplace_steps)
         return self._posterior_of(self._summary(visits))
+
+    def _observed(self, visits: Visits, u: Tensor) -> Observation:
+        """Return p(x|u) of each visit, for latents of individuals ``(B, d)``."""
+        return self.likelihood(
+            self.path(u, visits.owner, visits.times, visits.y), visits.conditions
+        )
 
     def _summary(self, visits: Visits) -> Tensor:
         """Return what the posterior of each individual, or of each visit, is computed from."""
@@ -251,7 +280,7 @@ class FlowVAE(SequenceModel):
         return visits.logsumexp(logs) - visits.counts.log()
 
     def individual_means(self, visits: Visits) -> Tensor:
-        if self.inference == "set":
+        if self.inference != "visit":
             mean: Tensor = self.posterior(visits).mean
             return mean
         return super().individual_means(visits)
@@ -286,7 +315,7 @@ class FlowVAE(SequenceModel):
 
     def _sequence_terms(self, visits: Visits) -> tuple[Tensor, Tensor]:
         """Return log p(visits | u) and the divergence of u, ``(B,)`` each."""
-        if self.inference == "set":
+        if self.inference != "visit":
             u, kl = self._divergence(self.posterior(visits))
         else:
             drawn, ratio = self.infer(visits, 1, "visit")
@@ -306,7 +335,9 @@ class FlowVAE(SequenceModel):
     def _divergence(self, posterior: Posterior) -> tuple[Tensor, Tensor]:
         """Return a draw of the posterior and its divergence from the prior, exact if possible."""
         prior = self.prior()
-        if isinstance(posterior, Gaussian) and isinstance(prior, StandardNormal):
+        # Of an exact posterior, the objective from a draw is that of every draw, without noise.
+        exact = self.inference != "laplace" and isinstance(posterior, Gaussian)
+        if exact and isinstance(prior, StandardNormal):
             return posterior.rsample(), kl_divergence(posterior, prior)
         z, log_q = posterior.rsample_and_log_prob()
         return z, log_q - prior.log_prob(z)

@@ -28,7 +28,7 @@ from chartae.longitudinal.visits import Visits
 from chartae.models.base import Networks
 from chartae.models.losses import Extra, Losses, average
 from chartae.models.trainable import Batch
-from chartae.samplers.mixture import fitted_mixture
+from chartae.samplers.mixture import check_mixture, fitted_mixture
 
 __all__ = ["Trajectories", "TrajectoryVAE"]
 
@@ -124,7 +124,8 @@ class TrajectoryVAE(SequenceModel):
 
     The noise of the likelihood weighs the first term: by default it is learned, and :math:`\beta`
     is 1. The published objective has a fixed variance of 1/2 (``likelihood={"name": "gaussian",
-    "scale": 0.7071}``) and :math:`\beta = 0.1`.
+    "scale": 0.7071}``) and :math:`\beta = 0.1`. A fixed variance :math:`s^2` with a weight
+    :math:`\beta` has the same minima as the variance :math:`\beta s^2` with the weight 1.
 
     Use it for a progression that individuals pass through at their own pace: scores of a disease,
     or images of it. For images, encode visits with a trained autoencoder first
@@ -142,9 +143,13 @@ class TrajectoryVAE(SequenceModel):
             calibrated futures need; ``"diagonal"`` is the thesis' choice.
         space_from: ``"all"``: the posterior of :math:`\lambda` sees all visits; ``"first"``: the
             first observed one (the thesis).
-        prefixes: what is trained besides whole sequences. ``"complete"``: the encoder sees a random
-            prefix, from which all visits are reconstructed; ``"seen"``: a random prefix is a
-            sequence of its own; ``"none"``: nothing (the thesis).
+        prefixes: how the posterior given the first visits is learned, which futures need; the
+            length of the prefix of each individual is random. ``"matched"`` adds two terms to the
+            objective: the log density of the latents of the whole sequence under the posterior
+            given a prefix, which gives it the right spread, and the fit of all visits to the line
+            of its mean, at the noise of the first term. ``"complete"``: the posterior in the
+            objective is given a prefix only. ``"seen"``: the prefix is a sequence of its own.
+            ``"none"``: whole sequences only (the thesis).
         hidden: size of the recurrent network.
         num_layers: number of its layers.
         space_components: number of components of the mixture of normals that is fitted to the
@@ -182,7 +187,7 @@ class TrajectoryVAE(SequenceModel):
         learned_prior: bool = True,
         covariance: Literal["full", "diagonal"] = "full",
         space_from: Literal["all", "first"] = "all",
-        prefixes: Literal["matched", "complete", "seen", "none"] = "complete",
+        prefixes: Literal["matched", "complete", "seen", "none"] = "matched",
         hidden: Count = 128,
         num_layers: Count = 1,
         space_components: Natural = 10,
@@ -210,6 +215,10 @@ class TrajectoryVAE(SequenceModel):
         self.register_buffer("space_weights", torch.zeros(0))
         self.register_buffer("space_means", torch.zeros(0, space))
         self.register_buffer("space_factors", torch.zeros(0, space, space))
+
+    def check_buffers(self) -> None:
+        super().check_buffers()
+        check_mixture(self.space_weights, self.space_means, self.space_factors)
 
     # --- prior and posterior ----------------------------------------------------------------------
 
@@ -295,7 +304,11 @@ class TrajectoryVAE(SequenceModel):
         mask: Extra = None,
         weight: Extra = None,
     ) -> Losses:
-        """Return minus the objective, from one draw for each individual."""
+        """Return minus the objective, from one draw for each individual.
+
+        With matched prefixes, ``matching`` and ``completion`` are added, also in evaluation, so
+        that they take part in the choice of the best epoch.
+        """
         visits = self.visits(x, times, observed, mask, y)
         ends = [visits.ends]
         if self.prefixes == "matched" or (self.training and self.prefixes != "none"):
@@ -313,11 +326,33 @@ class TrajectoryVAE(SequenceModel):
         divergence = divergence + kl_divergence(used[1], self.space_prior())
         kl = average(divergence, weight)
         total = reconstruction + self.beta * kl
-        if len(found) == 1 or self.prefixes != "matched":
+        if self.prefixes != "matched":
             return Losses.of(total, reconstruction=reconstruction, kl=kl)
-        fits = [q.log_prob(u.detach()) for q, u in zip(found[1], latents, strict=True)]
-        matching = -average(fits[0] + fits[1], weight)
-        return Losses.of(total + matching, reconstruction=reconstruction, kl=kl, matching=matching)
+        matching, completion = self._prefix_terms(found[1], latents, visits)
+        terms = {"matching": -average(matching, weight), "completion": -average(completion, weight)}
+        total = total + terms["matching"] + terms["completion"]
+        return Losses.of(total, reconstruction=reconstruction, kl=kl, **terms)
+
+    def _prefix_terms(
+        self, given: tuple[Gaussian, Gaussian], latents: list[Tensor], visits: Visits
+    ) -> tuple[Tensor, Tensor]:
+        """Return how well posteriors given prefixes fit whole sequences, ``(B,)`` each.
+
+        Args:
+            given: the posteriors of speed and delay, and of space.
+            latents: draws of the posteriors given all visits.
+            visits: all visits.
+        """
+        matching = [q.log_prob(u.detach()) for q, u in zip(given, latents, strict=True)]
+        # A prefix does not determine the later visits. Their errors would teach the likelihood a
+        # larger noise than that of visits on a known line.
+        noise = [p for p in self.observation_model.parameters() if p.requires_grad]
+        for parameter in noise:
+            parameter.requires_grad_(False)
+        completion = self.log_fit(torch.cat([q.mean for q in given], -1), visits)
+        for parameter in noise:
+            parameter.requires_grad_(True)
+        return matching[0] + matching[1], completion
 
     def on_fit_start(self, size: int) -> None:
         for name in self.fitted_buffers:
@@ -334,10 +369,7 @@ class TrajectoryVAE(SequenceModel):
             _, space = self.posteriors(self.visits(**given))
             found.append(space.rsample())
         codes = torch.cat(found)
-        count = min(self.space_components, max(1, len(codes) // 5))
-        if len(codes) < 2:
-            return
-        fitted = fitted_mixture(codes, count)
+        fitted = fitted_mixture(codes, min(self.space_components, max(1, len(codes) // 5)))
         self.space_weights = fitted.weights
         self.space_means, self.space_factors = fitted.loc, fitted.scale
 

@@ -15,7 +15,7 @@ from chartae.models import Autoencoder
 from chartae.randomness import derive_seed, make_generator
 from chartae.samplers.base import Sampler, check_training_set, embeddings
 
-__all__ = ["MixtureSampler", "fitted_mixture"]
+__all__ = ["MixtureSampler", "check_mixture", "fitted_mixture"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,15 +80,7 @@ class MixtureSampler(Sampler):
 
     def check_buffers(self) -> None:
         super().check_buffers()
-        parts = (len(self.weights), len(self.means), len(self.factors))
-        if len(set(parts)) > 1:
-            raise DataError(
-                f"weights, means and factors are of {parts} components: expected equal numbers"
-            )
-        if len(self.weights) and not (self.weights.min() >= 0 and self.weights.sum() > 0):
-            raise DataError(
-                "weights has negative values, or zeros only: expected weights of a mixture"
-            )
+        check_mixture(self.weights, self.means, self.factors)
 
     def draw_latents(self, n: int, seed: int, y: Tensor | None = None) -> Tensor:
         generator = make_generator(seed, "component")
@@ -97,6 +89,17 @@ class MixtureSampler(Sampler):
         ).to(self.means.device)
         noise = self.noise((n, self.model.latent_dim), seed)
         return self.means[component] + (self.factors[component] @ noise[..., None])[..., 0]
+
+
+def check_mixture(weights: Tensor, means: Tensor, factors: Tensor) -> None:
+    """Raise `DataError` unless loaded tensors are a mixture of normals, or empty."""
+    parts = (len(weights), len(means), len(factors))
+    if len(set(parts)) > 1:
+        raise DataError(
+            f"weights, means and factors are of {parts} components: expected equal numbers"
+        )
+    if len(weights) and not (weights.min() >= 0 and weights.sum() > 0):
+        raise DataError("weights has negative values, or zeros only: expected weights of a mixture")
 
 
 def fitted_mixture(

@@ -9,6 +9,7 @@ from chartae.longitudinal.time_flows.base import TimeFeatures, TimeFlow
 from chartae.longitudinal.time_flows.chain import ChainFlow
 from chartae.longitudinal.time_flows.coupling import CouplingFlow, CouplingLayers
 from chartae.longitudinal.time_flows.ode import OdeFlow
+from chartae.longitudinal.time_flows.rotation import RotationFlow
 
 __all__ = [
     "TIME_FLOWS",
@@ -16,6 +17,7 @@ __all__ = [
     "CouplingFlow",
     "CouplingLayers",
     "OdeFlow",
+    "RotationFlow",
     "TimeFeatures",
     "TimeFlow",
     "make_time_flow",
@@ -25,6 +27,7 @@ TIME_FLOWS: dict[str, type[TimeFlow]] = {
     "time": CouplingFlow,
     "chain": ChainFlow,
     "ode": OdeFlow,
+    "rotation": RotationFlow,
 }
 """The flows in time, by the name that selects them."""
 
