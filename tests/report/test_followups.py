@@ -203,7 +203,13 @@ class TestReport:
             assert (part.visits, part.total) == (12, 24)
             assert part.error > 0.0
             assert 0.0 <= part.coverage <= 1.0
-        direct = (data.x[:, 2:] - data.x[:, 1:2]).square().mean().sqrt()
+        apart = data.x[:, 2:] - data.x[:, 1:2]
+        if len(shape) == 1:  # in standard deviations of each score
+            own = [carried for _, _, carried in found[1].scores]
+            assert own == pytest.approx(apart.square().mean((0, 1)).sqrt().tolist(), rel=1e-5)
+            apart = apart / data.x.std((0, 1), correction=0)
+            assert "Each score; hidden: visits at random" in page
+        direct = apart.square().mean().sqrt()
         assert found[1].carried == pytest.approx(float(direct), rel=1e-5)
 
     def test_says_that_individuals_were_used_in_training(self, tmp_path) -> None:

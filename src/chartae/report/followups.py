@@ -18,7 +18,6 @@ from chartae.evaluation import (
     Calibration,
     calibration,
     carried_forward,
-    hidden_error,
 )
 from chartae.longitudinal import Draws, SequenceModel
 from chartae.report.figures import draw_observations, training_curves, value_range
@@ -342,9 +341,11 @@ class HiddenPart:
         name: what was hidden, in words.
         visits: number of visits of which something was hidden.
         total: number of observed visits.
-        error: root mean square error of the imputed values.
+        error: root mean square error of the imputed values; that of several scores is in units of
+            their standard deviations.
         carried: that of the last observed value carried forward.
         coverage: share of hidden values inside the 90 % intervals.
+        scores: for each of several scores its name, and both errors in its own unit.
     """
 
     name: str
@@ -353,6 +354,7 @@ class HiddenPart:
     error: float
     carried: float
     coverage: float
+    scores: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def cells(self) -> list[str]:
@@ -368,9 +370,10 @@ class HiddenPart:
     @property
     def sentence(self) -> str:
         """The result in plain words."""
+        unit = " standard deviations" if self.scores else ""
         return (
-            f"Hidden: {self.name}, {self.visits} of {self.total}. The error is {self.error:.3g}, "
-            f"{_compared(self.error, self.carried)} that of the last value carried forward "
+            f"Hidden: {self.name}, {self.visits} of {self.total}. The error is {self.error:.3g}"
+            f"{unit}, {_compared(self.error, self.carried)} that of the last value carried forward "
             f"({self.carried:.3g}). The 90 % intervals contain {self.coverage:.0%} of the hidden "
             "values."
         )
@@ -446,7 +449,7 @@ def write_followup_report(
         _summary(model, people, held_out, results),
         facts={**(facts or {}), "Individuals": str(people), "Versions": versions()},
         settings=settings or {},
-        tables=[_table(results)],
+        tables=[_table(results), *_score_tables(results)],
         sections=[*sections, *_further(model, people, curves, history, seed)],
     )
     page.save(path)
@@ -490,26 +493,55 @@ def _examine(
         draws = shown
     curve = calibration(draws, people, seen, features=_varying(people) if images else None)
     lost = people.known & ~seen.known
-    carried = (carried_forward(seen) - people.x)[lost].square().mean().sqrt()
-    visits = int(lost.flatten(2).any(-1).sum())
+    off = shown.point_values() - people.x, carried_forward(seen) - people.x
+    unit = torch.ones(()).to(people.x)
+    scores: tuple[tuple[str, float, float], ...] = ()
+    if not images and people.input_shape[0] > 1:
+        spread = _spread(people)
+        unit = torch.where(spread > 0.0, spread, 1.0)
+        scores = _each_score(people, lost, *off)
+    error, carried = (_size((part / unit)[lost]) for part in off)
     result = HiddenPart(
         name,
-        visits,
+        int(lost.flatten(2).any(-1).sum()),
         int(people.num_visits.sum()),
-        hidden_error(shown, people, seen) ** 0.5,
-        float(carried),
+        error,
+        carried,
         float(curve.shares[curve.levels.sub(0.9).abs().argmin()]),
+        scores,
     )
     return result, curve, figure
 
 
-def _varying(people: Sequences) -> Tensor:
-    """Return which pixels are not background: they vary, among all visits."""
+def _each_score(
+    people: Sequences, lost: Tensor, off: Tensor, carried: Tensor
+) -> tuple[tuple[str, float, float], ...]:
+    """Return the name of each score of which values were hidden, and its two errors."""
+    names = people.form.columns or [f"score {k}" for k in range(people.input_shape[0])]
+    return tuple(
+        (str(name), _size(off[..., k][lost[..., k]]), _size(carried[..., k][lost[..., k]]))
+        for k, name in enumerate(names)
+        if bool(lost[..., k].any())
+    )
+
+
+def _size(differences: Tensor) -> float:
+    """Return the root mean square."""
+    return float(differences.square().mean().sqrt())
+
+
+def _spread(people: Sequences) -> Tensor:
+    """Return the standard deviation of each feature among all visits."""
     known = people.known
     count = known.sum((0, 1)).clamp(min=1)
     mean = torch.where(known, people.x, 0.0).sum((0, 1)) / count
-    spread = torch.where(known, people.x - mean, 0.0).square().sum((0, 1)) / count
-    return spread.sqrt() >= BACKGROUND * spread.max().sqrt()
+    return (torch.where(known, people.x - mean, 0.0).square().sum((0, 1)) / count).sqrt()
+
+
+def _varying(people: Sequences) -> Tensor:
+    """Return which pixels are not background: they vary, among all visits."""
+    spread = _spread(people)
+    return spread >= BACKGROUND * spread.max()
 
 
 def _with_noise(model: SequenceModel) -> bool:
@@ -533,13 +565,27 @@ def _table(results: Sequence[HiddenPart]) -> Table:
     return Table(
         "Does it find what was hidden?",
         "Visits were hidden from the model, which then imputed them. Error: the root mean square "
-        "of the differences between imputed and true values, in the unit of the data. Carried "
+        "of the differences between imputed and true values, in the unit of the data; of several "
+        "scores, in standard deviations of each. Carried "
         "forward: that of the simplest prediction, the last value seen, or the first one for "
         "earlier visits. Inside 90 %: the share of hidden values inside the intervals (of images, "
         "of the pixels that vary); it is 90 % if the intervals are right.",
         ["Hidden", "Visits", "Error", "Carried forward", "Inside 90 %"],
         [result.cells for result in results],
     )
+
+
+def _score_tables(results: Sequence[HiddenPart]) -> list[Table]:
+    return [
+        Table(
+            f"Each score; hidden: {result.name}",
+            "Root mean square errors, each in the unit of the score.",
+            ["Score", "Error", "Carried forward"],
+            [[name, f"{error:.4g}", f"{carried:.4g}"] for name, error, carried in result.scores],
+        )
+        for result in results
+        if result.scores
+    ]
 
 
 def _picture(name: str, people: Sequences, figure: "Figure") -> Section:
