@@ -2,8 +2,8 @@
 
 Three public tables of follow-ups: `pbc2.csv` (primary biliary cirrhosis, 7 blood scores),
 `aids.csv` (square root of CD4 counts) and `oasis_longitudinal.csv` (ageing and dementia, 4 scores).
-The individuals are divided into 5 folds. Each fold is held out once: models are trained on all visits
-of the others. Of each held-out individual with enough visits, the last visit is hidden, and
+The individuals are divided into 5 folds. Each fold is held out once: models are trained on all
+visits of the others. Of each held-out individual with enough visits, the last visit is hidden, and
 predicted from the earlier ones at its time. The table has, for each score,
 
 * mae: the mean absolute error of the predicted median, in the unit of the score named in `TABLES`
