@@ -63,27 +63,30 @@ def test_likelihoods_of_a_linear_model_are_exact(dim: int) -> None:
     torch.testing.assert_close(found.effective_samples, torch.full((5,), 7.0).double())
 
 
-def test_its_objective_is_the_exact_log_likelihood() -> None:
+def test_its_objective_is_the_exact_log_likelihood_whatever_is_drawn() -> None:
     data, model = people(), waves()
     model.train()
-    with torch.no_grad():
-        losses = torch.stack([model.loss(**data.tensors).objectives["model"] for _ in range(400)])
-    expected = -exact(model, data).mean().detach()
-    error = losses.std() / len(losses) ** 0.5
-    assert float((losses.mean() - expected).abs()) < 4.0 * float(error)
+    expected = -exact(model, data).mean()
+    for _ in range(3):
+        torch.testing.assert_close(model.loss(**data.tensors).objectives["model"], expected)
 
 
-def test_steps_find_the_mode_of_a_model_that_is_not_linear() -> None:
-    data = people()
-    one, many = (waves(2, decoder={"name": "mlp", "hidden": [8]}, laplace_steps=n) for n in (1, 8))
-    many.load_state_dict(one.state_dict())
-    visits = many.visits(**data.tensors)
-    mode = many.posterior(visits).mean.detach().requires_grad_()
-    joint = many.log_fit(mode, visits) + many.prior().log_prob(mode)
+def test_steps_find_the_mode_for_a_likelihood_that_is_not_normal() -> None:
+    real = people()
+    data = Sequences(
+        (real.x > 0.0).double(),
+        times=real.times,
+        observed=real.observed,
+        mask=real.mask,
+        dtype=None,
+    )
+    model = waves(2, likelihood="bernoulli", laplace_steps=10)
+    visits = model.visits(**data.tensors)
+    mode = model.posterior(visits).mean.detach().requires_grad_()
+    joint = model.log_fit(mode, visits) + model.prior().log_prob(mode)
     (gradient,) = torch.autograd.grad(joint.sum(), mode)
-    assert gradient.abs().max() < 0.05
-    sizes = [m.log_likelihood(data, 200).effective_samples.mean() for m in (one, many)]
-    assert sizes[1] >= sizes[0]
+    assert gradient.abs().max() < 1e-6
+    assert model.log_likelihood(data, 100).effective_samples.min() > 30.0
 
 
 def test_it_trains_saves_and_predicts(tmp_path) -> None:
