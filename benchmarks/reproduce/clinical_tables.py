@@ -1,9 +1,9 @@
 """How well are the last visits of held-out individuals predicted from the earlier ones?
 
-Three public tables of follow-ups: `pbc2.csv` (primary biliary cirrhosis, 7 blood scores), `aids.csv`
-(square root of CD4 counts) and `oasis_longitudinal.csv` (ageing and dementia, 4 scores). The
-individuals are divided into 5 folds. Each fold is held out once: models are trained on all visits
-of the others. Of each held-out individual with enough visits, the last visit is hidden, and
+Three public tables of follow-ups: `pbc2.csv` (primary biliary cirrhosis, 7 blood scores),
+`aids.csv` (square root of CD4 counts) and `oasis_longitudinal.csv` (ageing and dementia, 4 scores).
+The individuals are divided into 5 folds. Each fold is held out once: models are trained on all
+visits of the others. Of each held-out individual with enough visits, the last visit is hidden, and
 predicted from the earlier ones at its time. The table has, for each score,
 
 * mae: the mean absolute error of the predicted median, in the unit of the score named in `TABLES`
@@ -20,11 +20,13 @@ Methods:
   random slope in time, fitted on the training individuals. The prediction for a held-out individual
   is its best linear unbiased one from its earlier visits; the interval includes the uncertainty of
   the random effects, of the fixed effects, and the noise.
-* ``leaspy``: see `clinical_leaspy.py`, which runs in an environment of its own.
-* the others are chartae's: see `MODELS`.
+* the others are chartae's: see `MODELS`. The model of waves has a linear decoder and a flow of
+  rotations, so that its posterior is exact; ``each score`` trains one for each score.
 
     python benchmarks/reproduce/clinical_tables.py FOLDER [--methods lvcf lmm ...] [--tables pbc2]
         [--out clinical.jsonl] [--quick]
+
+The linear mixed model needs statsmodels, which is not a dependency of chartae.
 
 FOLDER has the tables. Rows that are in the output already are not computed again.
 """
@@ -46,6 +48,7 @@ from numpy.typing import NDArray
 import chartae
 from chartae.atomic import atomic_path
 from chartae.data import Sequences, read_sequences
+from chartae.longitudinal import FlowVAE, SequenceModel, TrajectoryVAE
 
 FOLDS = 5
 DRAWS = 1000
@@ -228,3 +231,147 @@ def mixed_model(task: Task) -> Prediction:
             median[i, score] = unit * (at[i] @ (fixed + effect))
             half[i, score] = unit * 1.6448536 * math.sqrt(variance)
     return Prediction(median, median - half, median + half)
+
+
+# --- chartae's methods ----------------------------------------------------------------------------
+
+LINEAR: dict[str, Any] = {
+    "decoder": {"name": "mlp", "hidden": []},
+    "likelihood": {"name": "gaussian", "scale": "per_feature"},
+}
+WAVES: dict[str, Any] = {"flow": "rotation", "inference": "laplace", **LINEAR}
+MODELS: dict[str, Callable[[int], SequenceModel]] = {
+    "flowvae": lambda size: FlowVAE((size,), 8, likelihood=LINEAR["likelihood"]),
+    "flowvae, waves": lambda size: FlowVAE((size,), 12 if size > 1 else 8, **WAVES),
+    "trajectoryvae": lambda size: TrajectoryVAE((size,), 4, likelihood=LINEAR["likelihood"]),
+}
+
+
+def predicted(name: str, task: Task, args: Any, seed: int = 0) -> Prediction:
+    """Return predictions of a model of `MODELS`, trained on all scores together."""
+    torch.manual_seed(seed)
+    model = MODELS[name](task.train.x.shape[-1])
+    train, validation = task.train.split((0.85, 0.15), seed=seed)
+    chartae.fit(
+        model,
+        train,
+        validation,
+        epochs=args.epochs,
+        patience=40,
+        batch_size=64,
+        learning_rate=5e-3 if "waves" in name else 2e-3,
+        seed=seed,
+        progress=False,
+    )
+    draws = model.futures(task.seen, task.when[:, None], DRAWS, noise=True, seed=seed)
+    low, median, high = (np.asarray(draws.quantile(q))[:, 0] for q in (0.05, 0.5, 0.95))
+    return Prediction(median, low, high)
+
+
+def each_score(name: str, task: Task, args: Any) -> Prediction:
+    """Return predictions of a model of `MODELS`, trained on each score alone."""
+    found = []
+    for score in range(task.target.shape[1]):
+        train, seen = (of_one(part, score) for part in (task.train, task.seen))
+        rows = np.array([task.seen.ids.index(i) for i in seen.ids])
+        part = Task(train, seen, task.when[rows], task.target[rows, score : score + 1])
+        whole = np.full((3, len(task.when), 1), np.nan)
+        whole[:, rows] = np.stack(predicted(name, part, args))
+        mean = float(train.x[train.known].mean())
+        whole[:, ~np.isin(np.arange(len(task.when)), rows)] = mean
+        found.append(whole)
+    return Prediction(*np.concatenate(found, -1))
+
+
+def of_one(data: Sequences, score: int) -> Sequences:
+    """Return the individuals with one of the scores, without those who have no value of it."""
+    x, times, _ = arrays(data)
+    x = x[..., score : score + 1]
+    keep = np.isfinite(x).any((1, 2))
+    ids = np.array(data.ids)[keep]
+    return Sequences(x[keep], times=times[keep], mask=np.isfinite(x[keep]), ids=ids)
+
+
+def predict(method: str, task: Task, args: Any) -> Prediction:
+    if method == "lvcf":
+        return carried_forward(task)
+    if method == "lmm":
+        return mixed_model(task)
+    name = method.removesuffix(", each score")
+    return predicted(name, task, args) if name == method else each_score(name, task, args)
+
+
+METHODS = ["lvcf", "lmm", *MODELS, "flowvae, waves, each score"]
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def rows_of(path: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    rows = map(json.loads, lines)
+    return {(row["table"], row["method"], row["fold"]): row for row in rows}
+
+
+def report(rows: dict[tuple[str, str, int], dict[str, Any]], table: str, folds: int) -> None:
+    """Print the figures of a table, over the folds that all methods have."""
+    methods = sorted({method for name, method, _ in rows if name == table}, key=METHODS.index)
+
+    def stacked(method: str, what: str) -> Floats:
+        parts = [rows[table, method, fold][what] for fold in range(folds)]
+        return np.concatenate([np.array(part, float) for part in parts])
+
+    for index, score in enumerate(TABLES[table].scores):
+        print(f"{table} {score}")
+        errors = {}
+        for method in methods:
+            target, median, low, high = (
+                stacked(method, what)[:, index] for what in ("target", "median", "low", "high")
+            )
+            known = np.isfinite(target)
+            errors[method] = np.abs(median - target)[known]
+            inside = ((low <= target) & (target <= high))[known].mean()
+            versus = [
+                f"{(d := errors[method] - errors[base]).mean() / errors[base].mean():+7.1%} "
+                f"({d.std() / len(d) ** 0.5 / errors[base].mean():.1%})"
+                for base in ("lvcf", "lmm")
+                if base in errors
+            ]
+            width = np.nanmean((high - low)[known])
+            print(
+                f"  {method:28s} mae {errors[method].mean():.4g}  cover {inside:.0%}  "
+                f"width {width:.3g}  against lvcf, lmm: {'  '.join(versus)}"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="folder with the tables")
+    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the folds are run")
+    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--out", type=Path, default=Path("clinical.jsonl"))
+    parser.add_argument("--quick", action="store_true", help="one fold, 20 epochs")
+    args = parser.parse_args()
+    if args.quick:
+        args.folds, args.epochs = 1, 20
+    for table in args.tables:
+        data = TABLES[table].read(args.folder)
+        for fold in range(args.folds):
+            task = make_task(data, fold, TABLES[table].earlier)
+            for method in args.methods:
+                rows = rows_of(args.out)
+                if (table, method, fold) in rows:
+                    continue
+                found = predict(method, task, args)._asdict() | {"target": task.target}
+                row = {"table": table, "method": method, "fold": fold, "epochs": args.epochs}
+                row |= {name: np.round(value, 6).tolist() for name, value in found.items()}
+                rows[table, method, fold] = row
+                with atomic_path(args.out) as path:
+                    path.write_text("\n".join(map(json.dumps, rows.values())), "utf-8")
+        report(rows_of(args.out), table, args.folds)
+
+
+if __name__ == "__main__":
+    main()

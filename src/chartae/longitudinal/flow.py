@@ -60,10 +60,11 @@ class FlowVAE(SequenceModel):
             from each time of a grid to the next (the thesis); ``"ode"``, a vector field; or a
             mapping ``{"name": ..., **options}``.
         inference: ``"set"``: the posterior sees all observed visits of an individual, with their
-            times. ``"visit"``: it sees one, drawn at random (the thesis). ``"laplace"``: no encoder;
-            the posterior is computed from decoder and flow (`laplace_posterior`), with a full
-            covariance. It is exact for a linear decoder with the flow ``"rotation"`` and a Gaussian
-            likelihood. Use it for scores, and small latents: a step costs latent_dim decodings.
+            times. ``"visit"``: it sees one, drawn at random (the thesis). ``"laplace"``: there is
+            no encoder; the posterior is computed from decoder and flow (`laplace_posterior`), with
+            a full covariance. It is exact for a linear decoder with the flow ``"rotation"`` and a
+            Gaussian likelihood. Use it for scores and small latents: a step costs latent_dim
+            decodings.
         laplace_steps: number of its Gauss-Newton steps; more than 1 for what is not linear.
         prior: ``"standard"``, or ``"vamp"``: the mixture of the posteriors of learned visits,
             before ``posterior_flows``. It does not depend on conditions.

@@ -42,12 +42,12 @@ def laplace_posterior(
         mean: Tensor = observe(u).mean
         return mean.flatten(1)
 
-    def column(direction: Tensor) -> tuple[Tensor, Tensor]:
-        mean, change = jvp(mean_of, (u,), (direction.expand_as(u),))
-        return mean, change
+    def column(direction: Tensor) -> Tensor:
+        change: Tensor = jvp(mean_of, (u,), (direction.expand_as(u),))[1]
+        return change
 
     for _ in range(steps):
-        mean, jacobian = vmap(column, out_dims=(None, -1))(basis)  # (M, D), (M, D, d)
+        mean, jacobian = mean_of(u), vmap(column, out_dims=-1)(basis)  # (M, D), (M, D, d)
         precision = observe(u).variance.flatten(1).clamp(min=SMALLEST).reciprocal()
         if visits.mask is not None:
             precision = precision * visits.mask.flatten(1)
