@@ -16,6 +16,7 @@ FLOWS = {
     "chain iaf": {"name": "chain", "num_times": 4, "hidden": [16, 16]},
     "chain coupling": {"name": "chain", "num_times": 4, "kind": "coupling", "hidden": [16, 16]},
     "ode": {"name": "ode", "hidden": 16, "num_steps": 32},
+    "rotation": {"name": "rotation", "waves": 2},
 }
 # The steps of a vector field invert each other only up to their error.
 EXACT = {"ode": 1e-5}
@@ -100,6 +101,8 @@ def test_density_of_the_latent_integrates_to_one(name):
 def test_starts_at_the_identity(name, dim):
     if name == "chain coupling" and dim == 1:
         pytest.skip("coupling layers without time need two coordinates")
+    if name == "rotation" and dim > 1:
+        pytest.skip("it turns from the start")
     flow, u = make_time_flow(FLOWS[name], dim, 2), torch.randn(7, dim)
     times, given = torch.arange(7.0) % 4, torch.randn(7, 2)
     for direction in (flow, flow.inverse):
@@ -156,6 +159,19 @@ def test_the_grid_of_a_chain_is_that_of_the_training_set():
         flow(torch.zeros(1, 3).double(), torch.tensor([-6.0 / 7.0]).double())
     with pytest.raises(DataError, match="has 3 different times: .*num_times=4"):
         flow.set_times(torch.arange(3.0))
+
+
+def test_rotations_make_stationary_processes():
+    flow = make_time_flow("rotation", 4).double()
+    times = torch.tensor([0.0, 0.7, 5.0], dtype=torch.float64)
+    turns = flow(torch.eye(4, dtype=torch.float64)[:, None].expand(4, 3, 4), times)[0].permute(
+        1, 2, 0
+    )
+    for t, turn in zip(times, turns, strict=True):
+        angles = t * flow.log_frequencies.exp()
+        product = turns[0] @ turn.mT  # the covariance of z(0) and z(t), of u ~ N(0, I)
+        torch.testing.assert_close(product.diagonal(), angles.cos().repeat(2))
+        torch.testing.assert_close(turn @ turn.mT, torch.eye(4, dtype=torch.float64))
 
 
 def test_a_chain_at_its_first_time_is_the_identity():
