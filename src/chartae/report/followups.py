@@ -290,7 +290,7 @@ def score_fits(
             _draw_scores(axes, truth, seen, row, column)
             axes.spines[["top", "right"]].set_visible(False)
             axes.locator_params(nbins=4)
-        grid[row, 0].set_ylabel(f"individual {truth.ids[row]}")
+        grid[row, 0].set_ylabel(str(truth.ids[row]), fontsize="small")
     for column in range(columns):
         grid[0, column].set_title(str(names[column]))
         grid[-1, column].set_xlabel("time")
@@ -433,9 +433,10 @@ def write_followup_report(
         num_draws = 200 if len(model.input_shape) == 1 else 64
     check_integer("num_draws", num_draws, minimum=2)
     people = _several_visits(sequences, num_draws)
+    half = _half(people)
     parts = {
         "visits at random": people.hidden(visits=hidden, seed=seed),
-        f"all visits after the first {_half(people)}": people.first(_half(people)),
+        f"all visits after the first{'' if half == 1 else f' {half}'}": people.first(half),
     }
     results, curves, sections = [], {}, []
     for name, seen in parts.items():
