@@ -251,18 +251,13 @@ def predicted(name: str, task: Task, args: Any, seed: int = 0) -> Prediction:
     """Return predictions of a model of `MODELS`, trained on all scores together."""
     torch.manual_seed(seed)
     model = MODELS[name](task.train.x.shape[-1])
-    train, validation = task.train.split((0.85, 0.15), seed=seed)
-    chartae.fit(
-        model,
-        train,
-        validation,
-        epochs=args.epochs,
-        patience=40,
-        batch_size=64,
-        learning_rate=5e-3 if "waves" in name else 2e-3,
-        seed=seed,
-        progress=False,
-    )
+    common: dict[str, Any] = {"epochs": args.epochs, "seed": seed, "progress": False}
+    if "waves" in name:  # few parameters, an exact likelihood: all individuals, in one batch
+        chartae.fit(model, task.train, batch_size=len(task.train), learning_rate=2e-2, **common)
+    else:
+        train, validation = task.train.split((0.85, 0.15), seed=seed)
+        common |= {"patience": 40, "batch_size": 64, "learning_rate": 2e-3}
+        chartae.fit(model, train, validation, **common)
     draws = model.futures(task.seen, task.when[:, None], DRAWS, noise=True, seed=seed)
     low, median, high = (np.asarray(draws.quantile(q))[:, 0] for q in (0.05, 0.5, 0.95))
     return Prediction(median, low, high)
