@@ -15,6 +15,7 @@ from chartae.data import Sequences
 from chartae.errors import DataError
 from chartae.longitudinal import (
     GPVAE,
+    SEQUENCE_MODELS,
     BubbleVAE,
     FlowVAE,
     SequenceModel,
@@ -98,6 +99,10 @@ SLOW = {"FlowVAE visit vamp iaf chain", "FlowVAE vamp chain", "FlowVAE normalise
 )
 def case(request):
     return CASES[request.param]
+
+
+def test_every_model_of_sequences_is_under_contract():
+    assert {case.model for case in CASES.values()} == set(SEQUENCE_MODELS.values())
 
 
 def tensors(case, dtype=torch.float64, *, count=COUNT, seed=1, holes=True):
