@@ -309,8 +309,10 @@ def rows_of(path: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
 
 
 def report(rows: dict[tuple[str, str, int], dict[str, Any]], table: str, folds: int) -> None:
-    """Print the figures of a table, over the folds that all methods have."""
-    methods = sorted({method for name, method, _ in rows if name == table}, key=METHODS.index)
+    """Print the figures of a table, of the methods that have all of the folds."""
+    methods = [
+        method for method in METHODS if all((table, method, fold) in rows for fold in range(folds))
+    ]
 
     def stacked(method: str, what: str) -> Floats:
         parts = [rows[table, method, fold][what] for fold in range(folds)]
