@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 import chartae
 from chartae import RHVAE, VAE, fit, models
+from chartae.data import ArrayDataset
 from chartae.distributions import make_likelihood
 from chartae.errors import CheckpointError, DataError, DivergenceError
 
@@ -373,3 +374,18 @@ def test_a_resumed_training_is_the_uncut_one(tmp_path):
     fit(rest, x, **OPTIONS, output_dir=tmp_path, resume=True)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, rest.state_dict()[name]), name
+
+
+def test_a_category_that_was_not_observed_is_no_category() -> None:
+    columns = [["gaussian", 1], ["categorical", 3]]
+    generator = torch.Generator().manual_seed(0)
+    kind = torch.eye(3)[torch.randint(3, (40,), generator=generator)]
+    x = torch.cat([torch.randn(40, 1, generator=generator), kind], 1)
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[:10, 1:] = False
+    model = chartae.VAE((4,), 2, likelihood={"name": "mixed", "columns": columns})
+    chartae.fit(model, ArrayDataset(torch.where(mask, x, 0.0), mask=mask), epochs=2, progress=False)
+    nats = model.log_likelihood(x, mask=mask, seed=0)
+    torch.testing.assert_close(nats, model.log_likelihood(x * mask, mask=mask, seed=0))
+    with pytest.raises(DataError, match="row of sum 0"):
+        model.log_likelihood(x * mask)

@@ -54,6 +54,10 @@ class CategoricalLikelihood(Likelihood):
     def features(self, output: Tensor) -> Distribution:
         return _Categories(logits=output, validate_args=False)
 
+    def valid(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return x with equal probabilities for categories that were not observed."""
+        return torch.where(mask.all(-1, keepdim=True), x, 1.0 / x.shape[-1])
+
     def check_data(self, name: str, x: Tensor) -> None:
         """Raise `DataError` unless x is finite, and probabilities along its last dimension."""
         super().check_data(name, x)

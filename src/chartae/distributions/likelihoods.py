@@ -158,6 +158,10 @@ class Likelihood(nn.Module):
         """Return x with a neutral value where the mask is False; `encoder_input` maps it to 0."""
         return torch.where(mask, x, 0.0)
 
+    def valid(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return x with a valid value where the mask is False, for `check_data`."""
+        return self.filled(x, mask)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name, value in self.optional_buffers.items():
             state_dict.setdefault(prefix + name, torch.full_like(self.get_buffer(name), value))

@@ -353,7 +353,8 @@ class Autoencoder(Trainable):
                 )
         if mask is not None and isinstance(value, Tensor):
             check_mask("mask", mask, value.shape)
-            value = value.masked_fill(~mask, 0.0)
+            self._check_tensor(name, value, ("batch", *self.input_shape))
+            value = self.observation_model.valid(value, mask)
         check = self.check_data if name == "x" else self.check_latents
         check(name, value)
         self.check_conditions("y", y, len(value))
@@ -388,7 +389,8 @@ class Autoencoder(Trainable):
         x, mask, weight = batch["x"], batch.get("mask"), batch.get("weight")
         if mask is not None and isinstance(x, Tensor):
             check_mask(f"mask of {name}", mask, x.shape)
-            x = x.masked_fill(~mask, 0.0)
+            self._check_tensor(name, x, ("batch", *self.input_shape))
+            x = self.observation_model.valid(x, mask)
         self.check_data(name, x)
         if self.conditions is not None:
             self.check_conditions(f"y of {name}", batch.get("y"), len(x))
