@@ -31,7 +31,14 @@ PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").g
 
 
 # Pages whose examples take seconds, of functions that have tests of their own.
-SLOW = {"docs/geodesics.md", "docs/statistics.md", "docs/sampling.md"}
+SLOW = {
+    "docs/augmentation.md",
+    "docs/followup_scores.md",
+    "docs/followups.md",
+    "docs/geodesics.md",
+    "docs/sampling.md",
+    "docs/statistics.md",
+}
 
 
 @pytest.mark.parametrize(

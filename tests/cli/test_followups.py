@@ -96,11 +96,13 @@ class TestTrain:
         assert (options["epochs"], options["batch_size"]) == (1, 32)
         assert {"report.html", "model.safetensors"} <= set(record["files"])
 
+    @pytest.mark.slow
     def test_is_repeated_from_what_it_wrote(self):
         assert run(["train", "--config", "m/train.json", "--out", "again"]) == 0
         first, again = (chartae.load(folder).state_dict() for folder in ("m", "again"))
         assert all(torch.equal(first[name], again[name]) for name in first)
 
+    @pytest.mark.slow
     def test_more_epochs_with_resume(self, capsys):
         given = "--covariates arm --conditional --validation 0.3 --latent-dim 2 --epochs 2"
         assert call(f"train scores.csv --out m --longitudinal {given} --resume") == 0
@@ -144,6 +146,7 @@ class TestTrain:
 
 
 @pytest.mark.usefixtures("here")
+@pytest.mark.slow
 class TestImpute:
     @pytest.mark.parametrize("source", ["scores.csv", "scores.npz"])
     def test_a_table_has_values_and_intervals(self, source, capsys):
@@ -300,6 +303,7 @@ class TestImpute:
 
 
 @pytest.mark.usefixtures("here")
+@pytest.mark.slow
 class TestFutures:
     def test_at_given_times(self):
         line = "futures m scores.csv --out out.csv --times 1,2.5 --first 2 --draws 10"

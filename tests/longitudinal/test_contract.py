@@ -91,7 +91,13 @@ CASES = {
 
 
 # Their parts are in other cases, too, and a chain of autoregressive flows takes its time.
-SLOW = {"FlowVAE visit vamp iaf chain", "FlowVAE vamp chain", "FlowVAE normalised"}
+SLOW = {
+    "FlowVAE conditions",
+    "FlowVAE normalised",
+    "FlowVAE ode",
+    "FlowVAE vamp chain",
+    "FlowVAE visit vamp iaf chain",
+}
 
 
 @pytest.fixture(

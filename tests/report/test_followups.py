@@ -181,6 +181,7 @@ def test_calibration_is_drawn_in_percent() -> None:
     assert np.allclose(second.get_ydata(), second.get_xdata())
 
 
+@pytest.mark.slow
 class TestReport:
     @pytest.mark.parametrize(
         ("shape", "heading"), [((3,), "median"), ((8, 8), "bright pixels are uncertain")]
