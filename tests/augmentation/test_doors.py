@@ -311,6 +311,7 @@ def test_a_folder_of_other_classes_is_not_taken_for_its_own(tmp_path):
 # --- several processes, other modes ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_as_one(tmp_path, monkeypatch):
     one, several = quick().fit(X, Y), quick(jobs=2).fit(X, Y)
     assert np.array_equal(one.sample(3)[0], several.sample(3)[0])

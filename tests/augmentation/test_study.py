@@ -83,6 +83,7 @@ def test_real_share_repeats_for_classifiers_without_weights():
     assert guarded.scores(mixed, "3-NN").mean() > plain.scores(mixed, "3-NN").mean()
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything():
     methods = {"noise": gaussian_noise}
     classifiers = {"MLP": Classifier(CLASSIFIERS["MLP"].make, {"alpha": [1e-4, 1.0]})}

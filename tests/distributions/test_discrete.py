@@ -286,6 +286,7 @@ def test_encoders_see_counts_as_logs_and_other_columns_as_they_are():
     torch.testing.assert_close(encoder.seen, x.abs().round().log1p())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_class", "spec"),
     [

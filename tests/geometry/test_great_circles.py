@@ -143,6 +143,7 @@ def own_residuals(metric, points):
     return ((inner * move).sum(-1) / (2.0 * energy.detach())).sqrt()
 
 
+@pytest.mark.slow
 def test_the_paths_of_a_mean_are_never_shorter_than_distances(caplog, monkeypatch):
     """They continue one another, and where one is lost its length is still an upper bound."""
     ratios = []

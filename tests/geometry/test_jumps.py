@@ -128,6 +128,7 @@ def test_the_exact_walk_jumps_too():
         random_walk(metric, start, **options, jumps=jumps)
 
 
+@pytest.mark.slow
 def test_a_density_that_the_mixture_does_not_cover_has_many_jumps_and_keeps_its_law():
     target = NormalMixture(torch.zeros(1, 6).double(), torch.tensor(1.0).double())
     narrow = NormalMixture(torch.zeros(1, 6).double(), torch.tensor(0.2).double())
@@ -138,6 +139,7 @@ def test_a_density_that_the_mixture_does_not_cover_has_many_jumps_and_keeps_its_
     torch.testing.assert_close(chain.final.std(0), torch.ones(6).double(), atol=0.08, rtol=0)
 
 
+@pytest.mark.slow
 def test_codes_that_nearly_coincide_are_sampled_within_their_narrow_wall():
     """S is then far narrower than a bump, and all proposals as wide as bumps are beyond it."""
     centroids = 1e-3 * torch.randn(10, 6, generator=generator()).double()
@@ -166,6 +168,7 @@ def test_a_count_is_checked():
         Jumps(target.log_prob, target, count=0)
 
 
+@pytest.mark.slow
 def test_the_mass_between_many_bumps_is_found():
     """It is uniform in a ball, most draws of the widest component are outside it or near its rim,
     and the bumps have a hundredth of the mass."""

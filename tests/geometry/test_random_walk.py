@@ -115,6 +115,7 @@ def test_equations_without_solution_are_reported():
 # --- the random walk ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @planar
 @pytest.mark.parametrize("covariance", [0.1, WIDE])
 def test_the_exact_walk_keeps_the_density_whatever_the_covariance(metric, covariance):
@@ -129,6 +130,7 @@ def test_the_exact_walk_keeps_the_density_whatever_the_covariance(metric, covari
     assert chi_square(chain.final, density.log_prob, -density.radius, density.radius) > 1e-3
 
 
+@pytest.mark.slow
 @planar
 @pytest.mark.parametrize("scale", [0.1, 1.0])
 def test_the_exact_walk_of_whitened_velocities_keeps_the_density(metric, scale):

@@ -100,6 +100,7 @@ def test_draws_of_learned_metrics_follow_the_density(name, measure):
     assert chi_square(samples, gaussian.log_prob, -2.5, 2.5, fine=12) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "reach"), [(Unnamed(2), 0.97), (SKEWED, 2.5)], ids=["ball", "flat"]
 )
@@ -112,6 +113,7 @@ def test_draws_follow_the_density(metric, reach):
     assert chi_square(chain.final, gaussian.log_prob, -reach, reach) > 1e-3
 
 
+@pytest.mark.slow
 def test_draws_on_the_sphere_have_the_law_of_the_distance():
     metric, scale = SphereMetric(2), 0.8
     mean = torch.tensor([0.9, 0.3], dtype=torch.float64)

@@ -371,6 +371,7 @@ def test_bounds_spare_most_distances(monkeypatch):
     assert 0 < sum(pairs) <= seeding + logarithms + found.iterations * (3 + len(points))
 
 
+@pytest.mark.slow
 def test_seeds_decide():
     metric, points = Ball(2), in_ball(25, 2, radius=0.95, seed=1)
     first, second = kmeans(metric, points, 4, seed=3), kmeans(metric, points, 4, seed=3)
@@ -454,6 +455,7 @@ def test_bad_numbers_are_refused(options):
         frechet_mean(EuclideanMetric(2).double(), randn(5, 2), max_iterations=0)
 
 
+@pytest.mark.slow
 def test_a_learned_metric_gathers_what_its_manifold_joins():
     # Two arcs face each other across a void; k-means in the plane cuts both in halves.
     angles = torch.linspace(0, math.pi, 20, dtype=torch.float64)

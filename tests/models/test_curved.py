@@ -60,6 +60,7 @@ def test_svae_log_likelihood_against_quadrature():
         assert (model.elbo(x, 2000) < expected + 0.03).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", POINCARE, ids=str)
 def test_poincare_log_likelihood_against_quadrature(options):
     model = build(PoincareVAE, **options)

@@ -89,6 +89,7 @@ def test_a_flow_is_invertible_and_its_density_that_of_its_jacobian(flow, d):
     assert float((jacobian - torch.eye(d) / 3.0).abs().max()) > 0.01  # it has learned something
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler_class", [FlowSampler, TwoStageSampler])
 def test_latents_follow_conditions(sampler_class):
     y = torch.arange(1500) % 3
@@ -291,6 +292,7 @@ LEARNING = {
 }
 
 
+@pytest.mark.slow
 def test_a_pixelcnn_learns_a_known_markov_image():
     model = Known((4, 4), 16, num_codes=3, grid=(4, 4)).eval()
     sampler = CodeSampler(model, channels=16, **LEARNING)
@@ -317,6 +319,7 @@ def model_codes(sampler, n):
         return sampler.network.sample(n, sampler.grid, make_generator(0, "CodeSampler", 0))[..., 0]
 
 
+@pytest.mark.slow
 def test_codes_follow_conditions():
     y = torch.arange(1000) % 3
     model = Known((4, 4), 16, num_codes=3, grid=(4, 4), conditions=3).eval()
@@ -330,6 +333,7 @@ def test_codes_follow_conditions():
     assert wrong > right + 1.0
 
 
+@pytest.mark.slow
 def test_levels_follow_one_another():
     # A row of three places: a level-0 code is the level-1 code before it, and a level-1 code the
     # level-0 code of its place, up to noise.

@@ -152,6 +152,7 @@ def test_paths_are_sought_in_blocks(monkeypatch):
     assert sizes == [4, 4, 2]
 
 
+@pytest.mark.slow
 def test_paths_that_are_not_found_are_counted(caplog, monkeypatch):
     from chartae.samplers import mixup
 

@@ -187,6 +187,7 @@ def kill_and_resume(tmp_path, kills, epochs):
     assert not list((tmp_path / "cut").glob(".*"))
 
 
+@pytest.mark.slow
 def test_kill_9_then_resume_gives_the_same_weights_bit_for_bit(tmp_path):
     kill_and_resume(tmp_path, [random.uniform(0.02, 0.2)], epochs=80)
 

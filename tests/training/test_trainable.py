@@ -71,6 +71,7 @@ def test_names_that_the_loss_lacks_or_needs_are_refused():
         trained(TensorSet(times=times, values=values[:, :2]))
 
 
+@pytest.mark.slow
 def test_training_follows_the_weights():
     # Two groups, of which the weights leave one; and 3 : 1 is the mean in between.
     x = torch.cat([torch.zeros(30, 4), torch.ones(10, 4)])
