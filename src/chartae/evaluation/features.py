@@ -257,7 +257,7 @@ def train_classifier(
     """
     data = ArrayDataset.from_arrays(x, y)
     if len(data.classes) < 2:
-        raise DataError(f"y has {len(data.classes)} class(es): expected at least two")
+        raise DataError(f"y has {len(data.classes)} class(es): expected labels of at least two")
     train, held_out = held_out_split(data, HELD_OUT, seed=seed)
     with seeded(seed, "classifier"):
         classifier = Classifier(data.input_shape, data.num_classes, encoder).to(data.x.dtype)

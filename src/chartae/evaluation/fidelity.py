@@ -36,7 +36,7 @@ __all__ = [
 
 Array = NDArray[Any]
 
-PAIRS = 2**22
+PAIRS = 2**20
 """Largest number of pairs of samples in a block."""
 ROUNDING = 1e-12
 """Squared distances whose difference is a smaller share of the squared norms are equal."""
@@ -185,18 +185,19 @@ def subset_kernel_distance(
 
 def _unbiased_mmd(a: Tensor, b: Tensor) -> float:
     within = [
-        (_kernel_sum(x, x) - _kernel(x.square().sum(1), x).sum()) / (len(x) * (len(x) - 1))
+        (_kernel_sum(x, x) - float(_kernel(x.square().sum(1), x).sum())) / (len(x) * (len(x) - 1))
         for x in (a, b)
     ]
-    return float(within[0] + within[1] - 2.0 * _kernel_sum(a, b) / (len(a) * len(b)))
+    return sum(within) - 2.0 * _kernel_sum(a, b) / (len(a) * len(b))
 
 
-def _kernel_sum(a: Tensor, b: Tensor) -> Tensor:
-    return torch.stack([_kernel(part @ b.mT, b).sum() for part in _parts(a, len(b))]).sum()
+def _kernel_sum(a: Tensor, b: Tensor) -> float:
+    return sum(float(_kernel(a[rows] @ b.mT, b).sum()) for rows in _blocks(a, b))
 
 
 def _kernel(products: Tensor, features: Tensor) -> Tensor:
-    return (products / features.shape[1] + 1.0) ** 3
+    """Return values of the kernel from scalar products, in their place."""
+    return products.div_(features.shape[1]).add_(1.0).pow_(3)
 
 
 # --- classes of samples --------------------------------------------------------------------------
@@ -391,7 +392,7 @@ def precision_recall(
     PrecisionRecall(precision=1.0, recall=0.3333333333333333)
     """
     check_integer("k", k, minimum=1)
-    a, b = _centred(real, fake, k)
+    a, b = _centred(real, fake, real=k, fake=k)
     return PrecisionRecall(_covered(b, a, k), _covered(a, b, k))
 
 
@@ -432,7 +433,7 @@ def density_coverage(
     DensityCoverage(density=2.0, coverage=0.5)
     """
     check_integer("k", k, minimum=1)
-    a, b = _centred(real, fake, k, 1)
+    a, b = _centred(real, fake, real=k)
     pairs, covered = 0, torch.zeros(len(a), dtype=torch.bool, device=a.device)
     for inside in _inside(b, a, k):
         pairs += int(inside.sum())
@@ -442,7 +443,7 @@ def density_coverage(
 
 def _covered(points: Tensor, centres: Tensor, k: int) -> float:
     """Return the share of points inside a ball."""
-    return float(torch.cat([i.any(1) for i in _inside(points, centres, k)]).double().mean())
+    return sum(int(inside.any(1).sum()) for inside in _inside(points, centres, k)) / len(points)
 
 
 def _inside(points: Tensor, centres: Tensor, k: int) -> Iterator[Tensor]:
@@ -450,38 +451,55 @@ def _inside(points: Tensor, centres: Tensor, k: int) -> Iterator[Tensor]:
 
     Rounding errors are allowed for, so that ties and duplicates are inside at any size of blocks.
     """
-    radii = [d.kthvalue(k + 1, dim=1).values for d in _squared_distances(centres, centres)]
-    squares = torch.cat(radii)  # the nearest of all, at a distance of 0, is the sample itself
-    for distances in _squared_distances(points, centres, ROUNDING):
+    squares = torch.empty(len(centres), dtype=centres.dtype, device=centres.device)
+    for rows, distances in _squared_distances(centres, centres):
+        # The nearest of all, at a distance of 0, is the centre itself.
+        squares[rows] = distances.topk(k + 1, largest=False).values[:, -1]
+    for _, distances in _squared_distances(points, centres, ROUNDING):
         yield distances <= squares
 
 
-def _squared_distances(points: Tensor, centres: Tensor, slack: float = 0.0) -> Iterator[Tensor]:
-    """Yield blocks ``(block, N)`` of squared distances, less a share of the squared norms."""
+def _squared_distances(
+    points: Tensor, centres: Tensor, slack: float = 0.0
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield blocks of rows and their squared distances, less a share of the squared norms."""
     norms = centres.square().sum(1)
-    for part in _parts(points, len(centres)):
-        squares = part.square().sum(1, keepdim=True) + norms
-        yield ((1.0 - slack) * squares - 2.0 * part @ centres.mT).clamp(min=0.0)
+    for rows in _blocks(points, centres):
+        part = points[rows]
+        squares = (1.0 - slack) * (part.square().sum(1, keepdim=True) + norms)
+        yield rows, squares.addmm_(part, centres.mT, alpha=-2.0).clamp_(min=0.0)
 
 
-def _parts(points: Tensor, others: int) -> tuple[Tensor, ...]:
-    parts: tuple[Tensor, ...] = points.split(max(1, PAIRS // others))
-    return parts
+def _blocks(points: Tensor, others: Tensor) -> Iterator[slice]:
+    """Yield slices of points, each of which makes at most `PAIRS` pairs with the others.
+
+    Users keep nothing that they allocate for a block: small tensors between large ones would
+    fragment the memory.
+    """
+    size = max(1, PAIRS // len(others))
+    return (slice(start, start + size) for start in range(0, len(points), size))
 
 
 # --- arguments -----------------------------------------------------------------------------------
 
 
 def _centred(
-    real: ArrayLike | Tensor, fake: ArrayLike | Tensor, k: int, k_fake: int | None = None
+    real: ArrayLike | Tensor, fake: ArrayLike | Tensor, /, **neighbours: int
 ) -> tuple[Tensor, Tensor]:
-    """Return both less the mean of the real ones, which lowers rounding errors of distances."""
+    """Return both less the mean of the real ones, which lowers rounding errors of distances.
+
+    Args:
+        real: features.
+        fake: features.
+        neighbours: the numbers of neighbours that are looked for in ``real`` and in ``fake``.
+    """
     a, b = _both(real, fake)
-    for name, values, neighbours in (("real", a, k), ("fake", b, k_fake or k)):
-        if len(values) <= neighbours:
+    sizes = {"real": len(a), "fake": len(b)}
+    for name, k in neighbours.items():
+        if sizes[name] <= k:
             raise DataError(
-                f"{name} has {len(values)} samples: expected more than k={neighbours}, the number "
-                "of neighbours"
+                f"{name} has {sizes[name]} samples: expected more than k={k}, the number of "
+                "neighbours"
             )
     mean = a.mean(0)
     return a - mean, b - mean
