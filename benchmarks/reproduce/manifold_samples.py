@@ -4,7 +4,7 @@ A VAE with 16 latent dimensions and perceptrons is trained on 50,000 images, its
 other 10,000. Latents drawn in each way are decoded to their means, as in the thesis, and compared
 with the 10,000 test images in the features of a small convolutional classifier trained here:
 
-* frechet: Frechet distance of the features (torchmetrics), lower is better;
+* frechet: Frechet distance of the features, lower is better;
 * precision, recall: by 3 nearest neighbours in feature space (Kynkaanniemi et al., 2019), against
   2,000 test images;
 * classes: exp of the entropy of the predicted classes, at most 10;
@@ -29,15 +29,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from mnist_samples import coverage
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
-from torch.nn.functional import cross_entropy
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 import chartae
 from chartae.data import read_data
+from chartae.evaluation import Classifier, frechet_distance, precision_recall, train_classifier
 from chartae.geometry import Chain, ManifoldDensity, PosteriorMetric, Reach, hmc
 from chartae.randomness import make_generator
 from chartae.report import image_grid
@@ -45,42 +42,6 @@ from chartae.samplers import Sampler
 
 LATENT_DIM, VALIDATION, CENTROIDS = 16, 10_000, 1000
 CHAIN = {"num_steps": 100, "num_leapfrog": 10, "step_size": 0.01, "num_warmup": 0}  # thesis 3.7.2
-
-
-class Classifier(nn.Module):
-    """Two convolutions and a hidden layer of 64, whose activations are the features."""
-
-    num_features = 64  # FrechetInceptionDistance reads it
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Flatten(), nn.Linear(32 * 7 * 7, self.num_features), nn.ReLU()),
-        )
-        self.head = nn.Linear(self.num_features, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.body(x)
-        return features
-
-
-def train_classifier(x: Tensor, y: Tensor, epochs: int) -> Classifier:
-    """Return a classifier trained by Adam, with one cycle of the learning rate."""
-    torch.manual_seed(0)
-    classifier = Classifier()
-    optimizer = torch.optim.Adam(classifier.parameters())
-    steps = epochs * math.ceil(len(x) / 128)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    for _ in range(epochs):
-        for index in torch.randperm(len(x)).split(128):
-            loss = cross_entropy(classifier.head(classifier(x[index])), y[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return classifier.eval()
 
 
 def train_vae(x: Tensor, validation: Tensor, epochs: int, seed: int) -> chartae.VAE:
@@ -106,11 +67,7 @@ class Judge:
     """What samples are compared with: test images, and training images as the model knows them."""
 
     def __init__(self, classifier: Classifier, test: Tensor) -> None:
-        self.classifier = classifier
-        self.frechet = FrechetInceptionDistance(classifier, reset_real_features=False)
-        for piece in test.split(1000):
-            self.frechet.update(piece, real=True)
-        self.real = classifier(test[:2000])
+        self.classifier, self.real = classifier, classifier.features(test)
 
     def know(self, reconstructions: Tensor, of_test: Tensor) -> None:
         """Take a model's reconstructions of training and of test images."""
@@ -125,16 +82,14 @@ class Judge:
 
     def scores(self, x: Tensor) -> dict[str, float]:
         """Return the figures of images ``(n, 1, 28, 28)``."""
-        self.frechet.reset()
-        for piece in x.split(1000):
-            self.frechet.update(piece, real=False)
-        features = self.classifier(x)
-        classes = self.classifier.head(features).argmax(1).bincount(minlength=10) / len(x)
+        features = self.classifier.features(x)
+        labels = self.classifier.probabilities(x).argmax(1)
+        balls = precision_recall(self.real[:2000], features[:2000], k=3)
         return {
-            "frechet": float(self.frechet.compute()),
-            "precision": coverage(features[:2000], self.real),
-            "recall": coverage(self.real, features[:2000]),
-            "classes": float(Categorical(classes).entropy().exp()),
+            "frechet": frechet_distance(self.real, features),
+            "precision": balls.precision,
+            "recall": balls.recall,
+            "classes": float(Categorical(labels.bincount(minlength=10) / len(x)).entropy().exp()),
             "copying": self._distance(x) / self.unseen,
         }
 
@@ -215,11 +170,10 @@ def draws(
 
 def classifier_of(folder: Path, x: Tensor, y: Tensor, epochs: int) -> Classifier:
     """Return the classifier kept in the folder, or train it and keep it."""
-    file = folder / "classifier.safetensors"
-    if not file.exists():
-        save_file(train_classifier(x, y, epochs).state_dict(), file)
-    classifier = Classifier()
-    classifier.load_state_dict(load_file(file))
+    home = folder / "classifier"
+    if not home.exists():
+        train_classifier(x, y, epochs=epochs, seed=0, accelerator="cpu").save_pretrained(home)
+    classifier: Classifier = chartae.load(home)
     return classifier.eval()
 
 
@@ -277,7 +231,7 @@ def main() -> None:
     with torch.enable_grad():
         classifier = classifier_of(arguments.folder, x, train.y, 2 if arguments.quick else 5)
     judge = Judge(classifier, unseen)
-    accuracy = (classifier.head(classifier(unseen)).argmax(1) == test.y).float().mean()
+    accuracy = (classifier.probabilities(unseen).argmax(1) == test.y).float().mean()
     print(f"The classifier's test accuracy is {accuracy:.4f}.")
 
     runs = []

@@ -22,6 +22,7 @@ from torch import Tensor
 import chartae
 from chartae.augmentation import Augmenter
 from chartae.data import few_per_class, read_data
+from chartae.evaluation import precision_recall
 from chartae.report import image_grid
 
 CLASSES = ("2", "3", "8")
@@ -40,13 +41,6 @@ def diversity(x: Tensor) -> float:
 def copying(x: Tensor, train: Tensor) -> float:
     """Return the median distance to the nearest training image."""
     return float(torch.cdist(x.flatten(1), train.flatten(1)).amin(1).median())
-
-
-def coverage(points: Tensor, reference: Tensor, k: int = 3) -> float:
-    """Return the share of ``points`` within the k-nearest-neighbour balls of ``reference``."""
-    points, reference = points.flatten(1), reference.flatten(1)
-    radius = torch.cdist(reference, reference).kthvalue(k + 1, dim=1).values
-    return float((torch.cdist(points, reference) <= radius).any(1).float().mean())
 
 
 def main() -> None:
@@ -81,13 +75,14 @@ def main() -> None:
             }
             for label, x in made.items():
                 grid.setdefault(label, []).append((real if label == "real" else x)[:12])
+                balls = precision_recall(test, x, k=3)
                 figures = torch.tensor(
                     [
                         sharpness(x) / sharpness(test),
                         diversity(x) / diversity(test[:200]),
                         copying(x, real) / copying(test, real),
-                        coverage(x, test),
-                        coverage(test, x),
+                        balls.precision,
+                        balls.recall,
                     ]
                 )
                 sums[label] = sums.get(label, torch.zeros(5)) + figures

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 import chartae
 from chartae.data import read_data
+from chartae.evaluation import Extractor, frechet_distance, train_classifier
 
 LATENT_DIM, HIDDEN = 16, [256]
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -32,39 +32,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("VAE", {"posterior_covariance": "full"}),
     "mixture prior": ("MixtureVAE", {"num_components": 20}),
 }
-
-
-def classifier(x: Tensor, y: Tensor) -> nn.Module:
-    """Return the body of a classifier, ``(n, 28, 28)`` to 64 features."""
-    torch.manual_seed(0)
-    body = nn.Sequential(
-        nn.Unflatten(1, (1, 28)),
-        nn.Conv2d(1, 16, 5, 2, 2),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 5, 2, 2),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(32 * 49, 64),
-        nn.ReLU(),
-    )
-    head = nn.Linear(64, 10)
-    optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()], lr=1e-3)
-    for _ in range(3):
-        for rows in torch.randperm(len(x)).split(128):
-            optimizer.zero_grad()
-            cross_entropy(head(body(x[rows])), y[rows]).backward()
-            optimizer.step()
-    return body.eval()
-
-
-def frechet(a: Tensor, b: Tensor) -> float:
-    """Return the Frechet distance of normals fitted to two sets of features, ``(n, k)``."""
-    a, b = a.double(), b.double()
-    covariances = torch.cov(a.mT), torch.cov(b.mT)
-    # Eigenvalues of a product of two positive matrices are positive.
-    cross = torch.linalg.eigvals(covariances[0] @ covariances[1]).real.clamp_min(0.0).sqrt().sum()
-    traces = covariances[0].trace() + covariances[1].trace()
-    return float((a.mean(0) - b.mean(0)).square().sum() + traces - 2.0 * cross)
 
 
 def correlation(model: Any, x: Tensor) -> float:
@@ -90,7 +57,7 @@ def accuracy(model: Any, x: Tensor, y: Tensor) -> float:
 
 
 @torch.no_grad()
-def figures(model: Any, train: Tensor, x: Tensor, y: Tensor, features: nn.Module) -> Tensor:
+def figures(model: Any, train: Tensor, x: Tensor, y: Tensor, features: Extractor) -> Tensor:
     """Return the columns of the table."""
     few = x[:1000]
     nll = -model.log_likelihood(few, 500, seed=0).mean()
@@ -101,7 +68,7 @@ def figures(model: Any, train: Tensor, x: Tensor, y: Tensor, features: nn.Module
         chartae.VolumeSampler(model).fit(train).sample(5000, seed=0),
     ]
     real = features(x)
-    distances = [frechet(features(draw), real) for draw in draws]
+    distances = [frechet_distance(real, features(draw)) for draw in draws]
     rest = [correlation(model, few), accuracy(model, x, y)]
     return torch.tensor([bound, nll, bound - nll, *distances, *rest])
 
@@ -117,7 +84,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data, test = (read_data(arguments.data, x_key=f"x_{part}") for part in ("train", "test"))
     train, held_out = data.x[: arguments.train], data.x[-2000:]
-    features = classifier(data.x[:-2000], data.y[:-2000])
+    features = train_classifier(data.x[:-2000], data.y[:-2000], epochs=3, seed=0).features
     chosen = torch.randperm(len(test.x), generator=torch.Generator().manual_seed(0))[:5000]
     print("| model | seed | epochs | -ELBO | -log p(x) | KL | prior | volume | corr. | clusters |")
     print("|---|---|---|---|---|---|---|---|---|---|")

@@ -275,7 +275,7 @@ def test_features_are_those_of_a_second_implementation(
     resized = F.interpolate(x, (299, 299), mode="bilinear", align_corners=False)
     expected = reference(stand_in, 2.0 * resized - 1.0)
     assert expected.shape == (3, 128)
-    assert expected.std(0).mean() > 0.01  # images differ
+    assert expected.std(0).mean() > 2e-3  # images differ by more than the tolerance
     features = extract(x)
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
     logits = expected @ stand_in["fc.weight"].mT

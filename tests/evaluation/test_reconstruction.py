@@ -148,7 +148,7 @@ def test_a_shuffled_decoder_is_last_though_its_images_have_the_right_distributio
     smooth = np.linspace(0, 1, 28)[None, :, None] ** np.linspace(0.2, 5, 40)[:, None, None]
     x = np.broadcast_to(smooth, (40, 28, 28)).copy()
     good, constant = 0.9 * x + 0.1 * x.mean(0), np.broadcast_to(x.mean(0), x.shape)
-    shuffled = np.random.default_rng(0).permutation(x)
+    shuffled = np.roll(x, 13, axis=0)
     for metric, sign in zip(ALL, (-1, 1, 1, 1), strict=True):
         assert sign * metric(x, good) > sign * metric(x, shuffled)
     assert mse(x, good) < mse(x, constant) < mse(x, shuffled)
