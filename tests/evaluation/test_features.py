@@ -121,7 +121,18 @@ def test_a_seed_gives_one_classifier_and_names_are_kept() -> None:
     )
     assert first.class_names == ("ill", "well")
     torch.testing.assert_close(first.features(x), again.features(x), atol=0, rtol=0)
+    assert (first.accuracy * 6) % 1 == 0.0  # of a tenth
     assert not torch.equal(first.features(x), other.features(x))
+
+
+def test_a_classifier_comes_back_from_its_folder(tmp_path: Path) -> None:
+    x, y = two_classes(4, n=60)
+    names = np.array(["well", "ill"])[y]
+    classifier = train_classifier(x, names, epochs=3, accelerator="cpu")
+    classifier.save_pretrained(tmp_path)
+    again = chartae.load(tmp_path)
+    assert (again.class_names, again.accuracy) == (("ill", "well"), classifier.accuracy)
+    torch.testing.assert_close(again.features(x), classifier.features(x), atol=0, rtol=0)
 
 
 def test_units_and_constant_features_do_not_matter() -> None:

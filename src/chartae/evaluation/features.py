@@ -4,8 +4,8 @@ An extractor is any such function. Those here compute in batches, without gradie
 arrays and tensors; arrays of uint8 and bool are scaled to [0, 1].
 """
 
-import logging
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from chartae.checks import (
-    Count,
     check_finite,
     check_floating,
     check_integer,
@@ -27,7 +26,7 @@ from chartae.data import ArrayDataset, held_out_split
 from chartae.data.archives import read_torch
 from chartae.data.arrays import as_tensor, scaled
 from chartae.distributions.moments import Moments
-from chartae.errors import CheckpointError, DataError
+from chartae.errors import CheckpointError, ConfigurationError, DataError
 from chartae.evaluation.inception import Inception
 from chartae.models import Autoencoder, Batch, Losses, Trainable
 from chartae.nn import NetworkSpec, build_encoder, output_features, output_shape, probing
@@ -44,10 +43,10 @@ __all__ = [
     "train_classifier",
 ]
 
-logger = logging.getLogger(__name__)
-
 Extractor = Callable[[ArrayLike | Tensor], Tensor]
 """A function from data ``(n, *input_shape)`` to features ``(n, features)``."""
+ENTRIES = 2**20
+"""Largest number of entries of a batch that a classifier takes."""
 HELD_OUT = 0.1
 """Share of the data that chooses the epoch of a classifier and measures its accuracy."""
 
@@ -122,37 +121,39 @@ class Classifier(Trainable):
 
     Args:
         input_shape: shape of one observation.
-        num_classes: number of classes, at least 2.
+        class_names: names of the classes, at least two, in the order of the probabilities.
         encoder: the body, as for models; None means convolutions for images and volumes, and a
             perceptron for vectors.
 
-    Attributes:
-        class_names: names of the classes, in the order of the probabilities.
+    Raises:
+        ConfigurationError: for fewer than two classes, or an encoder that does not fit.
     """
 
     shift: Tensor
     scale: Tensor
-    measured: Tensor
+    hits: Tensor
+    """Numbers of held-out samples that are classified correctly, and of all."""
 
     def __init__(
         self,
         input_shape: tuple[int, ...],
-        num_classes: Count,
+        class_names: Sequence[str],
         encoder: NetworkSpec | None = None,
     ) -> None:
         super().__init__()
-        check_integer("num_classes", num_classes, minimum=2)
-        self.input_shape, self.num_classes = tuple(input_shape), num_classes
-        self.class_names = tuple(map(str, range(num_classes)))
+        self.input_shape, self.class_names = tuple(input_shape), tuple(class_names)
+        if len(self.class_names) < 2:
+            raise ConfigurationError(f"class_names={class_names!r}: expected at least two")
         if encoder is None:
             dims = len(self.input_shape)
             encoder = {1: "mlp", 4: "conv3d"}.get(dims, "conv")
         self.body = build_encoder(encoder, self.input_shape)
-        self.head = nn.Linear(output_features(self.body, self.input_shape), num_classes)
+        num_features = output_features(self.body, self.input_shape)
+        self.head = nn.Linear(num_features, len(self.class_names))
         shape = self.input_shape if len(self.input_shape) == 1 else ()
         self.register_buffer("shift", torch.zeros(shape))
         self.register_buffer("scale", torch.ones(shape))
-        self.register_buffer("measured", torch.tensor(float("nan")))
+        self.register_buffer("hits", torch.zeros(2, dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(batch, num_classes)``."""
@@ -182,8 +183,9 @@ class Classifier(Trainable):
     def _apply_to(self, function: Callable[[Tensor], Tensor], x: ArrayLike | Tensor) -> Tensor:
         data = _data(x)
         check_shape("x", data, ("n", *self.input_shape))
+        size = max(1, min(1024, ENTRIES // data[0].numel()))
         with probing(self):
-            return _in_batches(function, data, 1024, self.dtype, self.device)
+            return _in_batches(function, data, size, self.dtype, self.device)
 
     @property
     def accuracy(self) -> float:
@@ -191,7 +193,8 @@ class Classifier(Trainable):
 
         These samples also chose the epoch, so it is slightly too high.
         """
-        return float(self.measured)
+        correct, total = self.hits.tolist()
+        return correct / total if total else math.nan
 
     # --- what `fit` needs ---------------------------------------------------------------------
 
@@ -203,7 +206,7 @@ class Classifier(Trainable):
         check_floating(name, batch["x"])
         check_shape(name, batch["x"], ("batch", *self.input_shape))
         check_finite(name, batch["x"])
-        check_labels(f"y of {name}", batch["y"], len(batch["x"]), self.num_classes)
+        check_labels(f"y of {name}", batch["y"], len(batch["x"]), len(self.class_names))
 
     def set_units(self, batches: Iterable[Batch]) -> None:
         """Compute shift and scale from the training set."""
@@ -260,8 +263,7 @@ def train_classifier(
         raise DataError(f"y has {len(data.classes)} class(es): expected labels of at least two")
     train, held_out = held_out_split(data, HELD_OUT, seed=seed)
     with seeded(seed, "classifier"):
-        classifier = Classifier(data.input_shape, data.num_classes, encoder).to(data.x.dtype)
-    classifier.class_names = data.class_names
+        classifier = Classifier(data.input_shape, data.class_names, encoder).to(data.x.dtype)
     fit(
         *(classifier, train, held_out),
         epochs=epochs,
@@ -273,8 +275,8 @@ def train_classifier(
         progress=False,
     )
     assert held_out.y is not None  # labels were given
-    hits = classifier.probabilities(held_out.x).argmax(1).to(held_out.y) == held_out.y
-    classifier.measured.fill_(hits.double().mean())
+    correct = classifier.probabilities(held_out.x).argmax(1).to(held_out.y) == held_out.y
+    classifier.hits.copy_(torch.tensor([correct.sum(), len(correct)]))
     return classifier
 
 

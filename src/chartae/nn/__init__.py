@@ -13,7 +13,7 @@ from chartae.nn.conv import (
     resnet_encoder,
 )
 from chartae.nn.discriminator import Discriminator
-from chartae.nn.distances import make_distance
+from chartae.nn.distances import Scales, make_distance, similarity_scales
 from chartae.nn.metric import MetricNetwork
 from chartae.nn.mlp import mlp_decoder, mlp_encoder
 from chartae.nn.registry import (
@@ -36,6 +36,7 @@ __all__ = [
     "MetricNetwork",
     "NetworkSpec",
     "ResidualBlock",
+    "Scales",
     "build_decoder",
     "build_encoder",
     "conv3d_decoder",
@@ -54,4 +55,5 @@ __all__ = [
     "register_encoder",
     "resnet_decoder",
     "resnet_encoder",
+    "similarity_scales",
 ]
