@@ -319,15 +319,15 @@ def test_arrays_and_tensors_of_any_dtype_give_floats(metric: Callable[..., objec
 
 
 def test_each_failure_is_last_by_the_metric_that_should_see_it() -> None:
-    angles = np.repeat(np.arange(8) * np.pi / 4, 100)
+    angles = np.repeat(np.arange(8) * np.pi / 4, 50)
     circle = 10.0 * np.stack([np.cos(angles), np.sin(angles)], 1)
-    real = circle + normal(800, 2, 0)
+    real = circle + normal(400, 2, 0)
     rng = np.random.default_rng(1)
     models = {
-        "good": circle + normal(800, 2, 2),
-        "constant": np.repeat(real[:1], 800, 0),
+        "good": circle + normal(400, 2, 2),
+        "constant": np.repeat(real[:1], 400, 0),
         "shuffled": np.stack([rng.permutation(column) for column in real.T], 1),
-        "dropper": np.repeat(circle[:200], 4, 0) + normal(800, 2, 3),
+        "dropper": np.repeat(circle[:100], 4, 0) + normal(400, 2, 3),
     }
 
     def last(score: Callable[[np.ndarray], float], *without: str) -> str:
@@ -335,7 +335,7 @@ def test_each_failure_is_last_by_the_metric_that_should_see_it() -> None:
         return min(some, key=lambda name: score(some[name]))
 
     def classes(x: np.ndarray) -> np.ndarray:
-        return np.eye(8)[((x[:, None] - circle[::100]) ** 2).sum(2).argmin(1)]
+        return np.eye(8)[((x[:, None] - circle[::50]) ** 2).sum(2).argmin(1)]
 
     assert last(lambda x: -frechet_distance(real, x)) == "constant"
     assert last(lambda x: -kernel_distance(real, x)) == "constant"
@@ -357,6 +357,7 @@ def test_each_failure_is_last_by_the_metric_that_should_see_it() -> None:
         (np.zeros((5, 3)), np.zeros((5, 2)), "real has 3 features and fake 2"),
         (np.zeros((5, 3)), np.full((5, 3), np.nan), "fake has 15 NaN"),
         (np.zeros(5), np.zeros(5), r"real has shape \(5,\)"),
+        (np.zeros((5, 3)), np.full((5, 3), 1e60), "fake has a value of 1e.60: expected at most"),
     ],
 )
 def test_bad_input_is_refused(
@@ -364,6 +365,17 @@ def test_bad_input_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=words):
         metric(real, fake)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e40])
+def test_constant_and_few_distinct_samples_are_no_problem_in_any_unit(scale: float) -> None:
+    same, two = np.full((9, 2), scale), scale * np.array([[0.0, 1.0]] * 4 + [[1.0, 1.0]] * 4)
+    curve = prd(same, same)
+    assert (curve.f_8, curve.f_1_8) == pytest.approx((1.0, 1.0), abs=1e-3)
+    assert prd(two, same).recall.max() == pytest.approx(0.5)
+    assert frechet_distance(same, same) == kernel_distance(same, same) == 0.0
+    balls = precision_recall(two, same)
+    assert (balls.precision, balls.recall) == (1.0, 0.5)
 
 
 def test_more_neighbours_or_larger_subsets_than_samples_are_refused() -> None:

@@ -174,6 +174,17 @@ def test_bad_input_is_refused(
         metric(real, fake)
 
 
+def test_what_would_be_nan_is_refused() -> None:
+    x = images(8, 8)
+    for metric in (ssim, ms_ssim):
+        with pytest.raises(DataError, match="which give NaN: expected smaller ones"):
+            metric(0.0 * x, 0.0 * x, data_range=1e-200)
+        with pytest.raises(
+            DataError, match="real and reconstruction have values up to 9.*e.199 and"
+        ):
+            metric(1e200 * x, 1e200 * x, data_range=1.0)
+
+
 def test_what_is_no_image_or_has_another_range_is_refused() -> None:
     for metric in (ssim, ms_ssim):
         for shape in [(5, 9), (5, 2, 9), (5, 1, 1, 2, 9, 9), (5, 9, 9, 2)]:

@@ -40,6 +40,8 @@ PAIRS = 2**20
 """Largest number of pairs of samples in a block."""
 ROUNDING = 1e-12
 """Squared distances whose difference is a smaller share of the squared norms are equal."""
+LARGEST = 1e50
+"""Largest feature: the cubes of products of larger ones overflow."""
 SLOPES = 1001
 """Number of points of a PRD curve (Sajjadi et al., 2018)."""
 
@@ -325,7 +327,8 @@ def prd(
     pooled = torch.cat([a, b]).cpu().numpy()
     order = np.argsort(_keys(pooled), kind="stable")
     x, is_real = pooled[order], order < len(a)
-    x = (x - x.mean(0)).astype(np.float32)
+    x = x - x.mean(0)
+    x = (x / (np.abs(x).max() or 1.0)).astype(np.float32)
     count = min(num_clusters, len(np.unique(_keys(x))))
     angles = torch.linspace(1e-6, math.pi / 2.0 - 1e-6, SLOPES, dtype=torch.float64)
     slopes = angles.tan()[:, None]
@@ -517,4 +520,6 @@ def _features(name: str, value: ArrayLike | Tensor) -> Tensor:
     if features.ndim < 2 or len(features) < 2:
         raise DataError(f"{name} has shape {tuple(features.shape)}: expected (N, ...), N >= 2")
     check_finite(name, features)
+    if (largest := float(features.abs().max())) > LARGEST:
+        raise DataError(f"{name} has a value of {largest:g}: expected at most {LARGEST:g}")
     return features.flatten(1)

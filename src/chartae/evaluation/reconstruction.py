@@ -1,5 +1,6 @@
 """How close reconstructions are to the data: averages over images of a measure of each image."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -189,7 +190,14 @@ def _blocks(pairs: Pair) -> Iterator[Pair]:
 
 
 def _average(pairs: Pair, of_each: Callable[[Tensor, Tensor], Tensor]) -> float:
-    return float(torch.cat([of_each(x, y) for x, y in _blocks(pairs)]).mean())
+    result = float(torch.cat([of_each(x, y) for x, y in _blocks(pairs)]).mean())
+    if math.isnan(result):  # an overflow, or a data_range whose square is 0
+        raise DataError(
+            f"real and reconstruction have values up to {float(pairs[0].abs().max()):g} and "
+            f"{float(pairs[1].abs().max()):g}, which give NaN: expected smaller ones, or another "
+            "data_range"
+        )
+    return result
 
 
 def _data_range(pairs: Pair, given: float | None) -> float:
