@@ -83,16 +83,17 @@ def resolve_dtype(dtype: DType) -> torch.dtype | None:
     return dtype
 
 
-def scaled(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+def scaled(x: Tensor, dtype: torch.dtype | None, name: str = "x") -> Tensor:
     """Return data as floats of ``dtype``: uint8 and bool scaled to [0, 1], floats unchanged.
 
     Raises:
-        DataError: for another dtype.
+        DataError: for another dtype; the message has ``name``.
     """
     if x.dtype not in _SCALES:
         raise DataError(
-            f"x has dtype {x.dtype}: expected uint8 (divided by 255), bool, float32 or float64; "
-            "convert and scale it explicitly, for example with x.astype('float32') / maximum"
+            f"{name} has dtype {x.dtype}: expected uint8 (divided by 255), bool, float32 or "
+            "float64; convert and scale it explicitly, for example with "
+            f"{name}.astype('float32') / maximum"
         )
     scale = _SCALES[x.dtype]
     if scale is None:

@@ -1,6 +1,27 @@
 """Evaluation: how good samples and imputations are, by plain functions on arrays."""
 
-from chartae.evaluation.fidelity import frechet_distance
+from chartae.evaluation.features import (
+    Classifier,
+    Extractor,
+    InceptionFeatures,
+    embedding,
+    module_features,
+    pixels,
+    train_classifier,
+)
+from chartae.evaluation.fidelity import (
+    PRD,
+    DensityCoverage,
+    KernelDistance,
+    PrecisionRecall,
+    density_coverage,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    prd,
+    precision_recall,
+    subset_kernel_distance,
+)
 from chartae.evaluation.followups import (
     Calibration,
     calibration,
@@ -10,14 +31,36 @@ from chartae.evaluation.followups import (
     nearest_sequences,
     roughness,
 )
+from chartae.evaluation.reconstruction import ms_ssim, mse, psnr, ssim
 
 __all__ = [
+    "PRD",
     "Calibration",
+    "Classifier",
+    "DensityCoverage",
+    "Extractor",
+    "InceptionFeatures",
+    "KernelDistance",
+    "PrecisionRecall",
     "calibration",
     "carried_forward",
     "coverage",
+    "density_coverage",
+    "embedding",
     "frechet_distance",
     "hidden_error",
+    "inception_score",
+    "kernel_distance",
+    "module_features",
+    "ms_ssim",
+    "mse",
     "nearest_sequences",
+    "pixels",
+    "prd",
+    "precision_recall",
+    "psnr",
     "roughness",
+    "ssim",
+    "subset_kernel_distance",
+    "train_classifier",
 ]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn.functional import avg_pool2d, avg_pool3d
 from chartae.checks import check_choice
 from chartae.errors import ConfigurationError
 
-__all__ = ["make_distance"]
+__all__ = ["Scales", "make_distance", "similarity_scales"]
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -60,20 +61,46 @@ def _l2(x: Tensor, mean: Tensor) -> Tensor:
 NORMS: dict[str, Distance] = {"l1": _l1, "l2": _l2}
 
 
+class Scales(NamedTuple):
+    """The window and the scales of the multi-scale structural similarity.
+
+    Attributes:
+        window: size of the Gaussian window; its standard deviation is ``WINDOWS[window]``.
+        weights: weights of the scales, from fine to coarse, with a sum of 1.
+    """
+
+    window: int
+    weights: tuple[float, ...]
+
+
+def similarity_scales(width: int) -> Scales | None:
+    """Return the window and the scales for images whose smallest side is ``width``.
+
+    The window is the largest that allows two scales, if there is one, else the largest that fits.
+    All scales are used that are at least as large as the window, up to five. Images less than 3
+    wide give None.
+
+    >>> scales = similarity_scales(28)
+    >>> scales.window, len(scales.weights)
+    (11, 2)
+    """
+    counts = {w: sum(width >> k >= w for k in range(5)) for w in WINDOWS if width >= w}
+    if not counts:
+        return None
+    window = next((w for w, count in counts.items() if count > 1), next(iter(counts)))
+    weights = SCALE_WEIGHTS[: counts[window]]
+    return Scales(window, tuple(weight / math.fsum(weights) for weight in weights))
+
+
 def _ms_ssim_distance(input_shape: tuple[int, ...]) -> Distance:
     spatial = input_shape if len(input_shape) == 2 else input_shape[1:]
-    width = min(spatial) if len(spatial) in (2, 3) else 0
-    # The number of scales that are at least as large as the window, for each window.
-    scales = {w: sum(width >> k >= w for k in range(5)) for w in WINDOWS if width >= w}
-    if not scales:
+    scales = similarity_scales(min(spatial)) if len(spatial) in (2, 3) else None
+    if scales is None:
         raise ConfigurationError(
             f"input_shape={input_shape}: distance='ms_ssim' expects images (H, W), (C, H, W) or "
             "volumes (C, D, H, W), at least 3 wide; try distance='l2'"
         )
-    window = next((w for w, count in scales.items() if count > 1), next(iter(scales)))
-    weights = SCALE_WEIGHTS[: scales[window]]
-    betas = tuple(weight / math.fsum(weights) for weight in weights)
-    return partial(_ms_ssim, dims=len(spatial), window=window, betas=betas)
+    return partial(_ms_ssim, dims=len(spatial), window=scales.window, betas=scales.weights)
 
 
 def _ms_ssim(
