@@ -19,6 +19,7 @@ def images(shape, seed=0):
 def test_large_images_have_almost_the_value_of_torchmetrics():
     # Which averages the last scale's luminance over reflected margins too.
     from torchmetrics.functional import image as metrics
+
     x, other = images((1, 192, 192)), images((1, 192, 192), 1)
     distance = make_distance("ms_ssim", (1, 192, 192))
     for share in (0.3, 0.7):
