@@ -38,7 +38,7 @@ class TestProbe:
         x, y = np.stack([a, a + 0.02 * b], 1), b > 0.0
         strong = LogisticRegression(C=0.01).fit(x / x.std(0), y).score(x / x.std(0), y)
         assert strong < 0.7
-        assert linear_probe(x, y, x, y, runs=2).mean > 0.95
+        assert linear_probe(x, y, x, y, runs=2).mean > 0.85
 
     def test_runs_follow_the_seed(self) -> None:
         def probe(seed: int, runs: int = 3) -> tuple[float, ...]:
