@@ -123,7 +123,7 @@ def test_some_of_many_real_examples_are_compared_to_all_others(monkeypatch):
 def test_pairs_are_compared_in_pieces(monkeypatch):
     real, made = images(0, 9), images(1, 13)
     expected = distance_ratio(real, made), concentration(real, made)
-    monkeypatch.setattr("chartae.augmentation.fidelity.PAIRS", 20)
+    monkeypatch.setattr("chartae.evaluation.neighbours.PAIRS", 20)
     assert (distance_ratio(real, made), concentration(real, made)) == expected
 
 
@@ -136,7 +136,7 @@ REFUSED = {
     "one sample": (images(0, 4), images(0, 1), "expected at least 2"),
     "one example": (images(0, 1), images(0, 4), "expected at least 2"),
     "shapes": (images(0, 4), images(0, 4, 3), "synthetic has shape"),
-    "dtypes": (images(0, 4), images(0, 4).astype("uint8"), "expected that of real"),
+    "dtypes": (images(0, 4), images(0, 4).astype("uint8"), "expected that of real data"),
     "not finite": (images(0, 4), np.full((4, 5, 5), np.nan), "NaN"),
 }
 

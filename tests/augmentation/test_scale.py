@@ -6,8 +6,8 @@ import torch
 from sklearn.datasets import load_iris, load_wine
 
 from chartae import Augmenter
-from chartae.augmentation import default_options, fills_unit_range
 from chartae.data import ArrayDataset
+from chartae.training import default_options, fills_unit_range
 
 TINY = {"name": "mlp", "hidden": [16]}
 QUICK = {

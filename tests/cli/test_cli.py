@@ -14,9 +14,9 @@ from sklearn.datasets import load_iris
 
 import chartae
 from chartae.augmentation import MODELS
-from chartae.augmentation import natural_sampler as _natural
 from chartae.cli import run
 from chartae.data import ArrayDataset, read_data, write_npz
+from chartae.samplers import natural_sampler as _natural
 
 COMMANDS = (
     "train",

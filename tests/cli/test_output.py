@@ -539,8 +539,8 @@ def test_names_in_another_encoding_are_a_line_or_an_escape(here, capsys):
 def test_help_tells_the_defaults_that_hold(capsys):
     import inspect
 
-    from chartae.augmentation import default_options
     from chartae.augmentation.augmenter import EPOCHS
+    from chartae.training import default_options
 
     fit = inspect.signature(chartae.fit).parameters
     for command in ("train", "augment"):

@@ -17,11 +17,8 @@ __all__ = [
     "TrainingSet",
     "augmentation_study",
     "concentration",
-    "default_options",
     "distance_ratio",
-    "fills_unit_range",
     "gaussian_noise",
-    "natural_sampler",
     "sample_weight",
     "smote",
     "spread_ratio",
@@ -32,9 +29,6 @@ from chartae.augmentation.augmenter import (
     RECORD_FILE,
     SAMPLERS,
     Augmenter,
-    default_options,
-    fills_unit_range,
-    natural_sampler,
 )
 from chartae.augmentation.fidelity import (
     ClassFidelity,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -22,27 +21,16 @@ from chartae.augmentation.labels import Labels
 from chartae.augmentation.messages import warnings_about
 from chartae.checks import check_boolean, check_choice, check_integer
 from chartae.data import ArrayDataset, Form, encode_labels
-from chartae.distributions import Moments
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
 from chartae.models import CVAE, MODELS, Autoencoder
 from chartae.naming import folder_name
 from chartae.persistence import CONFIG_FILE, WEIGHTS_FILE
 from chartae.persistence import load as load_module
 from chartae.randomness import derive_seed, resolve_seed, seeded
-from chartae.samplers import SAMPLERS, Sampler
-from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, History, fit
+from chartae.samplers import SAMPLERS, Sampler, natural_sampler
+from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, History, default_options, fit
 
-__all__ = [
-    "ALL",
-    "MODELS",
-    "RECORD_FILE",
-    "SAMPLERS",
-    "Augmenter",
-    "default_options",
-    "fills_unit_range",
-    "in_unit_range",
-    "natural_sampler",
-]
+__all__ = ["ALL", "MODELS", "RECORD_FILE", "SAMPLERS", "Augmenter"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,74 +40,8 @@ CHECKED = 100
 RECORD_FILE = "augmenter.json"
 """File that lists the classes of an augmenter; each has a folder beside it."""
 EPOCHS = 250
-CHUNK = 1024
-"""Number of observations in one piece of the computation of moments."""
 ALL = "all"
 """The name under which a conditional augmenter keeps its one model."""
-
-
-def default_options(
-    model: str, *, conditional: bool = False, data: ArrayDataset | None = None
-) -> dict[str, Any]:
-    """Return the default arguments of an `Augmenter` for the constructor of a model.
-
-    Args:
-        model: a name (`MODELS`).
-        conditional: whether one model learns all classes.
-        data: the training set; None means images in [0, 1].
-
-    >>> default_options("vae")["latent_dim"], default_options("vqvae")["latent_dim"]
-    (8, 64)
-    """
-    # Eight numbers, or four for each place of a 4 x 4 grid of codes.
-    latent_dim = 64 if MODELS[model].latent_space == "codes" else 8
-    # A small scale: with a Bernoulli likelihood on ten small images, codes carry almost no
-    # information. Larger for a conditional model: otherwise codes encode the class, and samples
-    # do not have the class of their label.
-    scale = 0.5 if conditional else 0.1
-    likelihood: dict[str, Any] = {"name": "gaussian", "scale": scale, "link": "sigmoid"}
-    if data is not None and not fills_unit_range(data):
-        # Relative to the standard deviation of the data. In chest radiographs in [0, 1], a scale of
-        # 0.1 is 0.75 standard deviations.
-        relative = "per_feature" if len(data.input_shape) == 1 else 7.5 * scale
-        likelihood = {"name": "gaussian", "scale": relative}
-    return {"latent_dim": latent_dim, "likelihood": likelihood}
-
-
-def in_unit_range(options: Mapping[str, Any]) -> bool:
-    """Return whether the `default_options` are those for data spread over [0, 1]."""
-    return "link" in options["likelihood"]
-
-
-def fills_unit_range(data: ArrayDataset) -> bool:
-    """Return whether values are in [0, 1] and spread over it, as in most images.
-
-    It is False for images of low contrast, with a standard deviation about their mean below 0.1.
-    With a likelihood of fixed scale, their codes would carry no information.
-    """
-    masks = repeat(None) if data.mask is None else data.mask.split(CHUNK)
-    return Moments.of(zip(data.x.split(CHUNK), masks, strict=False)).fills_unit_range
-
-
-def natural_sampler(model: Autoencoder) -> str:
-    """Return the name of the sampler that suits a model.
-
-    The first of these that supports the model: ``"volume"`` for a learned metric, a sampler of the
-    model's own prior, a sampler over codes, a mixture fitted to the embeddings.
-
-    Raises:
-        ConfigurationError: if no sampler of chartae supports the model.
-
-    >>> natural_sampler(chartae.VAE((8, 8), 2)), natural_sampler(chartae.RHVAE((8, 8), 2))
-    ('normal', 'volume')
-    """
-    metric = ["volume"] if hasattr(type(model), "metric") else []
-    priors = ["normal", "vamp", "sphere", "poincare"]
-    prior = [] if model.prior_family is None else priors
-    for name in [*metric, *prior, "code", "mixture"]:
-        if SAMPLERS[name].unsupported_reason(model) is None:
-            return name
-    raise ConfigurationError(f"no sampler of chartae supports this {type(model).__name__}")
 
 
 class Learned(NamedTuple):
@@ -468,7 +390,7 @@ class Augmenter:
         chosen = partial(default_options, self.model, conditional=self.is_conditional)
         whole = chosen(data=data)
         # Contrast is checked for each class of images; a table has one likelihood for all classes.
-        if len(data.input_shape) == 1 or not in_unit_range(whole):
+        if len(data.input_shape) == 1 or "link" not in whole["likelihood"]:
             return dict.fromkeys(parts, whole)
         return {name: chosen(data=members) for name, members in parts.items()}
 

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from chartae.checks import check_finite, check_mask, check_shape
 from chartae.data.arrays import takes_arrays
-from chartae.errors import DataError
+from chartae.evaluation.neighbours import Neighbours, as_rows, nearest
 
 __all__ = [
     "LEAST_DISTANCE",
@@ -34,8 +33,6 @@ MOST_EXCESS = 0.3
 """Largest difference of the two shares of `concentration` for samples that do not gather."""
 QUERIES = 1000
 """Largest number of real examples that are compared with all; more hardly change a median."""
-PAIRS = 2**22
-"""Largest number of distances in memory at once."""
 
 
 @takes_arrays("real", "synthetic", "mask")
@@ -260,33 +257,9 @@ def _figures(record: Mapping[str, Any]) -> dict[str, Any]:
 def _matrices(
     real: Tensor, synthetic: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return observations as rows of float64, and which of the real features were observed.
-
-    Raises:
-        DataError: if there are too few observations, or their shapes do not match.
-    """
-    check_shape("synthetic", synthetic, ("n", *real.shape[1:]))
-    if synthetic.dtype != real.dtype:
-        raise DataError(
-            f"synthetic has dtype {synthetic.dtype}: expected that of real, {real.dtype}"
-        )
-    if mask is not None:
-        check_mask("mask", mask, real.shape)
-        real = real.masked_fill(~mask, 0)
-    for name, x in (("real", real), ("synthetic", synthetic)):
-        check_finite(name, x)
-        if len(x) < 2:
-            raise DataError(f"{name} has {len(x)} observation(s): expected at least 2")
-    observed = torch.ones_like(real) if mask is None else mask
-    x, s, m = (t.detach().double().flatten(1) for t in (real, synthetic.to(real.device), observed))
-    # Centred on the real mean, so that small differences of large numbers keep their precision.
-    mean = (m * x).sum(0) / m.sum(0).clamp_min(1.0)
-    x, s = m * (x - mean), s - mean
-    if real.dim() == 2:  # features of vectors may have different units
-        deviation = (x.square().sum(0) / m.sum(0).clamp_min(1.0)).sqrt()
-        weight = torch.where(deviation > 0.0, 1.0 / deviation, 0.0)
-        x, s = x * weight, s * weight
-    return x, s, m
+    """Return observations as rows, and which of the real features were observed."""
+    x, observed, (s,) = as_rows(real, {"synthetic": synthetic}, mask)
+    return x, s, observed
 
 
 def _or_nan(ratio: Tensor) -> float:
@@ -307,46 +280,11 @@ def _mean_variance(x: Tensor, observed: Tensor) -> Tensor:
     return ((observed * (x - mean).square()).sum(0) / (count - 1)).mean()
 
 
-class _Neighbours(NamedTuple):
-    """The nearest real example of each row."""
-
-    distances: Tensor
-    indices: Tensor
-
-
-def _neighbours(x: Tensor, s: Tensor, observed: Tensor) -> tuple[_Neighbours, _Neighbours]:
+def _neighbours(x: Tensor, s: Tensor, observed: Tensor) -> tuple[Neighbours, Neighbours]:
     """Return the nearest real example of each sample, and the nearest other of each real one."""
     rows = torch.arange(0, len(x), -(-len(x) // QUERIES), device=x.device)
-    of_samples = _nearest(s, torch.ones_like(s), x, observed)
-    return of_samples, _nearest(x[rows], observed[rows], x, observed, themselves=rows)
-
-
-def _nearest(
-    a: Tensor, seen_a: Tensor, b: Tensor, seen_b: Tensor, themselves: Tensor | None = None
-) -> _Neighbours:
-    """Return the nearest row of b for each row of a, except itself if a row is also in b."""
-    found = []
-    for rows in torch.arange(len(a), device=a.device).split(max(1, PAIRS // len(b))):
-        squares = _squares(a[rows], seen_a[rows], b, seen_b)
-        if themselves is not None:
-            squares.scatter_(1, themselves[rows, None], math.inf)
-        found.append(squares.min(1))
-    values, indices = (torch.cat(part) for part in zip(*found, strict=True))
-    return _Neighbours(values.sqrt(), indices)
-
-
-def _squares(a: Tensor, seen_a: Tensor, b: Tensor, seen_b: Tensor) -> Tensor:
-    """Return mean squared differences of rows over the features that are observed in both.
-
-    Unobserved features are zero. The distance of rows without a common observed feature is
-    infinite.
-    """
-    both = seen_a @ seen_b.mT
-    squares = a.square() @ seen_b.mT + seen_a @ b.square().mT - 2.0 * (a @ b.mT)
-    # The difference of equal rows is rounding error, below 1e-12 of their squares: set it to 0.
-    noise = 1e-12 * (a.square().sum(1)[:, None] + b.square().sum(1))
-    squares = torch.where(squares <= noise, 0.0, squares)
-    return torch.where(both > 0, squares / both.clamp_min(1.0), math.inf)
+    of_samples = nearest(s, torch.ones_like(s), x, observed)
+    return of_samples, nearest(x[rows], observed[rows], x, observed, themselves=rows)
 
 
 def _top_two(indices: Tensor, count: int) -> float:

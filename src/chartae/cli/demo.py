@@ -44,7 +44,7 @@ class Recipe:
     pool_per_class: int = 45
     split_seed: int = 0
     noise_scale: float = 0.1
-    epochs: int = 500
+    epochs: int = 400
 
     @property
     def networks(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from chartae.geometry import (
     PoincareMetric,
     PosteriorMetric,
     PullbackMetric,
+    great_circle,
     length,
     shortest_paths,
 )
@@ -253,7 +254,7 @@ def _curves(
         times = torch.linspace(0, 1, stride * (num_points - 1) + 1).to(start)
         if metric is None:  # the straight line, projected to the sphere, is the same curve
             angle = 2.0 * torch.asin((0.5 * (start - end).norm()).clamp(max=1.0))
-            return {"geodesic": _great_circle(start, end, times)}, {
+            return {"geodesic": great_circle(start, end, times)}, {
                 "lengths": [float(angle), math.nan],
                 "converged": True,
                 "residual": 0.0,
@@ -266,16 +267,6 @@ def _curves(
         "converged": bool(paths.converged),
         "residual": float(paths.residual),
     }
-
-
-def _great_circle(start: Tensor, end: Tensor, times: Tensor) -> Tensor:
-    """Return the points of the shorter arc at the given times, all of norm 1."""
-    across = end - (end @ start) * start
-    angle = 2.0 * ((start - end).norm() / 2.0).clamp(max=1.0).asin()
-    direction = across / across.norm().clamp(min=1e-30)
-    points = (times * angle).cos()[:, None] * start + (times * angle).sin()[:, None] * direction
-    circle: Tensor = points / points.norm(dim=-1, keepdim=True)
-    return circle
 
 
 def _chart(

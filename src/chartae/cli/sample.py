@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from chartae.augmentation import RECORD_FILE, SAMPLERS, Augmenter, natural_sampler
+from chartae.augmentation import RECORD_FILE, SAMPLERS, Augmenter
 from chartae.checks import check_choice, check_integer
 from chartae.cli.options import (
     ConfigFile,
@@ -20,7 +20,7 @@ from chartae.cli.trained import Trained
 from chartae.data import ArrayDataset, Form, write_npz
 from chartae.errors import ConfigurationError
 from chartae.report import image_grid
-from chartae.samplers import Sampler
+from chartae.samplers import Sampler, natural_sampler
 
 __all__ = ["sample"]
 

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from chartae.augmentation import default_options
-from chartae.augmentation.augmenter import in_unit_range
 from chartae.checks import check_choice, check_integer, check_number
 from chartae.cli.followups import REPORT, held_out_individuals, write_report
 from chartae.cli.options import (
@@ -31,7 +29,7 @@ from chartae.models import CVAE, MODELS, Autoencoder
 from chartae.models.base import Conditions
 from chartae.persistence import CONFIG_FILE, WEIGHTS_FILE
 from chartae.randomness import seeded
-from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, fit
+from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, fit, training_options
 
 __all__ = ["train"]
 
@@ -156,9 +154,7 @@ def _arguments(
         likelihood: Any = {"name": "gaussian", "scale": scale}
         defaults: dict[str, Any] = {"latent_dim": 8, "likelihood": likelihood}
     else:
-        defaults = default_options(name, data=source)
-        if in_unit_range(defaults):
-            defaults["likelihood"] = "bernoulli"
+        defaults = training_options(name, source)
     return {**defaults, **options.arguments()}
 
 

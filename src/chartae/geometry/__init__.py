@@ -19,7 +19,7 @@ from chartae.geometry.metrics.selection import (
     nearest_neighbour_distances,
     select_centroids,
 )
-from chartae.geometry.metrics.sphere import SphereMetric
+from chartae.geometry.metrics.sphere import SphereMetric, great_circle
 from chartae.geometry.paths.curves import energy, length
 from chartae.geometry.paths.exponential import exponential_map, exponential_path, parallel_transport
 from chartae.geometry.paths.geodesics import (
@@ -65,6 +65,7 @@ __all__ = [
     "frechet_mean",
     "generalised_leapfrog",
     "geodesic",
+    "great_circle",
     "hmc",
     "initial_velocity",
     "kmeans",

@@ -1,6 +1,6 @@
 """Samplers that are fitted after training: ways to draw latents for a trained model."""
 
-from chartae.samplers.base import SAMPLERS, Sampler, compatible_samplers
+from chartae.samplers.base import SAMPLERS, Sampler, compatible_samplers, natural_sampler
 from chartae.samplers.codes import CodeSampler
 from chartae.samplers.flow import FlowSampler
 from chartae.samplers.learned import LearnedSampler
@@ -37,6 +37,7 @@ __all__ = [
     "VampSampler",
     "VolumeSampler",
     "compatible_samplers",
+    "natural_sampler",
 ]
 
 SAMPLERS.update(

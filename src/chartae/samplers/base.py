@@ -15,7 +15,7 @@ from chartae.models.base import LatentSpace
 from chartae.models.configured import Configured
 from chartae.randomness import make_generator, resolve_seed, seeded
 
-__all__ = ["SAMPLERS", "Sampler", "compatible_samplers"]
+__all__ = ["SAMPLERS", "Sampler", "compatible_samplers", "natural_sampler"]
 
 SPACES = {
     "sphere": "points of a sphere",
@@ -34,7 +34,6 @@ class Sampler(Configured, ABC):
     For a model with conditions, `fit`, `sample_latents` and `sample` take them as ``y``: labels
     ``(n,)`` of int64 or vectors ``(n, p)``. One label, or one vector ``(p,)``, is used for all n.
     Data and conditions may be NumPy arrays; if the conditions are an array, so is the result.
-    Data and conditions may be NumPy arrays; conditions given as an array give arrays.
 
     Args:
         model: a trained model.
@@ -248,3 +247,24 @@ def embeddings(sampler: Sampler, x: Tensor, y: Tensor | None) -> Tensor:
     """Return the embeddings of a training set, for samplers that are fitted to them."""
     with torch.no_grad(), seeded(0):
         return sampler.model.encode(x, y, batch_size=1024)
+
+
+def natural_sampler(model: Autoencoder) -> str:
+    """Return the name of the sampler that suits a model.
+
+    The first of these that supports the model: ``"volume"`` for a learned metric, a sampler of the
+    model's own prior, a sampler over codes, a mixture fitted to the embeddings.
+
+    Raises:
+        ConfigurationError: if no sampler of chartae supports the model.
+
+    >>> natural_sampler(chartae.VAE((8, 8), 2)), natural_sampler(chartae.RHVAE((8, 8), 2))
+    ('normal', 'volume')
+    """
+    metric = ["volume"] if hasattr(type(model), "metric") else []
+    priors = ["normal", "vamp", "sphere", "poincare"]
+    prior = [] if model.prior_family is None else priors
+    for name in [*metric, *prior, "code", "mixture"]:
+        if SAMPLERS[name].unsupported_reason(model) is None:
+            return name
+    raise ConfigurationError(f"no sampler of chartae supports this {type(model).__name__}")

@@ -1,6 +1,7 @@
 """Training: `fit`, one loop for every model."""
 
 from chartae.training.callbacks import Callback
+from chartae.training.defaults import default_options, fills_unit_range, training_options
 from chartae.training.history import History
 from chartae.training.loop import CHECKPOINT_FILE, HISTORY_FILE, fit
 from chartae.training.optimizers import OPTIMIZERS, SCHEDULERS
@@ -12,5 +13,8 @@ __all__ = [
     "SCHEDULERS",
     "Callback",
     "History",
+    "default_options",
+    "fills_unit_range",
     "fit",
+    "training_options",
 ]

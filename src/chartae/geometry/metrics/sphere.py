@@ -13,7 +13,7 @@ from chartae.geometry.metrics.conformal import (
     StereographicPotential,
 )
 
-__all__ = ["SphereMetric"]
+__all__ = ["SphereMetric", "great_circle"]
 
 
 class SphereMetric(ConformalMetric):
@@ -117,6 +117,27 @@ class GreatCircles(StereographicLines):
         # A sum of squares, which is 0 only at the pole.
         left = ahead.square() + s.square() * _square(x - aligned * u)
         return self.radius * numerator / left
+
+
+def great_circle(start: Tensor, end: Tensor, times: Tensor) -> Tensor:
+    """Return the points of the shorter arc between unit vectors, ``(..., times, d)``, of norm 1.
+
+    Args:
+        start: ``(..., d)``.
+        end: ``(..., d)``.
+        times: ``(times,)`` in [0, 1]: 0 is the start and 1 the end.
+
+    >>> great_circle(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0]))
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    across = end - (end * start).sum(-1, keepdim=True) * start
+    direction = across / across.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+    half = ((start - end).norm(dim=-1, keepdim=True) / 2.0).clamp(max=1.0)
+    angles = (2.0 * half.asin() * times)[..., None]
+    points = angles.cos() * start[..., None, :] + angles.sin() * direction[..., None, :]
+    circle: Tensor = points / points.norm(dim=-1, keepdim=True)
+    return circle
 
 
 def _square(x: Tensor) -> Tensor:

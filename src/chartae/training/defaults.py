@@ -1,0 +1,66 @@
+"""Default arguments of a model's constructor for given data."""
+
+from itertools import repeat
+from typing import Any
+
+from chartae.data import ArrayDataset
+from chartae.distributions import Moments
+from chartae.models import MODELS
+
+__all__ = ["default_options", "fills_unit_range", "training_options"]
+
+CHUNK = 1024
+"""Number of observations in one piece of the computation of moments."""
+
+
+def default_options(
+    model: str, *, conditional: bool = False, data: ArrayDataset | None = None
+) -> dict[str, Any]:
+    """Return the default arguments for the constructor of a model that learns from few examples.
+
+    Args:
+        model: a name (`MODELS`).
+        conditional: whether one model learns all classes.
+        data: the training set; None means images in [0, 1].
+
+    >>> default_options("vae")["latent_dim"], default_options("vqvae")["latent_dim"]
+    (8, 64)
+    """
+    # Eight numbers, or four for each place of a 4 x 4 grid of codes.
+    latent_dim = 64 if MODELS[model].latent_space == "codes" else 8
+    # A small scale: with a Bernoulli likelihood on ten small images, codes carry almost no
+    # information. Larger for a conditional model: otherwise codes encode the class, and samples
+    # do not have the class of their label.
+    scale = 0.5 if conditional else 0.1
+    likelihood: dict[str, Any] = {"name": "gaussian", "scale": scale, "link": "sigmoid"}
+    if data is not None and not fills_unit_range(data):
+        # Relative to the standard deviation of the data. In chest radiographs in [0, 1], a scale of
+        # 0.1 is 0.75 standard deviations.
+        relative = "per_feature" if len(data.input_shape) == 1 else 7.5 * scale
+        likelihood = {"name": "gaussian", "scale": relative}
+    return {"latent_dim": latent_dim, "likelihood": likelihood}
+
+
+def training_options(model: str, data: ArrayDataset) -> dict[str, Any]:
+    """Return the default arguments of ``chartae train`` and ``chartae benchmark`` for a model.
+
+    They are the `default_options`, with a Bernoulli likelihood for data spread over [0, 1].
+
+    Args:
+        model: a name (`MODELS`).
+        data: the training set.
+    """
+    options = default_options(model, data=data)
+    if "link" in options["likelihood"]:
+        options["likelihood"] = "bernoulli"
+    return options
+
+
+def fills_unit_range(data: ArrayDataset) -> bool:
+    """Return whether values are in [0, 1] and spread over it, as in most images.
+
+    It is False for images of low contrast, with a standard deviation about their mean below 0.1.
+    With a likelihood of fixed scale, their codes would carry no information.
+    """
+    masks = repeat(None) if data.mask is None else data.mask.split(CHUNK)
+    return Moments.of(zip(data.x.split(CHUNK), masks, strict=False)).fills_unit_range
