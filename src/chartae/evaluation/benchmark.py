@@ -17,7 +17,8 @@ from torch import Tensor
 
 from chartae import __version__
 from chartae.checks import check_choice, check_integer
-from chartae.data import ArrayDataset, random_parts, stratified_split
+from chartae.data import ArrayDataset, stratified_split
+from chartae.data.splits import random_parts
 from chartae.errors import ConfigurationError, DataError
 from chartae.evaluation.features import Classifier, train_classifier
 from chartae.evaluation.grids import GRIDS, Configurations
