@@ -176,6 +176,18 @@ COMMANDS = {
         "MODEL is one of follow-ups. The output has the form of its training data.",
         "chartae generate scores-model --times 0,1,2,3 --n 500 --out new.csv",
     ),
+    "evaluate": (
+        "Evaluate MODEL on DATA: reconstruction, generation, classification, clustering and "
+        "interpolation.",
+        "chartae evaluate digits-vae test.npz --train digits.npz --out digits-vae.html",
+    ),
+    "benchmark": (
+        "Train many models on DATA, and rank them on five tasks.\n\n"
+        "The tasks are those of evaluate. Validation data choose configurations and samplers, and "
+        "test data report. The folder has a report, a table of all figures, and the finished runs: "
+        "the same command goes on after an interruption, also from several machines at once.",
+        "chartae benchmark digits.npz --models vae,ae,wae --epochs 100 --out digits-benchmark",
+    ),
     "demo": (
         "Augment ten handwritten digits per class, and report the effect on four classifiers."
         "\n\nThe digits are those of scikit-learn. The geometry-aware autoencoder is compared "

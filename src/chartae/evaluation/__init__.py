@@ -1,5 +1,12 @@
 """Evaluation: how good samples and imputations are, by plain functions on arrays."""
 
+from chartae.evaluation.benchmark import (
+    BenchmarkResult,
+    Entry,
+    benchmark,
+    benchmark_settings,
+    split_data,
+)
 from chartae.evaluation.features import (
     Classifier,
     Extractor,
@@ -31,6 +38,7 @@ from chartae.evaluation.followups import (
     nearest_sequences,
     roughness,
 )
+from chartae.evaluation.grids import GRIDS, read_grid
 from chartae.evaluation.memorisation import (
     Copies,
     copies,
@@ -40,19 +48,30 @@ from chartae.evaluation.memorisation import (
 )
 from chartae.evaluation.reconstruction import ms_ssim, mse, psnr, ssim
 from chartae.evaluation.representation import Clustering, Probe, cluster_accuracy, linear_probe
+from chartae.evaluation.tasks import METRICS, TASKS, Evaluation, Measure, Splits, evaluate_model
 
 __all__ = [
+    "GRIDS",
+    "METRICS",
     "PRD",
+    "TASKS",
+    "BenchmarkResult",
     "Calibration",
     "Classifier",
     "Clustering",
     "Copies",
     "DensityCoverage",
+    "Entry",
+    "Evaluation",
     "Extractor",
     "InceptionFeatures",
     "KernelDistance",
+    "Measure",
     "PrecisionRecall",
     "Probe",
+    "Splits",
+    "benchmark",
+    "benchmark_settings",
     "calibration",
     "carried_forward",
     "cluster_accuracy",
@@ -60,6 +79,7 @@ __all__ = [
     "coverage",
     "density_coverage",
     "embedding",
+    "evaluate_model",
     "frechet_distance",
     "hidden_error",
     "inception_score",
@@ -75,8 +95,10 @@ __all__ = [
     "prd",
     "precision_recall",
     "psnr",
+    "read_grid",
     "roughness",
     "score_auc",
+    "split_data",
     "ssim",
     "subset_kernel_distance",
     "train_classifier",

@@ -3,9 +3,11 @@
 import hashlib
 import io
 import json
+import logging
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,7 +98,7 @@ def _train_and_evaluate(settings: Mapping[str, Any], shared: _Shared, attempt: i
     evaluation = evaluate_model(
         model,
         splits,
-        features=shared.classifier,
+        features=classifier,
         samplers=settings["samplers"],
         tasks=settings["tasks"],
         runs=settings["runs"],
@@ -112,7 +114,31 @@ def _train_and_evaluate(settings: Mapping[str, Any], shared: _Shared, attempt: i
         "best_epoch": (history.best_epoch or 0) + 1,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-    return Outcome(figures, {PICTURES: _pictures(evaluation)})
+    return figures, _pictures(evaluation)
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Collect the library's warnings in the block, in place of printing them."""
+    messages: dict[str, None] = {}
+    logger = logging.getLogger("chartae")
+    handler = _Collector(messages)
+    logger.addHandler(handler)
+    found: list[str] = []
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        found += messages
+
+
+class _Collector(logging.Handler):
+    def __init__(self, messages: dict[str, None]) -> None:
+        super().__init__(logging.WARNING)
+        self.messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages[record.getMessage()] = None
 
 
 def _make_model(settings: Mapping[str, Any], train: ArrayDataset) -> Autoencoder:
@@ -212,6 +238,7 @@ def benchmark(
     jobs: int | None = None,
     scheduler: str | None = None,
     budget: float | None = None,
+    again: bool = False,
     feature_seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> "BenchmarkResult":
@@ -230,6 +257,7 @@ def benchmark(
         jobs: number of processes; None takes one for each core.
         scheduler: address of a Dask scheduler.
         budget: seconds of wall-clock time; runs that do not fit are left out.
+        again: True to compute rows again that the folder has.
         feature_seed: seed of the classifier whose features are compared.
         progress: called whenever a run ends.
 
@@ -252,6 +280,11 @@ def benchmark(
             seed=feature_seed,
             accelerator="cpu",
         )
+
+    def cost(one: Mapping[str, Any]) -> tuple[str, float]:
+        kind = json.dumps([one["model"], one["options"], one["samplers"]], sort_keys=True)
+        return kind, float(one["epochs"] * (one["train_size"] or len(splits.train)))
+
     table = execute(
         _train_and_evaluate,
         settings,
@@ -261,7 +294,8 @@ def benchmark(
         jobs=jobs,
         scheduler=scheduler,
         budget=budget,
-        cost=_cost,
+        cost=cost,
+        again=again,
         progress=progress,
     )
     return BenchmarkResult(table, None if classifier is None else classifier.accuracy)
@@ -287,12 +321,6 @@ def _check(settings: Mapping[str, Any], splits: Splits) -> None:
         raise ConfigurationError(
             f"the model {settings['model']!r} does not take {dict(settings['options'])}: {error}"
         ) from error
-
-
-def _cost(settings: Mapping[str, Any]) -> tuple[str, float]:
-    """Return the kind of a run, and its cost: epochs times training samples."""
-    kind = json.dumps([settings["model"], settings["options"]], sort_keys=True)
-    return kind, float(settings["epochs"] * (settings["train_size"] or 1.0))
 
 
 def _fingerprint(splits: Splits) -> str:

@@ -7,6 +7,7 @@ __all__ = [
     "Section",
     "Table",
     "accuracy_plot",
+    "better",
     "calibration_plot",
     "chain_traces",
     "distance_field",
@@ -21,9 +22,16 @@ __all__ = [
     "score_fits",
     "training_curves",
     "versions",
+    "write_benchmark_report",
+    "write_evaluation_report",
     "write_followup_report",
 ]
 
+from chartae.report.benchmark import (
+    better,
+    write_benchmark_report,
+    write_evaluation_report,
+)
 from chartae.report.figures import (
     accuracy_plot,
     image_grid,

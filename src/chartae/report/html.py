@@ -1,4 +1,4 @@
-"""A report as one HTML file without scripts and without references to other files."""
+"""A report as one HTML file without references to other files."""
 
 import base64
 import io
@@ -55,6 +55,7 @@ class Table:
         headings: headings of the columns.
         rows: the cells of each row, as text.
         notes: sentences below the table.
+        sortable: True to sort the rows by a column when its heading is clicked.
     """
 
     title: str
@@ -62,6 +63,7 @@ class Table:
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    sortable: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,7 @@ class Report:
     Args:
         title: title of the page.
         summary: one or two sentences under the title.
+        answers: sentences that answer the questions of the page, by question.
         facts: facts about the run by name: data, sizes, seeds, versions.
         settings: the value of every option.
         study: accuracies, shown as a table with verdicts.
@@ -85,6 +88,7 @@ class Report:
 
     title: str
     summary: str = ""
+    answers: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     study: StudyResult | None = None

@@ -6,6 +6,16 @@ that interrupted work goes on where it stopped. This room knows nothing of model
 
 from chartae.runs.execution import Progress, execute
 from chartae.runs.settings import grid, run_key
-from chartae.runs.table import Outcome, Row, RunTable
+from chartae.runs.table import Outcome, Row, RunTable, finite, write_table
 
-__all__ = ["Outcome", "Progress", "Row", "RunTable", "execute", "grid", "run_key"]
+__all__ = [
+    "Outcome",
+    "Progress",
+    "Row",
+    "RunTable",
+    "execute",
+    "finite",
+    "grid",
+    "run_key",
+    "write_table",
+]

@@ -69,6 +69,7 @@ def execute(
     budget: float | None = None,
     cost: Cost = lambda settings: ("", 1.0),
     retries: int = 1,
+    again: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> RunTable:
     """Execute the runs that the folder does not have yet, and return the table of all.
@@ -93,6 +94,7 @@ def execute(
         cost: the kind and the relative cost of a run; from finished ones of its kind follows the
             expected time of the others.
         retries: see above.
+        again: True to execute runs again that the folder has.
         progress: called in this process whenever a run ends.
 
     Raises:
@@ -117,6 +119,8 @@ def execute(
         twice = next(one for one, key in zip(settings, keys, strict=True) if keys.count(key) > 1)
         raise ConfigurationError(f"settings={dict(twice)!r} stand twice: expected different runs")
     with Store(folder, context) as store, _engine(jobs, scheduler, shared) as engine:
+        for one in settings if again else ():
+            store.remove(one)
         plan = _Plan(settings, store, cost, budget, engine.workers, progress)
         engine.perform(function, retries, plan)
         return plan.table()

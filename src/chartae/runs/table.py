@@ -13,7 +13,7 @@ from chartae.atomic import atomic_path, write_text
 from chartae.errors import ConfigurationError
 from chartae.runs.settings import Settings, run_key
 
-__all__ = ["Outcome", "Row", "RunTable", "write_table"]
+__all__ = ["Outcome", "Row", "RunTable", "finite", "write_table"]
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,17 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON values."""
         values = asdict(self) | {"settings": dict(self.settings), "files": list(self.files)}
-        return {name: _finite(value) for name, value in values.items()}
+        return {name: finite(value) for name, value in values.items()}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Return a JSON value with None in place of numbers that are not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(name): _finite(part) for name, part in value.items()}
+        return {str(name): finite(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     return value
 
 

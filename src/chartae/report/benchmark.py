@@ -1,0 +1,448 @@
+"""The report of a benchmark: answers, tables, curves and sheets of pictures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chartae.evaluation import METRICS, BenchmarkResult, Entry, Evaluation, Splits
+from chartae.report.figures import draw_observations, value_range
+from chartae.report.html import Report, Section, Table, versions
+from chartae.report.style import Array, class_colors
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "answers",
+    "better",
+    "curves",
+    "picture_sheet",
+    "write_benchmark_report",
+    "write_evaluation_report",
+]
+
+QUESTIONS = {
+    "mse": "Which model reconstructs best?",
+    "frechet": "Which model and sampler generate best?",
+    "probe_accuracy": "Which representation serves a linear classifier best?",
+    "cluster_accuracy": "Which representation has clusters like the classes?",
+    "straight": "Which model interpolates best?",
+}
+"""The figure that answers each question."""
+COLUMNS = {
+    "reconstruction": (
+        *("mse", "psnr", "ssim", "reconstruction_frechet", "log_likelihood", "train_seconds"),
+    ),
+    "generation": (
+        *("frechet", "kernel", "inception_score", "precision", "recall", "density", "coverage"),
+        *("prd_f8", "prd_f1_8", "novelty", "copies"),
+    ),
+    "representation": ("probe_accuracy", "cluster_accuracy", "cluster_nmi", "cluster_ari"),
+    "interpolation": ("straight", "geodesic"),
+}
+"""The figures of each table."""
+TEXTS = {
+    "reconstruction": "Errors of the reconstructions of the test set. The Frechet distance is that "
+    "between features of the data and of their reconstructions. log p(x) is an estimate by 50 "
+    "importance samples, which is a lower bound on average; it depends on the likelihood.",
+    "generation": "Samples against the test set. Lower is better for the Frechet and the kernel "
+    "distance. Precision and density say whether samples are like data, recall and coverage "
+    "whether all kinds of data are among them. Distance to training data: that of samples, divided by that "
+    "of the test set; it is 0 for copies. Near copies: share of samples that are nearer to a "
+    "training observation than the nearest 5 % of the test set.",
+    "representation": "Accuracy on the test set of a linear classifier of the embeddings, and how "
+    "k-means of the training set's embeddings agrees with the classes.",
+    "interpolation": "Mean distance of decoded points between pairs of test observations to the "
+    "nearest training observation, divided by that of the test set: 1 is like data.",
+}
+SHOWN = 10
+"""Number of pictures in a row."""
+
+
+def answers(result: BenchmarkResult) -> dict[str, str]:
+    """Return a sentence for each question that the benchmark can answer.
+
+    Configurations are chosen by validation, and the sentences report the test set. Models are
+    called level if their means differ by less than the standard deviation over seeds.
+    """
+    found = {}
+    for metric, question in QUESTIONS.items():
+        ranking = result.best(metric)
+        if not ranking:
+            continue
+        first, *others = ranking
+        near = [entry for entry in others if _level(first, entry)]
+        text = f"{first.title}: {METRICS[metric].title} {_value(first)}."
+        if near:
+            text += f" Level with it: {'; '.join(f'{e.title} {_value(e)}' for e in near)}."
+        if others and len(near) < len(others):
+            following = next(entry for entry in others if entry not in near)
+            text += f" Next: {following.title} {_value(following)}."
+        found[question] = text + _cost(first)
+    return found
+
+
+def _level(first: Entry, other: Entry) -> bool:
+    spread = [d for d in (first.deviation, other.deviation) if not math.isnan(d)]
+    return bool(spread) and abs(first.test - other.test) < max(spread)
+
+
+def _value(entry: Entry) -> str:
+    text = _number(entry.test)
+    return text if math.isnan(entry.deviation) else f"{text} ± {_number(entry.deviation)}"
+
+
+def _number(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return ""
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _cost(entry: Entry) -> str:
+    seconds = [row.figures["train_seconds"] for row in entry.rows]
+    return f" Training took {sum(seconds) / len(seconds):.0f} s on one core."
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def _table(result: BenchmarkResult, name: str) -> Table | None:
+    """Return a table with a line for each configuration, and sampler; None if it has no figures."""
+    cells: dict[str, dict[str, Entry]] = {}
+    for metric in COLUMNS[name]:
+        for entry in result.entries(metric) if metric in METRICS else []:
+            cells.setdefault(entry.title + _size(entry), {})[metric] = entry
+    metrics = [m for m in COLUMNS[name] if any(m in line for line in cells.values())]
+    if not metrics:
+        return None
+    timed = "train_seconds" in COLUMNS[name]
+    order = {entry.title + _size(entry): i for i, entry in enumerate(result.entries(metrics[0]))}
+    titles = sorted(cells, key=lambda title: order.get(title, len(order)))
+    rows = []
+    for title in titles:
+        line = cells[title]
+        row = [title, *(_value(line[m]) if m in line else "" for m in metrics)]
+        rows.append(row + ([_cost_cell(next(iter(line.values())))] if timed else []))
+    headings = ["", *(METRICS[m].title for m in metrics), *(["training (s)"] if timed else [])]
+    return Table(name.capitalize(), TEXTS[name], headings, rows, sortable=True)
+
+
+def _size(entry: Entry) -> str:
+    return "" if entry.train_size is None else f", {entry.train_size} samples"
+
+
+def _cost_cell(entry: Entry) -> str:
+    seconds = [row.figures["train_seconds"] for row in entry.rows]
+    return f"{sum(seconds) / len(seconds):.1f}"
+
+
+def _problems(result: BenchmarkResult) -> Table | None:
+    """Return a table of what failed, diverged or was left out."""
+    rows = [[_name(row.settings), "failed", row.error] for row in result.table.failed]
+    rows += [
+        [_name(row.settings), "diverged", "trained again with a tenth of the learning rate"]
+        for row in result.table.done
+        if row.attempts > 1
+    ]
+    rows += [[_name(one), "left out", reason] for one, reason in result.table.left_out]
+    skipped: dict[tuple[str, str, str], None] = {}
+    for row in result.table.done:
+        for part, reason in row.figures["skipped"].items():
+            skipped[row.settings["model"], part, reason] = None
+        for message in row.figures["warnings"]:
+            skipped[row.settings["model"], "warning", message] = None
+    rows += [[model, part, reason] for model, part, reason in skipped]
+    if not rows:
+        return None
+    return Table(
+        "What is missing, and warnings",
+        "Parts that a model cannot do, runs that failed or were left out, and warnings of trainings.",
+        ["model", "what", "reason"],
+        rows,
+    )
+
+
+def _name(settings: Mapping[str, Any]) -> str:
+    parts = [f"{key}={value}" for key, value in settings["options"].items()]
+    parts += [f"{key}={settings[key]}" for key in ("latent_dim", "train_size", "seed")]
+    return f"{settings['model']} ({', '.join(p for p in parts if not p.endswith('None'))})"
+
+
+def _rerun(result: BenchmarkResult, command: str) -> Table:
+    """Return a table with the command that repeats each run."""
+    rows = [
+        [_name(row.settings), f"{row.seconds:.0f}", f"{command} --row {row.key}"]
+        for row in result.table
+    ]
+    return Table(
+        "Repeat one run",
+        "The command computes one row again, and nothing else.",
+        ["run", "seconds", "command"],
+        rows,
+        sortable=True,
+    )
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def curves(result: BenchmarkResult, metric: str, across: str) -> "Figure | None":
+    """Return a figure of a metric against the latent dimension or the size of the training set.
+
+    Each model has its configuration and sampler with the best validation figure at each value.
+
+    Args:
+        result: the table.
+        metric: a name of `METRICS`.
+        across: ``"latent_dim"``, ``"train_size"`` or ``"options"``; for the last, the number of the
+            configuration in its grid.
+
+    Returns:
+        The figure; None if there are fewer than two values.
+    """
+    from matplotlib.figure import Figure
+
+    places: dict[str, dict[Any, int]] = {}
+
+    def place(entry: Entry) -> float:
+        if across != "options":
+            value = getattr(entry, across)
+            return math.nan if value is None else float(value)
+        seen = places.setdefault(entry.model, {})
+        return float(seen.setdefault(str(sorted(entry.options.items())), len(seen) + 1))
+
+    if across == "options":  # numbered in the order of the grid
+        for row in result.table:
+            seen = places.setdefault(row.settings["model"], {})
+            seen.setdefault(str(sorted(row.settings["options"].items())), len(seen) + 1)
+    chosen = result.best(metric, by=lambda entry: (entry.model, place(entry)))
+    lines: dict[str, list[Entry]] = {}
+    for entry in sorted(chosen, key=place):
+        if not math.isnan(place(entry)):
+            lines.setdefault(entry.model, []).append(entry)
+    lines = {model: entries for model, entries in lines.items() if len(entries) > 1}
+    if not lines:
+        return None
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for (model, entries), color in zip(lines.items(), class_colors(len(lines)), strict=True):
+        x, y = [place(e) for e in entries], [e.test for e in entries]
+        error = [0.0 if math.isnan(e.deviation) else e.deviation for e in entries]
+        axes.errorbar(x, y, error, color=color, marker="o", label=model, capsize=2.0)
+    names = {
+        "latent_dim": "latent dimension",
+        "train_size": "training samples",
+        "options": "number of the configuration",
+    }
+    axes.set_xlabel(names[across])
+    axes.set_ylabel(METRICS[metric].title)
+    if across != "options":
+        axes.set_xscale("log")
+        ticks = sorted({place(e) for entries in lines.values() for e in entries})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+        axes.minorticks_off()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small", ncols=2)
+    return figure
+
+
+def picture_sheet(rows: Mapping[str, Array]) -> "Figure":
+    """Return a figure with one row of observations for each title.
+
+    Args:
+        rows: ``(n, *input_shape)`` by title; the first ten are drawn, on one scale.
+    """
+    from matplotlib.figure import Figure
+
+    shown = {title: np.asarray(x)[:SHOWN] for title, x in rows.items()}
+    low, high = value_range(shown.values())
+    figure = Figure(figsize=(8.0, 0.75 * len(shown) + 0.1), layout="constrained")
+    panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
+    for axes, (title, x) in zip(panels, shown.items(), strict=True):
+        draw_observations(axes, x, SHOWN, low, high)
+        _name_row(axes, title)
+    return figure
+
+
+def _name_row(axes: "Axes", title: str) -> None:
+    axes.set_axis_on()
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=7.0)
+
+
+def _sheets(result: BenchmarkResult, splits: Splits) -> list[Section]:
+    """Return the sheets of reconstructions, samples with their nearest data, and interpolations."""
+    if len(splits.train.input_shape) < 2:
+        return []
+    sections = []
+    rows: dict[str, Array] = {}
+    for entry in result.best("mse"):
+        pictures = result.pictures(entry.rows[0])
+        if "reconstruction" in pictures:
+            rows = {"data": pictures["real"]} | rows
+            rows[entry.title] = pictures["reconstruction"]
+    if rows:
+        sections.append(_sheet("Reconstructions", "Observations of the test set.", rows))
+    rows = {}
+    for entry in result.best("frechet"):
+        pictures = result.pictures(entry.rows[0])
+        if f"samples/{entry.sampler}" in pictures:
+            rows[entry.title] = pictures[f"samples/{entry.sampler}"]
+            rows[f"nearest to {entry.model}"] = pictures[f"nearest/{entry.sampler}"]
+    if rows:
+        text = "Random samples of each model, its sampler chosen by validation; below each sample "
+        text += "the nearest training observation."
+        sections.append(_sheet("Samples", text, rows))
+    rows = {}
+    for metric in ("straight", "geodesic"):
+        for entry in result.best(metric):
+            pictures = result.pictures(entry.rows[0])
+            if metric in pictures:
+                rows[f"{entry.title}, {metric}"] = pictures[metric][0]
+    if rows:
+        text = "Points between the same two test observations: on straight lines between their "
+        text += "latents, and on geodesics of the model's metric, if it has one."
+        sections.append(_sheet("Interpolations", text, rows))
+    return sections
+
+
+def _sheet(title: str, text: str, rows: Mapping[str, Array]) -> Section:
+    return Section(title, text, picture_sheet(rows), f"{title} of {len(rows)} models.")
+
+
+def _curve_sections(result: BenchmarkResult) -> list[Section]:
+    titles = {
+        "latent_dim": "against the latent dimension",
+        "train_size": "against the size of the training set",
+        "options": "of each configuration",
+    }
+    found = []
+    for across, title in titles.items():
+        for metric in ("mse", "frechet", "probe_accuracy", "cluster_accuracy"):
+            figure = curves(result, metric, across)
+            if figure is not None:
+                name = f"{METRICS[metric].task.capitalize()} {title}"
+                text = f"{METRICS[metric].title} on the test set; bars are standard deviations "
+                text += "over seeds."
+                found.append(Section(name, text, figure, name))
+    return found
+
+
+def write_benchmark_report(
+    path: str | Path,
+    result: BenchmarkResult,
+    splits: Splits,
+    *,
+    title: str = "Benchmark",
+    facts: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    command: str = "chartae benchmark",
+    files: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Write the report of a benchmark as one HTML file, atomically; return its answers.
+
+    Args:
+        path: the file.
+        result: the table.
+        splits: the data.
+        title: title of the page.
+        facts: further facts about the run by name.
+        settings: the value of every option.
+        command: the command, to which ``--row`` is added to repeat a run.
+        files: a description of each written file, by path.
+    """
+    found = answers(result)
+    tables: Sequence[Table | None] = [
+        *(_table(result, name) for name in COLUMNS),
+        _problems(result),
+        _rerun(result, command),
+    ]
+    table = result.table
+    sizes = ", ".join(f"{len(part)} for {name}" for name, part in _parts(splits).items())
+    features = "the data themselves"
+    if result.feature_accuracy is not None:
+        share = 100.0 * result.feature_accuracy
+        features = f"a small classifier, {share:.1f} % of whose held-out samples are right"
+    Report(
+        title,
+        f"{len(table.done)} trainings of {len({r.settings['model'] for r in table})} models. "
+        "Configurations and samplers are chosen on the validation set; all figures are of the test "
+        "set, mean ± standard deviation over seeds.",
+        answers=found,
+        facts={
+            **(facts or {}),
+            "Observations": f"{sizes}, of shape {splits.train.input_shape}",
+            "Features of samples": features,
+            "Versions": versions(),
+        },
+        settings=settings or {},
+        tables=[table for table in tables if table is not None],
+        sections=[*_curve_sections(result), *_sheets(result, splits)],
+        files=files or {},
+    ).save(path)
+    return found
+
+
+def write_evaluation_report(
+    path: str | Path,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    facts: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the report of one model as one HTML file, atomically.
+
+    Args:
+        path: the file.
+        evaluation: the result of `evaluate_model`.
+        title: title of the page.
+        facts: facts about the model and the data by name.
+        settings: the value of every option.
+    """
+    samplers = {f" ({name})": figures for name, figures in evaluation.samplers.items()}
+    rows = [
+        [METRICS[name].title + sampler, METRICS[name].task, _number(value), better(name)]
+        for sampler, figures in {"": evaluation.figures, **samplers}.items()
+        for name, value in figures["test"].items()
+    ]
+    tables = [Table("Figures", "On the test set.", ["figure", "task", "value", "better"], rows)]
+    if evaluation.skipped:
+        skipped = [[name, reason] for name, reason in evaluation.skipped.items()]
+        tables.append(Table("What is missing", "And why.", ["what", "reason"], skipped))
+    pictures = {name: tensor.numpy() for name, tensor in evaluation.pictures.items()}
+    rows_shown = {
+        name: x[0] if name in ("straight", "geodesic") else x for name, x in pictures.items()
+    }
+    sections = []
+    if rows_shown and next(iter(rows_shown.values())).ndim > 2:
+        text = "Observations of the test set and their reconstructions; samples and the nearest "
+        text += "training observations; points between two test observations."
+        sections = [_sheet("Pictures", text, rows_shown)]
+    Report(
+        title,
+        facts={**(facts or {}), "Versions": versions()},
+        settings=settings or {},
+        tables=tables,
+        sections=sections,
+    ).save(path)
+
+
+def better(metric: str) -> str:
+    """Return whether a metric is better higher or lower.
+
+    >>> better("mse"), better("recall")
+    ('lower', 'higher')
+    """
+    return "higher" if METRICS[metric].higher else "lower"
+
+
+def _parts(splits: Splits) -> dict[str, Any]:
+    return {"training": splits.train, **splits.held_out}
