@@ -61,8 +61,8 @@ def frechet_distance(real: ArrayLike | Tensor, fake: ArrayLike | Tensor) -> floa
     larger than the distance. So sets of equal sizes should be compared, of more samples than
     features. `kernel_distance` has no such bias and should be preferred for small sets.
 
-    The distance to the model's own reconstructions separates the sampler from the decoder: it is
-    what would be left if the sampler were perfect (thesis section 3.7)::
+    The distance to the model's own reconstructions judges the sampler without the decoder, whose
+    blur both sets have (thesis section 3.5.1)::
 
         features = train_classifier(x_train, y_train).features
         frechet_distance(features(x_test), features(samples))
