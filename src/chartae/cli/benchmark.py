@@ -122,11 +122,18 @@ def benchmark(
     source = data_options.read(data)
     splits = split_data(source, test=_matching(source, test, data_options), seed=seed)
     chosen = [one for one in settings if row in (None, run_key(one))]
-    options = {"folder": out, "jobs": jobs, "scheduler": scheduler, "feature_seed": seed}
     with outputs.recording():
         with _bar() as tell:
             result = run_benchmark(
-                splits, chosen, **options, budget=seconds, again=row is not None, progress=tell
+                splits,
+                chosen,
+                folder=out,
+                jobs=jobs,
+                scheduler=scheduler,
+                budget=seconds,
+                again=row is not None,
+                feature_seed=seed,
+                progress=tell,
             )
         found = {} if row else _write(out, result, splits, data, outputs.options)
     if row is not None:
@@ -171,7 +178,7 @@ def _write(
         title=f"Benchmark of {data.name}",
         facts={"Data": str(data)},
         settings=options,
-        command=f"{command} --out {shlex.quote(str(out))}",
+        command=command,
         files=files,
     )
 

@@ -1,7 +1,6 @@
 """``chartae evaluate``: the figures of one trained model on five tasks."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -124,10 +123,9 @@ def _labels(data: ArrayDataset) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
 def _lines(found: Evaluation) -> list[str]:
     samplers = {f" ({name})": figures for name, figures in found.samplers.items()}
     lines = [
-        f"{METRICS[name].task}: {METRICS[name].title}{sampler} {value:.4g} ({better(name)} is better)"
+        f"{METRICS[name].title}{sampler}: {value:.4g} ({better(name)} is better)"
         for sampler, figures in {"": found.figures, **samplers}.items()
         for name, value in figures["test"].items()
-        if not math.isnan(value)
     ]
     return lines + [f"left out: {name}: {reason}" for name, reason in found.skipped.items()]
 

@@ -77,10 +77,17 @@ def _train_and_evaluate(settings: Mapping[str, Any], shared: _Shared, attempt: i
     Raises:
         DivergenceError: if training diverges.
     """
-    splits, seed = (
-        _subset(shared.splits, settings["train_size"], settings["seed"]),
-        settings["seed"],
-    )
+    splits = _subset(shared.splits, settings["train_size"], settings["seed"])
+    with _warnings() as warnings:
+        figures, pictures = _evaluated(settings, splits, shared.classifier, attempt)
+    return Outcome({**figures, "warnings": warnings}, {PICTURES: pictures})
+
+
+def _evaluated(
+    settings: Mapping[str, Any], splits: Splits, classifier: Classifier | None, attempt: int
+) -> tuple[dict[str, Any], bytes]:
+    """Return the figures of a run, and its pictures."""
+    seed: int = settings["seed"]
     model = _make_model(settings, splits.train)
     history = fit(
         model,
@@ -104,7 +111,7 @@ def _train_and_evaluate(settings: Mapping[str, Any], shared: _Shared, attempt: i
         runs=settings["runs"],
         seed=seed,
     )
-    figures = {
+    figures: dict[str, Any] = {
         "validation": evaluation.figures["validation"],
         "test": evaluation.figures["test"],
         "samplers": evaluation.samplers,

@@ -226,9 +226,10 @@ def evaluate_model(
             figures["validation"] |= found
             figures["test"] |= found
     if "interpolation" in tasks:
-        curves, reasons = task.interpolation()
-        figures["test"] |= task.distances(curves)
-        pictures |= curves
+        for name in figures:
+            curves, reasons = task.interpolation(name)
+            figures[name] |= task.distances(name, curves)
+        pictures |= curves  # those of the test set, which is the last
         skipped |= reasons
     by_sampler: dict[str, dict[str, Figures]] = {}
     if "generation" in tasks:
@@ -373,7 +374,7 @@ class _Task:
 
     # --- interpolation ----------------------------------------------------------------------------
 
-    def interpolation(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def interpolation(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return decoded curves ``(pairs, points, *input_shape)``, and what was left out."""
         if self.model.latent_space == "codes":
             return {}, {"interpolation": "single latents of a grid of codes are not decoded"}
@@ -381,8 +382,8 @@ class _Task:
             return {}, {"interpolation": "the decoder depends on conditions"}
         if self.model.latent_dim < 2:
             return {}, {"interpolation": "the latent space has one dimension"}
-        pairs = min(PAIRS, len(self.x["test"]) // 2)
-        z = self._codes("test")[: 2 * pairs]
+        pairs = min(PAIRS, len(self.x[name]) // 2)
+        z = self._codes(name)[: 2 * pairs]
         start, end = z[:pairs], z[pairs:]
         weights = torch.linspace(0.0, 1.0, POINTS + 2).to(z)[1:-1, None]
         curves: dict[str, Tensor] = {}
@@ -420,10 +421,10 @@ class _Task:
         flat = self.model.decode(curves.flatten(0, 1)).cpu()
         return flat.reshape(*curves.shape[:2], *flat.shape[1:])
 
-    def distances(self, curves: Mapping[str, Tensor]) -> Figures:
+    def distances(self, part: str, curves: Mapping[str, Tensor]) -> Figures:
         """Return how far curves are from the training data, relative to held-out data."""
         train = self.features(self.x["train"])
-        parts = {"test": self.x["test"], **{n: c.flatten(0, 1) for n, c in curves.items()}}
+        parts = {part: self.x[part], **{n: c.flatten(0, 1) for n, c in curves.items()}}
         rows, seen, others = as_rows(train, {n: self.features(p) for n, p in parts.items()})
         search: Callable[..., Any] = partial(nearest, b=rows, seen_b=seen)
         found = [float(search(o, torch.ones_like(o)).distances.mean()) for o in others]

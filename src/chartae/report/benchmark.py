@@ -51,9 +51,9 @@ TEXTS = {
     "importance samples, which is a lower bound on average; it depends on the likelihood.",
     "generation": "Samples against the test set. Lower is better for the Frechet and the kernel "
     "distance. Precision and density say whether samples are like data, recall and coverage "
-    "whether all kinds of data are among them. Distance to training data: that of samples, divided by that "
-    "of the test set; it is 0 for copies. Near copies: share of samples that are nearer to a "
-    "training observation than the nearest 5 % of the test set.",
+    "whether all kinds of data are among them. Distance to training data: that of samples, "
+    "divided by that of the test set; it is 0 for copies. Near copies: share of samples that are "
+    "nearer to a training observation than the nearest 5 % of the test set.",
     "representation": "Accuracy on the test set of a linear classifier of the embeddings, and how "
     "k-means of the training set's embeddings agrees with the classes.",
     "interpolation": "Mean distance of decoded points between pairs of test observations to the "
@@ -160,7 +160,7 @@ def _problems(result: BenchmarkResult) -> Table | None:
         return None
     return Table(
         "What is missing, and warnings",
-        "Parts that a model cannot do, runs that failed or were left out, and warnings of trainings.",
+        "Parts that a model cannot do, runs that failed or were left out, warnings of trainings.",
         ["model", "what", "reason"],
         rows,
     )
