@@ -115,7 +115,7 @@ def benchmark(
     if row is not None:
         check_choice("row", row, [run_key(one) for one in settings])
     grid_file = Path(grid) if Path(grid).suffix else None
-    inputs = [data, test, data_options.labels, grid_file, config]
+    inputs = [data, test, data_options.labels, grid_file, None if given["resume"] else config]
     outputs = Outputs("benchmark", out / RECORD, given, inputs=inputs)
     written = [RECORD, REPORT, TABLE, PARQUET, *WORK]
     outputs.claim(resumable=[out / name for name in written[1:]])
@@ -141,11 +141,8 @@ def benchmark(
         return
     print_lines(
         *(f"{question} {answer}" for question, answer in found.items()),
-        *([f"{len(result.table.failed)} runs failed; see the report"] * bool(result.table.failed)),
-        *(
-            [f"{len(result.table.left_out)} runs did not fit into the budget; see the report"]
-            * bool(result.table.left_out)
-        ),
+        *_missing(len(result.table.failed), "failed"),
+        *_missing(len(result.table.left_out), "did not fit into the budget"),
         f"table: {out / TABLE}",
         f"report: {out / REPORT}",
     )
@@ -181,6 +178,13 @@ def _write(
         command=command,
         files=files,
     )
+
+
+def _missing(count: int, what: str) -> list[str]:
+    """Return a line about runs without figures; none if there are none."""
+    if not count:
+        return []
+    return [f"{count} {'run' if count == 1 else 'runs'} {what}; see the report"]
 
 
 def _print_row(result: BenchmarkResult) -> None:

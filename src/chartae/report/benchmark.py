@@ -11,6 +11,7 @@ from chartae.evaluation import METRICS, BenchmarkResult, Entry, Evaluation, Spli
 from chartae.report.figures import draw_observations, value_range
 from chartae.report.html import Report, Section, Table, versions
 from chartae.report.style import Array, class_colors
+from chartae.runs import RunTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -374,7 +375,7 @@ def write_benchmark_report(
         title,
         f"{len(table.done)} trainings of {len({r.settings['model'] for r in table})} models. "
         "Configurations and samplers are chosen on the validation set; all figures are of the test "
-        "set, mean ± standard deviation over seeds.",
+        f"set{_spread(table)}",
         answers=found,
         facts={
             **(facts or {}),
@@ -388,6 +389,12 @@ def write_benchmark_report(
         files=files or {},
     ).save(path)
     return found
+
+
+def _spread(table: RunTable) -> str:
+    if len({row.settings["seed"] for row in table}) > 1:
+        return ", mean ± standard deviation over seeds."
+    return ". There is one seed, so small differences mean little."
 
 
 def write_evaluation_report(
