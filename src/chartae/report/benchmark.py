@@ -261,9 +261,11 @@ def picture_sheet(rows: Mapping[str, Array]) -> "Figure":
 
     shown = {title: np.asarray(x)[:SHOWN] for title, x in rows.items()}
     low, high = value_range(shown.values())
-    figure = Figure(figsize=(8.0, 0.75 * len(shown) + 0.1), layout="constrained")
-    panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
-    for axes, (title, x) in zip(panels, shown.items(), strict=True):
+    height = 0.66 * len(shown)
+    figure = Figure(figsize=(8.0, height))
+    edges = {"left": 0.26, "right": 0.995, "bottom": 0.05 / height, "top": 1.0 - 0.05 / height}
+    panels = figure.subplots(len(shown), 1, squeeze=False, gridspec_kw={**edges, "hspace": 0.06})
+    for axes, (title, x) in zip(panels[:, 0], shown.items(), strict=True):
         draw_observations(axes, x, SHOWN, low, high)
         _name_row(axes, title)
     return figure
@@ -296,7 +298,7 @@ def _sheets(result: BenchmarkResult, splits: Splits) -> list[Section]:
         pictures = result.pictures(entry.rows[0])
         if f"samples/{entry.sampler}" in pictures:
             rows[entry.title] = pictures[f"samples/{entry.sampler}"]
-            rows[f"nearest to {entry.model}"] = pictures[f"nearest/{entry.sampler}"]
+            rows[f"nearest data ({entry.model})"] = pictures[f"nearest/{entry.sampler}"]
     if rows:
         text = "Random samples of each model, its sampler chosen by validation; below each sample "
         text += "the nearest training observation."
