@@ -4,6 +4,7 @@ __all__ = [
     "ArrayDataset",
     "Form",
     "Sequences",
+    "Sprites",
     "TensorSet",
     "check_disjoint",
     "color_changes",
@@ -21,6 +22,7 @@ __all__ = [
     "read_sequences",
     "read_table",
     "rotations",
+    "sprites",
     "stratified_split",
     "write_images",
     "write_npz",
@@ -37,6 +39,7 @@ from chartae.data.labels import encode_labels
 from chartae.data.progressions import color_changes, progression, raising_arms, rotations
 from chartae.data.sequences import Sequences, check_disjoint
 from chartae.data.splits import few_per_class, held_out_split, stratified_split
+from chartae.data.sprites import Sprites, sprites
 from chartae.data.synthetic import digits, disks_and_rings
 from chartae.data.tables import read_labels, read_table, write_table
 from chartae.data.tensors import TensorSet

@@ -7,6 +7,14 @@ from chartae.evaluation.benchmark import (
     benchmark_settings,
     split_data,
 )
+from chartae.evaluation.disentanglement import (
+    DCI,
+    beta_score,
+    dci,
+    factor_score,
+    mutual_information_gap,
+    sap,
+)
 from chartae.evaluation.features import (
     Classifier,
     Extractor,
@@ -48,9 +56,11 @@ from chartae.evaluation.memorisation import (
 )
 from chartae.evaluation.reconstruction import ms_ssim, mse, psnr, ssim
 from chartae.evaluation.representation import Clustering, Probe, cluster_accuracy, linear_probe
+from chartae.evaluation.surgery import CodeUsage, Surgery, active_units, code_usage, elbo_surgery
 from chartae.evaluation.tasks import METRICS, TASKS, Evaluation, Measure, Splits, evaluate_model
 
 __all__ = [
+    "DCI",
     "GRIDS",
     "METRICS",
     "PRD",
@@ -59,6 +69,7 @@ __all__ = [
     "Calibration",
     "Classifier",
     "Clustering",
+    "CodeUsage",
     "Copies",
     "DensityCoverage",
     "Entry",
@@ -70,16 +81,23 @@ __all__ = [
     "PrecisionRecall",
     "Probe",
     "Splits",
+    "Surgery",
+    "active_units",
     "benchmark",
     "benchmark_settings",
+    "beta_score",
     "calibration",
     "carried_forward",
     "cluster_accuracy",
+    "code_usage",
     "copies",
     "coverage",
+    "dci",
     "density_coverage",
+    "elbo_surgery",
     "embedding",
     "evaluate_model",
+    "factor_score",
     "frechet_distance",
     "hidden_error",
     "inception_score",
@@ -89,6 +107,7 @@ __all__ = [
     "module_features",
     "ms_ssim",
     "mse",
+    "mutual_information_gap",
     "nearest_distance_ratio",
     "nearest_sequences",
     "pixels",
@@ -97,6 +116,7 @@ __all__ = [
     "psnr",
     "read_grid",
     "roughness",
+    "sap",
     "score_auc",
     "split_data",
     "ssim",
