@@ -248,3 +248,32 @@ def test_wrong_data():
         augmentation_study(x, y, x_test[:, :4], y_test, **options)
     with pytest.raises(DataError, match="expected at least n=100"):
         augmentation_study(x, y, x_test, y_test, per_class=100, **options)
+
+
+def test_an_interrupted_study_goes_on(tmp_path):
+    data = digits()
+    calls = []
+
+    def method(x, y, per_class, seed):
+        calls.append(seed)
+        if seed == 1 and len(calls) == 2:
+            raise KeyboardInterrupt
+        return gaussian_noise(x, y, per_class, seed)
+
+    given = {
+        "methods": {"noise": method},
+        "classifiers": {"k-NN": CLASSIFIERS["k-NN"]},
+        "synthetic_per_class": 5,
+        "repeats": 2,
+        "workers": 1,
+    }
+    sets = data.x[:300], data.y[:300], data.x[300:400], data.y[300:400]
+    with pytest.raises(KeyboardInterrupt):
+        augmentation_study(*sets, folder=tmp_path, **given)
+    found = augmentation_study(*sets, folder=tmp_path, **given)
+    assert calls == [0, 1, 1]  # the first draw was kept
+    given["methods"] = {"noise": gaussian_noise}
+    whole = augmentation_study(*sets, **given)
+    assert (found.accuracy == whole.accuracy).all()
+    with pytest.raises(ConfigurationError, match="expected another folder"):
+        augmentation_study(*sets, folder=tmp_path, **given | {"synthetic_per_class": 6})

@@ -1,24 +1,33 @@
 """Studies of augmentation: accuracy of classifiers with and without synthetic data, over seeds."""
 
+import hashlib
+import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from chartae import __version__
 from chartae.augmentation.methods import Method
 from chartae.augmentation.results import REAL, Part, StudyResult, TrainingSet
 from chartae.checks import check_integer, check_number
 from chartae.data import ArrayDataset, encode_labels, few_per_class
 from chartae.errors import ConfigurationError, DataError
+from chartae.runs import Outcome, Progress, execute
 
 __all__ = ["CLASSIFIERS", "Classifier", "augmentation_study"]
 
 Array = NDArray[Any]
 Advance = Callable[[int, int], None]
+SYNTHETIC = "synthetic.npz"
+"""The file of a run with the synthetic set of a method."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ def augmentation_study(
     repeats: int = 5,
     seed: int = 0,
     workers: int | None = None,
+    folder: str | Path | None = None,
     advance: Advance | None = None,
 ) -> StudyResult:
     """Measure the effect of augmentation on classifiers trained on few examples.
@@ -113,6 +123,9 @@ def augmentation_study(
         seed: seed of the first repeat's draw, methods and classifiers; each next repeat has the
             next seed.
         workers: number of processes, with one thread each; None takes one per core.
+        folder: where finished parts are kept, so that the same call goes on after an interruption;
+            None keeps nothing. Methods and classifiers are known there by their names: take another
+            folder if one of them changes.
         advance: called with the number of finished tasks and the number of all tasks, after each.
 
     Raises:
@@ -154,43 +167,66 @@ def augmentation_study(
     pool_x, pool_y = pool.x.numpy(), _labels(pool)
     seeds = range(seed, seed + repeats)
     draws = [few_per_class(pool_y, per_class, seed=s)[0].numpy() for s in seeds]
-    total = repeats * (len(methods) + len(classifiers))
-    tasks = _Tasks(workers, total, advance)
+    inputs = _Inputs(
+        [(pool_x[draw], pool_y[draw]) for draw in draws],
+        (_flat(test.x.numpy()), _labels(test)),
+        methods,
+        classifiers,
+        synthetic_per_class,
+        real_share,
+    )
+    made = [
+        {"repeat": r, "seed": seeds[r], "method": name} for r in range(repeats) for name in methods
+    ]
+    scored = [
+        {"repeat": r, "seed": seeds[r], "classifier": name}
+        for r in range(repeats)
+        for name in classifiers
+    ]
+    context = {
+        "version": __version__,
+        "data": _fingerprint(pool, test),
+        "settings": [per_class, synthetic_per_class, real_share, list(methods)],
+    }
+    total = len(made) + len(scored)
 
-    made = tasks.run(
-        _generate,
-        [
-            (name, method, pool_x[draws[r]], pool_y[draws[r]], synthetic_per_class, seeds[r])
-            for r in range(repeats)
-            for name, method in methods.items()
-        ],
-    )
-    synthetic = [made[r * len(methods) : (r + 1) * len(methods)] for r in range(repeats)]
-    flat_test = (_flat(test.x.numpy()), _labels(test))
-    scored = tasks.run(
-        _score,
-        [
-            (
-                classifier,
-                (pool_x[draws[r]], pool_y[draws[r]]),
-                synthetic[r],
-                flat_test,
-                real_share,
-                seeds[r],
-            )
-            for r in range(repeats)
-            for classifier in classifiers.values()
-        ],
-    )
+    def tell(before: int) -> Callable[[Progress], None]:
+        def progress(state: Progress) -> None:
+            if advance is not None and state.done:
+                advance(before + state.done, total)
+
+        return progress
+
+    with _folder(folder) as place:
+        options: dict[str, Any] = {
+            "folder": place,
+            "context": context,
+            "jobs": workers,
+            "retries": 0,
+        }
+        table = execute(
+            _generate, made, shared=inputs, strict=True, retries=0, progress=tell(0), **options
+        )
+        synthetic = [_arrays(table.file(row, SYNTHETIC)) for row in table]
+        groups = [synthetic[r * len(methods) : (r + 1) * len(methods)] for r in range(repeats)]
+        rows = execute(
+            _score,
+            scored,
+            shared=replace(inputs, synthetic=groups),
+            strict=True,
+            retries=0,
+            progress=tell(len(made)),
+            **options,
+        ).rows
     columns = len(classifiers)
-    accuracy = np.array([scores for scores, _ in scored]).reshape(repeats, columns, -1)
+    accuracy = np.array([row.figures["accuracy"] for row in rows]).reshape(repeats, columns, -1)
     parts: tuple[Part, ...] = ("real + synthetic", "synthetic only")
     return StudyResult(
         training_sets=(REAL, *(TrainingSet(part, name) for part in parts for name in methods)),
         classifiers=tuple(classifiers),
         accuracy=accuracy.transpose(2, 1, 0),
         tuned={
-            name: [params for _, params in scored[column::columns]]
+            name: [row.figures["parameters"] for row in rows[column::columns]]
             for column, name in enumerate(classifiers)
         },
         settings={
@@ -207,34 +243,41 @@ def augmentation_study(
     )
 
 
-class _Tasks:
-    """Independent calls, run in processes with one thread each."""
+@dataclass(frozen=True)
+class _Inputs:
+    """What all runs of a study read."""
 
-    def __init__(self, workers: int | None, total: int, advance: Advance | None) -> None:
-        self.workers, self.total, self.advance = workers, total, advance
-        self.done = 0
-
-    def run(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Return the results in the order of the calls."""
-        from joblib import Parallel, cpu_count, delayed, parallel_config
-
-        workers = self.workers or cpu_count()
-        options = {} if workers == 1 else {"inner_max_num_threads": 1}
-        results: list[Any] = [None] * len(calls)
-        tasks = (delayed(_numbered)(index, function, call) for index, call in enumerate(calls))
-        with parallel_config("loky", n_jobs=workers, **options):
-            for index, result in Parallel(return_as="generator_unordered")(tasks):
-                results[index] = result
-                self.done += 1
-                if self.advance is not None:
-                    self.advance(self.done, self.total)
-        return results
+    real: Sequence[tuple[Array, Array]]
+    test: tuple[Array, Array]
+    methods: Mapping[str, Method]
+    classifiers: Mapping[str, Classifier]
+    synthetic_per_class: int
+    real_share: float | None
+    synthetic: Sequence[Sequence[tuple[Array, Array]]] = ()
 
 
-def _numbered(
-    index: int, function: Callable[..., Any], arguments: tuple[Any, ...]
-) -> tuple[int, Any]:
-    return index, function(*arguments)
+@contextmanager
+def _folder(folder: str | Path | None) -> Iterator[Path]:
+    """Yield the folder, or a temporary one for None."""
+    if folder is not None:
+        yield Path(folder)
+        return
+    with TemporaryDirectory(prefix="chartae-study-") as temporary:
+        yield Path(temporary)
+
+
+def _fingerprint(*sets: ArrayDataset) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for data in sets:
+        for array in (data.x.numpy(), _labels(data)):
+            digest.update(repr((array.shape, data.class_names)).encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _arrays(path: Path) -> tuple[Array, Array]:
+    with np.load(path, allow_pickle=False) as archive:
+        return archive["x"], archive["y"]
 
 
 def _check_sets(
@@ -270,11 +313,11 @@ def _flat(x: Array) -> Array:
     return x.reshape(len(x), -1)
 
 
-def _generate(
-    name: str, method: Method, x: Array, y: Array, samples_per_class: int, seed: int
-) -> tuple[Array, Array]:
-    """Call a method, and check its output."""
-    x_new, y_new = map(np.asarray, method(x.copy(), y.copy(), samples_per_class, seed))
+def _generate(settings: Mapping[str, Any], inputs: _Inputs, attempt: int) -> Outcome:
+    """Call a method, and check its output, which is a file of the row."""
+    name, seed, (x, y) = settings["method"], settings["seed"], inputs.real[settings["repeat"]]
+    made = inputs.methods[name](x.copy(), y.copy(), inputs.synthetic_per_class, seed)
+    x_new, y_new = map(np.asarray, made)
     if x_new.shape[1:] != x.shape[1:] or y_new.shape != (len(x_new),) or not len(x_new):
         raise DataError(
             f"the method {name!r} returned arrays of shapes {x_new.shape} and {y_new.shape}: "
@@ -284,19 +327,17 @@ def _generate(
         raise DataError(f"the method {name!r} returned NaN or infinite values")
     if not np.isin(y_new, y).all():
         raise DataError(f"the method {name!r} returned labels that are not in y")
-    return x_new, y_new
+    content = io.BytesIO()
+    np.savez(content, x=x_new, y=y_new)
+    return Outcome({"samples": len(x_new)}, {SYNTHETIC: content.getvalue()})
 
 
-def _score(
-    classifier: Classifier,
-    real: tuple[Array, Array],
-    synthetic: Sequence[tuple[Array, Array]],
-    test: tuple[Array, Array],
-    real_share: float | None,
-    seed: int,
-) -> tuple[list[float], dict[str, Any]]:
-    """Tune a classifier on the real examples; return its test accuracy for every training set."""
-    x, y = _flat(real[0]), real[1]
+def _score(settings: Mapping[str, Any], inputs: _Inputs, attempt: int) -> Outcome:
+    """Tune a classifier on the real examples; measure its accuracy for every training set."""
+    repeat, seed = settings["repeat"], settings["seed"]
+    classifier, real_share = inputs.classifiers[settings["classifier"]], inputs.real_share
+    synthetic, test = inputs.synthetic[repeat], inputs.test
+    x, y = _flat(inputs.real[repeat][0]), inputs.real[repeat][1]
     with warnings.catch_warnings():
         # A network that stops at its last epoch is intended. Candidates that are not possible for
         # few examples (7 neighbours of 5) get the worst score.
@@ -317,7 +358,7 @@ def _score(
             both = np.concatenate([x, _flat(x_new)]), np.concatenate([y, y_new])
             scores.append(accuracy(*both, len(x), weight))
         scores += [accuracy(_flat(x_new), y_new) for x_new, y_new in synthetic]
-    return scores, parameters
+    return Outcome({"accuracy": scores, "parameters": parameters})
 
 
 def _tune(classifier: Classifier, x: Array, y: Array, seed: int) -> dict[str, Any]:

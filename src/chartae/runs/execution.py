@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import socket
 import statistics
 import sys
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def execute(
     cost: Cost = lambda settings: ("", 1.0),
     retries: int = 1,
     again: bool = False,
+    strict: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> RunTable:
     """Execute the runs that the folder does not have yet, and return the table of all.
@@ -95,6 +97,7 @@ def execute(
             expected time of the others.
         retries: see above.
         again: True to execute runs again that the folder has.
+        strict: True to raise the error of a run, in place of a row with the error.
         progress: called in this process whenever a run ends.
 
     Raises:
@@ -122,7 +125,7 @@ def execute(
         for one in settings if again else ():
             store.remove(one)
         plan = _Plan(settings, store, cost, budget, engine.workers, progress)
-        engine.perform(function, retries, plan)
+        engine.perform(partial(_run, function, retries, strict), plan)
         return plan.table()
 
 
@@ -265,9 +268,11 @@ def _is_new(kind: str, seen: set[str]) -> bool:
 # --- one run --------------------------------------------------------------------------------------
 
 
-def _run(
-    function: Function, one: Settings, shared: Any, retries: int
-) -> tuple[Row, dict[str, bytes]]:
+Result = tuple[Row, dict[str, bytes]]
+"""A row and its files."""
+
+
+def _run(function: Function, retries: int, strict: bool, one: Settings, shared: Any) -> Result:
     """Call the function, again after a divergence; return the row and its files."""
     start, start_cpu = time.perf_counter(), time.process_time()
     outcome, error, attempt = Outcome({}), "", 0
@@ -280,8 +285,12 @@ def _run(
         except DivergenceError as divergence:
             error = f"DivergenceError: {divergence}"
         except Exception as other:
+            if strict:
+                raise
             error = f"{type(other).__name__}: {other}"
             break
+    if strict and error:
+        raise DivergenceError(error.partition(": ")[2])
     row = Row(
         one,
         outcome.figures,
@@ -330,12 +339,12 @@ def _engine(jobs: int | None, scheduler: str | None, shared: Any) -> Iterator[An
     if jobs == 1:
         yield _Here(shared)
         return
-    import joblib
+    import cloudpickle
 
     with tempfile.TemporaryDirectory(prefix="chartae-") as folder:
-        path = str(Path(folder) / "shared")
-        joblib.dump(shared, path)
-        yield _Processes(jobs, path)
+        path = Path(folder) / "shared"
+        path.write_bytes(cloudpickle.dumps(shared))
+        yield _Processes(jobs, str(path))
 
 
 class _Here:
@@ -346,11 +355,11 @@ class _Here:
     def __init__(self, shared: Any) -> None:
         self.shared = shared
 
-    def perform(self, function: Function, retries: int, plan: _Plan) -> None:
+    def perform(self, run: Callable[[Settings, Any], Result], plan: _Plan) -> None:
         while not plan.finished:
             one = plan.next()
             if one is not None:
-                plan.take(*_run(function, one, self.shared, retries))
+                plan.take(*run(one, self.shared))
             elif plan.waiting:
                 time.sleep(PAUSE)
 
@@ -361,14 +370,14 @@ class _Processes:
     def __init__(self, workers: int, path: str) -> None:
         self.workers, self.path = workers, path
 
-    def perform(self, function: Function, retries: int, plan: _Plan) -> None:
+    def perform(self, run: Callable[[Settings, Any], Result], plan: _Plan) -> None:
         from joblib import Parallel, delayed, parallel_config
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         def calls() -> Iterator[Any]:
             # joblib asks for the next call whenever a worker is free.
             while (one := plan.next()) is not None:
-                yield delayed(_run_there)(function, one, self.path, retries)
+                yield delayed(_run_there)(run, one, self.path)
 
         while not plan.finished:
             if not plan.running and plan.waiting:
@@ -386,18 +395,17 @@ class _Processes:
                 time.sleep(PAUSE)
 
 
-def _run_there(
-    function: Function, one: Settings, path: str, retries: int
-) -> tuple[Row, dict[str, bytes]]:
-    return _run(function, one, _shared(path), retries)
+def _run_there(run: Callable[[Settings, Any], Result], one: Settings, path: str) -> Result:
+    return run(one, _shared(path))
 
 
 @lru_cache(maxsize=1)
 def _shared(path: str) -> Any:
-    """Return the shared object of a path, read once in each process."""
-    import joblib
+    """Return the shared object of a path, read once in each process.
 
-    return joblib.load(path)
+    The coordinator has just written the file, into a folder that only its user can read.
+    """
+    return pickle.loads(Path(path).read_bytes())
 
 
 class _Dask:
@@ -413,16 +421,14 @@ class _Dask:
         threads: dict[str, int] = self.client.nthreads()
         return max(1, sum(threads.values()))
 
-    def perform(self, function: Function, retries: int, plan: _Plan) -> None:
-        from distributed import as_completed
+    def perform(self, run: Callable[[Settings, Any], Result], plan: _Plan) -> None:
+        from distributed import KilledWorker, as_completed
 
         futures: dict[Any, Settings] = {}
         while not plan.finished:
             while len(futures) < self.workers and (one := plan.next()) is not None:
                 # The settings are in the key of a run, but an earlier result must not be taken.
-                future = self.client.submit(
-                    _run, function, one, self.shared, retries, pure=False, retries=DEATHS - 1
-                )
+                future = self.client.submit(run, one, self.shared, pure=False, retries=DEATHS - 1)
                 futures[future] = one
             if not futures:
                 if plan.waiting:
@@ -433,8 +439,10 @@ class _Dask:
             error = future.exception()
             if error is None:
                 plan.take(*future.result())
-            else:
-                plan.died(one, f"{type(error).__name__}: {error}")
+            elif isinstance(error, KilledWorker):
+                plan.died(one, f"its workers died: {error}")
+            else:  # of a strict run
+                raise error
 
 
 @contextmanager
