@@ -33,6 +33,7 @@ PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").g
 # Pages whose examples take seconds, of functions that have tests of their own.
 SLOW = {
     "docs/augmentation.md",
+    "docs/evaluation.md",
     "docs/followup_scores.md",
     "docs/followups.md",
     "docs/geodesics.md",

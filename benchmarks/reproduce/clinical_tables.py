@@ -240,9 +240,11 @@ LINEAR: dict[str, Any] = {
     "likelihood": {"name": "gaussian", "scale": "per_feature"},
 }
 WAVES: dict[str, Any] = {"flow": "rotation", "inference": "laplace", **LINEAR}
+LINE: dict[str, Any] = {**WAVES, "flow": {"name": "rotation", "lines": 1}}
 MODELS: dict[str, Callable[[int], SequenceModel]] = {
     "flowvae": lambda size: FlowVAE((size,), 8, likelihood=LINEAR["likelihood"]),
     "flowvae, waves": lambda size: FlowVAE((size,), 12 if size > 1 else 8, **WAVES),
+    "flowvae, waves and a line": lambda size: FlowVAE((size,), 12 if size > 1 else 8, **LINE),
     "trajectoryvae": lambda size: TrajectoryVAE((size,), 4, likelihood=LINEAR["likelihood"]),
 }
 
@@ -296,7 +298,10 @@ def predict(method: str, task: Task, args: Any) -> Prediction:
     return predicted(name, task, args) if name == method else each_score(name, task, args)
 
 
-METHODS = ["lvcf", "lmm", *MODELS, "flowvae, waves, each score"]
+METHODS = [
+    *("lvcf", "lmm", *MODELS),
+    *("flowvae, waves, each score", "flowvae, waves and a line, each score"),
+]
 
 
 # --- the table ------------------------------------------------------------------------------------

@@ -9,13 +9,17 @@ from chartae.longitudinal.time_flows.base import TimeFeatures, TimeFlow
 
 __all__ = ["RotationFlow"]
 
+SLOPE = 0.3
+"""Standard deviation of the slope of a line over that of its intercept, at the start."""
+
 
 class RotationFlow(TimeFlow):
     r"""Rotations of pairs of coordinates, each with a frequency of its own, and a common drift.
 
     .. math:: z_k(t) = R(\omega_k t) \, u_k + m_k(t, c)
 
-    where :math:`R` is the rotation of a plane. The flow is linear in u, and keeps volumes. With
+    where :math:`R` is the rotation of a plane, or for a line the shear
+    :math:`(u_{k1} + \omega_k t \, u_{k2}, \; u_{k2})`, a random intercept and slope. The flow is linear in u, and keeps volumes. With
     u ~ N(0, I), each coordinate of z is a stationary Gaussian process, and a linear decoder of z
     gives scores that are jointly Gaussian processes with learned spectra: what is constant of an
     individual is in slow waves, what lasts for some visits is in fast ones. It suits scores whose
@@ -28,6 +32,7 @@ class RotationFlow(TimeFlow):
         slowest: the lowest frequency at the start, in radians per unit of time of the model.
         fastest: the highest. Frequencies are spread evenly in logarithm, and then learned.
         waves: number of pairs of waves of time in the drift, beside time itself.
+        lines: number of pairs of coordinates that are lines in place of waves, at most d / 2.
 
     Raises:
         ConfigurationError: if ``fastest`` is below ``slowest``.
@@ -41,26 +46,37 @@ class RotationFlow(TimeFlow):
         slowest: float = 0.1,
         fastest: float = 6.0,
         waves: int = 0,
+        lines: int = 0,
     ) -> None:
         super().__init__(dim, context)
         check_number("slowest", slowest, above=0.0)
         check_number("fastest", fastest, above=0.0)
         if fastest < slowest:
             raise ConfigurationError(f"fastest={fastest}: expected at least slowest={slowest}")
-        share = torch.linspace(0.0, 1.0, max(dim // 2, 1))[: dim // 2]
-        self.log_frequencies = nn.Parameter(torch.log(slowest * (fastest / slowest) ** share))
+        self.lines = check_integer("lines", lines, minimum=0, maximum=dim // 2)
+        turning = dim // 2 - lines
+        share = torch.linspace(0.0, 1.0, max(turning, 1))[:turning]
+        slopes = torch.full((lines,), SLOPE)
+        frequencies = torch.cat([slopes, slowest * (fastest / slowest) ** share])
+        self.log_frequencies = nn.Parameter(frequencies.log())
         self.time_features = TimeFeatures(check_integer("waves", waves, minimum=0))
         self.drift = nn.Linear(self.time_features.size * (1 + context), dim, bias=False)
         nn.init.zeros_(self.drift.weight)
 
     def _turned(self, u: Tensor, times: Tensor) -> Tensor:
-        """Return u ``(..., n, d)``, with each pair turned by its frequency times ``(n,)``."""
+        """Return u ``(..., n, d)``, with each pair turned or sheared by its angle at ``(n,)``."""
         angles = times[:, None] * self.log_frequencies.exp()
         cosine, sine = angles.cos(), angles.sin()
         half = self.dim // 2
         first, second, rest = u.split([half, half, self.dim - 2 * half], -1)
-        turned = [cosine * first - sine * second, sine * first + cosine * second, rest]
-        return torch.cat(turned, -1)
+        turned = [cosine * first - sine * second, sine * first + cosine * second]
+        if self.lines:
+            line = first[..., : self.lines] + angles[:, : self.lines] * second[..., : self.lines]
+            turned = [
+                torch.cat([line, turned[0][..., self.lines :]], -1),
+                torch.cat([second[..., : self.lines], turned[1][..., self.lines :]], -1),
+            ]
+        return torch.cat([*turned, rest], -1)
 
     def _shift(self, times: Tensor, context: Tensor | None) -> Tensor:
         """Return m(t, c), ``(n, d)``."""
