@@ -57,6 +57,7 @@ class TestBenchmark:
         record = json.loads((here / "b" / "benchmark.json").read_text())
         assert record["benchmark"]["models"] == "vae,ae"
 
+    @pytest.mark.slow
     def test_it_goes_on_and_adds_models(self, here, capsys, monkeypatch) -> None:
         assert run(self.LINE) == 0
         rows = {path.name: path.read_bytes() for path in (here / "b" / "rows").iterdir()}
@@ -66,6 +67,7 @@ class TestBenchmark:
         assert len(after) == 3
         assert rows.items() <= after.items()
 
+    @pytest.mark.slow
     def test_one_row_again(self, here, capsys) -> None:
         assert run(self.LINE) == 0
         (key, other) = sorted(path.stem for path in (here / "b" / "rows").iterdir())
@@ -83,10 +85,12 @@ class TestBenchmark:
         assert run(["benchmark", "bare.npz", "--models", "ae", "--out", "b", *QUICK]) == 0
         assert "no labels" in (here / "b" / "report.html").read_text()
 
+    @pytest.mark.slow
     def test_a_budget_leaves_runs_out(self, here, capsys) -> None:
         assert run([*self.LINE, "--budget", "0.001s"]) == 0
         assert "1 run did not fit into the budget" in capsys.readouterr().out
 
+    @pytest.mark.slow
     def test_a_test_set_of_its_own(self, here) -> None:
         assert run([*self.LINE, "--test", "test.npz"]) == 0
         assert (
@@ -122,6 +126,7 @@ class TestBenchmark:
         assert match in failure(capsys)
         assert not (here / "b" / "rows").exists() or not list((here / "b" / "rows").iterdir())
 
+    @pytest.mark.slow
     def test_a_folder_of_other_data_is_refused(self, here, capsys) -> None:
         assert run(self.LINE) == 0
         capsys.readouterr()
@@ -149,6 +154,7 @@ class TestEvaluate:
         assert "Frechet distance (normal)" in html
         assert html.count("data:image/png") == 1
 
+    @pytest.mark.slow
     def test_figures(self, model) -> None:
         line = ["evaluate", "m", "test.npz", "--out", "e.json", "--samplers", "normal,mixture"]
         assert run(line) == 0
@@ -156,6 +162,7 @@ class TestEvaluate:
         assert set(found["samplers"]) == {"normal", "mixture"}
         assert found["figures"]["test"]["mse"] > 0.0
 
+    @pytest.mark.slow
     def test_a_conditional_model(self, here) -> None:
         line = ["train", "digits.npz", "--out", "c", "--epochs", "1", "--conditional"]
         assert run(line) == 0

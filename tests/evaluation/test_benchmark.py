@@ -137,6 +137,7 @@ class TestBenchmark:
         assert pictures["samples/normal"].shape == (10, 8, 8)
         assert 0.0 < both.feature_accuracy <= 1.0
 
+    @pytest.mark.slow
     def test_the_same_settings_give_the_same_figures(self, tmp_path) -> None:
         settings = benchmark_settings(models=["vae"], **QUICK)
         one, two = (
@@ -165,11 +166,13 @@ class TestBenchmark:
         assert result.table[0].attempts == 2
         assert all(line["diverged"] for line in result.records())
 
+    @pytest.mark.slow
     def test_training_sizes_are_subsets_of_the_training_set(self, tmp_path) -> None:
         settings = benchmark_settings(models=["ae"], train_sizes=[30, 90], **QUICK)
         result = benchmark(SPLITS, settings, folder=tmp_path, jobs=1)
         assert {e.train_size for e in result.entries("mse")} == {30, 90}
 
+    @pytest.mark.slow
     def test_warnings_of_workers_are_kept(self, tmp_path) -> None:
         settings = benchmark_settings(
             models=["betavae"], grid={"betavae": [{"beta": 1000.0}]}, **QUICK
@@ -212,6 +215,7 @@ class TestBenchmark:
 
 
 class TestGrids:
+    @pytest.mark.slow
     def test_every_configuration_of_the_thesis_makes_a_model(self) -> None:
         for name, configurations in GRIDS["thesis"].items():
             for options in configurations:

@@ -136,11 +136,13 @@ class TestFigures:
             "straight": (PAIRS, POINTS, 8, 8),
         }
 
+    @pytest.mark.slow
     def test_the_same_seed_gives_the_same_figures(self, trained, good, classifier) -> None:
         again = evaluate_model(trained, SPLITS, features=classifier, samplers=["mixture"], runs=3)
         assert again.figures == good.figures
         assert again.samplers == good.samplers
 
+    @pytest.mark.slow
     def test_a_vae_has_a_likelihood_and_geodesics(self, classifier) -> None:
         torch.manual_seed(0)
         model = VAE((8, 8), latent_dim=2, likelihood="bernoulli")

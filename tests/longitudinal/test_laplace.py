@@ -55,9 +55,9 @@ def exact(model: FlowVAE, data: Sequences) -> torch.Tensor:
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("dim", [1, 4, 5])
-def test_likelihoods_of_a_linear_model_are_exact(dim: int) -> None:
-    data, model = people(), waves(dim)
+@pytest.mark.parametrize(("dim", "lines"), [(1, 0), (4, 0), (5, 0), (4, 1), (4, 2)])
+def test_likelihoods_of_a_linear_model_are_exact(dim: int, lines: int) -> None:
+    data, model = people(), waves(dim, flow={"name": "rotation", "lines": lines})
     found = model.log_likelihood(data, 7)
     torch.testing.assert_close(found.log_prob, exact(model, data))
     torch.testing.assert_close(found.effective_samples, torch.full((5,), 7.0).double())

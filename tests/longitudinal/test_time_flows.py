@@ -17,6 +17,7 @@ FLOWS = {
     "chain coupling": {"name": "chain", "num_times": 4, "kind": "coupling", "hidden": [16, 16]},
     "ode": {"name": "ode", "hidden": 16, "num_steps": 32},
     "rotation": {"name": "rotation", "waves": 2},
+    "lines": {"name": "rotation", "lines": 1},
 }
 # The steps of a vector field invert each other only up to their error.
 EXACT = {"ode": 1e-5}
@@ -101,8 +102,10 @@ def test_density_of_the_latent_integrates_to_one(name):
 def test_starts_at_the_identity(name, dim):
     if name == "chain coupling" and dim == 1:
         pytest.skip("coupling layers without time need two coordinates")
-    if name == "rotation" and dim > 1:
+    if name in ("rotation", "lines") and dim > 1:
         pytest.skip("it turns from the start")
+    if name == "lines":
+        pytest.skip("a line needs two coordinates")
     flow, u = make_time_flow(FLOWS[name], dim, 2), torch.randn(7, dim)
     times, given = torch.arange(7.0) % 4, torch.randn(7, 2)
     for direction in (flow, flow.inverse):
@@ -174,6 +177,22 @@ def test_rotations_make_stationary_processes():
         torch.testing.assert_close(turn @ turn.mT, torch.eye(4, dtype=torch.float64))
 
 
+def test_lines_are_random_intercepts_and_slopes():
+    flow = make_time_flow({"name": "rotation", "lines": 1}, 4).double()
+    s, w = float(flow.log_frequencies.detach().exp()[0]), torch.tensor([0.7, -0.4], dtype=torch.float64)
+    times = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64)
+    u = torch.eye(4, dtype=torch.float64)[:, None].expand(4, 3, 4)
+    with torch.no_grad():
+        z = flow(u, times)[0]  # what each coordinate of u gives
+    scores = z[..., 0] * w[0] + z[..., 2] * w[1]  # the pairs are coordinates 0 and 2, 1 and 3
+    # x(t) = (w1 u1 + w2 u2) + t (s w1 u2)
+    intercept, slope = torch.zeros(4).double(), torch.zeros(4).double()
+    intercept[0], intercept[2], slope[2] = w[0], w[1], s * w[0]
+    expected = intercept[:, None] + slope[:, None] * times
+    torch.testing.assert_close(scores, expected)
+    torch.testing.assert_close(z[..., 1].square() + z[..., 3].square(), u[..., 1] + u[..., 3])
+
+
 def test_a_chain_at_its_first_time_is_the_identity():
     flow, u = moved("chain iaf"), torch.randn(2, 3, dtype=torch.float64)
     z, log_det = flow(u, torch.zeros(2, dtype=torch.float64))
@@ -237,6 +256,7 @@ def test_the_trace_of_a_field_is_that_of_its_jacobian():
         ({"name": "time", "layers": 0}, "layers=0: expected an integer at least 1"),
         ({"name": "chain", "num_times": 1}, "num_times=1: expected an integer at least 2"),
         ({"name": "chain", "kind": "maf"}, "kind='maf' is not known"),
+        ({"name": "rotation", "lines": 2}, "lines=2: expected an integer at least 0 and at most 1"),
         ({"name": "ode", "num_steps": 0}, "num_steps=0: expected an integer at least 1"),
         ({"name": "ode", "hidden": 0}, "hidden=0: expected an integer at least 1"),
     ],

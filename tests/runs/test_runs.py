@@ -307,6 +307,7 @@ def _kill_and_resume(folder: Path, moments: int, jobs: int, seed: int) -> None:
     assert all(table.file(row, "x.txt").read_bytes() == b"x" * 2000 for row in table)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_and_resumed(tmp_path: Path) -> None:
     _kill_and_resume(tmp_path, moments=2, jobs=1, seed=0)
 

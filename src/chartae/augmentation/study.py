@@ -198,26 +198,13 @@ def augmentation_study(
         return progress
 
     with _folder(folder) as place:
-        options: dict[str, Any] = {
-            "folder": place,
-            "context": context,
-            "jobs": workers,
-            "retries": 0,
-        }
-        table = execute(
-            _generate, made, shared=inputs, strict=True, retries=0, progress=tell(0), **options
-        )
+        kept: dict[str, Any] = {"folder": place, "context": context, "jobs": workers}
+        kept |= {"retries": 0, "strict": True}
+        table = execute(_generate, made, shared=inputs, progress=tell(0), **kept)
         synthetic = [_arrays(table.file(row, SYNTHETIC)) for row in table]
         groups = [synthetic[r * len(methods) : (r + 1) * len(methods)] for r in range(repeats)]
-        rows = execute(
-            _score,
-            scored,
-            shared=replace(inputs, synthetic=groups),
-            strict=True,
-            retries=0,
-            progress=tell(len(made)),
-            **options,
-        ).rows
+        inputs = replace(inputs, synthetic=groups)
+        rows = execute(_score, scored, shared=inputs, progress=tell(len(made)), **kept).rows
     columns = len(classifiers)
     accuracy = np.array([row.figures["accuracy"] for row in rows]).reshape(repeats, columns, -1)
     parts: tuple[Part, ...] = ("real + synthetic", "synthetic only")

@@ -18,13 +18,19 @@ class RotationFlow(TimeFlow):
 
     .. math:: z_k(t) = R(\omega_k t) \, u_k + m_k(t, c)
 
-    where :math:`R` is the rotation of a plane, or for a line the shear
-    :math:`(u_{k1} + \omega_k t \, u_{k2}, \; u_{k2})`, a random intercept and slope. The flow is linear in u, and keeps volumes. With
+    where :math:`R` is the rotation of a plane. The flow is linear in u, and keeps volumes. With
     u ~ N(0, I), each coordinate of z is a stationary Gaussian process, and a linear decoder of z
     gives scores that are jointly Gaussian processes with learned spectra: what is constant of an
     individual is in slow waves, what lasts for some visits is in fast ones. It suits scores whose
     next value depends on the last ones more than on their line in time. The drift m is linear in
     functions of time, and in their products with the context.
+
+    The first pairs can be lines in place of waves, that is a shear
+
+    .. math:: z_k(t) = (u_{k1} + \omega_k t \, u_{k2}, \; u_{k2}) + m_k(t, c)
+
+    With a linear decoder each of them is a random intercept and a random slope with any covariance,
+    as in a linear mixed model.
 
     Args:
         dim: size d of the latents. If it is odd, the last coordinate has the drift only.
