@@ -26,7 +26,10 @@ Methods:
     python benchmarks/reproduce/clinical_tables.py FOLDER [--methods lvcf lmm ...] [--tables pbc2]
         [--out clinical.jsonl] [--quick]
 
-The linear mixed model needs statsmodels, which is not a dependency of chartae.
+MMSE and CDR take few values: the medians of all methods are rounded to the nearest one, which is
+the median of the rounded distribution.
+
+The linear mixed model needs statsmodels, of the extra `bench`.
 
 FOLDER has the tables. Rows that are in the output already are not computed again.
 """
@@ -36,7 +39,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +70,7 @@ class Table:
         scores: columns, and what is done to each.
         earlier: how many visits an individual needs before the last one.
         unit: what times are divided by.
+        values: the values of scores that take few; medians of all methods are rounded to them.
     """
 
     file: str
@@ -75,6 +79,7 @@ class Table:
     scores: dict[str, Callable[[Any], Any]]
     earlier: int
     unit: float = 1.0
+    values: dict[str, Floats] = field(default_factory=dict)
 
     def read(self, folder: Path) -> Sequences:
         frame = pd.read_csv(folder / self.file)
@@ -114,6 +119,7 @@ TABLES = {
         {"MMSE": same, "CDR": same, "eTIV": same, "nWBV": same},
         earlier=1,
         unit=365.25,
+        values={"MMSE": np.arange(31.0), "CDR": np.array([0.0, 0.5, 1.0, 2.0, 3.0])},
     ),
 }
 
@@ -331,6 +337,9 @@ def report(rows: dict[tuple[str, str, int], dict[str, Any]], table: str, folds: 
                 stacked(method, what)[:, index] for what in ("target", "median", "low", "high")
             )
             known = np.isfinite(target)
+            if score in TABLES[table].values:
+                values = TABLES[table].values[score]
+                median = values[np.abs(median[:, None] - values).argmin(1)]
             errors[method] = np.abs(median - target)[known]
             inside = ((low <= target) & (target <= high))[known].mean()
             versus = [
