@@ -26,8 +26,8 @@ Methods:
     python benchmarks/reproduce/clinical_tables.py FOLDER [--methods lvcf lmm ...] [--tables pbc2]
         [--out clinical.jsonl] [--quick]
 
-MMSE and CDR take few values: the medians of all methods are rounded to the nearest one, which is
-the median of the rounded distribution.
+MMSE and CDR take few values: the quantiles of all methods are rounded to the nearest one, which
+are the quantiles of the rounded distribution.
 
 The linear mixed model needs statsmodels, of the extra `bench`.
 
@@ -70,7 +70,7 @@ class Table:
         scores: columns, and what is done to each.
         earlier: how many visits an individual needs before the last one.
         unit: what times are divided by.
-        values: the values of scores that take few; medians of all methods are rounded to them.
+        values: the values of scores that take few; quantiles are rounded to them.
     """
 
     file: str
@@ -319,6 +319,12 @@ def rows_of(path: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
     return {(row["table"], row["method"], row["fold"]): row for row in rows}
 
 
+def nearest(values: Floats, x: Floats) -> Floats:
+    """Return the nearest of the values to each number ``(n,)``; NaN stays NaN."""
+    found = values[np.abs(np.nan_to_num(x)[:, None] - values).argmin(1)]
+    return np.where(np.isnan(x), np.nan, found)
+
+
 def report(rows: dict[tuple[str, str, int], dict[str, Any]], table: str, folds: int) -> None:
     """Print the figures of a table, of the methods that have all of the folds."""
     methods = [
@@ -339,7 +345,7 @@ def report(rows: dict[tuple[str, str, int], dict[str, Any]], table: str, folds: 
             known = np.isfinite(target)
             if score in TABLES[table].values:
                 values = TABLES[table].values[score]
-                median = values[np.abs(median[:, None] - values).argmin(1)]
+                median, low, high = (nearest(values, part) for part in (median, low, high))
             errors[method] = np.abs(median - target)[known]
             inside = ((low <= target) & (target <= high))[known].mean()
             versus = [
