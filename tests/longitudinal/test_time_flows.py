@@ -179,7 +179,10 @@ def test_rotations_make_stationary_processes():
 
 def test_lines_are_random_intercepts_and_slopes():
     flow = make_time_flow({"name": "rotation", "lines": 1}, 4).double()
-    s, w = float(flow.log_frequencies.detach().exp()[0]), torch.tensor([0.7, -0.4], dtype=torch.float64)
+    s, w = (
+        float(flow.log_frequencies.detach().exp()[0]),
+        torch.tensor([0.7, -0.4], dtype=torch.float64),
+    )
     times = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64)
     u = torch.eye(4, dtype=torch.float64)[:, None].expand(4, 3, 4)
     with torch.no_grad():

@@ -54,8 +54,9 @@ class DistanceVAE(VAE):
         observation = self.likelihood(posterior.rsample(), y)
         scaled = map(self.observation_model.encoder_input, (x, observation.mean))
         distance = average(self.distance(*observed(mask, *scaled)), weight)
-        kl = average(kl_divergence(posterior, self.prior(y)), weight)
-        total = distance + self.kl_weight * self.weighted(kl)
+        divergence = kl_divergence(posterior, self.prior(y))
+        total = distance + self.kl_weight * average(self.weighted(divergence), weight)
+        kl = average(divergence, weight)
         calibration = self.calibration(-average(observation.log_prob(x, mask), weight))
         return Losses({"model": total, **calibration}, {"reconstruction": distance, "kl": kl})
 

@@ -30,7 +30,7 @@ class VAE(VariationalAutoencoder):
     """
 
     def weighted(self, kl: Tensor) -> Tensor:
-        """Return the weighted mean divergence of a batch, before the weight of the KL warm-up."""
+        """Return the divergence of each sample as the loss counts it, ``(batch,)``."""
         return kl
 
     def loss(
@@ -40,9 +40,9 @@ class VAE(VariationalAutoencoder):
         posterior = self.posterior(x, y, mask)
         fit = self.likelihood(posterior.rsample(), y).log_prob(x, mask)
         reconstruction = -average(fit, weight)
-        kl = average(kl_divergence(posterior, self.prior(y)), weight)
-        total = reconstruction + self.kl_weight * self.weighted(kl)
-        return Losses.of(total, reconstruction=reconstruction, kl=kl)
+        kl = kl_divergence(posterior, self.prior(y))
+        total = reconstruction + self.kl_weight * average(self.weighted(kl), weight)
+        return Losses.of(total, reconstruction=reconstruction, kl=average(kl, weight))
 
 
 class BetaVAE(VAE):
@@ -80,6 +80,8 @@ class DisentangledBetaVAE(BetaVAE):
     .. math:: -E_q \log p(x|z) + \beta \, | KL(q(z|x) \| p(z)) - C |
 
     with C rising linearly from 0 to ``capacity`` over the first ``warmup`` epochs of a training.
+    The difference is that of each x. (Some published code takes that of the mean over a batch. Some
+    posteriors are then far from the prior, and samples worse.)
 
     Use it for disentangled coordinates without the blur of a large :math:`\beta`: as the capacity
     rises, the latents encode one factor of variation after the other.
@@ -106,6 +108,6 @@ class DisentangledBetaVAE(BetaVAE):
         self.capacity, self.warmup = capacity, warmup
 
     def weighted(self, kl: Tensor) -> Tensor:
-        """Return beta times the absolute difference of the divergence and the epoch's capacity."""
+        """Return beta times the absolute difference of each divergence and the epoch's capacity."""
         share = min(1.0, self.epoch / self.warmup) if self.warmup else 1.0
         return self.beta * (kl - share * self.capacity).abs()

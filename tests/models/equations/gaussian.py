@@ -53,11 +53,12 @@ def beta_vae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Valu
 
 
 def capacity_vae(model: Any, x: Tensor, y: Extra, mask: Extra) -> tuple[Values, Values]:
-    """-E log p(x|z) + w beta |KL - C|, beta = 3, C rising to 20 in 4 epochs."""
+    """-E log p(x|z) + w beta |KL - C| of each x, beta = 3, C rising to 20 in 4 epochs."""
     _, terms = vae(model, x, y, mask)
     capacity = {0: 0.0, 1: 5.0, 3: 15.0}.get(model.epoch, 20.0)
-    total = terms["reconstruction"] + KL_WEIGHT * 3.0 * (terms["kl"] - capacity).abs()
-    return {"model": total}, terms
+    mean, deviation = gaussian_posterior(model, x, y)
+    differences = (kl_to_standard(mean, deviation) - capacity).abs()
+    return {"model": terms["reconstruction"] + KL_WEIGHT * 3.0 * differences.mean()}, terms
 
 
 def at_epoch(epoch: float) -> Any:
