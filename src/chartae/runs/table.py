@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -118,28 +117,6 @@ class RunTable(Sequence[Row]):
     def file(self, row: Row, name: str) -> Path:
         """Return the path of a file of a row."""
         return self.folder / "files" / row.key / name
-
-    def records(self) -> list[dict[str, Any]]:
-        """Return one flat mapping for each row: its settings, its figures and its costs."""
-        return [
-            {
-                "run": row.key,
-                **_texts(row.settings),
-                **_texts(row.figures),
-                "attempts": row.attempts,
-                "seconds": row.seconds,
-                "error": row.error,
-            }
-            for row in self.rows
-        ]
-
-
-def _texts(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values with JSON text in place of mappings and lists."""
-    return {
-        name: json.dumps(value) if isinstance(value, (Mapping, list, tuple)) else value
-        for name, value in values.items()
-    }
 
 
 def write_table(records: Sequence[Mapping[str, Any]], path: str | Path) -> None:
