@@ -22,7 +22,7 @@ from torch import Tensor
 import chartae
 from chartae.augmentation import Augmenter
 from chartae.data import few_per_class, read_data
-from chartae.evaluation import precision_recall
+from chartae.evaluation import nearest_distance_ratio, precision_recall
 from chartae.report import image_grid
 
 CLASSES = ("2", "3", "8")
@@ -36,11 +36,6 @@ def sharpness(x: Tensor) -> float:
 def diversity(x: Tensor) -> float:
     """Return the mean distance between two images."""
     return float(torch.pdist(x.flatten(1)).mean())
-
-
-def copying(x: Tensor, train: Tensor) -> float:
-    """Return the median distance to the nearest training image."""
-    return float(torch.cdist(x.flatten(1), train.flatten(1)).amin(1).median())
 
 
 def main() -> None:
@@ -80,7 +75,7 @@ def main() -> None:
                     [
                         sharpness(x) / sharpness(test),
                         diversity(x) / diversity(test[:200]),
-                        copying(x, real) / copying(test, real),
+                        nearest_distance_ratio(real, test, x),
                         balls.precision,
                         balls.recall,
                     ]
