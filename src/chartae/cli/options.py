@@ -306,11 +306,12 @@ class TrainingOptions:
     """Options of the training; None is the default of the subcommand.
 
     Args:
-        epochs: Number of passes over the data; with --longitudinal 200 by default. [default: 100
-            for train, 250 for augment]
+        epochs: Number of passes over the data; with --longitudinal 200 by default, and 300 for a
+            linear model of scores. [default: 100 for train, 250 for augment]
         batch_size: Number of observations in each step; with --longitudinal of individuals, 32 by
-            default. [default: 128]
-        learning_rate: Learning rate of the Adam optimiser. [default: 0.001]
+            default, and 1024 for a linear model of scores. [default: 128]
+        learning_rate: Learning rate of the Adam optimiser; 0.02 by default for a linear model of
+            scores. [default: 0.001]
         patience: Stop after this number of epochs without improvement. [default: never]
         kl_warmup: Number of epochs in which the weight of the KL term rises from 0 to 1.
             [default: 0]

@@ -35,6 +35,10 @@ __all__ = ["train"]
 
 EPOCHS, BATCH_SIZE = 200, 32
 """Defaults with ``--longitudinal``: there are fewer individuals than observations."""
+SCORES: dict[str, Any] = {"inference": "laplace", "decoder": {"name": "mlp", "hidden": []}}
+"""Defaults of a flowvae of scores, beside a flow of a line and waves: all is linear and exact."""
+SCORES_TRAINING: dict[str, Any] = {"epochs": 300, "batch_size": 1024, "learning_rate": 0.02}
+"""Its training: few parameters, and all individuals in one batch."""
 
 
 def train(
@@ -64,7 +68,9 @@ def train(
         out: Folder for the model, its history and its checkpoint; with --longitudinal for a report,
             too.
         longitudinal: DATA are individuals with several visits. The report shows what the model
-            finds when visits are hidden from it.
+            finds when visits are hidden from it. For scores the default is a linear flowvae: a
+            line and waves for each individual, with exact likelihoods, as in a mixed model. It is
+            a neural one with --decoder mlp --model-options.flow time --model-options.inference set.
         conditional: Train the model on the labels too, so that it can draw samples of each class.
             A cvae is always conditional. With --longitudinal: on the covariates.
         validation: Fraction of the data held out for the choice of the best epoch and for
@@ -94,12 +100,10 @@ def train(
         autoencoder.check_batch("DATA", source.tensors)
     else:
         autoencoder.check_data("DATA", source.x)
-    if longitudinal:
-        training = replace(
-            training,
-            epochs=EPOCHS if training.epochs is None else training.epochs,
-            batch_size=BATCH_SIZE if training.batch_size is None else training.batch_size,
-        )
+    if isinstance(source, Sequences):
+        usual = {"epochs": EPOCHS, "batch_size": BATCH_SIZE}
+        usual |= SCORES_TRAINING if _is_linear(name, arguments) else {}
+        training = replace(training, **(usual | training.arguments()))
     outputs.options |= {"model": name, **_effective(training, model_options, arguments)}
     observations = learned.visits() if isinstance(learned, Sequences) else learned
     constant = list(observations.constant_columns)
@@ -150,12 +154,22 @@ def _arguments(
 ) -> dict[str, Any]:
     """Return the arguments of the model's class, with the defaults of this subcommand."""
     if isinstance(source, Sequences):
-        scale = "per_feature" if len(source.input_shape) == 1 else "learned"
-        likelihood: Any = {"name": "gaussian", "scale": scale}
+        scores = len(source.input_shape) == 1
+        likelihood: Any = {"name": "gaussian", "scale": "per_feature" if scores else "learned"}
         defaults: dict[str, Any] = {"latent_dim": 8, "likelihood": likelihood}
+        if scores and name == "flowvae":
+            defaults["latent_dim"] = 12 if source.input_shape[0] > 1 else 8
+            size = options.arguments().get("latent_dim", defaults["latent_dim"])
+            lines = min(1, size // 2) if isinstance(size, int) else 1
+            defaults |= SCORES | {"flow": {"name": "rotation", "lines": lines}}
     else:
         defaults = training_options(name, source)
     return {**defaults, **options.arguments()}
+
+
+def _is_linear(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether a model has the defaults of scores."""
+    return name == "flowvae" and SCORES.items() <= arguments.items()
 
 
 def _make_model(
