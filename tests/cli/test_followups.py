@@ -89,11 +89,46 @@ class TestTrain:
         assert "3 individuals that the FlowVAE has not seen in training" in page
         assert "because none were held out" in Path("pictures/report.html").read_text("utf-8")
 
+    def test_scores_have_a_linear_model_by_default(self):
+        model = chartae.load("m")
+        assert isinstance(model, FlowVAE)
+        assert model.config()["inference"] == "laplace"
+        assert model.config()["flow"] == {"name": "rotation", "lines": 1}
+
+    def test_options_choose_another_model(self):
+        neural = ["--decoder", "mlp", "--model-options.flow", "time"]
+        given = ["--model-options.inference", "set"]
+        assert (
+            run(
+                [
+                    "train",
+                    "scores.csv",
+                    "--out",
+                    "n",
+                    *QUICK,
+                    "--covariates",
+                    "arm",
+                    *neural,
+                    *given,
+                ]
+            )
+            == 0
+        )
+        model = chartae.load("n")
+        assert (model.config()["flow"], model.config()["inference"]) == ("time", "set")
+        options = json.loads(Path("n/train.json").read_text())["train"]
+        assert options["batch_size"] == 32
+
+    def test_one_latent_has_no_line(self):
+        line = ["train", "scores.csv", "--out", "one", "--longitudinal", "--epochs", "1"]
+        assert run([*line, "--covariates", "arm", "--latent-dim", "1"]) == 0
+        assert chartae.load("one").config()["flow"]["lines"] == 0
+
     def test_the_record_lists_options_and_files(self):
         record = json.loads(Path("m/train.json").read_text())
         options = record["train"]
         assert (options["model"], options["covariates"]) == ("flowvae", "arm")
-        assert (options["epochs"], options["batch_size"]) == (1, 32)
+        assert (options["epochs"], options["batch_size"]) == (1, 1024)
         assert {"report.html", "model.safetensors"} <= set(record["files"])
 
     @pytest.mark.slow
