@@ -2,17 +2,15 @@
 
 import logging
 import os
-import pickle
 import socket
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +87,7 @@ def execute(
         folder: where rows are kept.
         context: what all rows have in common, as JSON values, such as a hash of the data. A folder
             of another context is refused.
-        shared: an object that all runs read; it is sent to each worker once.
+        shared: an object that all runs read; it is sent to the workers.
         jobs: number of processes; None takes one for each core, 1 runs in this process.
         scheduler: address of a Dask scheduler, whose workers take the place of the processes.
         budget: seconds of wall-clock time. Runs whose expected end is later are left out.
@@ -156,6 +154,7 @@ class _Plan:
         self.rates: dict[str, list[float]] = {}
         self.left_out: dict[str, str] = {}
         self.deaths: dict[str, int] = {}
+        self.suspects: set[str] = set()
         self.running: dict[str, tuple[Settings, float]] = {}
         self.waiting = list(settings)
         for one in settings:
@@ -197,11 +196,26 @@ class _Plan:
         with self.lock:
             self.store.write(row, files)
             self.running.pop(row.key)
+            self.suspects.discard(row.key)
             self.store.release(row.key)
             if row.failed:
                 logger.warning("run %s failed: %s", row.key, row.error)
             self._keep(row)
             self._tell()
+
+    def processes_died(self, error: str) -> None:
+        """Give all running runs back; joblib stops every process when one dies.
+
+        If there are several, each is a suspect, and is run alone next.
+        """
+        with self.lock:
+            ones = [one for one, _ in self.running.values()]
+            if len(ones) == 1:
+                self.died(ones[0], error)
+                return
+            for one in ones:
+                self.suspects.add(run_key(one))
+                self._give_back(one)
 
     def died(self, one: Settings, error: str) -> None:
         """Give a run whose process has died back, or fail it."""
@@ -211,9 +225,13 @@ class _Plan:
             if self.deaths[key] >= DEATHS:
                 self.take(Row(one, {}, error=error, attempts=DEATHS), {})
             else:
-                self.running.pop(key)
-                self.store.release(key)
-                self.waiting.insert(0, one)
+                self._give_back(one)
+
+    def _give_back(self, one: Settings) -> None:
+        key = run_key(one)
+        self.running.pop(key)
+        self.store.release(key)
+        self.waiting.insert(0, one)
 
     def table(self) -> RunTable:
         """Return the rows in the order of the settings."""
@@ -339,12 +357,7 @@ def _engine(jobs: int | None, scheduler: str | None, shared: Any) -> Iterator[An
     if jobs == 1:
         yield _Here(shared)
         return
-    import cloudpickle
-
-    with tempfile.TemporaryDirectory(prefix="chartae-") as folder:
-        path = Path(folder) / "shared"
-        path.write_bytes(cloudpickle.dumps(shared))
-        yield _Processes(jobs, str(path))
+    yield _Processes(jobs, shared)
 
 
 class _Here:
@@ -367,8 +380,8 @@ class _Here:
 class _Processes:
     """Worker processes of joblib."""
 
-    def __init__(self, workers: int, path: str) -> None:
-        self.workers, self.path = workers, path
+    def __init__(self, workers: int, shared: Any) -> None:
+        self.workers, self.shared = workers, shared
 
     def perform(self, run: Callable[[Settings, Any], Result], plan: _Plan) -> None:
         from joblib import Parallel, delayed, parallel_config
@@ -377,7 +390,9 @@ class _Processes:
         def calls() -> Iterator[Any]:
             # joblib asks for the next call whenever a worker is free.
             while (one := plan.next()) is not None:
-                yield delayed(_run_there)(run, one, self.path)
+                yield delayed(run)(one, self.shared)
+                if plan.suspects:
+                    return
 
         while not plan.finished:
             if not plan.running and plan.waiting:
@@ -389,23 +404,9 @@ class _Processes:
                         for row, files in parallel(calls()):
                             plan.take(row, files)
                     except TerminatedWorkerError as error:
-                        for one, _ in list(plan.running.values()):
-                            plan.died(one, f"its process died: {str(error).splitlines()[0]}")
+                        plan.processes_died(f"its process died: {str(error).splitlines()[0]}")
             if plan.waiting:
                 time.sleep(PAUSE)
-
-
-def _run_there(run: Callable[[Settings, Any], Result], one: Settings, path: str) -> Result:
-    return run(one, _shared(path))
-
-
-@lru_cache(maxsize=1)
-def _shared(path: str) -> Any:
-    """Return the shared object of a path, read once in each process.
-
-    The coordinator has just written the file, into a folder that only its user can read.
-    """
-    return pickle.loads(Path(path).read_bytes())
 
 
 class _Dask:

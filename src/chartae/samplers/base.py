@@ -258,6 +258,7 @@ def natural_sampler(model: Autoencoder) -> str:
     Raises:
         ConfigurationError: if no sampler of chartae supports the model.
 
+    >>> import chartae
     >>> natural_sampler(chartae.VAE((8, 8), 2)), natural_sampler(chartae.RHVAE((8, 8), 2))
     ('normal', 'volume')
     """

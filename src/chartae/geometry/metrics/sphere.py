@@ -127,9 +127,9 @@ def great_circle(start: Tensor, end: Tensor, times: Tensor) -> Tensor:
         end: ``(..., d)``.
         times: ``(times,)`` in [0, 1]: 0 is the start and 1 the end.
 
-    >>> great_circle(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0]))
-    tensor([[1., 0.],
-            [0., 1.]])
+    >>> east, north = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    >>> great_circle(east, north, torch.tensor([0.5]))
+    tensor([[0.7071, 0.7071]])
     """
     across = end - (end * start).sum(-1, keepdim=True) * start
     direction = across / across.norm(dim=-1, keepdim=True).clamp(min=1e-30)
