@@ -20,6 +20,8 @@ Methods:
   random slope in time, fitted on the training individuals. The prediction for a held-out individual
   is its best linear unbiased one from its earlier visits; the interval includes the uncertainty of
   the random effects, of the fixed effects, and the noise.
+* ``leaspy``: its linear model for each score (`leaspy_predictions.py`), in an environment of its
+  own; points only.
 * the others are chartae's: see `MODELS`. The model of waves has a linear decoder and a flow of
   rotations, so that its posterior is exact; ``each score`` trains one for each score.
 
@@ -37,6 +39,7 @@ FOLDER has the tables. Rows that are in the output already are not computed agai
 import argparse
 import json
 import math
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -239,6 +242,34 @@ def mixed_model(task: Task) -> Prediction:
     return Prediction(median, median - half, median + half)
 
 
+def leaspy(task: Task, args: Any) -> Prediction:
+    """Return predictions of leaspy for each score, without intervals."""
+    x, times, known = arrays(task.train)
+    seen_x, seen_times, seen_known = arrays(task.seen)
+    scores, rows = [], []
+    for score in range(x.shape[2]):
+        parts = [
+            [
+                [int(i), float(t[i, j]), float(v[i, j, score])]
+                for i, j in zip(*k[..., score].nonzero(), strict=True)
+            ]
+            for v, t, k in ((x, times, known), (seen_x, seen_times, seen_known))
+        ]
+        members = sorted({row[0] for row in parts[1]})
+        wanted = [[i, float(task.when[i])] for i in members]
+        scores.append({"train": parts[0], "seen": parts[1], "wanted": wanted})
+        rows.append(members)
+    given = json.dumps({"scores": scores, "iterations": args.iterations})
+    script = Path(__file__).with_name("leaspy_predictions.py")
+    command = [args.leaspy, str(script)]
+    run = subprocess.run(command, input=given, capture_output=True, text=True, check=True)
+    median = np.broadcast_to(np.nanmean(x, (0, 1)), task.target.shape).copy()
+    for score, (members, values) in enumerate(zip(rows, json.loads(run.stdout), strict=True)):
+        median[members, score] = values
+    nothing = np.full_like(median, np.nan)
+    return Prediction(median, nothing, nothing)
+
+
 # --- chartae's methods ----------------------------------------------------------------------------
 
 LINEAR: dict[str, Any] = {
@@ -300,12 +331,14 @@ def predict(method: str, task: Task, args: Any) -> Prediction:
         return carried_forward(task)
     if method == "lmm":
         return mixed_model(task)
+    if method == "leaspy":
+        return leaspy(task, args)
     name = method.removesuffix(", each score")
     return predicted(name, task, args) if name == method else each_score(name, task, args)
 
 
 METHODS = [
-    *("lvcf", "lmm", *MODELS),
+    *("lvcf", "lmm", "leaspy", *MODELS),
     *("flowvae, waves, each score", "flowvae, waves and a line, each score"),
 ]
 
@@ -347,17 +380,19 @@ def report(rows: dict[tuple[str, str, int], dict[str, Any]], table: str, folds: 
                 values = TABLES[table].values[score]
                 median, low, high = (nearest(values, part) for part in (median, low, high))
             errors[method] = np.abs(median - target)[known]
-            inside = ((low <= target) & (target <= high))[known].mean()
+            interval = ""
+            if np.isfinite(low).any():
+                inside = ((low <= target) & (target <= high))[known].mean()
+                interval = f"  cover {inside:.0%}  width {np.nanmean((high - low)[known]):.3g}"
             versus = [
                 f"{(d := errors[method] - errors[base]).mean() / errors[base].mean():+7.1%} "
                 f"({d.std() / len(d) ** 0.5 / errors[base].mean():.1%})"
                 for base in ("lvcf", "lmm")
                 if base in errors
             ]
-            width = np.nanmean((high - low)[known])
             print(
-                f"  {method:28s} mae {errors[method].mean():.4g}  cover {inside:.0%}  "
-                f"width {width:.3g}  against lvcf, lmm: {'  '.join(versus)}"
+                f"  {method:28s} mae {errors[method].mean():.4g}{interval}"
+                f"  against lvcf, lmm: {'  '.join(versus)}"
             )
 
 
@@ -365,10 +400,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder with the tables")
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    usual = [method for method in METHODS if method != "leaspy"]
+    parser.add_argument("--methods", nargs="+", default=usual, choices=METHODS)
     parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the folds are run")
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("clinical.jsonl"))
+    parser.add_argument("--leaspy", help="the Python of an environment with leaspy 2.1")
+    parser.add_argument("--iterations", type=int, default=1000, help="of leaspy's MCMC-SAEM")
     parser.add_argument("--quick", action="store_true", help="one fold, 20 epochs")
     args = parser.parse_args()
     if args.quick:
