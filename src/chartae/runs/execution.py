@@ -18,9 +18,9 @@ import torch
 
 from chartae.checks import check_integer, check_number
 from chartae.errors import ConfigurationError, DivergenceError
-from chartae.runs.settings import Settings, run_key
+from chartae.runs.settings import Settings, canonical, run_key
 from chartae.runs.store import Store
-from chartae.runs.table import Outcome, Row, RunTable
+from chartae.runs.table import Outcome, Row, RunTable, finite
 
 __all__ = ["Cost", "Function", "Progress", "execute"]
 
@@ -297,8 +297,9 @@ def _run(function: Function, retries: int, strict: bool, one: Settings, shared: 
     for attempt in range(retries + 1):
         try:
             with _one_thread():
-                outcome = function(one, shared, attempt)
-            error = ""
+                made = function(one, shared, attempt)
+            canonical(finite(made.figures))  # what is not JSON fails this row, not the table
+            outcome, error = made, ""
             break
         except DivergenceError as divergence:
             error = f"DivergenceError: {divergence}"

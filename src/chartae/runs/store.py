@@ -89,6 +89,9 @@ class Store:
             names = {field.name for field in fields(Row)}
             if set(record) != names or canonical(record["settings"]) != canonical(settings):
                 raise ValueError("it has other settings")
+            files = self.folder / FILES / run_key(settings)
+            if missing := [name for name in record["files"] if not (files / name).is_file()]:
+                raise ValueError(f"its files are missing: {', '.join(missing)}")
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
@@ -118,11 +121,12 @@ class Store:
         mine = {"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)}
         text = json.dumps(mine)
         for _ in range(2):
+            before = _content(path)  # read before it is judged: a later owner has another token
             try:
                 with path.open("x", encoding="utf-8") as file:
                     file.write(text)
             except FileExistsError:
-                if not self._is_void(path) or not self._take_away(path):
+                if not self._is_void(path) or not self._take_away(path, before):
                     return False
             else:
                 self.claims[key] = text
@@ -152,9 +156,8 @@ class Store:
             return True
         return age > SILENCE
 
-    def _take_away(self, path: Path) -> bool:
+    def _take_away(self, path: Path, before: str | None) -> bool:
         """Remove a void claim; False if another coordinator was faster."""
-        before = _content(path)
         taken = path.with_suffix(f".{secrets.token_hex(4)}")
         try:
             path.rename(taken)
@@ -177,7 +180,7 @@ class Store:
             for key in list(self.claims):
                 try:
                     os.utime(self._claim(key))
-                except FileNotFoundError:
+                except OSError:  # it is gone, or a network folder fails for a moment
                     continue
 
 
