@@ -174,6 +174,21 @@ class TestExecute:
         with pytest.raises(ConfigurationError, match="version = '1', and this run has '2'"):
             execute(square, [{"x": 1}], context=CONTEXT | {"version": "2"}, **options)
 
+    def test_figures_that_are_not_json_fail_their_row_only(self, tmp_path: Path) -> None:
+        def odd(settings: Settings, shared: Any, attempt: int) -> Outcome:
+            return Outcome({"a": object() if settings["x"] == 0 else 1})
+
+        settings = [{"x": 0}, {"x": 1}]
+        table = execute(odd, settings, folder=tmp_path, context={}, jobs=1)
+        assert [row.failed for row in table] == [True, False]
+
+    def test_a_row_whose_file_is_lost_is_run_again(self, tmp_path: Path) -> None:
+        options = {"folder": tmp_path, "context": CONTEXT, "jobs": 1}
+        before = execute(square, [{"x": 3}], **options)
+        before.file(before[0], "x.txt").unlink()
+        after = execute(square, [{"x": 3}], **options)
+        assert after.file(after[0], "x.txt").read_bytes() == b"3"
+
 
 class TestBudget:
     def run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
@@ -247,6 +262,22 @@ class TestClaims:
             old = time.time() - 2 * SILENCE
             os.utime(path, (old, old))
             assert store.claim("k")
+
+    def test_a_claim_that_was_renewed_after_it_was_judged_stays(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "claims" / "k.json"
+        living = json.dumps({"host": "elsewhere", "pid": 1, "token": "new"})
+        with Store(tmp_path, {}) as store:
+            path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "token": "old"}))
+
+            def void(path: Path) -> bool:  # another coordinator is faster
+                path.write_text(living)
+                return True
+
+            monkeypatch.setattr(store, "_is_void", void)
+            assert not store.claim("k")
+            assert path.read_text() == living
 
     def test_two_coordinators_do_no_work_twice(self, tmp_path: Path) -> None:
         log = tmp_path / "log"

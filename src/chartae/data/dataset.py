@@ -1,5 +1,6 @@
 """The data set class: samples in memory, with labels and a mask of observed entries."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -182,6 +183,16 @@ class ArrayDataset(TensorSet):
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
         return tuple(self.x.shape[1:])
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the samples, labels and names of classes, to recognise the data by."""
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update(repr((tuple(self.x.shape), self.x.dtype, self.class_names)).encode())
+        for tensor in (self.x, self.y):
+            if tensor is not None:
+                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def num_classes(self) -> int:
