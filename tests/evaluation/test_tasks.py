@@ -189,8 +189,24 @@ class TestKinds:
     def test_vectors_have_no_ssim(self) -> None:
         data = ArrayDataset(torch.rand(60, 5), torch.arange(60) % 2, class_names=("a", "b"))
         found = evaluate_model(AE((5,), 2), split_data(data), tasks=["reconstruction"])
-        assert "ssim" not in found.figures["test"]
-        assert "psnr" in found.figures["test"]
+        assert not {"ssim", "psnr"} & set(found.figures["test"])
+
+    def test_units_of_vectors_do_not_matter(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(80, 3, generator=generator)
+        units = torch.tensor([1.0, 1e3, 1e-3])
+
+        class Zero(AE):
+            def decode(self, z, y=None, *, batch_size=None) -> Tensor:
+                return torch.zeros(len(z), 3)
+
+        found = [
+            evaluate_model(Zero((3,), 2), split_data(ArrayDataset(data)), tasks=["reconstruction"])
+            for data in (x, x * units)
+        ]
+        for name in ("mse", "reconstruction_frechet"):
+            values = [one.figures["test"][name] for one in found]
+            assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 class TestRefusals:

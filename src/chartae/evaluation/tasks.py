@@ -174,7 +174,9 @@ def evaluate_model(
     """Evaluate a trained model on the five tasks of the thesis' benchmark.
 
     * Reconstruction: mean squared error, PSNR and SSIM of images, Frechet distance between data and
-      their reconstructions; log p(x) of 200 observations, for models that have it.
+      their reconstructions. Features of vectors are divided by their standard deviation in the
+      training set first, as their units may differ. log p(x) of 200 observations, for models that
+      have it.
     * Generation, for each sampler: distances between samples and held-out data, precision, recall,
       density and coverage in the features; copies of training data. As many samples as held-out
       observations are drawn, at most 2,000.
@@ -255,6 +257,13 @@ class _Task:
         self.model, self.splits, self.seed = model, splits, seed
         self.classifier = features if isinstance(features, Classifier) else None
         self.features = features.features if isinstance(features, Classifier) else features
+        # Features of vectors may have different units, which neither errors nor distances may see.
+        self.units = torch.ones(()).to(splits.train.x)
+        if len(splits.train.input_shape) == 1:
+            deviation = splits.train.x.std(0)
+            self.units = torch.where(deviation > 0.0, deviation, 1.0)
+            if features is pixels:
+                self.features = lambda x: pixels(torch.as_tensor(x).cpu() / self.units)
         parts = {"train": splits.train, **splits.held_out}
         self.x = {name: part.x.to(model.device, model.dtype) for name, part in parts.items()}
         self.y = {
@@ -266,10 +275,12 @@ class _Task:
 
     def reconstruction(self, name: str) -> Figures:
         real, made = self.x[name], self._reconstruct(name)
-        low, high = self.splits.train.x.aminmax()
-        span = float(high - low) or 1.0
-        found = {"mse": mse(real, made), "psnr": psnr(real, made, data_range=span)}
+        units = self.units.to(real)
+        found = {"mse": mse(real / units, made / units)}
         if len(self.splits.train.input_shape) > 1:
+            low, high = self.splits.train.x.aminmax()
+            span = float(high - low) or 1.0
+            found["psnr"] = psnr(real, made, data_range=span)
             with suppress(DataError):  # images that are smaller than its window
                 found["ssim"] = ssim(real, made, data_range=span)
         found["reconstruction_frechet"] = frechet_distance(self.features(real), self.features(made))
