@@ -157,6 +157,20 @@ def test_the_capacity_rises_with_the_epochs(digits):
     assert costs[4] == costs[9]
 
 
+def test_the_capacity_is_that_of_each_observation(digits):
+    model = DisentangledBetaVAE((8, 8), 2, beta=3.0, warmup=0, **NETWORKS)
+    with torch.no_grad():
+        divergences = kl_divergence(model.posterior(digits), model.prior())
+    # Half of them are below it: their mean alone is almost at the capacity.
+    model.capacity = float(divergences.median())
+    losses = loss_of(model, digits)
+    cost = losses.objectives["model"].item() - losses.terms["reconstruction"].item()
+    expected = 3.0 * (divergences - model.capacity).abs().mean().item()
+    of_mean = 3.0 * abs(divergences.mean().item() - model.capacity)
+    assert cost == pytest.approx(expected, rel=1e-2)
+    assert of_mean < 0.5 * expected
+
+
 def test_training_tells_the_epoch_and_counts_none_of_the_warmup_as_best(digits):
     seen = []
 
