@@ -180,8 +180,8 @@ def gaussian_noise(
         y: class indices, ``(N,)``.
         counts: number of samples of each class.
         seed: the same seed gives the same samples.
-        scale: standard deviation of the noise, relative to the range of the data; for vectors
-            relative to the standard deviation of each feature, above 0.
+        scale: standard deviation of the noise, above 0, relative to the range of the data; for
+            vectors of floats relative to the standard deviation of each feature.
 
     >>> x, y = np.zeros((4, 3)), np.array([0, 0, 1, 1])
     >>> x_new, y_new = gaussian_noise(x, y, {0: 2, 1: 2}, seed=0)
@@ -193,9 +193,10 @@ def gaussian_noise(
     random = np.random.default_rng(derive_seed(seed, "noise"))
     given = as_tensor("x", x)
     values = scaled(given, torch.float64)
-    axes = (0,) if x.ndim == 2 else tuple(range(x.ndim))
+    table = x.ndim == 2 and given.is_floating_point()
+    axes = (0,) if table else tuple(range(x.ndim))
     low, high = values.amin(axes), values.amax(axes)
-    unit = values.std(0, correction=0) if x.ndim == 2 else high - low
+    unit = values.std(0, correction=0) if table else high - low
     noise = scale * unit * torch.from_numpy(random.standard_normal(x[rows].shape))
     noised = (values[rows] + noise).clamp(low, high)
     return restored(noised, given.dtype).numpy(), y[rows]

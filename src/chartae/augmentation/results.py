@@ -161,17 +161,34 @@ class StudyResult:
     ) -> NDArray[np.float64]:
         """Return a figure of every repeat, ``(repeats,)``; by default the metric on the test set.
 
+        Args:
+            training_set: one of the study; its number may be None if the study has only one.
+            classifier: one of the study.
+            cohort: the held-out data: ``"test"``, ``"validation"``, or a further cohort.
+            metric: a name of `CLASSIFICATION_FIGURES`.
+
         Raises:
             ConfigurationError: for a name that the study does not have.
         """
         check_choice("classifier", classifier, self.classifiers)
-        check_choice("training_set", str(training_set), map(str, self.training_sets))
         check_choice("cohort", cohort, self.figures)
         check_choice("metric", metric or self.metric, CLASSIFICATION_FIGURES)
-        row = self.training_sets.index(training_set)
         values = self.figures[cohort][metric or self.metric]
+        row = self._row(training_set)
         scores: NDArray[np.float64] = values[row, self.classifiers.index(classifier)]
         return scores
+
+    def _row(self, training_set: TrainingSet) -> int:
+        """Return the index of a training set; without a number, of the only one of its method."""
+        same = [
+            row
+            for row, one in enumerate(self.training_sets)
+            if (one.part, one.method) == (training_set.part, training_set.method)
+            and training_set.number in (None, one.number)
+        ]
+        if len(same) != 1:
+            check_choice("training_set", str(training_set), map(str, self.training_sets))
+        return same[0]
 
     def compare(
         self,
@@ -242,7 +259,7 @@ class StudyResult:
         """
         if not training_sets:
             raise ConfigurationError("training_sets is empty: expected at least one of the study")
-        rows = [self.training_sets.index(one) for one in training_sets]
+        rows = [self._row(one) for one in training_sets]
         means = self.figures["validation"][self.metric].mean(-1)[rows]
         row, column = np.unravel_index(int(means.argmax()), means.shape)
         return training_sets[int(row)], self.classifiers[int(column)]

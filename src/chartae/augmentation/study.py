@@ -377,7 +377,7 @@ class _Study:
                 for name, value in row.figures[cohort].items():
                     figures[cohort][name][place] = np.nan if value is None else value
             for name, value in row.figures["gan_test"].items():
-                gan_test.setdefault(name, []).append(value)
+                gan_test[name][one["repeat"]] += value / len(classifiers)
         full = {name: {**of, "gan_test": np.array(gan_test[name])} for name, of in quality.items()}
         draw = inputs.draws[0]
         return StudyResult(
@@ -484,7 +484,8 @@ def _as_pool(name: str, pool: ArrayDataset, x: Any, y: Any) -> ArrayDataset:
     else:
         indices, names = encode_labels(encoded(y))
     if unknown := sorted(set(names) - set(pool.class_names)):
-        raise DataError(f"{name} has classes that are not in y: {', '.join(unknown)}")
+        label = "y_test" if name == "x_test" else name
+        raise DataError(f"{label} has classes that are not in y: {', '.join(unknown)}")
     as_names = np.asarray(names)[indices.numpy()]
     values = found.x if isinstance(x, ArrayDataset) else x
     mask = found.mask if isinstance(x, ArrayDataset) else None

@@ -36,8 +36,9 @@ def few_baselines(real: ArrayDataset, seed: int, count: int = 10) -> dict[str, A
     if not len(np.unique(y)):
         return {}
     found = {}
+    wanted = {int(label): count for label in np.unique(y)}
     for name, method in {"SMOTE": smote, "Gaussian noise": gaussian_noise}.items():
-        made, labels = (torch.as_tensor(part) for part in method(x, y, count, seed))
+        made, labels = (torch.as_tensor(part) for part in method(x, y, wanted, seed))
         found[name] = replace(real, x=made.to(real.x), y=labels)
     return found
 

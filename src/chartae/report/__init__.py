@@ -6,7 +6,6 @@ __all__ = [
     "Report",
     "Section",
     "Table",
-    "accuracy_plot",
     "better",
     "calibration_plot",
     "chain_traces",
@@ -20,6 +19,7 @@ __all__ = [
     "latent_maps",
     "one_row_per_class",
     "score_fits",
+    "score_plot",
     "training_curves",
     "versions",
     "write_benchmark_report",
@@ -33,9 +33,9 @@ from chartae.report.benchmark import (
     write_evaluation_report,
 )
 from chartae.report.figures import (
-    accuracy_plot,
     image_grid,
     one_row_per_class,
+    score_plot,
     training_curves,
 )
 from chartae.report.followups import (
