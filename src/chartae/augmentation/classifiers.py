@@ -263,7 +263,8 @@ def fit_classifier(
     if "random_state" in estimator.get_params():
         estimator.set_params(random_state=seed % 2**32)
     estimator.set_params(**parameters)
-    rows, given = np.arange(len(x)), {}
+    rows = np.arange(len(x))
+    given: dict[str, Any] = {}
     if weight is not None and np.ptp(weight) > 0.0:
         if "sample_weight" in inspect.signature(estimator.fit).parameters:
             given["sample_weight"] = weight

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chartae.checks import check_choice, check_integer
+from chartae.data import ArrayDataset
 from chartae.errors import ConfigurationError
 from chartae.evaluation.classification import CLASSIFICATION_FIGURES
 
@@ -105,6 +106,8 @@ class StudyResult:
             of exact ``"copies"``, the ``"membership_auc"``, and ``"gan_test"``, the share of
             samples to which classifiers of real data give their label.
         left_out: the methods that could not make samples, with the reason.
+        samples: of the first repeat, the training set under ``"real"``, and the synthetic sets by
+            method.
         settings: the settings of the study.
     """
 
@@ -115,6 +118,7 @@ class StudyResult:
     settings: Mapping[str, Any]
     quality: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    samples: Mapping[str, ArrayDataset] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:

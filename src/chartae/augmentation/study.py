@@ -26,6 +26,7 @@ from chartae.augmentation.methods import Method, ModelMethod
 from chartae.augmentation.results import REAL, WEIGHTED, StudyResult, TrainingSet
 from chartae.checks import check_choice, check_integer, check_number
 from chartae.data import ArrayDataset, encode_labels
+from chartae.data.arrays import as_tensor
 from chartae.errors import ConfigurationError, DataError
 from chartae.evaluation.classification import CLASSIFICATION_FIGURES, classification_figures
 from chartae.evaluation.fidelity import precision_recall
@@ -302,7 +303,8 @@ class _Study:
         ]
         done[1] = done[0] + len(scored)
         table = execute_all(_score, scored, replace(inputs, synthetic=files, parameters=parameters))
-        return self._result(table, sets, parameters, quality, left_out)
+        result = self._result(table, sets, parameters, quality, left_out)
+        return replace(result, samples=self._samples(files[0]))
 
     def _settings(self, stage: str, **names: Mapping[str, Any]) -> list[dict[str, Any]]:
         ((kind, values),) = names.items()
@@ -333,6 +335,19 @@ class _Study:
             if number != "balance"
         ]
         return sets
+
+    def _samples(self, files: Mapping[str, Any]) -> dict[str, ArrayDataset]:
+        """Return the first training set, and the synthetic sets that were made of it."""
+        found = {"real": self.inputs.train(0)}
+        found |= {name: _arrays(of) if isinstance(of, Path) else of for name, of in files.items()}
+        return {
+            name: ArrayDataset.from_arrays(
+                x.astype(self.inputs.x.dtype),
+                np.asarray(self.class_names)[y],
+                class_names=self.class_names,
+            )
+            for name, (x, y) in found.items()
+        }
 
     def _quality(
         self, table: RunTable, names: Sequence[str]
@@ -574,7 +589,8 @@ def _quality(
     )
     known = np.flatnonzero(np.isin(labels, classes))
     rows = random.permutation(known)[:COMPARED]
-    sets = x[np.isin(y, classes)][:COMPARED], other[held_out], made[rows]
+    arrays = x[np.isin(y, classes)][:COMPARED], other[held_out], made[rows]
+    sets = [as_tensor("x", part) for part in arrays]
     if min(map(len, sets)) < 2:
         return {}
     found = {"copies": copies(*sets).exact, "membership_auc": float(membership_auc(*sets))}
@@ -583,7 +599,7 @@ def _quality(
     except DataError:  # most test observations are in the training set
         found["distance_ratio"] = float("nan")
     few = min(5, len(held_out) - 1, len(rows) - 1)
-    both = precision_recall(*(_in_units(part, x) for part in sets[1:]), k=few)
+    both = precision_recall(*(_in_units(part, x) for part in arrays[1:]), k=few)
     return {**found, "precision": both.precision, "recall": both.recall}
 
 
@@ -685,7 +701,8 @@ def _in_units(x: Array, train: Array) -> Array:
     if x.ndim > 2:
         return x.reshape(len(x), -1)
     deviation = train.std(0)
-    return (x - train.mean(0)) / np.where(deviation > 0.0, deviation, 1.0)
+    rows: Array = (x - train.mean(0)) / np.where(deviation > 0.0, deviation, 1.0)
+    return rows
 
 
 @contextmanager

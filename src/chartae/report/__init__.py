@@ -3,6 +3,7 @@
 __all__ = [
     "Chart",
     "HiddenPart",
+    "Question",
     "Report",
     "Section",
     "Table",
@@ -18,13 +19,17 @@ __all__ = [
     "latent_map",
     "latent_maps",
     "one_row_per_class",
+    "quiz",
     "score_fits",
     "score_plot",
+    "study_sections",
+    "study_tables",
     "training_curves",
     "versions",
     "write_benchmark_report",
     "write_evaluation_report",
     "write_followup_report",
+    "write_study_report",
 ]
 
 from chartae.report.benchmark import (
@@ -52,5 +57,6 @@ from chartae.report.geometry import (
     exponential_fan,
     interpolation_figure,
 )
-from chartae.report.html import Report, Section, Table, versions
+from chartae.report.html import Question, Report, Section, Table, versions
 from chartae.report.latent import Chart, latent_map, latent_maps
+from chartae.report.study import quiz, study_sections, study_tables, write_study_report
