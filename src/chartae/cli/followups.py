@@ -14,6 +14,7 @@ from torch import Tensor
 from chartae.checks import check_choice, check_number
 from chartae.cli.options import DataOptions, VisitOptions, listed
 from chartae.data import Form, Sequences, write_sequences
+from chartae.data.sequence_arguments import KEY_COLUMNS, read_key_columns
 from chartae.errors import CheckpointError, ConfigurationError, DataError
 from chartae.loading import load
 from chartae.longitudinal import Draws, How, SequenceModel
@@ -107,12 +108,14 @@ class TrainedSequences:
         form: the form of its training data.
         class_names: the classes of their covariates; empty if there are none.
         covariate_names: the names of the covariates.
+        key_columns: what their table calls the columns of individuals and of times.
     """
 
     model: SequenceModel
     form: Form
     class_names: tuple[str, ...]
     covariate_names: tuple[str, ...]
+    key_columns: tuple[str, str]
 
     @classmethod
     def read(cls, folder: Path, device: str = "cpu") -> Self:
@@ -138,9 +141,10 @@ class TrainedSequences:
             classes, names = (
                 tuple(map(str, known.get(key, ()))) for key in ("class_names", "covariate_names")
             )
-        except (DataError, TypeError) as error:
+            keys = read_key_columns(known.get("key_columns", KEY_COLUMNS))
+        except (DataError, ConfigurationError, TypeError) as error:
             raise CheckpointError(f"{folder / CONFIG_FILE} is damaged: {error}") from error
-        return cls(model, replace(form, container="array"), classes, names)
+        return cls(model, replace(form, container="array"), classes, names, keys)
 
     def individuals(self, path: Path, visits: VisitOptions, how: DataOptions) -> Sequences:
         """Read individuals as the model expects them: its scores, and its covariates.
@@ -151,12 +155,14 @@ class TrainedSequences:
         table = path.suffix.lower() in (".csv", ".tsv")
         columns = [str(name) for name in self.form.columns]
         # Those of an archive are in it, with their names.
-        wanted = self.covariate_names if path.suffix.lower() != ".npz" else ()
+        archive = path.suffix.lower() == ".npz"
+        wanted = () if archive else self.covariate_names
         found = visits.read(
             path,
             how,
             scores=columns if table and columns else None,
             covariates=wanted if self.model.conditions is not None and wanted else None,
+            key_columns=(None, None) if archive else self.key_columns,
         )
         if found.input_shape != self.model.input_shape:
             raise DataError(
@@ -214,9 +220,9 @@ class TrainedSequences:
             columns: names of scores; by default those of the training data.
         """
         y = y if like is None else like.y
+        source = self if like is None else like
         given: dict[str, Any] = {}
         if y is not None:
-            source = self if like is None else like
             given["class_names"] = source.class_names or None
             given["covariate_names"] = source.covariate_names
         if columns is None:
@@ -228,6 +234,7 @@ class TrainedSequences:
             covariates=None if y is None else y.cpu(),
             channels_last=self.form.channels_last,
             columns=columns,
+            key_columns=source.key_columns,
             dtype=self.model.dtype,
             **given,
         )
@@ -291,7 +298,7 @@ def check_columns(out: Path, trained: TrainedSequences, data: Sequences) -> None
     """Raise `ConfigurationError` if columns of a table of scores and intervals have one name."""
     if out.suffix != ".csv":
         return
-    names = [*_with_intervals(trained), *data.covariate_names, "individual", "time"]
+    names = [*_with_intervals(trained), *data.covariate_names, *data.key_columns]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigurationError(
             f"out={str(out)!r} would have the column {twice[0]!r} twice: rename the score or the "
