@@ -38,7 +38,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FEW = 5
-"""Number of draws below which an interval means little."""
+"""Number of draws below which importance weights mean little."""
 REPORT = "report.html"
 """The report beside a model of follow-ups."""
 
@@ -316,7 +316,7 @@ def _with_intervals(trained: TrainedSequences) -> list[str]:
 def natural_how(model: Autoencoder, how: str | None) -> How:
     """Return how draws are chosen: as asked, else by the kind of the visits.
 
-    The weights of draws of images leave a single one, because an image has so many values.
+    The weights of draws of images say little, because an image has so many values.
     """
     if how is None:
         return "resample" if len(model.input_shape) == 1 else "best"
@@ -365,13 +365,13 @@ def write_draws(
 
 
 def _warn_of_few(draws: Draws) -> None:
-    """Warn if the weights leave so few draws that intervals are too narrow."""
+    """Warn if the weights say so little that draws are mostly those of the encoder."""
     if draws.effective_samples is not None and len(draws) >= FEW:
         left = float(draws.effective_samples.median())
         if left < FEW:
             logger.warning(
-                "the weights leave %.1f of %d draws of an individual (median): intervals are too "
-                "narrow; --how best has all draws",
+                "the importance weights have %.1f effective draws of %d of an individual (median): "
+                "they were tempered, so intervals are mostly those of the encoder",
                 left,
                 len(draws),
             )

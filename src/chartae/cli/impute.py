@@ -41,9 +41,9 @@ def impute(
         out: An .npz file; a .csv file of scores; or a folder of images. Values that were observed
             are repeated as they are.
         how: resample: values are means of draws that are weighted by how well they fit what was
-            observed, so that intervals are right. best: the draw that fits best, with intervals of
-            all draws; the weights of images would leave a single one. naive: a draw given one
-            visit. [default: resample for scores, best for images]
+            observed, so that intervals are right; weights that would leave less than a quarter of
+            the draws are tempered. best: the draw that fits best, with intervals of all draws.
+            naive: a draw given one visit. [default: resample for scores, best for images]
         draws: Number of draws of each individual.
         level: Level of the intervals: in a table the columns NAME_lower and NAME_upper, in an .npz
             file the arrays lower and upper. Those of images are of their means, without the noise
