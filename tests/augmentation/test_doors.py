@@ -100,6 +100,30 @@ def test_a_data_frame_comes_back_as_a_data_frame():
     assert list(labels) == list("uuuuvvvv")
 
 
+@pytest.mark.parametrize("conditional", [False, True])
+def test_categories_and_gaps_of_a_data_frame_are_learned(conditional, tmp_path):
+    y = np.arange(60) % 2
+    frame = pd.DataFrame(
+        {
+            "site": np.array(["north", "south"])[y],
+            "grade": pd.Categorical(np.array(["low", "high"])[y], ["low", "high"], ordered=True),
+            "mass": 1e5 * (y + 1.0) + np.arange(60),
+        }
+    )
+    frame.loc[::7, "site"] = None
+    frame.loc[::11, "mass"] = np.nan
+    options = {"epochs": 80, "learning_rate": 1e-2}
+    augmenter = quick(conditional=conditional, fit_options=options).fit(frame, y)
+    augmenter.save(tmp_path)
+    drawn, labels = augmenter.sample(30)
+    pd.testing.assert_frame_equal(Augmenter.load(tmp_path).sample(30)[0], drawn)
+    assert drawn.dtypes.equals(frame.dtypes)
+    assert not drawn.isna().any(axis=None)
+    assert (drawn["site"] == np.array(["north", "south"])[labels]).mean() > 0.8
+    assert (drawn["grade"] == np.array(["low", "high"])[labels]).mean() > 0.8
+    assert ((drawn["mass"] > 1.5e5) == labels).mean() > 0.8
+
+
 @pytest.mark.parametrize(
     ("likelihood", "x"),
     [
@@ -148,7 +172,7 @@ X, Y = examples()
         (ArrayDataset.from_arrays(X), None, "x has no labels"),
         (ArrayDataset.from_arrays(X, Y), Y, "x is an ArrayDataset: expected no y, mask or weight"),
         (None, Y, "x is NoneType: expected one array of numbers"),
-        (pd.DataFrame({"a": list("uuuvvv")}), Y, "x has a column 'a'"),
+        (pd.DataFrame({"a": pd.date_range("2020", periods=6)}), Y, "x has a column 'a'"),
     ],
 )
 @pytest.mark.parametrize("before", ["unfitted", "fitted"])

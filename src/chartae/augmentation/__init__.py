@@ -1,5 +1,7 @@
 """Data augmentation from few labelled examples, and studies of whether it helps."""
 
+from typing import TYPE_CHECKING, Any
+
 __all__ = [
     "CLASSIFIERS",
     "METHODS",
@@ -13,6 +15,7 @@ __all__ = [
     "Classifier",
     "Comparison",
     "Fidelity",
+    "ManifoldOverSampler",
     "Method",
     "ModelMethod",
     "NetworkClassifier",
@@ -65,3 +68,15 @@ from chartae.augmentation.methods import (
 from chartae.augmentation.results import REAL, WEIGHTED, Comparison, StudyResult, TrainingSet
 from chartae.augmentation.study import augmentation_study
 from chartae.augmentation.weights import sample_weight
+
+if TYPE_CHECKING:
+    from chartae.augmentation.oversampler import ManifoldOverSampler
+
+
+def __getattr__(name: str) -> Any:
+    if name != "ManifoldOverSampler":
+        raise AttributeError(f"module 'chartae.augmentation' has no attribute {name!r}")
+    # Its base class is imported at first use, because imbalanced-learn takes a second.
+    from chartae.augmentation.oversampler import ManifoldOverSampler
+
+    return ManifoldOverSampler
