@@ -38,7 +38,7 @@ def few_baselines(real: ArrayDataset, seed: int, count: int = 10) -> dict[str, A
     found = {}
     for name, method in {"SMOTE": smote, "Gaussian noise": gaussian_noise}.items():
         made, labels = (torch.as_tensor(part) for part in method(x, y, count, seed))
-        found[name] = replace(real, x=made.to(real.x), y=labels)
+        found[name] = replace(real, x=made.to(real.x), y=labels, names=())
     return found
 
 

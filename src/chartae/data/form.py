@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from chartae.checks import check_shape
 from chartae.data.arrays import as_tensor, restored
+from chartae.data.space import Space
 from chartae.errors import DataError
 
 __all__ = [
@@ -50,6 +51,9 @@ class Form:
         columns: the names of the columns of a table; empty otherwise.
         column_dtypes: for a DataFrame, the names of its columns' dtypes.
         label: the name of the column of labels of a table; empty otherwise.
+        stored: NumPy's name of the dtype of pixels or voxels in files, such as ``"uint16"``; empty
+            for samples that were not read from images or volumes.
+        space: where the voxels of volumes are; None for other samples.
 
     >>> Form(torch.uint8, "array").restore(torch.tensor([[0.2, 1.0]]))
     array([[ 51, 255]], dtype=uint8)
@@ -61,6 +65,8 @@ class Form:
     columns: tuple[str | int, ...] = ()
     column_dtypes: tuple[str, ...] = ()
     label: str = ""
+    stored: str = ""
+    space: Space | None = None
 
     def restore(self, x: Tensor) -> Any:
         """Return samples ``(N, *input_shape)`` of a dataset or a model in this form.
@@ -87,7 +93,8 @@ class Form:
 
     def to_json(self) -> dict[str, Any]:
         """Return the form as JSON values."""
-        return {**vars(self), "dtype": str(self.dtype).removeprefix("torch.")}
+        space = None if self.space is None else asdict(self.space)
+        return {**vars(self), "dtype": str(self.dtype).removeprefix("torch."), "space": space}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
@@ -101,7 +108,8 @@ class Form:
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in record.items()
             }
-            return cls(**{**fields, "dtype": _DTYPES[fields["dtype"]]})
+            space = None if fields.get("space") is None else Space.from_json(fields["space"])
+            return cls(**{**fields, "dtype": _DTYPES[fields["dtype"]], "space": space})
         except (AttributeError, KeyError, TypeError):
             raise DataError(f"form={record!r}: expected the result of Form.to_json") from None
 
