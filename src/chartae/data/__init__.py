@@ -3,6 +3,7 @@
 __all__ = [
     "ArrayDataset",
     "Form",
+    "Heads",
     "Sequences",
     "Space",
     "Sprites",
@@ -14,6 +15,7 @@ __all__ = [
     "encode_labels",
     "few_per_class",
     "held_out_split",
+    "phantom_heads",
     "progression",
     "raising_arms",
     "read_data",
@@ -39,6 +41,7 @@ from chartae.data.followups import read_sequences, write_sequences
 from chartae.data.form import Form
 from chartae.data.images import read_image, read_images, write_images
 from chartae.data.labels import encode_labels
+from chartae.data.phantoms import Heads, phantom_heads
 from chartae.data.progressions import color_changes, progression, raising_arms, rotations
 from chartae.data.sequences import Sequences, check_disjoint
 from chartae.data.space import Space
