@@ -40,7 +40,7 @@ def few_baselines(real: ArrayDataset, seed: int, count: int = 10) -> dict[str, A
     methods: dict[str, Method] = {"SMOTE": smote, "Gaussian noise": gaussian_noise}
     for name, method in methods.items():
         made, labels = (torch.as_tensor(part) for part in method(x, y, wanted, seed))
-        found[name] = replace(real, x=made.to(real.x), y=labels)
+        found[name] = replace(real, x=made.to(real.x), y=labels, names=())
     return found
 
 

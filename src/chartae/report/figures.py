@@ -179,8 +179,8 @@ def _as_image(observation: Array) -> Array:
     """Return ``(H, W)`` or ``(H, W, 3)``."""
     if observation.ndim == 2:
         return observation
-    if observation.ndim == 3 and observation.shape[0] == 3:
-        return np.moveaxis(observation, 0, -1)
+    if observation.ndim == 3 and observation.shape[0] in (3, 4):  # without transparency
+        return np.moveaxis(observation[:3], 0, -1)
     if observation.shape[0] == 1:
         return _as_image(observation[0])
     return _as_image(observation[len(observation) // 2])
