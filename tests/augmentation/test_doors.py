@@ -382,7 +382,7 @@ def test_each_class_has_as_many_neighbours_as_it_can():
     angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     x, y = np.concatenate([[[5.0, 5.0], [6.0, 6.0]], circle]), np.array([0] * 2 + [1] * 20)
-    drawn, labels = smote(x, y, 300, seed=0)
+    drawn, labels = smote(x, y, {0: 300, 1: 300}, seed=0)
     pair = drawn[labels == 0]
     assert ((pair >= 5) & (pair <= 6)).all()
     np.testing.assert_allclose(pair[:, 0], pair[:, 1])
@@ -392,14 +392,14 @@ def test_each_class_has_as_many_neighbours_as_it_can():
 
 
 def test_a_class_of_one_has_no_neighbours():
-    with pytest.raises(DataError, match=r"one example of class .*2.*: SMOTE expects at least 2"):
-        smote(np.eye(3), np.array([1, 1, 2]), 2, seed=0)
+    with pytest.raises(DataError, match=r"1 example\(s\) of class 2: SMOTE expects at least 2"):
+        smote(np.eye(3), np.array([1, 1, 2]), {1: 2, 2: 2}, seed=0)
 
 
 def test_noise_on_bytes_is_on_the_scale_of_images():
     x = np.full((50, 20), 128, dtype=np.uint8)
     x[0] = [0, 255] * 10
-    drawn, _ = gaussian_noise(x, np.zeros(50, dtype=int), 200, seed=0)
+    drawn, _ = gaussian_noise(x, np.zeros(50, dtype=int), {0: 200}, seed=0)
     assert drawn.dtype == np.uint8
     assert abs(drawn.astype(float).mean() - 128) < 2
     assert 20 < drawn.astype(float).std() < 35

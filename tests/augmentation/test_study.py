@@ -27,16 +27,24 @@ NEAREST = Classifier(partial(KNeighborsClassifier, 1))
 LOGISTIC = Classifier(partial(LogisticRegression, max_iter=50), {"C": [0.1, 10.0]})
 
 
-def copies(x, y, samples_per_class, seed):
-    return np.repeat(x, 2, axis=0), np.repeat(y, 2)
+def copies(x, y, counts, seed):
+    return x, y
 
 
-def wrong_labels(x, y, samples_per_class, seed):
-    return np.repeat(x, 3, axis=0), np.roll(np.repeat(y, 3), 30)
+def wrong_labels(x, y, counts, seed):
+    """Labels of the next class, five times as many examples as real ones."""
+    return np.repeat(x, 5, axis=0), np.roll(np.repeat(y, 5), 25)
 
 
 def study(methods, classifiers=None, **options):
-    options = {"per_class": 5, "synthetic_per_class": 5, "repeats": 3, "workers": 1, **options}
+    options = {
+        "per_class": 5,
+        "synthetic": 5,
+        "real_share": None,
+        "repeats": 3,
+        "workers": 1,
+        **options,
+    }
     return augmentation_study(
         *ARRAYS, methods=methods, classifiers=classifiers or {"1-NN": NEAREST}, **options
     )
@@ -48,23 +56,23 @@ def test_copies_of_real_data_change_nothing_for_the_nearest_neighbour():
         scores = result.scores(TrainingSet(part, "copies"), "1-NN")
         assert np.array_equal(scores, result.scores(REAL, "1-NN"))
         comparison = result.compare(TrainingSet(part, "copies"), "1-NN")
-        assert (comparison.difference, comparison.verdict) == (0.0, "no clear difference")
+        assert (comparison.difference, comparison.effect) == (0.0, "no clear difference")
 
 
 def test_wrong_labels_hurt():
-    result = study({"wrong": wrong_labels}, {"logistic": LOGISTIC})
+    result = study({"wrong": wrong_labels}, {"logistic": LOGISTIC}, synthetic=25)
     for part in ("real + synthetic", "synthetic only"):
         comparison = result.compare(TrainingSet(part, "wrong"), "logistic")
-        assert comparison.verdict == "hurts"
+        assert comparison.effect == "hurts"
         assert comparison.difference < -0.1
 
 
 def test_the_answers_help():
-    def oracle(x, y, samples_per_class, seed):
+    def oracle(x, y, counts, seed):
         return DIGITS.x[TEST].numpy(), DIGITS.y[TEST].numpy()
 
-    result = study({"oracle": oracle})
-    assert result.compare(TrainingSet("real + synthetic", "oracle"), "1-NN").verdict == "helps"
+    result = study({"oracle": oracle}, synthetic=100)
+    assert result.compare(TrainingSet("real + synthetic", "oracle"), "1-NN").effect == "helps"
     assert result.scores(TrainingSet("synthetic only", "oracle"), "1-NN").tolist() == [1, 1, 1]
 
 
@@ -88,22 +96,22 @@ def test_the_seed_decides_everything():
     methods = {"noise": gaussian_noise}
     classifiers = {"MLP": Classifier(CLASSIFIERS["MLP"].make, {"alpha": [1e-4, 1.0]})}
     first, again, other = (
-        study(methods, classifiers, repeats=1, seed=seed).accuracy for seed in (3, 3, 4)
+        study(methods, classifiers, repeats=1, seed=seed).score for seed in (3, 3, 4)
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_repeats_are_seeds_that_follow_one_another():
-    both = study({"noise": gaussian_noise}, repeats=2, seed=5).accuracy
-    second = study({"noise": gaussian_noise}, repeats=1, seed=6).accuracy
+    both = study({"noise": gaussian_noise}, repeats=2, seed=5).score
+    second = study({"noise": gaussian_noise}, repeats=1, seed=6).score
     assert np.array_equal(both[..., 1], second[..., 0])
 
 
 def test_processes_give_the_same_as_one():
     alone = study({"noise": gaussian_noise}, repeats=2)
     together = study({"noise": gaussian_noise}, repeats=2, workers=2)
-    assert np.array_equal(alone.accuracy, together.accuracy)
+    assert np.array_equal(alone.score, together.score)
 
 
 def test_nobody_sees_the_test_set(monkeypatch):
@@ -111,9 +119,9 @@ def test_nobody_sees_the_test_set(monkeypatch):
     pool = {row.tobytes() for row in DIGITS.x[POOL].numpy()}
     seen = []
 
-    def spy(x, y, samples_per_class, seed):
+    def spy(x, y, counts, seed):
         seen.append((x, y))
-        return copies(x, y, samples_per_class, seed)
+        return copies(x, y, counts, seed)
 
     study({"spy": spy}, repeats=2)
     for x, y in seen:
@@ -122,13 +130,13 @@ def test_nobody_sees_the_test_set(monkeypatch):
 
 
 def test_a_method_cannot_change_the_real_examples():
-    def vandal(x, y, samples_per_class, seed):
+    def vandal(x, y, counts, seed):
         made = x.copy(), y.copy()
         x[:] = 0.0
         return made
 
     vandalised, plain = study({"m": vandal}), study({"m": copies})
-    assert np.array_equal(vandalised.accuracy[0], plain.accuracy[0])
+    assert np.array_equal(vandalised.score[0], plain.score[0])
 
 
 def test_tuned_parameters_come_from_the_grid():
@@ -138,23 +146,25 @@ def test_tuned_parameters_come_from_the_grid():
 
 
 def test_few_examples_are_enough_for_every_classifier():
-    result = study({"noise": gaussian_noise}, CLASSIFIERS, per_class=2, repeats=1)
-    assert np.isfinite(result.accuracy).all()
+    classifiers = {name: of for name, of in CLASSIFIERS.items() if not of.network}
+    result = study({"noise": gaussian_noise}, classifiers, per_class=2, repeats=1)
+    assert np.isfinite(result.score).all()
 
 
 def test_labels_may_be_strings():
     names = np.array([f"digit {k}" for k in range(10)])
     arrays = (ARRAYS[0], names[ARRAYS[1]], ARRAYS[2], names[ARRAYS[3]])
-    options = {"per_class": 5, "repeats": 1, "workers": 1, "synthetic_per_class": 5}
+    options = {"per_class": 5, "repeats": 1, "workers": 1, "synthetic": 5, "real_share": None}
     classifiers = {"1-NN": NEAREST}
     named = augmentation_study(*arrays, methods={"c": copies}, classifiers=classifiers, **options)
-    assert np.array_equal(named.accuracy, study({"c": copies}, repeats=1).accuracy)
+    assert np.array_equal(named.score, study({"c": copies}, repeats=1).score)
 
 
 def test_progress_is_told():
     told = []
     study({"copies": copies}, advance=lambda done, total: told.append((done, total)))
-    assert told == [(k, 6) for k in range(1, 7)]
+    assert [done for done, _ in told] == list(range(1, 16))  # 3 sets, 3 tunings, 9 scores
+    assert told[-1] == (15, 15)
 
 
 class TestTables:
@@ -162,7 +172,9 @@ class TestTables:
     def result(self):
         accuracy = np.array([[[0.8, 0.9]], [[0.95, 0.85]], [[0.1, 0.2]]])
         sets = (REAL, TrainingSet("real + synthetic", "m"), TrainingSet("synthetic only", "m"))
-        return StudyResult(sets, ("1-NN",), accuracy, {"1-NN": [{}, {}]}, {"repeats": 2})
+        figures = {"test": {"accuracy": accuracy, "auc": np.full_like(accuracy, np.nan)}}
+        settings = {"repeats": 2, "metric": "accuracy"}
+        return StudyResult(sets, ("1-NN",), figures, {"1-NN": [{}, {}]}, settings)
 
     def test_markdown(self, result):
         lines = result.to_markdown().splitlines()
@@ -183,18 +195,21 @@ class TestTables:
         assert rows[2] == {
             "training_set": "real + synthetic",
             "method": "m",
+            "synthetic": "",
             "classifier": "1-NN",
             "repeat": "0",
+            "cohort": "test",
             "accuracy": "0.95",
+            "auc": "",
         }
 
     def test_json(self, result):
         content = json.loads(result.to_json())
-        assert content["settings"] == {"repeats": 2}
+        assert content["settings"] == {"repeats": 2, "metric": "accuracy"}
         assert content["records"] == result.records()
 
     def test_two_repeats_never_make_a_clear_difference(self, result):
-        assert result.compare(result.training_sets[2], "1-NN").verdict == "no clear difference"
+        assert result.compare(result.training_sets[2], "1-NN").effect == "no clear difference"
 
     def test_best(self, result):
         assert result.best("1-NN") == result.training_sets[1]
@@ -210,7 +225,7 @@ class TestTables:
     ("options", "message"),
     [
         ({"per_class": 1}, "per_class=1"),
-        ({"synthetic_per_class": 0}, "synthetic_per_class=0"),
+        ({"synthetic": 0}, "synthetic=0"),
         ({"repeats": 0}, "repeats=0"),
         ({"seed": -1}, "seed=-1"),
         ({"real_share": 1.0}, "real_share=1.0"),
@@ -241,12 +256,12 @@ def test_wrong_methods(bad, message):
 
 def test_wrong_data():
     x, y, x_test, y_test = ARRAYS
-    options = {"methods": {"c": copies}, "workers": 1}
+    options = {"methods": {"c": copies}, "classifiers": {"1-NN": NEAREST}, "workers": 1}
     with pytest.raises(DataError, match="y_test has classes that are not in y: 9"):
         augmentation_study(x[y < 9], y[y < 9], x_test, y_test, **options)
     with pytest.raises(DataError, match="x_test has observations of shape"):
         augmentation_study(x, y, x_test[:, :4], y_test, **options)
-    with pytest.raises(DataError, match="expected at least n=100"):
+    with pytest.raises(DataError, match="expected at least 125"):
         augmentation_study(x, y, x_test, y_test, per_class=100, **options)
 
 
@@ -254,16 +269,17 @@ def test_an_interrupted_study_goes_on(tmp_path):
     data = digits()
     calls = []
 
-    def method(x, y, per_class, seed):
+    def method(x, y, counts, seed):
         calls.append(seed)
         if seed == 1 and len(calls) == 2:
             raise KeyboardInterrupt
-        return gaussian_noise(x, y, per_class, seed)
+        return gaussian_noise(x, y, counts, seed)
 
     given = {
         "methods": {"noise": method},
         "classifiers": {"k-NN": CLASSIFIERS["k-NN"]},
-        "synthetic_per_class": 5,
+        "per_class": 10,
+        "synthetic": 5,
         "repeats": 2,
         "workers": 1,
     }
@@ -274,6 +290,6 @@ def test_an_interrupted_study_goes_on(tmp_path):
     assert calls == [0, 1, 1]  # the first draw was kept
     given["methods"] = {"noise": gaussian_noise}
     whole = augmentation_study(*sets, **given)
-    assert (found.accuracy == whole.accuracy).all()
+    assert (found.score == whole.score).all()
     with pytest.raises(ConfigurationError, match="expected another folder"):
-        augmentation_study(*sets, folder=tmp_path, **given | {"synthetic_per_class": 6})
+        augmentation_study(*sets, folder=tmp_path, **given | {"synthetic": 6})

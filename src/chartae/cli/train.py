@@ -62,9 +62,10 @@ def train(
     """Run the subcommand.
 
     Args:
-        data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images, with one subfolder per
-            class if there are classes. With --longitudinal: an .npz file with x and times; a .csv
-            or .tsv file with a row for each visit; or a folder of images with a table of visits.
+        data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images or NIfTI volumes,
+            with one subfolder per class if there are classes. With --longitudinal: an .npz file
+            with x and times; a .csv or .tsv file with a row for each visit; or a folder of images
+            with a table of visits.
         out: Folder for the model, its history and its checkpoint; with --longitudinal for a report,
             too.
         longitudinal: DATA are individuals with several visits. The report shows what the model

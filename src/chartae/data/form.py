@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from chartae.checks import check_shape
 from chartae.data.arrays import as_tensor, restored
 from chartae.data.columns import Categories, column_features, restored_column
+from chartae.data.space import Space
 from chartae.errors import DataError
 
 __all__ = [
@@ -53,6 +54,9 @@ class Form:
         categories: for a DataFrame with categories, those of each column; None for a column of
             numbers. The features of a column with K categories are one-hot, K features.
         label: the name of the column of labels of a table; empty otherwise.
+        stored: NumPy's name of the dtype of pixels or voxels in files, such as ``"uint16"``; empty
+            for samples that were not read from images or volumes.
+        space: where the voxels of volumes are; None for other samples.
 
     >>> Form(torch.uint8, "array").restore(torch.tensor([[0.2, 1.0]]))
     array([[ 51, 255]], dtype=uint8)
@@ -65,6 +69,8 @@ class Form:
     column_dtypes: tuple[str, ...] = ()
     label: str = ""
     categories: tuple[Categories | None, ...] = ()
+    stored: str = ""
+    space: Space | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -115,9 +121,12 @@ class Form:
 
     def to_json(self) -> dict[str, Any]:
         """Return the form as JSON values."""
-        categories = [kind and kind.to_json() for kind in self.categories]
-        dtype = str(self.dtype).removeprefix("torch.")
-        return {**vars(self), "dtype": dtype, "categories": categories}
+        return {
+            **vars(self),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "categories": [kind and kind.to_json() for kind in self.categories],
+            "space": None if self.space is None else asdict(self.space),
+        }
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
@@ -132,7 +141,8 @@ class Form:
                 for name, value in record.items()
             }
             fields["categories"] = tuple(map(Categories.from_json, fields.get("categories", ())))
-            return cls(**{**fields, "dtype": _DTYPES[fields["dtype"]]})
+            space = None if fields.get("space") is None else Space.from_json(fields["space"])
+            return cls(**{**fields, "dtype": _DTYPES[fields["dtype"]], "space": space})
         except (AttributeError, KeyError, TypeError):
             raise DataError(f"form={record!r}: expected the result of Form.to_json") from None
 

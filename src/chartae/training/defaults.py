@@ -5,7 +5,7 @@ from typing import Any
 
 from chartae.data import ArrayDataset
 from chartae.distributions import Moments
-from chartae.models import MODELS
+from chartae.models import MODELS, RHVAE
 
 __all__ = ["default_options", "fills_unit_range", "training_options"]
 
@@ -42,7 +42,16 @@ def default_options(
         # 0.1 is 0.75 standard deviations.
         relative = "per_feature" if len(data.input_shape) == 1 else 7.5 * scale
         likelihood = {"name": "gaussian", "scale": relative}
-    return {"latent_dim": latent_dim, "likelihood": likelihood}
+    return {"latent_dim": latent_dim, "likelihood": likelihood, **_networks(model, data)}
+
+
+def _networks(model: str, data: ArrayDataset | None) -> dict[str, Any]:
+    """Return convolutions for volumes (C, D, H, W): a dense layer would have too many weights."""
+    if data is None or len(data.input_shape) != 4 or MODELS[model].latent_space == "codes":
+        return {}
+    names = ["encoder", "decoder"]
+    names += ["metric_network"] if issubclass(MODELS[model], RHVAE) else []
+    return dict.fromkeys(names, "conv3d")
 
 
 def training_options(model: str, data: ArrayDataset) -> dict[str, Any]:
