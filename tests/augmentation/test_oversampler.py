@@ -38,14 +38,23 @@ def quick(**arguments):
 
 # Nothing is expected to fail. `check_array_api_input` skips itself without SCIPY_ARRAY_API. What
 # imbalanced-learn does for other tags is not run: sparse matrices, text and NaN in arrays.
-CHECKS = [
-    *of_imblearn.estimator_checks_generator(quick()),
-    *of_sklearn.estimator_checks_generator(quick()),
-]
+SLOW = {
+    "check_samplers_list",
+    "check_samplers_multiclass_ova",
+    "check_samplers_pandas",
+    "check_samplers_pandas_sparse",
+}
 
 
 def _name(value):
     return getattr(getattr(value, "func", None), "__name__", "")
+
+
+CHECKS = [
+    pytest.param(*pair, marks=[pytest.mark.slow] * (_name(pair[1]) in SLOW))
+    for generate in (of_imblearn.estimator_checks_generator, of_sklearn.estimator_checks_generator)
+    for pair in generate(quick())
+]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
