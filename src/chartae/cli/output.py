@@ -270,9 +270,15 @@ def _flat(given: Mapping[str, Any], inputs: Collection[Path]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in given.items():
         flat |= asdict(value) if is_dataclass(value) else {name: value}  # type: ignore[arg-type]
-    for name, value in flat.items():
+
+    def text(value: Any) -> Any:
+        if isinstance(value, list):
+            return [text(part) for part in value]
         if isinstance(value, Path):
-            flat[name] = str(value.resolve() if value in inputs else value)
+            return str(value.resolve() if value in inputs else value)
+        return value
+
+    flat = {name: text(value) for name, value in flat.items()}
     how = {"overwrite", "resume", "config"}
     return {name: value for name, value in without_none(flat).items() if name not in how}
 
