@@ -40,6 +40,7 @@ SLOW = {
     "docs/imbalance.md",
     "docs/sampling.md",
     "docs/statistics.md",
+    "docs/study.md",
 }
 
 
