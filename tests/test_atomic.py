@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from chartae.atomic import atomic_path, check_writable, remove_leftovers, write_text
+from chartae.atomic import atomic_content, atomic_path, check_writable, remove_leftovers, write_text
 from chartae.errors import ConfigurationError
 
 
@@ -93,3 +93,22 @@ def test_a_folder_without_permission(tmp_path):
     with pytest.raises(ConfigurationError, match="Permission denied"):
         check_writable("out", tmp_path)
     tmp_path.chmod(0o700)
+
+
+def test_the_content_of_a_folder_is_complete_or_absent(tmp_path):
+    def write(folder, stop):
+        with atomic_content(folder) as place:
+            (place / "deeper").mkdir()
+            (place / "deeper" / "one").write_text("1")
+            assert not (folder / "deeper").exists()
+            if stop:
+                raise ValueError("stop")
+
+    out = tmp_path / "sub" / "out"
+    with pytest.raises(ValueError, match="stop"):
+        write(out, stop=True)
+    assert not out.exists()
+    write(out, stop=False)
+    assert [file.name for file in out.iterdir()] == ["deeper"]
+    with pytest.raises(ConfigurationError, match="cannot be written to"):
+        write(out / "deeper" / "one", stop=False)

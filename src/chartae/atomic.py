@@ -3,6 +3,7 @@
 import glob
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from chartae.errors import ConfigurationError
 
-__all__ = ["atomic_path", "check_writable", "remove_leftovers", "write_text"]
+__all__ = ["atomic_content", "atomic_path", "check_writable", "remove_leftovers", "write_text"]
 
 
 @contextmanager
@@ -33,6 +34,33 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_content(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder inside ``folder``; after the block, move its content to ``folder``.
+
+    If the block raises an error, nothing of it remains. ``folder`` is created if needed.
+
+    Raises:
+        ConfigurationError: before the block, if ``folder`` is not writable.
+        OSError: from the block or the file system (for example a full disk).
+    """
+    folder = Path(folder)
+    created = not folder.exists()
+    # Inside, because the folder may be the root of another file system.
+    temporary = check_writable("folder", folder) / f".{secrets.token_hex(4)}"
+    temporary.mkdir()
+    done = False
+    try:
+        yield temporary
+        for entry in sorted(temporary.iterdir()):
+            entry.rename(folder / entry.name)
+        done = True
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if created and not done:
+            folder.rmdir()
 
 
 def remove_leftovers(path: str | Path) -> None:

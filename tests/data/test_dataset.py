@@ -319,3 +319,12 @@ def test_constant_columns_are_named():
     hidden = ArrayDataset.from_arrays(x, mask=mask, columns=["a", "b", "c", "d"])
     assert hidden.constant_columns == ("a", "b", "c", "d")  # one value each, or none
     assert ArrayDataset.from_arrays(x[:, None]).constant_columns == ()
+
+
+def test_names_follow_their_samples():
+    data = ArrayDataset(torch.arange(3.0)[:, None], torch.tensor([0, 1, 0]), names=("p", "q", "r"))
+    assert data.subset([2, 0]).names == ("r", "p")
+    assert data.of_class(0).names == ("p", "r")
+    assert data.to(dtype=torch.float64).names == data.names
+    with pytest.raises(DataError, match="names are 2 for 3 samples"):
+        ArrayDataset(data.x, names=("p", "q"))

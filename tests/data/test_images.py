@@ -324,7 +324,7 @@ def test_one_channel_is_grey(tmp_path):
     ("fields", "message"),
     [
         ({"x": torch.zeros(2, 5)}, r"x has shape \(2, 5\): expected \(N, height, width\)"),
-        ({"x": torch.zeros(2, 4, 5, 5)}, r"x has shape \(2, 4, 5, 5\): expected"),
+        ({"x": torch.zeros(2, 5, 5, 5)}, r"x has shape \(2, 5, 5, 5\): expected"),
         (
             {"x": torch.full((2, 5, 5), 1.5)},
             r"x ranges from 1.5 to 1.5: expected values in \[0, 1\]",
@@ -393,3 +393,57 @@ def test_an_occupied_folder_is_refused(folder):
         write_images(folder, disks_and_rings(2))
     with pytest.raises(ConfigurationError, match="folder=.* cannot be written to"):
         write_images(folder / "cat" / "0.png", disks_and_rings(2))
+
+
+def test_sixteen_bits_are_written_as_they_were_read(tmp_path):
+    wide = np.random.default_rng(0).integers(0, 65536, (3, 4, 5), dtype=np.uint16)
+    for row, image in enumerate(wide):
+        write_image(tmp_path / "in" / f"{row}.tiff", image)
+    data = read_images(tmp_path / "in")
+    assert data.form.stored == "uint16"
+    write_images(tmp_path / "out", data)
+    with Image.open(tmp_path / "out" / "1.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), wide[1])
+
+
+def test_transparency_is_a_channel_if_asked(tmp_path):
+    rgba = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)
+    write_image(tmp_path / "in" / "0.png", rgba)
+    data = read_images(tmp_path / "in", color="rgba")
+    assert data.input_shape == (4, 6, 5)
+    write_images(tmp_path / "out", data)
+    with Image.open(tmp_path / "out" / "0.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), rgba)
+
+
+def test_the_centre_is_cut_before_images_are_resized(tmp_path):
+    image = np.arange(7 * 6, dtype=np.uint8).reshape(7, 6)
+    write_image(tmp_path / "0.png", image)
+    cut = read_images(tmp_path, crop=(3, 4)).x[0].numpy() * 255
+    np.testing.assert_allclose(cut, image[2:5, 1:5], rtol=1e-6)
+    assert read_images(tmp_path, crop=(3, 4), resize=(6, 8)).input_shape == (6, 8)
+    with pytest.raises(DataError, match="it is 6x7 pixels, smaller than crop, 4x9 pixels"):
+        read_images(tmp_path, crop=(9, 4))
+
+
+def test_labels_may_be_in_a_table_beside_the_images(tmp_path, pixels, caplog):
+    for row, image in enumerate(pixels):
+        write_image(tmp_path / f"{row}.png", image)
+    (tmp_path / "labels.csv").write_text('"file","label"\n2.png,cat\n0.png,dog\n1.png,cat\n')
+    with caplog.at_level(logging.WARNING):
+        data = read_images(tmp_path)
+    assert (data.class_names, data.y.tolist()) == (("cat", "dog"), [0, 1, 0])
+    assert data.names == ("2.png", "0.png", "1.png")
+    np.testing.assert_allclose(data.x.numpy(), pixels[[2, 0, 1]] / 255, rtol=1e-6)
+    assert re.search(r"left out 1 file\(s\) that .*labels.csv lacks: .*3.png", caplog.text)
+    (tmp_path / "1.png").write_bytes(b"")
+    (tmp_path / "2.png").write_bytes(b"")
+    with pytest.raises(DataError, match="class cat has no readable image"):
+        read_images(tmp_path, skip_unreadable=True)
+
+
+def test_a_table_gives_the_labels_whatever_the_subfolders(folder):
+    lines = [f"{name},{row % 2}" for row, name in enumerate(read_images(folder).names)]
+    (folder / "labels.csv").write_text("\n".join(["file,label", *lines]))
+    assert read_images(folder).class_names == ("0", "1")
+    assert read_images(folder).y.tolist() == [0, 1, 0, 1]

@@ -109,3 +109,18 @@ class TestScores:
     def test_bad_scores_are_refused(self, positive, negative, match: str) -> None:
         with pytest.raises(DataError, match=match):
             score_auc(positive, negative)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 3, 4, 2)])
+def test_the_nearest_real_sample_is_found_by_brute_force(shape, monkeypatch):
+    monkeypatch.setattr("chartae.evaluation.neighbours.ENTRIES", 3 * math.prod(shape))
+    generator = torch.Generator().manual_seed(0)
+    real, synthetic = (torch.randn(n, *shape, generator=generator) * 3.0 for n in (7, 10))
+    synthetic[4] = real[2]
+    found = neighbours.nearest_real(real, synthetic)
+    scale = real.std(0, correction=0) if len(shape) == 1 else 1.0
+    apart = ((synthetic[:, None] - real) / scale).square().flatten(2).mean(2).sqrt()
+    torch.testing.assert_close(found.distances.float(), apart.amin(1), atol=1e-6, rtol=1e-5)
+    assert torch.equal(found.indices, apart.argmin(1))
+    assert (found.distances[4], found.indices[4]) == (0.0, 2)
+    assert torch.equal(neighbours.nearest_real(real, synthetic[:1]).indices, found.indices[:1])

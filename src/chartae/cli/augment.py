@@ -1,6 +1,6 @@
 """``chartae augment``: synthetic labelled data from a few real ones."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +22,11 @@ from chartae.cli.options import (
 )
 from chartae.cli.output import Outputs, constant_line, print_lines
 from chartae.cli.results import few_baselines, fidelity_table, sections
-from chartae.data import ArrayDataset, write_images, write_npz, write_table
+from chartae.data import ArrayDataset, write_images, write_npz, write_table, write_volumes
+from chartae.data.images import CHANNELS
+from chartae.data.volumes import check_volumes
 from chartae.errors import ConfigurationError, DataError
+from chartae.evaluation.neighbours import nearest_real
 from chartae.report import Report, versions
 
 __all__ = ["augment"]
@@ -58,9 +61,11 @@ def augment(
 
     Args:
         data: Labelled data: a .npz, .npy with --labels, .csv, .tsv or .pt file, or a folder of
-            images in one subfolder per class.
+            images or NIfTI volumes in one subfolder per class or beside a .csv file with columns
+            file and label.
         out: An .npz file of synthetic data (x, y and class_names), a .csv file of vectors, or a
-            folder of images in class folders, with a table of the images.
+            folder of images or volumes in class folders, with a table of their labels, seed and
+            nearest real files, manifest.csv.
         per_class: Number of synthetic observations of each class.
         conditional: Learn all classes with one model, given the label, instead of one model for
             each class. A cvae is always conditional.
@@ -109,7 +114,7 @@ def augment(
             synthetic = _named_as(source, augmenter.sample_dataset(per_class))
             augmenter.save(models)
             outputs.remove(out)
-            _write(out, _joined(source, synthetic) if include_real else synthetic)
+            _write(out, source, synthetic, include_real, {"model": model, "seed": seed})
             if report:
                 files[str(page)] = "report"
                 made = _report(data, augmenter, source, synthetic, outputs.options, files)
@@ -143,7 +148,7 @@ def _constant_columns(source: ArrayDataset, *, each_class: bool) -> dict[str, li
 def _check_form(out: Path, source: ArrayDataset, include_real: bool) -> None:
     """Raise an error, before any work, if the output cannot store such data."""
     shape = source.input_shape
-    images = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
+    images = len(shape) == 2 or (len(shape) == 3 and shape[0] in CHANNELS)
     if out.suffix == ".csv" and len(shape) != 1:
         raise ConfigurationError(
             f"out={str(out)!r}: observations of shape {shape} are not rows of a table"
@@ -154,16 +159,22 @@ def _check_form(out: Path, source: ArrayDataset, include_real: bool) -> None:
         )
     if out.suffix != "" and out.is_dir():
         raise ConfigurationError(f"out={str(out)!r} is a folder: expected a file, by its name")
-    if out.suffix == "" and not images:
+    if out.suffix == "" and _are_volumes(source):
+        check_volumes()
+    elif out.suffix == "" and not images:
         raise ConfigurationError(
-            f"out={str(out)!r}: observations of shape {shape} are not images: expected a name that "
-            "ends in .npz"
+            f"out={str(out)!r}: observations of shape {shape} are neither images nor volumes: "
+            "expected a name that ends in .npz"
         )
     if out.suffix == "" and include_real and source.mask is not None:
         raise ConfigurationError(
-            f"out={str(out)!r}: images cannot store the mask of the real data: expected a name "
-            "that ends in .npz"
+            f"out={str(out)!r}: files of images or volumes cannot store the mask of the real data: "
+            "expected a name that ends in .npz"
         )
+
+
+def _are_volumes(source: ArrayDataset) -> bool:
+    return len(source.input_shape) == 4 and source.input_shape[0] == 1
 
 
 def _named_as(source: ArrayDataset, synthetic: ArrayDataset) -> ArrayDataset:
@@ -181,16 +192,39 @@ def _joined(real: ArrayDataset, synthetic: ArrayDataset) -> ArrayDataset:
     if mask is not None:
         mask = torch.cat([mask, torch.ones_like(synthetic.x, dtype=torch.bool)])
     x, y = torch.cat([real.x, synthetic.x]), torch.cat([real.y, synthetic.y])
-    return replace(real, x=x, y=y, mask=mask)
+    return replace(real, x=x, y=y, mask=mask, names=())
 
 
-def _write(out: Path, dataset: ArrayDataset) -> None:
+def _write(
+    out: Path,
+    source: ArrayDataset,
+    synthetic: ArrayDataset,
+    include_real: bool,
+    facts: Mapping[str, object],
+) -> None:
+    """Write synthetic data; in a folder with their ``facts`` and nearest real observations."""
+    dataset = _joined(source, synthetic) if include_real else synthetic
     if out.suffix == ".npz":
         write_npz(out, dataset)
-    elif out.suffix == ".csv":
+        return
+    if out.suffix == ".csv":
         write_table(out, dataset)
+        return
+    names = source.names or tuple(map(str, range(len(source))))
+    found = nearest_real(source.x.cpu(), synthetic.x.cpu(), source.mask)
+    columns: dict[str, list[object]] = {
+        **{name: [value] * len(synthetic) for name, value in facts.items()},
+        "nearest": [names[row] for row in found.indices.tolist()],
+        "distance": [f"{distance:.6g}" for distance in found.distances.tolist()],
+    }
+    if include_real:  # real observations have neither a model nor a seed
+        own: dict[str, Sequence[object]] = {"nearest": names, "distance": ["0"] * len(source)}
+        none = [""] * len(source)
+        columns = {name: [*own.get(name, none), *values] for name, values in columns.items()}
+    if _are_volumes(source):
+        write_volumes(out, dataset, columns=columns)
     else:
-        write_images(out, dataset, clip=True)
+        write_images(out, dataset, clip=True, columns=columns)
 
 
 def _report(

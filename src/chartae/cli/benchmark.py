@@ -68,7 +68,8 @@ def benchmark(
     """Run the subcommand.
 
     Args:
-        data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images, as for train.
+        data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images or NIfTI volumes, as for
+            train.
         out: Folder for the report, the table and the rows. If the command is started again, it goes
             on.
         models: Names between commas, as in vae,ae,wae.

@@ -16,7 +16,7 @@ from chartae.checks import check_choice, check_integer
 from chartae.cli.options import ConfigFile, DataOptions, Overwrite
 from chartae.cli.output import Outputs, check_suffix, print_lines, write_figure
 from chartae.cli.trained import Trained
-from chartae.data import ArrayDataset, read_image
+from chartae.data import ArrayDataset
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry import (
     ConformalMetric,
@@ -127,11 +127,11 @@ def _observation(
     """Return the observation of ``FILE`` or ``FILE:INDEX``, as a dataset of one."""
     file, index = _file_and_index(text)
     if file.suffix.lower() in IMAGES:
-        found = read_image(file, resize=data_options.size, color=data_options.color)
+        found = data_options.read_image(file)
     else:
         found = data_options.read(file)
     if tuple(found.x.shape) == model.input_shape and index is None:
-        found = replace(found, x=found.x[None], y=None, mask=None, class_names=())
+        found = replace(found, x=found.x[None], y=None, mask=None, class_names=(), names=())
     if index is None and len(found) != 1:
         raise DataError(f"{name}={text!r} has {len(found)} observations: expected {text}:INDEX")
     index = 0 if index is None else index

@@ -10,7 +10,7 @@ import torch
 from cyclopts import Parameter
 
 from chartae.checks import check_integer
-from chartae.data import ArrayDataset, Sequences, read_data, read_sequences
+from chartae.data import ArrayDataset, Sequences, read_data, read_image, read_sequences
 from chartae.data.images import Color
 from chartae.errors import ConfigurationError
 from chartae.longitudinal import SEQUENCE_MODELS
@@ -61,10 +61,14 @@ class DataOptions:
         labels: File of the labels of an .npy file: .npy, or text with one label per line.
         no_header: The first line of a table is a sample.
         channels_last: Arrays are (N, height, width, channels).
-        resize: Size to which images are resampled, as HEIGHTxWIDTH.
+        resize: Size to which images are resampled, as HEIGHTxWIDTH; for volumes one number for
+            each axis of the file, as in 84x104x89.
+        crop: Size of the centre to which images or volumes are cut, before --resize, in the same
+            notation.
         grey: Convert images to grey.
         rgb: Convert images to RGB.
-        skip_unreadable: Ignore files that cannot be read as one image.
+        rgba: Convert images to RGB with transparency.
+        skip_unreadable: Ignore files that cannot be read as one image or volume.
     """
 
     x_key: str | None = None
@@ -74,8 +78,10 @@ class DataOptions:
     no_header: bool = False
     channels_last: bool = False
     resize: str | None = None
+    crop: str | None = None
     grey: bool = False
     rgb: bool = False
+    rgba: bool = False
     skip_unreadable: bool = False
 
     def read(self, path: Path) -> ArrayDataset:
@@ -88,31 +94,44 @@ class DataOptions:
             labels=self.labels,
             header=not self.no_header,
             channels_last=self.channels_last,
-            resize=self.size,
+            resize=sizes("resize", self.resize),
+            crop=sizes("crop", self.crop),
             color=self.color,
             skip_unreadable=self.skip_unreadable,
         )
 
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """The size of ``resize``, as numbers.
-
-        Raises:
-            ConfigurationError: if it is not written as HEIGHTxWIDTH.
-        """
-        if self.resize is None:
-            return None
-        height, _, width = self.resize.partition("x")
-        if not (height.isdecimal() and width.isdecimal()):
-            raise ConfigurationError(f"resize={self.resize!r}: expected HEIGHTxWIDTH, as in 64x64")
-        return int(height), int(width)
+    def read_image(self, path: Path) -> ArrayDataset:
+        """Read one image as `chartae.data.read_image` does."""
+        resize, crop = sizes("resize", self.resize), sizes("crop", self.crop)
+        return read_image(path, resize=resize, crop=crop, color=self.color)
 
     @property
     def color(self) -> Color | None:
         """The colour mode to which images are converted; None keeps theirs."""
-        if self.grey and self.rgb:
-            raise ConfigurationError("grey and rgb are given: expected one of them")
-        return "grey" if self.grey else "rgb" if self.rgb else None
+        modes: dict[Color, bool] = {"grey": self.grey, "rgb": self.rgb, "rgba": self.rgba}
+        chosen = [mode for mode, given in modes.items() if given]
+        if len(chosen) > 1:
+            raise ConfigurationError(f"{' and '.join(chosen)} are given: expected one of them")
+        return chosen[0] if chosen else None
+
+
+def sizes(name: str, text: str | None) -> tuple[int, ...] | None:
+    """Return the numbers of a size; None for None.
+
+    Raises:
+        ConfigurationError: if it is not written as HEIGHTxWIDTH, or with three numbers.
+
+    >>> sizes("resize", "84x104x89")
+    (84, 104, 89)
+    """
+    if text is None:
+        return None
+    parts = text.split("x")
+    if len(parts) not in (2, 3) or not all(part.isdecimal() for part in parts):
+        raise ConfigurationError(
+            f"{name}={text!r}: expected HEIGHTxWIDTH, as in 64x64, or three numbers for volumes"
+        )
+    return tuple(map(int, parts))
 
 
 @Parameter(name="*")
@@ -160,7 +179,8 @@ class VisitOptions:
         Raises:
             ConfigurationError: for an option of other data.
         """
-        for name in ("y_key", "label_column", "labels", "no_header", "skip_unreadable"):
+        others = ("y_key", "label_column", "labels", "no_header", "skip_unreadable", "crop")
+        for name in others:
             if given := getattr(how, name):
                 raise ConfigurationError(
                     f"{name}={given!r} is not an option of individuals with visits"
@@ -173,7 +193,7 @@ class VisitOptions:
             covariates=listed("covariates", self.covariates) or covariates,
             table=self.table,
             file=self.file,
-            resize=how.size,
+            resize=sizes("resize", how.resize),
             color=how.color,
             x_key=how.x_key,
             channels_last=how.channels_last,

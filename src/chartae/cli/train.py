@@ -62,9 +62,10 @@ def train(
     """Run the subcommand.
 
     Args:
-        data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images, with one subfolder per
-            class if there are classes. With --longitudinal: an .npz file with x and times; a .csv
-            or .tsv file with a row for each visit; or a folder of images with a table of visits.
+        data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images or NIfTI volumes,
+            with one subfolder per class if there are classes. With --longitudinal: an .npz file
+            with x and times; a .csv or .tsv file with a row for each visit; or a folder of images
+            with a table of visits.
         out: Folder for the model, its history and its checkpoint; with --longitudinal for a report,
             too.
         longitudinal: DATA are individuals with several visits. The report shows what the model
@@ -96,10 +97,7 @@ def train(
     learned, held_out = _split(source, validation, seed)
     arguments = _arguments(name, model_options, source)
     autoencoder = _make_model(name, conditional, source, arguments, seed)
-    if isinstance(source, Sequences):
-        autoencoder.check_batch("DATA", source.tensors)
-    else:
-        autoencoder.check_data("DATA", source.x)
+    autoencoder.check_batch("DATA", source.tensors)
     if isinstance(source, Sequences):
         usual = {"epochs": EPOCHS, "batch_size": BATCH_SIZE}
         usual |= SCORES_TRAINING if _is_linear(name, arguments) else {}

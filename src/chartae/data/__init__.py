@@ -3,7 +3,9 @@
 __all__ = [
     "ArrayDataset",
     "Form",
+    "Heads",
     "Sequences",
+    "Space",
     "Sprites",
     "TensorSet",
     "check_disjoint",
@@ -13,6 +15,7 @@ __all__ = [
     "encode_labels",
     "few_per_class",
     "held_out_split",
+    "phantom_heads",
     "progression",
     "raising_arms",
     "read_data",
@@ -21,6 +24,7 @@ __all__ = [
     "read_labels",
     "read_sequences",
     "read_table",
+    "read_volumes",
     "rotations",
     "sprites",
     "stratified_split",
@@ -28,6 +32,7 @@ __all__ = [
     "write_npz",
     "write_sequences",
     "write_table",
+    "write_volumes",
 ]
 
 from chartae.data.dataset import ArrayDataset
@@ -36,10 +41,13 @@ from chartae.data.followups import read_sequences, write_sequences
 from chartae.data.form import Form
 from chartae.data.images import read_image, read_images, write_images
 from chartae.data.labels import encode_labels
+from chartae.data.phantoms import Heads, phantom_heads
 from chartae.data.progressions import color_changes, progression, raising_arms, rotations
 from chartae.data.sequences import Sequences, check_disjoint
+from chartae.data.space import Space
 from chartae.data.splits import few_per_class, held_out_split, stratified_split
 from chartae.data.sprites import Sprites, sprites
 from chartae.data.synthetic import digits, disks_and_rings
 from chartae.data.tables import read_labels, read_table, write_table
 from chartae.data.tensors import TensorSet
+from chartae.data.volumes import read_volumes, write_volumes

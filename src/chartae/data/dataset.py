@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class ArrayDataset(TensorSet):
         form: the form in which the samples were given; by default that of ``x``.
         weight: (N,), the dtype of ``x``, at least 0 and not all 0: how much each sample counts in
             training, relative to the others.
+        names: one name per sample, such as that of its file; empty without names.
 
         Use `from_arrays` for arrays of other types. It scales the values, names the classes and
         fills unobserved entries.
@@ -57,6 +58,7 @@ class ArrayDataset(TensorSet):
     class_names: tuple[str, ...] = ()
     form: Form = AS_STORED
     weight: Tensor | None = None
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_floating("x", self.x)
@@ -76,6 +78,10 @@ class ArrayDataset(TensorSet):
             check_weight("weight", self.weight, len(self))
             if not bool(self.weight.any()):
                 raise DataError("weight is 0 for all samples: expected some greater than 0")
+        if self.names and len(self.names) != len(self):
+            raise DataError(
+                f"names are {len(self.names)} for {len(self)} samples: expected one each"
+            )
         if self.y is not None and not _are_vectors(self.y):
             self._check_labels(self.y)
         elif self.class_names:
@@ -120,7 +126,8 @@ class ArrayDataset(TensorSet):
         Args:
             x: (N, *input_shape); uint8, bool, float32 or float64. In a masked array, the entries
                 that are not masked are observed. A DataFrame has columns of numbers or booleans,
-                which are not scaled; its missing cells are unobserved.
+                which are not scaled, and columns of text or categories, which become one-hot
+                features; its missing cells are unobserved.
             y: (N,) integers or strings; see `encode_labels` for how they become class indices. Or
                 (N, p) floats: vectors that a model takes as conditions.
             mask: bool, the shape of ``x``; True where the entry was observed.
@@ -222,7 +229,7 @@ class ArrayDataset(TensorSet):
         low = high = self.x
         if self.mask is not None:
             low, high = (torch.where(self.mask, self.x, end) for end in (torch.inf, -torch.inf))
-        constant = (low.amin(0) >= high.amax(0)).tolist()
+        constant = self.form.of_columns(low.amin(0) >= high.amax(0)).tolist()
         names = self.form.columns or range(len(constant))
         return tuple(str(name) for name, so in zip(names, constant, strict=True) if so)
 
@@ -235,7 +242,9 @@ class ArrayDataset(TensorSet):
             DataError: if ``indices`` selects nothing, is out of range or of another type.
         """
         rows = self.rows("indices", indices, self.x.device)
-        return ArrayDataset(class_names=self.class_names, form=self.form, **self.batch(rows))
+        names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
+        tensors: dict[str, Any] = self.batch(rows)
+        return replace(self, names=names, **tensors)
 
     def of_class(self, label: int | str) -> "ArrayDataset":
         """Return the dataset of the samples of one class.
@@ -258,15 +267,11 @@ class ArrayDataset(TensorSet):
         self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> "ArrayDataset":
         """Return the dataset with ``x`` in another ``dtype``, on another ``device``."""
-        vectors = self.y is not None and _are_vectors(self.y)
-        return ArrayDataset(
-            self.x.to(dtype=dtype, device=device),
-            None if self.y is None else self.y.to(dtype=dtype if vectors else None, device=device),
-            None if self.mask is None else self.mask.to(device=device),
-            self.class_names,
-            self.form,
-            None if self.weight is None else self.weight.to(dtype=dtype, device=device),
-        )
+        moved: dict[str, Any] = {
+            name: value.to(dtype=dtype if value.is_floating_point() else None, device=device)
+            for name, value in self.tensors.items()
+        }
+        return replace(self, **moved)
 
 
 def _are_vectors(y: object) -> bool:

@@ -16,6 +16,7 @@ from chartae.data.dataset import ArrayDataset
 from chartae.data.images import Color, read_images
 from chartae.data.labels import LABEL_NAMES
 from chartae.data.tables import read_labels, read_table
+from chartae.data.volumes import has_volumes, read_volumes
 from chartae.errors import ConfigurationError, DataError
 
 __all__ = ["read_data", "write_npz"]
@@ -30,7 +31,8 @@ _TABLE = {"label_column", "header"}
 _ARRAYS = {"x_key", "y_key", "channels_last"}
 # The options of each kind of source.
 _OPTIONS: dict[str, set[str]] = {
-    "folder": {"resize", "color", "skip_unreadable"},
+    "folder": {"resize", "crop", "color", "skip_unreadable"},
+    "folder of volumes": {"resize", "crop", "skip_unreadable"},
     ".csv": _TABLE,
     ".tsv": _TABLE,
     ".npy": {"labels", "channels_last"},
@@ -48,12 +50,13 @@ def read_data(
     labels: str | os.PathLike[str] | None = None,
     header: bool = True,
     channels_last: bool = False,
-    resize: tuple[int, int] | None = None,
+    resize: Sequence[int] | None = None,
+    crop: Sequence[int] | None = None,
     color: Color | None = None,
     skip_unreadable: bool = False,
     dtype: DType = "default",
 ) -> ArrayDataset:
-    """Return the samples of a file or a folder of images, with the labels if there are any.
+    """Return the samples of a file or a folder, with the labels if there are any.
 
     The suffix of ``path`` determines what is read:
 
@@ -64,7 +67,8 @@ def read_data(
       labels, in this order.
     * ``.npy``: samples, with labels from another file if it is given.
     * ``.csv`` and ``.tsv``: numeric columns, see `read_table`.
-    * a folder: images in one subfolder per class, or without labels, see `read_images`.
+    * a folder: images or NIfTI volumes in one subfolder per class, beside a table of labels, or
+      without labels, see `read_images` and `read_volumes`.
 
     uint8 is divided by 255, floats are unchanged (see `ArrayDataset.from_arrays`).
 
@@ -77,9 +81,10 @@ def read_data(
         header: for a table, whether its first line names the columns.
         channels_last: arrays are (N, *sizes, channels), and become (N, channels, *sizes), which
             models expect. By default no array is transposed.
-        resize: for images, as in `read_images`.
+        resize: for images and volumes, as in `read_images` and `read_volumes`.
+        crop: for images and volumes, as in `read_images` and `read_volumes`.
         color: for images, as in `read_images`.
-        skip_unreadable: for images, as in `read_images`.
+        skip_unreadable: for images and volumes, as in `read_images`.
         dtype: as in `ArrayDataset.from_arrays`.
 
     Raises:
@@ -89,7 +94,9 @@ def read_data(
     path = Path(path)
     if not path.exists():
         raise DataError(f"path={str(path)!r} does not exist: expected a file or a folder of images")
-    kind = "folder" if path.is_dir() else path.suffix.lower()
+    kind = path.suffix.lower()
+    if path.is_dir():
+        kind = "folder of volumes" if has_volumes(path) else "folder"
     _check_options(
         path,
         kind,
@@ -100,13 +107,20 @@ def read_data(
         header=None if header else False,
         channels_last=channels_last or None,
         resize=resize,
+        crop=crop,
         color=color,
         skip_unreadable=skip_unreadable or None,
     )
-    if kind == "folder":
-        return read_images(
-            path, resize=resize, color=color, skip_unreadable=skip_unreadable, dtype=dtype
-        )
+    if path.is_dir():
+        shared: Any = {
+            "resize": resize,
+            "crop": crop,
+            "skip_unreadable": skip_unreadable,
+            "dtype": dtype,
+        }
+        if kind == "folder":
+            return read_images(path, color=color, **shared)
+        return read_volumes(path, **shared)
     if kind in (".csv", ".tsv"):
         return read_table(path, label_column=label_column, header=header, dtype=dtype)
     arrays = dict(read_torch(path) if kind == ".pt" else read_numpy(path))
@@ -162,8 +176,8 @@ def _check_options(path: Path, kind: str, **options: object) -> None:
     """Raise an error for an unsupported kind of source, or an option that it does not have."""
     if kind not in _OPTIONS:
         raise DataError(
-            f"path={str(path)!r}: expected a folder of images or a file that ends in "
-            f"{', '.join(sorted(_OPTIONS.keys() - {'folder'}))}"
+            f"path={str(path)!r}: expected a folder of images or volumes, or a file that ends in "
+            f"{', '.join(sorted(kind for kind in _OPTIONS if kind.startswith('.')))}"
         )
     for name, value in options.items():
         if value is not None and name not in _OPTIONS[kind]:

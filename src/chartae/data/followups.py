@@ -46,7 +46,7 @@ def read_sequences(
     class_names: Sequence[str] | None = None,
     table: Any = None,
     file: str | None = None,
-    resize: tuple[int, int] | None = None,
+    resize: Sequence[int] | None = None,
     color: Color | None = None,
     x_key: str | None = None,
     channels_last: bool = False,
@@ -304,7 +304,7 @@ def _read_images(
     root: Path,
     people: Individuals,
     file: str,
-    resize: tuple[int, int] | None,
+    resize: Sequence[int] | None,
     color: Color | None,
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return the images of visits, ``(N, T, *input_shape)``, and which were observed."""
@@ -325,7 +325,7 @@ def _read_images(
             raise ConfigurationError("resize and color are options of images, not of .npy files")
         pixels = _read_volumes(root, names)
     else:
-        pixels, _ = read_alike([root / name for name in names], resize, color, False)
+        pixels = read_alike([root / name for name in names], resize, color).values
     whole = np.zeros((len(people.ids), people.times.shape[1], *pixels.shape[1:]), pixels.dtype)
     whole[people.owner[seen], people.rank[seen]] = pixels
     return whole, people.spread(seen, False)

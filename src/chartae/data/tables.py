@@ -19,7 +19,15 @@ from chartae.data.dataset import ArrayDataset
 from chartae.data.labels import LABEL_NAMES
 from chartae.errors import ConfigurationError, DataError
 
-__all__ = ["cell_text", "read_labels", "read_lines", "read_number", "read_table", "write_table"]
+__all__ = [
+    "cell_text",
+    "integers_if_all",
+    "read_labels",
+    "read_lines",
+    "read_number",
+    "read_table",
+    "write_table",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +89,7 @@ def read_table(
     if hidden.all(0).any():
         empty = columns[int(hidden.all(0).argmax())]
         raise DataError(f"{path} has no value in column {empty!r}: expected at least one")
-    y = None if label is None else _integers_if_all(labels)
+    y = None if label is None else integers_if_all(labels)
     mask = ~hidden if hidden.any() else None
     dataset = ArrayDataset.from_arrays(
         np.where(hidden, 0.0, x), y, mask, columns=columns if header else (), dtype=dtype
@@ -152,7 +160,7 @@ def _columns(dataset: ArrayDataset) -> list[list[str]]:
     columns = [c.astype(precision) if c.dtype.kind == "f" else c for c in columns]
     cells = [[cell_text(value) for value in column] for column in columns]
     if dataset.mask is not None:
-        seen = dataset.mask.T.tolist()
+        seen = form.of_columns(dataset.mask).T.tolist()
         pairs = zip(cells, seen, strict=True)
         cells = [[v if s else "" for v, s in zip(c, m, strict=True)] for c, m in pairs]
     return cells
@@ -184,7 +192,7 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     labels = labels[1:] if labels and labels[0].lower() in LABEL_NAMES else labels
     if "" in labels or not labels:
         raise DataError(f"{path} has lines without a label: expected one label a line")
-    return np.asarray(_integers_if_all(labels))
+    return np.asarray(integers_if_all(labels))
 
 
 def read_lines(path: Path, header: bool) -> tuple[list[str], list[Line]]:
@@ -282,7 +290,7 @@ def read_number(path: Path, line: int, column: str, cell: str) -> float:
     raise DataError(f"{path}, line {line}: column {column!r} is {cell!r}, expected a number{hint}")
 
 
-def _integers_if_all(labels: Sequence[str]) -> list[int] | list[str]:
+def integers_if_all(labels: Sequence[str]) -> list[int] | list[str]:
     """Return integer labels as integers, so that 10 sorts after 9; else strings."""
     try:
         numbers = [int(label) for label in labels]

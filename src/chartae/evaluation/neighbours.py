@@ -10,14 +10,16 @@ from torch import Tensor
 from chartae.checks import check_finite, check_mask, check_shape
 from chartae.errors import DataError
 
-__all__ = ["Neighbours", "as_rows", "nearest"]
+__all__ = ["Neighbours", "as_rows", "nearest", "nearest_real"]
 
 PAIRS = 2**22
 """Largest number of distances in memory at once."""
+ENTRIES = 2**25
+"""Largest number of values of other observations that are compared at once."""
 
 
 def as_rows(
-    real: Tensor, others: Mapping[str, Tensor], mask: Tensor | None = None
+    real: Tensor, others: Mapping[str, Tensor], mask: Tensor | None = None, *, least: int = 2
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Return observations as rows of float64 in the units of the real ones.
 
@@ -25,9 +27,11 @@ def as_rows(
     the real data, and constant ones are left out. Unobserved features are 0.
 
     Args:
-        real: ``(N, *input_shape)``, N at least 2.
-        others: ``(n, *input_shape)`` of the same dtype, n at least 2, by the name of the argument.
+        real: ``(N, *input_shape)``, N at least ``least``.
+        others: ``(n, *input_shape)`` of the same dtype, n at least ``least``, by the name of the
+            argument.
         mask: bool, the shape of ``real``, True where a feature was observed.
+        least: smallest number of observations.
 
     Returns:
         Real rows, 1 where they are observed and 0 elsewhere, and the rows of the others.
@@ -46,8 +50,8 @@ def as_rows(
         real = real.masked_fill(~mask, 0)
     for name, x in {"real": real, **others}.items():
         check_finite(name, x)
-        if len(x) < 2:
-            raise DataError(f"{name} has {len(x)} observation(s): expected at least 2")
+        if len(x) < least:
+            raise DataError(f"{name} has {len(x)} observation(s): expected at least {least}")
     observed = torch.ones_like(real) if mask is None else mask
     x, m = (t.detach().double().flatten(1) for t in (real, observed))
     rows = [other.detach().to(x).flatten(1) for other in others.values()]
@@ -66,6 +70,35 @@ class Neighbours(NamedTuple):
 
     distances: Tensor
     indices: Tensor
+
+
+def nearest_real(real: Tensor, synthetic: Tensor, mask: Tensor | None = None) -> Neighbours:
+    """Return the nearest real observation of each synthetic one.
+
+    The distance is the root of the mean squared difference over features. Features of vectors are
+    divided by their standard deviation in the real data.
+
+    Args:
+        real: ``(N, *input_shape)``.
+        synthetic: ``(n, *input_shape)`` of the same dtype.
+        mask: bool, the shape of ``real``, True where a feature was observed.
+
+    Returns:
+        Distances and indices of real observations, each ``(n,)``.
+
+    Raises:
+        DataError: if one of them is empty, or they do not match.
+
+    >>> real = torch.tensor([[[0.0, 0.0]], [[1.0, 1.0]]])
+    >>> nearest_real(real, torch.tensor([[[1.0, 0.5]]])).indices
+    tensor([1])
+    """
+    parts = []
+    for some in synthetic.split(max(1, ENTRIES // math.prod(synthetic.shape[1:]))):
+        x, observed, (rows,) = as_rows(real, {"synthetic": some}, mask, least=1)
+        parts.append(nearest(rows, torch.ones_like(rows), x, observed))
+    values, indices = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Neighbours(values, indices)
 
 
 def nearest(

@@ -399,7 +399,7 @@ class SequenceModel(Autoencoder):
         frames = x[observed]
         if mask is not None:
             check_mask(f"mask of {name}", mask, x.shape)
-            frames = self.observation_model.valid(frames, mask[observed])
+            frames = self.observation_model.filled(frames, mask[observed])
         self.check_data(name, frames)
         if self.conditions is not None:
             self.check_conditions(f"y of {name}", batch.get("y"), len(x))

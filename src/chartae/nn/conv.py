@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from chartae.checks import check_integer
+from chartae.checks import check_boolean, check_integer
 from chartae.errors import ConfigurationError
 from chartae.nn.registry import register_decoder, register_encoder
 
@@ -30,7 +31,7 @@ TRANSPOSED: dict[int, type[nn.Module]] = {
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,
 }
-
+_CONVOLUTIONS = (*CONV.values(), *TRANSPOSED.values())
 
 Stride = int | Sequence[int] | Sequence[Sequence[int]]
 """One number; or one for each axis; or one for each axis of each layer."""
@@ -210,15 +211,48 @@ def _up(maps: Pyramid, blocks: int) -> list[nn.Module]:
     return [*layers[:-1], nn.Flatten(), nn.Unflatten(1, maps.shape)]
 
 
-def _encoder(maps: Pyramid, features: int, blocks: int = 0) -> nn.Module:
+class Recomputed(nn.Sequential):
+    """Layers that, in training, keep only the inputs of their convolutions (Chen et al., 2016).
+
+    What lies between two convolutions is computed again in the backward pass. Gradients are the
+    same, the memory is smaller, and a training step takes about a third longer.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        layers = list(self)
+        if not (self.training and torch.is_grad_enabled()):
+            return _in_turn(layers, input)
+        starts = [i for i, layer in enumerate(layers) if isinstance(layer, _CONVOLUTIONS)]
+        for start, end in pairwise([0, *(i for i in starts if i), len(layers)]):
+            # Convolutions draw no random numbers.
+            input = checkpoint(
+                _in_turn, layers[start:end], input, use_reentrant=False, preserve_rng_state=False
+            )
+        return input
+
+
+def _in_turn(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def _sequence(layers: Sequence[nn.Module], recompute: bool) -> nn.Module:
+    check_boolean("recompute", recompute)
+    return Recomputed(*layers) if recompute else nn.Sequential(*layers)
+
+
+def _encoder(maps: Pyramid, features: int, recompute: bool, blocks: int = 0) -> nn.Module:
     last = nn.Linear(math.prod(maps.top), features)
-    return nn.Sequential(*_down(maps, blocks), nn.Flatten(), last, nn.SiLU())
+    return _sequence([*_down(maps, blocks), nn.Flatten(), last, nn.SiLU()], recompute)
 
 
-def _decoder(latent_dim: int, maps: Pyramid, features: int, blocks: int = 0) -> nn.Module:
+def _decoder(
+    latent_dim: int, maps: Pyramid, features: int, recompute: bool, blocks: int = 0
+) -> nn.Module:
     layers: list[nn.Module] = [nn.Linear(latent_dim, features), nn.SiLU()]
     layers += [nn.Linear(features, math.prod(maps.top)), nn.SiLU(), nn.Unflatten(1, maps.top)]
-    return nn.Sequential(*layers, *_up(maps, blocks))
+    return _sequence([*layers, *_up(maps, blocks)], recompute)
 
 
 @register_encoder("conv")
@@ -229,6 +263,7 @@ def conv_encoder(
     dims: int | None = None,
     stride: Stride = 2,
     kernel: Kernel = 3,
+    recompute: bool = False,
 ) -> nn.Module:
     """Return an encoder with strided convolutions and a final linear layer to ``features``.
 
@@ -242,6 +277,9 @@ def conv_encoder(
             axis, or a list with one entry for each layer: ``[(1, 2, 2), (2, 2, 2)]`` for volumes
             with thick slices.
         kernel: width of the convolutions, odd: one number, or one for each axis.
+        recompute: whether training computes maps again in the backward pass instead of keeping them
+            (gradient checkpointing). It takes less memory and more time, and gives the same
+            gradients.
 
     Raises:
         ConfigurationError: for a wrong number of dimensions, or an option out of range.
@@ -249,7 +287,7 @@ def conv_encoder(
     >>> conv_encoder((12, 1000), dims=1)(torch.zeros(5, 12, 1000)).shape
     torch.Size([5, 128])
     """
-    return _encoder(pyramid(input_shape, channels, dims, stride, kernel), features)
+    return _encoder(pyramid(input_shape, channels, dims, stride, kernel), features, recompute)
 
 
 @register_decoder("conv")
@@ -261,13 +299,14 @@ def conv_decoder(
     dims: int | None = None,
     stride: Stride = 2,
     kernel: Kernel = 3,
+    recompute: bool = False,
 ) -> nn.Module:
     """Return the mirror of `conv_encoder`, with transposed convolutions.
 
     The options are the same, but channels and strides are given from the smallest map to the data.
     """
     maps = pyramid(output_shape, channels, dims, stride, kernel, mirrored=True)
-    return _decoder(latent_dim, maps, features)
+    return _decoder(latent_dim, maps, features, recompute)
 
 
 @register_encoder("resnet")
@@ -279,9 +318,12 @@ def resnet_encoder(
     dims: int | None = None,
     stride: Stride = 2,
     kernel: Kernel = 3,
+    recompute: bool = False,
 ) -> nn.Module:
     """Return a `conv_encoder` with ``blocks`` residual blocks after each convolution."""
-    return _encoder(pyramid(input_shape, channels, dims, stride, kernel), features, blocks)
+    return _encoder(
+        pyramid(input_shape, channels, dims, stride, kernel), features, recompute, blocks
+    )
 
 
 @register_decoder("resnet")
@@ -294,10 +336,11 @@ def resnet_decoder(
     dims: int | None = None,
     stride: Stride = 2,
     kernel: Kernel = 3,
+    recompute: bool = False,
 ) -> nn.Module:
     """Return the mirror of `resnet_encoder`."""
     maps = pyramid(output_shape, channels, dims, stride, kernel, mirrored=True)
-    return _decoder(latent_dim, maps, features, blocks)
+    return _decoder(latent_dim, maps, features, recompute, blocks)
 
 
 @register_encoder("conv3d")
@@ -307,9 +350,10 @@ def conv3d_encoder(
     features: int = 128,
     stride: Stride = 2,
     kernel: Kernel = 3,
+    recompute: bool = False,
 ) -> nn.Module:
     """Return a `conv_encoder` for volumes, ``(D, H, W)`` or ``(C, D, H, W)``."""
-    return conv_encoder(input_shape, channels, features, 3, stride, kernel)
+    return conv_encoder(input_shape, channels, features, 3, stride, kernel, recompute)
 
 
 @register_decoder("conv3d")
@@ -320,9 +364,10 @@ def conv3d_decoder(
     features: int = 128,
     stride: Stride = 2,
     kernel: Kernel = 3,
+    recompute: bool = False,
 ) -> nn.Module:
     """Return the mirror of `conv3d_encoder`."""
-    return conv_decoder(latent_dim, output_shape, channels, features, 3, stride, kernel)
+    return conv_decoder(latent_dim, output_shape, channels, features, 3, stride, kernel, recompute)
 
 
 @register_encoder("conv_map")

@@ -1,0 +1,271 @@
+"""Folders of NIfTI volumes: reading and writing datasets."""
+
+import gzip
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from chartae.atomic import atomic_path
+from chartae.data.arrays import DType, resolve_dtype, scaled
+from chartae.data.dataset import ArrayDataset
+from chartae.data.folders import check_alike, files_below, list_files, read_each, some, write_folder
+from chartae.data.form import Form, check_precision, read_samples
+from chartae.data.images import check_size
+from chartae.data.labels import encode_labels
+from chartae.data.space import Space
+from chartae.errors import ConfigurationError, DataError
+
+__all__ = ["check_volumes", "has_volumes", "read_volumes", "write_volumes"]
+
+SUFFIXES = (".nii", ".nii.gz")
+NEAR = 0.01
+"""Largest distance of the corners of two grids that are the same, in voxels."""
+
+
+def read_volumes(
+    folder: str | os.PathLike[str],
+    *,
+    resize: Sequence[int] | None = None,
+    crop: Sequence[int] | None = None,
+    skip_unreadable: bool = False,
+    dtype: DType = "default",
+) -> ArrayDataset:
+    """Return the NIfTI volumes of ``folder/<class>/``, all on one grid; classes are sorted by name.
+
+    Files end in ``.nii`` or ``.nii.gz``. Folders and labels are those of `read_images`: class
+    folders, a ``.csv`` file with columns ``file`` and ``label``, or no labels. Samples are (1, D,
+    H, W) with the axes of the file. Values are those of the file: its integers or floats, converted
+    by its scale factor if it has one. Only bytes are divided by 255, as everywhere. The `Form` of
+    the dataset has the dtype in the files and the `Space` of the voxels, and `write_volumes`
+    restores both. The ``names`` of the dataset are those of the files. The extra ``nifti`` is
+    needed.
+
+    Args:
+        folder: the folder.
+        resize: (D, H, W) to which every volume is resampled, linearly and with antialiasing. The
+            voxels change their size, and the field of view does not.
+        crop: (D, H, W) of the centre to which every volume is cut, before ``resize``.
+        skip_unreadable: leave out, with a warning, files that cannot be read as one volume.
+        dtype: as in `ArrayDataset.from_arrays`.
+
+    Raises:
+        DataError: if a file is not readable as one volume (it is damaged, has another number of
+            axes or complex values, has NaN, or is smaller than ``crop``), has another size than the
+            first, or its voxels are elsewhere; if a class has no volumes, or the labels are not
+            clear. The message names the files.
+        ConfigurationError: for an option out of range, or if nibabel is not installed.
+    """
+    check_volumes()
+    for name, size in (("resize", resize), ("crop", crop)):
+        check_size(name, size, "(D, H, W)")
+    listing = list_files(folder, SUFFIXES, "volumes")
+    read = partial(_read, resize=resize, crop=crop)
+    volumes, files = read_each(listing.files, read, skip_unreadable, "a volume")
+    listing.check_classes(files, "readable volume")
+    check_alike(
+        files,
+        [" x ".join(map(str, volume.values.shape)) for volume in volumes],
+        "volumes of one size; the option resize resamples them, and the option crop cuts them",
+    )
+    _check_one_space(files, volumes)
+    samples = read_samples(np.stack([volume.values for volume in volumes])[:, None])
+    values = scaled(samples.values, resolve_dtype(dtype))
+    check_precision(samples, values)
+    labels, names = listing.labels_of(files), listing.class_names
+    y = None if labels is None else encode_labels(labels, names)[0]
+    space = replace(volumes[0].space, rescaled=any(v.space.rescaled for v in volumes))
+    stored = np.result_type(*[volume.stored for volume in volumes]).name
+    form = replace(samples.form, stored=stored, space=space)
+    return ArrayDataset(values, y, class_names=names, form=form, names=listing.names_of(files))
+
+
+def write_volumes(
+    folder: str | os.PathLike[str],
+    dataset: ArrayDataset,
+    *,
+    columns: Mapping[str, Sequence[object]] | None = None,
+) -> list[Path]:
+    """Write ``dataset`` as NIfTI files, and a table of them, ``manifest.csv``.
+
+    The files are ``folder/<class>/<row>.nii.gz``, or ``folder/<row>.nii.gz`` without labels.
+    Folders and the table are those of `write_images`. Volumes have the dtype and the affine in the
+    dataset's `Form`; without them, float32 and the identity. Integers are rounded and clipped to
+    the range of their dtype. `read_volumes` reads the folder again. If writing fails, no file
+    remains. The extra ``nifti`` is needed.
+
+    Args:
+        folder: a new or an empty folder.
+        dataset: volumes (N, 1, D, H, W) or (N, D, H, W), with or without labels and without a mask.
+        columns: further columns of the table: for each name, a value for each sample.
+
+    Returns:
+        The paths of the files, that of the table last.
+
+    Raises:
+        DataError: before the first file is written, if the dataset has another form.
+        ConfigurationError: if ``folder`` is not writable or not empty, if columns do not fit, or if
+            nibabel is not installed.
+        OSError: from the file system (for example a full disk).
+    """
+    check_volumes()
+    shape = dataset.input_shape
+    if len(shape) != 3 and not (len(shape) == 4 and shape[0] == 1):
+        raise DataError(
+            f"x has shape {tuple(dataset.x.shape)}: expected (N, 1, D, H, W) or (N, D, H, W)"
+        )
+    if dataset.mask is not None:
+        raise DataError("mask is given: expected fully observed volumes, as NIfTI has no mask")
+
+    def write(file: Path, row: int) -> None:
+        _write(file, dataset.x[row].reshape(shape[-3:]), dataset.form)
+
+    return write_folder(folder, dataset, ".nii.gz", write, columns or {})
+
+
+def has_volumes(folder: Path) -> bool:
+    """Whether a folder or its subfolders have NIfTI files."""
+    return any(file.name.lower().endswith(SUFFIXES) for file in files_below(folder))
+
+
+def check_volumes() -> None:
+    """Raise `ConfigurationError` if volumes cannot be read and written."""
+    _nibabel()
+
+
+def _nibabel() -> ModuleType:
+    try:
+        import nibabel
+    except ImportError:
+        raise ConfigurationError(
+            "NIfTI volumes need the package nibabel: expected pip install 'chartae[nifti]'"
+        ) from None
+    module: ModuleType = nibabel
+    return module
+
+
+class _Volume(NamedTuple):
+    values: NDArray[Any]
+    space: Space
+    stored: str
+
+
+def _read(file: Path, resize: Sequence[int] | None, crop: Sequence[int] | None) -> _Volume:
+    nibabel = _nibabel()
+    try:
+        image = nibabel.load(file)
+        volume = _Volume(_values(image), _space(image), image.get_data_dtype().name)
+        if crop is not None:
+            volume = _cropped(volume, crop)
+        return volume if resize is None else _resized(volume, resize)
+    except Exception as error:  # nibabel, zlib and the file system raise their own types of errors
+        raise DataError(f"{file} cannot be read as a volume: {error}") from None
+
+
+def _values(image: Any) -> NDArray[Any]:
+    """Return the values of one volume (D, H, W): uint8 as stored, or floats."""
+    stored, shape = image.get_data_dtype(), image.shape
+    if stored.kind not in "iuf":
+        raise ValueError(f"its voxels are of dtype {stored}; expected real numbers")
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3 or 0 in shape:
+        raise ValueError(f"its shape is {image.shape}; expected a file for each volume (D, H, W)")
+    if stored == np.uint8 and not _is_rescaled(image):
+        return np.asarray(image.dataobj).reshape(shape)
+    precise = stored.itemsize > 4 or stored in (np.int32, np.uint32)
+    values = image.get_fdata(dtype=np.float64 if precise else np.float32, caching="unchanged")
+    if bad := int((~np.isfinite(values)).sum()):
+        raise ValueError(f"it has {bad} NaN or infinite value(s); expected finite numbers")
+    return np.asarray(values.reshape(shape))
+
+
+def _is_rescaled(image: Any) -> bool:
+    return bool(image.dataobj.slope != 1.0 or image.dataobj.inter != 0.0)
+
+
+def _space(image: Any) -> Space:
+    header = image.header
+    return Space(
+        affine=tuple(tuple(row) for row in image.affine.tolist()),
+        unit=header.get_xyzt_units()[0],
+        qform=int(header["qform_code"]),
+        sform=int(header["sform_code"]),
+        rescaled=_is_rescaled(image),
+    )
+
+
+def _cropped(volume: _Volume, size: Sequence[int]) -> _Volume:
+    """Return the middle of a volume."""
+    shape = volume.values.shape
+    if any(want > have for want, have in zip(size, shape, strict=True)):
+        given, wanted = (" x ".join(map(str, sizes)) for sizes in (shape, size))
+        raise ValueError(f"it is {given}, smaller than crop, {wanted}")
+    start = [(have - want) // 2 for want, have in zip(size, shape, strict=True)]
+    part = tuple(slice(at, at + want) for at, want in zip(start, size, strict=True))
+    return volume._replace(values=volume.values[part], space=volume.space.moved(start))
+
+
+def _resized(volume: _Volume, size: Sequence[int]) -> _Volume:
+    values, shape = volume.values, volume.values.shape
+    floats = torch.from_numpy(
+        np.ascontiguousarray(values, dtype=np.result_type(values, np.float32))
+    )
+    new = _resampled(floats, size).numpy()
+    if values.dtype == np.uint8:
+        new = new.round().astype(np.uint8)
+    return volume._replace(values=new, space=volume.space.scaled(shape, size))
+
+
+def _resampled(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Return (D, H, W) resampled by a triangle along each axis, as Pillow resamples images."""
+    depth, height, width = size
+
+    def planes(x: Tensor, size: tuple[int, int]) -> Tensor:
+        return interpolate(x[:, None], size, mode="bilinear", antialias=True)[:, 0]
+
+    x = planes(x, (height, width))
+    return planes(x.transpose(0, 1), (depth, width)).transpose(0, 1).contiguous()
+
+
+def _check_one_space(files: Sequence[Path], volumes: Sequence[_Volume]) -> None:
+    """Raise `DataError` if the voxels of a volume are elsewhere than those of the first one."""
+    first = volumes[0]
+    apart = [first.space.distance(volume.space, first.values.shape) for volume in volumes]
+    if odd := [file for file, distance in zip(files, apart, strict=True) if distance > NEAR]:
+        raise DataError(
+            f"voxels of {some(odd)} are up to {max(apart):.3g} voxels away from those of "
+            f"{files[0]}: expected volumes with one affine; register them, or resample them to "
+            "one grid, first"
+        )
+
+
+def _write(file: Path, x: Tensor, form: Form) -> None:
+    """Write one volume (D, H, W), atomically."""
+    space, stored = form.space or Space(), np.dtype(form.stored or np.float32)
+    values = x.detach().cpu().double()
+    if form.dtype == torch.uint8:
+        values = values * 255.0
+    if stored.kind in "iu" and not space.rescaled:
+        limits = np.iinfo(stored)
+        array = values.round().clamp(limits.min, limits.max).numpy().astype(stored)
+    else:
+        array = values.numpy().astype(stored if stored.kind == "f" else np.float64)
+    image = _nibabel().Nifti1Image(array, space.matrix, dtype=array.dtype)
+    image.set_data_dtype(stored)  # nibabel then chooses the scale factor
+    image.set_qform(space.matrix, space.qform)
+    # Without any code, a reader would take the sizes of voxels only.
+    image.set_sform(space.matrix, space.sform or int(space.qform == 0))
+    image.header.set_xyzt_units(space.unit)
+    with atomic_path(file) as temporary:
+        # Without the time of writing, so that one seed gives the same bytes.
+        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))

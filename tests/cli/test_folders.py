@@ -1,0 +1,152 @@
+"""From a folder of images or volumes to a folder of synthetic ones."""
+
+import csv
+import errno
+import gzip
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from chartae.cli import run
+from chartae.data import read_data, read_images, read_volumes
+
+QUICK = ["--model", "vae", "--sampler", "normal", "--epochs", "1", "--per-class", "2"]
+AFFINE = np.array([[-2.0, 0, 0, 30], [0, 2.0, 0, -40], [0, 0, 3.0, -20], [0, 0, 0, 1]])
+
+
+def augment(*options):
+    return run(["augment", *map(str, options), *QUICK])
+
+
+def place(row):
+    folder = Path("in", ("ad", "cn")[row % 2])
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / str(row)
+
+
+@pytest.fixture
+def rng(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def volumes(rng):
+    for row in range(6):
+        values = rng.integers(0, 1000, (8, 9, 7)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(values, AFFINE), f"{place(row)}.nii.gz")
+
+
+def rows_of(folder):
+    with Path(folder, "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_volumes_become_volumes_of_their_dtype_and_place(volumes):
+    assert augment("in", "--out", "new", "--seed", "3") == 0
+    real, made = read_data("in"), read_data("new")
+    assert (made.form, made.class_names) == (real.form, real.class_names)
+    image = nibabel.load("new/ad/0.nii.gz")
+    assert image.get_data_dtype() == np.int16
+    np.testing.assert_array_equal(image.affine, AFFINE)
+    rows = rows_of("new")
+    assert [row["file"] for row in rows] == [
+        f"{c}/{k}.nii.gz" for k, c in enumerate(["ad"] * 2 + ["cn"] * 2)
+    ]
+    assert {(row["model"], row["seed"]) for row in rows} == {("vae", "3")}
+    apart = (made.x[:, None] - real.x).square().flatten(2).mean(2).sqrt()
+    assert [row["nearest"] for row in rows] == [real.names[k] for k in apart.argmin(1)]
+    # Files have rounded values.
+    found = [float(row["distance"]) for row in rows]
+    np.testing.assert_allclose(found, apart.amin(1), rtol=1e-3)
+
+
+def test_volumes_are_reported_and_sampled_again(volumes):
+    assert augment("in", "--out", "new", "--crop", "8x8x6", "--resize", "4x4x4", "--report") == 0
+    assert read_data("new").input_shape == (1, 4, 4, 4)
+    np.testing.assert_allclose(nibabel.load("new/ad/0.nii.gz").header.get_zooms(), [4, 4, 4.5])
+    assert "data:image/png" in Path("new.html").read_text("utf-8")
+    assert run(["sample", "new-models", "--n", "2", "--out", "s.npz"]) == 0
+    assert read_data("s.npz").input_shape == (1, 4, 4, 4)
+
+
+def test_real_volumes_may_come_first(volumes):
+    assert augment("in", "--out", "new", "--include-real") == 0
+    rows, real = rows_of("new"), read_volumes("in")
+    assert len(rows) == 10
+    assert [(r["model"], r["seed"], r["nearest"], r["distance"]) for r in rows[:6]] == [
+        ("", "", name, "0") for name in real.names
+    ]
+    assert {row["model"] for row in rows[6:]} == {"vae"}
+    again = read_volumes("new")
+    first = [again.names.index(row["file"]) for row in rows[:6]]
+    assert (again.x[first] == real.x).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "option", "mode"),
+    [
+        ((6, 5), np.uint8, [], "L"),
+        ((6, 5), np.uint16, [], "I;16"),
+        ((6, 5, 3), np.uint8, [], "RGB"),
+        ((6, 5, 4), np.uint8, [], "RGB"),
+        ((6, 5, 4), np.uint8, ["--rgba"], "RGBA"),
+    ],
+)
+def test_images_become_images_of_their_kind(rng, shape, dtype, option, mode):
+    for row in range(6):
+        values = rng.integers(0, np.iinfo(dtype).max, shape, endpoint=True, dtype=dtype)
+        Image.fromarray(values).save(f"{place(row)}.tiff")
+    assert augment("in", "--out", "new", *option) == 0
+    with Image.open("new/cn/3.png") as image:
+        assert (image.mode, image.size) == (mode, (5, 6))
+    assert (
+        read_images("new", color="rgba" if option else None).form
+        == read_images("in", color="rgba" if option else None).form
+    )
+    assert {row["nearest"][:3] for row in rows_of("new")} <= {"ad/", "cn/"}
+
+
+def test_a_disk_without_space_leaves_no_folder(volumes, monkeypatch, capsys):
+    written = []
+
+    def compress(content, **options):
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(content)
+        return gzip_compress(content, **options)
+
+    gzip_compress = gzip.compress
+    monkeypatch.setattr("chartae.data.volumes.gzip.compress", compress)
+    assert augment("in", "--out", "new") == 1
+    assert "chartae: No space left on device" in capsys.readouterr().err
+    assert written
+    assert not Path("new").exists()
+
+
+def test_an_output_that_exists_stays(volumes, capsys):
+    Path("new").mkdir()
+    Path("new/mine.txt").write_text("mine")
+    assert augment("in", "--out", "new") == 2
+    assert "was not written by this command" in capsys.readouterr().err
+    assert [file.name for file in Path("new").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--resize", "8x8"], "--resize=(8, 8): expected (D, H, W)"),
+        (["--crop", "9x9x9"], "smaller than crop, 9 x 9 x 9"),
+        (["--crop", "9 9 9"], "--crop='9 9 9': expected HEIGHTxWIDTH"),
+        (["--grey"], "is not an option of a folder of volumes"),
+        (["--grey", "--rgba"], "grey and rgba are given"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(volumes, options, message, capsys):
+    assert augment("in", "--out", "new", *options) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("new-models").exists()
