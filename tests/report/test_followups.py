@@ -55,8 +55,8 @@ class TestPaceStrips:
         assert len(sheets) == 2 * (1 + 3)
         names = [axes.get_ylabel() for axes in figure.axes]
         spread, delay = model.pace_scales()
-        assert names[1:4] == [f"{-2 * delay:+.2g}", "+0", f"{2 * delay:+.2g}"]
-        assert names[5:] == [f"× {math.exp(2 * place * spread):.2g}" for place in (-1, 0, 1)]
+        assert names[1:4] == [f"{-2 * delay:+.3g}", "+0", f"{2 * delay:+.3g}"]
+        assert names[5:] == [f"× {math.exp(2 * place * spread):.3g}" for place in (-1, 0, 1)]
         # The two middle strips are the individual as it is, the others differ.
         assert np.array_equal(sheets[2], sheets[6], equal_nan=True)
         for other in (1, 3, 5, 7):
@@ -65,6 +65,14 @@ class TestPaceStrips:
             expected = model.varied(data, data.times[2, :3])[2].numpy()
             assert np.allclose(sheets[2][:5, :4], expected[0])
             assert np.allclose(sheets[0][:5, -4:], data.x[2, 2].numpy())
+
+    def test_names_that_read_alike_have_their_own_strips(self) -> None:
+        data = people(5, 4)
+        model = untrained(data, TrajectoryVAE)
+        assert isinstance(model, TrajectoryVAE)
+        with torch.no_grad():
+            model.log_scales.fill_(-12.0)
+        assert len(pace_strips(model, data).axes) == 2 * (1 + 5)
 
     def test_refuse_vectors_and_numbers_out_of_range(self) -> None:
         scores, images = people(3), people(5, 4)

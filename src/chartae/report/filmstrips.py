@@ -1,8 +1,8 @@
 """Strips of the images of individuals over their visits."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,14 @@ __all__ = ["filmstrips", "pace_strips"]
 
 LONGEST = 12
 """Largest number of visits in a filmstrip."""
+
+
+class Strip(NamedTuple):
+    """Images ``(visits, ...)`` of an individual, with what stands at their left."""
+
+    name: str
+    images: Array
+    limits: tuple[float, float]
 
 
 def filmstrips(
@@ -50,12 +58,12 @@ def filmstrips(
     rows = [_strips(truth, seen, draws, row, visits) for row, visits in enumerate(chosen)]
     spreads = np.concatenate([strips["spread"] for strips in rows])
     images = [strips[name] for strips in rows for name in ("seen", "hidden", "imputed")]
-    low, high = value_range(images)
-    limits = dict.fromkeys(("seen", "hidden", "imputed"), (low, high))
+    limits = dict.fromkeys(("seen", "hidden", "imputed"), value_range(images))
     limits["spread"] = (0.0, float(np.nanmax(spreads)) or 1.0)
+    panels = [[Strip(name, x, limits[name]) for name, x in strips.items()] for strips in rows]
     titles = [f"individual {truth.ids[row]}" for row in range(count)]
     times = [truth.times[row, visits].tolist() for row, visits in enumerate(chosen)]
-    return _panels(rows, times, titles, limits)
+    return _drawn(panels, times, titles)
 
 
 def pace_strips(
@@ -87,47 +95,44 @@ def pace_strips(
     seen = _blanked(one, 0, visits, one.known[0, visits])
     log_speed, delay = model.pace_scales()
     places = torch.linspace(-2.0, 2.0, steps, dtype=torch.float64).tolist()
-    shifts = {f"{place * delay:+.2g}": {"delay": place * delay} for place in places}
+    shifts = [place * delay for place in places]
     factors = [math.exp(place * log_speed) for place in places]
+
+    def course(**change: float) -> Array:
+        x: Array = model.varied(one, when, **change)[0].cpu().double().numpy()
+        return x
+
     parts = {
-        "delay": shifts,
-        "speed": {f"× {factor:.2g}": {"speed": factor} for factor in factors},
+        "delay": [(f"{shift:+.3g}", course(delay=shift)) for shift in shifts],
+        "speed": [(f"× {factor:.3g}", course(speed=factor)) for factor in factors],
     }
-    rows = [
-        {"seen": seen}
-        | {
-            name: model.varied(one, when, **change)[0].cpu().double().numpy()
-            for name, change in changes.items()
-        }
-        for changes in parts.values()
+    limits = value_range([seen, *(x for strips in parts.values() for _, x in strips)])
+    panels = [
+        [Strip(name, x, limits) for name, x in [("seen", seen), *strips]]
+        for strips in parts.values()
     ]
-    limits = value_range([x for strips in rows for x in strips.values()])
     titles = [f"individual {one.ids[0]}: {name}" for name in parts]
-    return _panels(rows, [when.tolist()] * 2, titles, {n: limits for row in rows for n in row})
+    return _drawn(panels, [when.tolist()] * 2, titles)
 
 
-def _panels(
-    rows: Sequence[Mapping[str, Array]],
-    times: Sequence[Sequence[float]],
-    titles: Sequence[str],
-    limits: Mapping[str, tuple[float, float]],
+def _drawn(
+    panels: Sequence[Sequence[Strip]], times: Sequence[Sequence[float]], titles: Sequence[str]
 ) -> "Figure":
-    """Return a figure with a panel for each row of named strips, with times below."""
+    """Return a figure of panels of strips, with a title above each and times below."""
     from matplotlib.figure import Figure
 
     columns = max(map(len, times))
-    first = next(iter(rows[0].values()))
-    height, width = first.shape[-2:]
+    height, width = panels[0][0].images.shape[-2:]
     cell = min(0.75, 8.0 / columns)
-    tall = [len(strips) * cell * height / width + 0.45 for strips in rows]
+    tall = [len(strips) * cell * height / width + 0.45 for strips in panels]
     figure = Figure((0.9 + cell * columns, sum(tall)), layout="constrained")
-    panels = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=tall)[:, 0]
-    for panel, strips, when, title in zip(panels, rows, times, titles, strict=True):
+    places = figure.subfigures(len(panels), 1, squeeze=False, height_ratios=tall)[:, 0]
+    for panel, strips, when, title in zip(places, panels, times, titles, strict=True):
         all_axes = panel.subplots(len(strips), 1, gridspec_kw={"hspace": 0.03})
-        for axes, (name, x) in zip(all_axes, strips.items(), strict=True):
-            draw_observations(axes, _padded(x, columns), columns, *limits[name])
-            _frame_strip(axes, name)
-            if name == "spread":
+        for axes, strip in zip(all_axes, strips, strict=True):
+            draw_observations(axes, _padded(strip.images, columns), columns, *strip.limits)
+            _frame_strip(axes, strip.name)
+            if strip.name == "spread":
                 axes.images[0].set_cmap("magma")
         step = axes.images[0].get_array().shape[1] / columns
         ticks = [step * (place + 0.5) for place in range(len(when))]
