@@ -336,6 +336,13 @@ class TestImpute:
             "impute m turned.npz --out out.csv", capsys
         )
 
+    @pytest.mark.parametrize("names", [["a"], "ab", 3])
+    def test_damaged_names_of_columns_are_refused(self, names, capsys):
+        model = chartae.load("m")
+        model.metadata = {**model.metadata, "key_columns": names}
+        model.save_pretrained("odd")
+        assert "is damaged" in refused("impute odd scores.csv --out out.csv", capsys, code=1)
+
     def test_damaged_files_are_refused(self, capsys):
         Path("broken.npz").write_bytes(Path("scores.npz").read_bytes()[:200])
         assert "broken.npz" in refused("impute m broken.npz --out out.npz", capsys)
