@@ -222,7 +222,11 @@ class Recomputed(nn.Sequential):
         layers = list(self)
         if not (self.training and torch.is_grad_enabled()):
             return _in_turn(layers, input)
-        starts = [i for i, layer in enumerate(layers) if isinstance(layer, _CONVOLUTIONS)]
+        starts = [
+            i
+            for i, layer in enumerate(layers)
+            if isinstance(layer, (*_CONVOLUTIONS, ResidualBlock))
+        ]
         for start, end in pairwise([0, *(i for i in starts if i), len(layers)]):
             # Convolutions draw no random numbers.
             input = checkpoint(
