@@ -37,6 +37,7 @@ SLOW = {
     "docs/followup_scores.md",
     "docs/followups.md",
     "docs/geodesics.md",
+    "docs/imbalance.md",
     "docs/sampling.md",
     "docs/statistics.md",
     "docs/volumes.md",

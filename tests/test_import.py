@@ -8,7 +8,17 @@ import pytest
 
 import chartae
 
-HEAVY = ("torch", "numpy", "sklearn", "scipy", "matplotlib", "lightning_fabric", "rich", "PIL")
+HEAVY = (
+    "torch",
+    "numpy",
+    "imblearn",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "lightning_fabric",
+    "rich",
+    "PIL",
+)
 
 
 def imported(statements):
@@ -28,7 +38,7 @@ def test_the_package_imports_nothing_heavy():
 
 def test_names_import_torch_and_little_else():
     # All in one process, for each takes a second to start. torch imports numpy itself.
-    names = "VAE, RHVAE, VolumeSampler, fit, load"
+    names = "VAE, RHVAE, VolumeSampler, Augmenter, fit, load"
     assert imported(f"from chartae import {names}") <= {"torch", "numpy"}
 
 

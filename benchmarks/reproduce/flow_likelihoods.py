@@ -108,17 +108,19 @@ SETS: dict[str, Callable[[Path], Sequences]] = {
 }
 
 
-def build(model: str, data: Sequences, likelihood: str | dict[str, Any]) -> SequenceModel:
-    """Return an untrained model for the data, by its name in `MODELS`."""
+def build(
+    model: str, data: Sequences, likelihood: str | dict[str, Any], **changes: Any
+) -> SequenceModel:
+    """Return an untrained model for the data, by its name in `MODELS`, with arguments changed."""
     name, options = MODELS[model]
+    options = {"latent_dim": LATENT_DIM, **options, **changes}
     steps = data.x.shape[1]
     if name in STEPS:
         options = {"num_steps": steps, **options}
-    if options.get("flow") == "chain":  # of inverse autoregressive flows
-        options = {**options, "flow": {"name": "chain", "num_times": steps}}
-    return SEQUENCE_MODELS[name](
-        data.input_shape, LATENT_DIM, likelihood=likelihood, **NETWORKS, **options
-    )
+    if model.startswith("chain"):  # of inverse autoregressive flows
+        flow = {"name": "chain", "num_times": steps, **changes.get("flow", {})}
+        options = {**options, "flow": flow}
+    return SEQUENCE_MODELS[name](data.input_shape, likelihood=likelihood, **NETWORKS, **options)
 
 
 def likelihoods(model: SequenceModel, test: Sequences, num_samples: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chartae.augmentation import Augmenter
+    from chartae.augmentation import Augmenter, ManifoldOverSampler
     from chartae.loading import load
     from chartae.models import *
     from chartae.samplers import *
@@ -45,6 +45,7 @@ __all__ = [
     "FlowSampler",
     "History",
     "InfoVAE",
+    "ManifoldOverSampler",
     "MixtureSampler",
     "MixtureVAE",
     "MixupSampler",
@@ -61,7 +62,13 @@ __all__ = [
     "load",
 ]
 
-_HOMES = {"Augmenter": "augmentation", "History": "training", "fit": "training", "load": "loading"}
+_HOMES = {
+    "Augmenter": "augmentation",
+    "History": "training",
+    "ManifoldOverSampler": "augmentation",
+    "fit": "training",
+    "load": "loading",
+}
 
 
 def __getattr__(name: str) -> Any:

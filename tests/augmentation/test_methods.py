@@ -11,31 +11,31 @@ TINY = ModelMethod({"model": "vae", "sampler": "normal", "fit_options": {"epochs
 @pytest.mark.parametrize("method", [smote, gaussian_noise, TINY], ids=["smote", "noise", "model"])
 class TestEveryMethod:
     def test_gives_so_many_of_each_class(self, method):
-        x, y = method(X, Y, 5, 0)
+        x, y = method(X, Y, {0: 5, 1: 5}, 0)
         assert x.shape == (10, 3, 3)
         assert np.bincount(y).tolist() == [5, 5]
 
     def test_stays_in_the_range_of_the_data(self, method):
-        x, _ = method(X, Y, 50, 0)
+        x, _ = method(X, Y, {0: 50, 1: 50}, 0)
         assert x.min() >= -1e-6
         assert x.max() <= 1 + 1e-6
 
     def test_follows_the_seed(self, method):
-        first, again, other = (method(X, Y, 5, seed)[0] for seed in (2**40, 2**40, 1))
+        first, again, other = (method(X, Y, {0: 5, 1: 5}, seed)[0] for seed in (2**40, 2**40, 1))
         assert np.array_equal(first, again)
         assert not np.array_equal(first, other)
 
 
 def test_smote_interpolates_within_a_class():
     x = np.array([[0.0], [1.0], [10.0], [11.0]])
-    new, y = smote(x, np.array([0, 0, 1, 1]), 20, 0)
+    new, y = smote(x, np.array([0, 0, 1, 1]), {0: 20, 1: 20}, 0)
     assert new[y == 0].max() <= 1
     assert new[y == 1].min() >= 10
 
 
 def test_models_are_kept_and_found_again(tmp_path):
     method = ModelMethod(TINY.options, output_dir=tmp_path)
-    made, _ = method(X, Y, 3, 7)
+    made, _ = method(X, Y, {0: 3, 1: 3}, 7)
     augmenter = method.augmenter(7).fit(X, Y)
     assert np.array_equal(made, augmenter.sample(3)[0])
     assert (tmp_path / "seed-7").is_dir()

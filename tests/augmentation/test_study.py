@@ -12,10 +12,13 @@ from chartae.augmentation import (
     CLASSIFIERS,
     REAL,
     Classifier,
+    ModelMethod,
     StudyResult,
     TrainingSet,
     augmentation_study,
     gaussian_noise,
+    smote,
+    transforms,
 )
 from chartae.data import digits
 from chartae.errors import ConfigurationError, DataError
@@ -27,16 +30,24 @@ NEAREST = Classifier(partial(KNeighborsClassifier, 1))
 LOGISTIC = Classifier(partial(LogisticRegression, max_iter=50), {"C": [0.1, 10.0]})
 
 
-def copies(x, y, samples_per_class, seed):
-    return np.repeat(x, 2, axis=0), np.repeat(y, 2)
+def copies(x, y, counts, seed):
+    return x, y
 
 
-def wrong_labels(x, y, samples_per_class, seed):
-    return np.repeat(x, 3, axis=0), np.roll(np.repeat(y, 3), 30)
+def wrong_labels(x, y, counts, seed):
+    """Labels of the next class, five times as many examples as real ones."""
+    return np.repeat(x, 5, axis=0), np.roll(np.repeat(y, 5), 25)
 
 
 def study(methods, classifiers=None, **options):
-    options = {"per_class": 5, "synthetic_per_class": 5, "repeats": 3, "workers": 1, **options}
+    options = {
+        "per_class": 5,
+        "synthetic": 5,
+        "real_share": None,
+        "repeats": 3,
+        "workers": 1,
+        **options,
+    }
     return augmentation_study(
         *ARRAYS, methods=methods, classifiers=classifiers or {"1-NN": NEAREST}, **options
     )
@@ -48,23 +59,23 @@ def test_copies_of_real_data_change_nothing_for_the_nearest_neighbour():
         scores = result.scores(TrainingSet(part, "copies"), "1-NN")
         assert np.array_equal(scores, result.scores(REAL, "1-NN"))
         comparison = result.compare(TrainingSet(part, "copies"), "1-NN")
-        assert (comparison.difference, comparison.verdict) == (0.0, "no clear difference")
+        assert (comparison.difference, comparison.effect) == (0.0, "no clear difference")
 
 
 def test_wrong_labels_hurt():
-    result = study({"wrong": wrong_labels}, {"logistic": LOGISTIC})
+    result = study({"wrong": wrong_labels}, {"logistic": LOGISTIC}, synthetic=25)
     for part in ("real + synthetic", "synthetic only"):
         comparison = result.compare(TrainingSet(part, "wrong"), "logistic")
-        assert comparison.verdict == "hurts"
+        assert comparison.effect == "hurts"
         assert comparison.difference < -0.1
 
 
 def test_the_answers_help():
-    def oracle(x, y, samples_per_class, seed):
+    def oracle(x, y, counts, seed):
         return DIGITS.x[TEST].numpy(), DIGITS.y[TEST].numpy()
 
-    result = study({"oracle": oracle})
-    assert result.compare(TrainingSet("real + synthetic", "oracle"), "1-NN").verdict == "helps"
+    result = study({"oracle": oracle}, synthetic=100)
+    assert result.compare(TrainingSet("real + synthetic", "oracle"), "1-NN").effect == "helps"
     assert result.scores(TrainingSet("synthetic only", "oracle"), "1-NN").tolist() == [1, 1, 1]
 
 
@@ -88,22 +99,22 @@ def test_the_seed_decides_everything():
     methods = {"noise": gaussian_noise}
     classifiers = {"MLP": Classifier(CLASSIFIERS["MLP"].make, {"alpha": [1e-4, 1.0]})}
     first, again, other = (
-        study(methods, classifiers, repeats=1, seed=seed).accuracy for seed in (3, 3, 4)
+        study(methods, classifiers, repeats=1, seed=seed).score for seed in (3, 3, 4)
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_repeats_are_seeds_that_follow_one_another():
-    both = study({"noise": gaussian_noise}, repeats=2, seed=5).accuracy
-    second = study({"noise": gaussian_noise}, repeats=1, seed=6).accuracy
+    both = study({"noise": gaussian_noise}, repeats=2, seed=5).score
+    second = study({"noise": gaussian_noise}, repeats=1, seed=6).score
     assert np.array_equal(both[..., 1], second[..., 0])
 
 
 def test_processes_give_the_same_as_one():
     alone = study({"noise": gaussian_noise}, repeats=2)
     together = study({"noise": gaussian_noise}, repeats=2, workers=2)
-    assert np.array_equal(alone.accuracy, together.accuracy)
+    assert np.array_equal(alone.score, together.score)
 
 
 def test_nobody_sees_the_test_set(monkeypatch):
@@ -111,9 +122,9 @@ def test_nobody_sees_the_test_set(monkeypatch):
     pool = {row.tobytes() for row in DIGITS.x[POOL].numpy()}
     seen = []
 
-    def spy(x, y, samples_per_class, seed):
+    def spy(x, y, counts, seed):
         seen.append((x, y))
-        return copies(x, y, samples_per_class, seed)
+        return copies(x, y, counts, seed)
 
     study({"spy": spy}, repeats=2)
     for x, y in seen:
@@ -122,13 +133,13 @@ def test_nobody_sees_the_test_set(monkeypatch):
 
 
 def test_a_method_cannot_change_the_real_examples():
-    def vandal(x, y, samples_per_class, seed):
+    def vandal(x, y, counts, seed):
         made = x.copy(), y.copy()
         x[:] = 0.0
         return made
 
     vandalised, plain = study({"m": vandal}), study({"m": copies})
-    assert np.array_equal(vandalised.accuracy[0], plain.accuracy[0])
+    assert np.array_equal(vandalised.score[0], plain.score[0])
 
 
 def test_tuned_parameters_come_from_the_grid():
@@ -138,23 +149,25 @@ def test_tuned_parameters_come_from_the_grid():
 
 
 def test_few_examples_are_enough_for_every_classifier():
-    result = study({"noise": gaussian_noise}, CLASSIFIERS, per_class=2, repeats=1)
-    assert np.isfinite(result.accuracy).all()
+    classifiers = {name: of for name, of in CLASSIFIERS.items() if not of.network}
+    result = study({"noise": gaussian_noise}, classifiers, per_class=2, repeats=1)
+    assert np.isfinite(result.score).all()
 
 
 def test_labels_may_be_strings():
     names = np.array([f"digit {k}" for k in range(10)])
     arrays = (ARRAYS[0], names[ARRAYS[1]], ARRAYS[2], names[ARRAYS[3]])
-    options = {"per_class": 5, "repeats": 1, "workers": 1, "synthetic_per_class": 5}
+    options = {"per_class": 5, "repeats": 1, "workers": 1, "synthetic": 5, "real_share": None}
     classifiers = {"1-NN": NEAREST}
     named = augmentation_study(*arrays, methods={"c": copies}, classifiers=classifiers, **options)
-    assert np.array_equal(named.accuracy, study({"c": copies}, repeats=1).accuracy)
+    assert np.array_equal(named.score, study({"c": copies}, repeats=1).score)
 
 
 def test_progress_is_told():
     told = []
     study({"copies": copies}, advance=lambda done, total: told.append((done, total)))
-    assert told == [(k, 6) for k in range(1, 7)]
+    assert [done for done, _ in told] == list(range(1, 16))  # 3 sets, 3 tunings, 9 scores
+    assert told[-1] == (15, 15)
 
 
 class TestTables:
@@ -162,7 +175,9 @@ class TestTables:
     def result(self):
         accuracy = np.array([[[0.8, 0.9]], [[0.95, 0.85]], [[0.1, 0.2]]])
         sets = (REAL, TrainingSet("real + synthetic", "m"), TrainingSet("synthetic only", "m"))
-        return StudyResult(sets, ("1-NN",), accuracy, {"1-NN": [{}, {}]}, {"repeats": 2})
+        figures = {"test": {"accuracy": accuracy, "auc": np.full_like(accuracy, np.nan)}}
+        settings = {"repeats": 2, "metric": "accuracy"}
+        return StudyResult(sets, ("1-NN",), figures, {"1-NN": [{}, {}]}, settings)
 
     def test_markdown(self, result):
         lines = result.to_markdown().splitlines()
@@ -183,18 +198,21 @@ class TestTables:
         assert rows[2] == {
             "training_set": "real + synthetic",
             "method": "m",
+            "synthetic": "",
             "classifier": "1-NN",
             "repeat": "0",
+            "cohort": "test",
             "accuracy": "0.95",
+            "auc": "",
         }
 
     def test_json(self, result):
         content = json.loads(result.to_json())
-        assert content["settings"] == {"repeats": 2}
+        assert content["settings"] == {"repeats": 2, "metric": "accuracy"}
         assert content["records"] == result.records()
 
     def test_two_repeats_never_make_a_clear_difference(self, result):
-        assert result.compare(result.training_sets[2], "1-NN").verdict == "no clear difference"
+        assert result.compare(result.training_sets[2], "1-NN").effect == "no clear difference"
 
     def test_best(self, result):
         assert result.best("1-NN") == result.training_sets[1]
@@ -210,7 +228,7 @@ class TestTables:
     ("options", "message"),
     [
         ({"per_class": 1}, "per_class=1"),
-        ({"synthetic_per_class": 0}, "synthetic_per_class=0"),
+        ({"synthetic": 0}, "synthetic=0"),
         ({"repeats": 0}, "repeats=0"),
         ({"seed": -1}, "seed=-1"),
         ({"real_share": 1.0}, "real_share=1.0"),
@@ -241,12 +259,12 @@ def test_wrong_methods(bad, message):
 
 def test_wrong_data():
     x, y, x_test, y_test = ARRAYS
-    options = {"methods": {"c": copies}, "workers": 1}
+    options = {"methods": {"c": copies}, "classifiers": {"1-NN": NEAREST}, "workers": 1}
     with pytest.raises(DataError, match="y_test has classes that are not in y: 9"):
         augmentation_study(x[y < 9], y[y < 9], x_test, y_test, **options)
     with pytest.raises(DataError, match="x_test has observations of shape"):
         augmentation_study(x, y, x_test[:, :4], y_test, **options)
-    with pytest.raises(DataError, match="expected at least n=100"):
+    with pytest.raises(DataError, match="expected at least 125"):
         augmentation_study(x, y, x_test, y_test, per_class=100, **options)
 
 
@@ -254,16 +272,17 @@ def test_an_interrupted_study_goes_on(tmp_path):
     data = digits()
     calls = []
 
-    def method(x, y, per_class, seed):
+    def method(x, y, counts, seed):
         calls.append(seed)
         if seed == 1 and len(calls) == 2:
             raise KeyboardInterrupt
-        return gaussian_noise(x, y, per_class, seed)
+        return gaussian_noise(x, y, counts, seed)
 
     given = {
         "methods": {"noise": method},
         "classifiers": {"k-NN": CLASSIFIERS["k-NN"]},
-        "synthetic_per_class": 5,
+        "per_class": 10,
+        "synthetic": 5,
         "repeats": 2,
         "workers": 1,
     }
@@ -274,6 +293,177 @@ def test_an_interrupted_study_goes_on(tmp_path):
     assert calls == [0, 1, 1]  # the first draw was kept
     given["methods"] = {"noise": gaussian_noise}
     whole = augmentation_study(*sets, **given)
-    assert (found.accuracy == whole.accuracy).all()
+    assert (found.score == whole.score).all()
     with pytest.raises(ConfigurationError, match="expected another folder"):
-        augmentation_study(*sets, folder=tmp_path, **given | {"synthetic_per_class": 6})
+        augmentation_study(*sets, folder=tmp_path, **given | {"synthetic": 6})
+
+
+# --- unbalanced classes, numbers, cohorts, quality ------------------------------------------------
+
+
+def unbalanced(methods, classifiers=None, **options):
+    few = {name: 4 if name == "3" else 12 for name in map(str, range(10))}
+    return study(methods, classifiers, per_class=few, **options)
+
+
+def test_balance_fills_up_the_smaller_classes():
+    seen = []
+
+    def spy(x, y, counts, seed):
+        seen.append(counts)
+        return gaussian_noise(x, y, counts, seed)
+
+    result = unbalanced({"spy": spy}, synthetic="balance", repeats=1)
+    assert seen == [{3: 8}]
+    assert [str(s) for s in result.training_sets] == [
+        "real",
+        "real (class weights)",
+        "real + synthetic (spy, balance)",
+    ]
+    assert result.metric == "balanced_accuracy"
+
+
+def test_balanced_classes_leave_nothing_to_balance():
+    with pytest.raises(DataError, match="the classes are balanced"):
+        study({"noise": gaussian_noise}, synthetic="balance")
+
+
+def test_one_call_serves_all_numbers():
+    seen = []
+
+    def spy(x, y, counts, seed):
+        seen.append(counts)
+        return gaussian_noise(x, y, counts, seed)
+
+    result = study({"spy": spy}, synthetic=[3, "x4"], repeats=1)
+    assert seen == [dict.fromkeys(range(10), 15)]  # four times five is five real and 15 others
+    assert [s.number for s in result.training_sets] == [None, "3", "x4", "3", "x4"]
+
+
+def test_class_weights_serve_the_smaller_class():
+    result = unbalanced({"copies": copies}, {"logistic": LOGISTIC}, synthetic=3, metric="accuracy")
+    assert "accuracy" in result.title
+    assert not np.array_equal(
+        result.scores(REAL, "logistic"), result.scores(result.training_sets[1], "logistic")
+    )
+
+
+def test_a_cohort_is_measured_apart():
+    hard = DIGITS.x[600:800].flip(-1), DIGITS.y[600:800]
+    result = study({"copies": copies}, cohorts={"mirrored": hard}, repeats=1)
+    assert set(result.figures) == {"validation", "test", "mirrored"}
+    mirrored = result.scores(REAL, "1-NN", cohort="mirrored")
+    assert mirrored < result.scores(REAL, "1-NN") - 0.2
+    assert {record["cohort"] for record in result.records()} == set(result.figures)
+
+
+def test_without_a_test_set_each_repeat_has_its_own():
+    seen = []
+
+    def spy(x, y, counts, seed):
+        seen.append({row.tobytes() for row in x})
+        return copies(x, y, counts, seed)
+
+    result = augmentation_study(
+        DIGITS.x[:200],
+        DIGITS.y[:200],
+        methods={"spy": spy},
+        classifiers={"1-NN": NEAREST},
+        synthetic=2,
+        repeats=2,
+        workers=1,
+    )
+    assert result.settings["resplit"]
+    assert seen[0] != seen[1]
+    assert result.settings["num_test"] + result.settings["num_train"] < 200
+
+
+def test_a_method_that_cannot_is_left_out():
+    def cannot(x, y, counts, seed):
+        raise DataError("not of these data")
+
+    result = study({"cannot": cannot, "copies": copies}, repeats=1)
+    assert result.left_out == {"cannot": "not of these data"}
+    assert result.methods == ("copies",)
+
+
+class Copier(ModelMethod):
+    """A model that has learned by heart."""
+
+    def __call__(self, x, y, counts, seed):
+        return copies(x, y, counts, seed)
+
+
+class Newcomer(ModelMethod):
+    """A perfect model: it draws from other real data."""
+
+    def __call__(self, x, y, counts, seed):
+        return DIGITS.x[800:1200].numpy(), DIGITS.y[800:1200].numpy()
+
+
+def test_copies_and_new_samples_are_told_apart():
+    result = study({"copier": Copier(), "newcomer": Newcomer()}, synthetic=40)
+    copier, newcomer = result.quality["copier"], result.quality["newcomer"]
+    assert (copier["copies"] == 1).all()
+    assert (copier["membership_auc"] == 1).all()
+    assert (copier["distance_ratio"] == 0).all()
+    assert (newcomer["copies"] == 0).all()
+    assert abs(newcomer["membership_auc"].mean() - 0.5) < 0.1
+    assert abs(newcomer["distance_ratio"].mean() - 1.0) < 0.1
+    assert (copier["gan_test"] == 1).all()
+    assert 0.5 < newcomer["gan_test"].mean() < 1
+    assert result.compare(TrainingSet("real + synthetic", "newcomer"), "1-NN").effect == "helps"
+    assert "copier: 100.0 % exact copies" in result.verdict()["Are they copies?"]
+
+
+def test_transforms_are_combined_with_models():
+    result = study({"transforms": transforms, "copier": Copier()}, repeats=1)
+    assert "transforms & copier" in result.methods
+    assert not any(
+        s.method == "transforms & copier" and s.part == "synthetic only"
+        for s in result.training_sets
+    )
+
+
+def test_tables_of_any_scale_are_standardised():
+    from sklearn.datasets import load_wine
+
+    x, y = load_wine(return_X_y=True)
+    scale = 10.0 ** np.arange(-6, 7)
+    options = {
+        "methods": {"smote": smote},
+        "classifiers": {"k-NN": CLASSIFIERS["k-NN"]},
+        "synthetic": 5,
+        "repeats": 1,
+        "workers": 1,
+    }
+    plain = augmentation_study(x, y, **options)
+    scaled = augmentation_study(x * scale, y, **options)
+    np.testing.assert_allclose(plain.score, scaled.score, atol=0.02)
+    assert plain.score.min() > 0.85
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"synthetic": "x1"}, "synthetic='x1'"),
+        ({"synthetic": []}, "different numbers"),
+        ({"synthetic": [5, "5"]}, "different numbers"),
+        ({"metric": "acc"}, "metric='acc'"),
+        ({"validation_share": 1.0}, "validation_share=1.0"),
+        ({"cohorts": {"test": ARRAYS[2:]}}, "cohorts has the name 'test'"),
+        ({"classifiers": {}}, "methods or classifiers is empty"),
+    ],
+)
+def test_more_wrong_options(options, message):
+    given = {"methods": {"copies": copies}, "per_class": 5, "workers": 1, **options}
+    with pytest.raises(ConfigurationError, match=message):
+        augmentation_study(*ARRAYS, **given)
+
+
+def test_missing_values_are_refused():
+    x, y, x_test, y_test = ARRAYS
+    masked = np.ma.masked_array(x.numpy(), np.zeros(x.shape, dtype=bool))
+    masked[0, 0, 0] = np.ma.masked
+    with pytest.raises(DataError, match="x has missing values"):
+        augmentation_study(masked, y, x_test, y_test, methods={"c": copies})

@@ -168,11 +168,21 @@ class TestTrain:
             ("scores.npz --out n --longitudinal --validation 1.5", "--validation=1.5"),
             ("nowhere.npz --out n --longitudinal", "nowhere.npz"),
             ("scores.csv --out m --longitudinal --covariates arm", "expected --overwrite"),
+            ("scores.npz --out new/n --longitudinal --batch-size 0", "--batch-size=0"),
+            ("scores.npz --out new/n --longitudinal --device tpu", "--device='tpu'"),
         ],
     )
-    def test_bad_input_is_refused_with_words(self, line, message, capsys):
+    def test_bad_input_is_refused_with_words_and_leaves_no_folder(self, line, message, capsys):
+        before = {*Path().rglob("*")}
         given = "--scores memory " if message == "expected --longitudinal with it" else ""
         assert message in refused(f"train {given}{line}", capsys)
+        assert {*Path().rglob("*")} == before
+
+    def test_an_empty_folder_of_the_user_stays(self, capsys):
+        Path("mine").mkdir()
+        refused("train nowhere.npz --out mine/n --longitudinal", capsys)
+        assert Path("mine").is_dir()
+        assert not Path("mine/n").exists()
 
     def test_too_few_individuals_to_hold_out(self, capsys):
         write_sequences("two.npz", scores().subset([0, 1]))
@@ -201,6 +211,13 @@ class TestImpute:
                     assert found[0] < found[2]
         missing = int((~data.known.all(-1)).sum())
         assert f"{missing} of 40 visits of 10 individuals completed" in capsys.readouterr().out
+
+    def test_outputs_with_one_stem_have_their_own_records(self):
+        for out in ("out.csv", "out.npz"):
+            assert call(f"impute m scores.csv --out {out} --draws 2") == 0
+        for out in ("out.csv", "out.npz"):
+            assert call(f"impute m scores.csv --out {out} --draws 2 --overwrite") == 0
+            assert list(json.loads(Path(f"{out}.json").read_text())["files"]) == [out]
 
     def test_it_can_be_read_again(self):
         assert run(["impute", "m", "scores.csv", "--out", "out.csv", "--draws", "3"]) == 0
@@ -335,6 +352,20 @@ class TestImpute:
         message = refused("impute single scores.csv --out out.csv", capsys)
         assert "has a VAE: expected a model of follow-ups" in message
         assert "model of follow-ups" in refused("sample m --out out.npz", capsys)
+
+
+@pytest.mark.usefixtures("here")
+def test_columns_keep_the_names_that_they_have_in_the_table():
+    rows = Path("scores.csv").read_text().splitlines()
+    header = rows[0].replace("individual", "patient").replace("time", "years")
+    Path("own.csv").write_text("\n".join([header, *rows[1:]]))
+    line = "train own.csv --out own --individual patient --time years --covariates arm"
+    assert run([*line.split(), *QUICK]) == 0
+    assert call("generate own --times 0,1 --n 3 --out new.csv") == 0
+    assert call("impute own own.csv --out full.csv --draws 2") == 0
+    assert call("futures own new.csv --times 3 --out later.csv --draws 2") == 0
+    for path in ("new.csv", "full.csv", "later.csv"):
+        assert [*table(path)[0]][:2] == ["patient", "years"]
 
 
 @pytest.mark.usefixtures("here")

@@ -95,6 +95,32 @@ def test_columns_can_have_other_names_and_text_files_other_separators(csv):
     assert (data.ids, data.x[0, :, 0].tolist()) == (("1",), [5.0, 4.0])
 
 
+def test_columns_keep_their_names_in_any_file(csv, tmp_path):
+    path = csv(TABLE.replace("individual,time", "patient,years"), "clinic.csv")
+    read = read_sequences(path, individual="patient", time="years", covariates=["sex"])
+    assert read.key_columns == read.subset([1]).at([9.0]).key_columns == ("patient", "years")
+    write_sequences(tmp_path / "again.csv", read)
+    assert (tmp_path / "again.csv").read_text().startswith('"patient","years","sex","age"')
+    write_sequences(tmp_path / "again.npz", read)
+    assert read_sequences(tmp_path / "again.npz").key_columns == ("patient", "years")
+    write_sequences(tmp_path / "plain.npz", Sequences(np.ones((2, 3, 1)), times=[0, 1, 2]))
+    assert read_sequences(tmp_path / "plain.npz").key_columns == ("individual", "time")
+
+
+@pytest.mark.parametrize("names", ["ab", ["a"], ["a", "a"], ["", "a"]])
+def test_columns_of_individuals_and_times_are_two(names):
+    with pytest.raises(ConfigurationError, match="key_columns="):
+        Sequences(np.ones((2, 3, 1)), times=[0, 1, 2], key_columns=names)
+
+
+def test_columns_of_one_name_are_refused_before_images_are_written(tmp_path):
+    x = np.ones((2, 3, 4, 4))
+    data = Sequences(x, times=[0, 1, 2], key_columns=("file", "time"))
+    with pytest.raises(ConfigurationError, match="'file'"):
+        write_sequences(tmp_path / "images", data)
+    assert not (tmp_path / "images").exists()
+
+
 def test_integers_that_pandas_made_floats_are_the_same_names():
     frame = pd.DataFrame({"individual": [1.0, 2.0], "time": [0, 0], "a": [1, 2]})
     assert read_sequences(frame).ids == ("1", "2")

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from chartae.data import ArrayDataset, Form, digits, disks_and_rings, read_data, write_npz
+from chartae.data import (
+    ArrayDataset,
+    Form,
+    digits,
+    disks_and_rings,
+    read_data,
+    write_npz,
+    write_table,
+)
 from chartae.data.form import read_samples
 from chartae.errors import ConfigurationError, DataError
 
@@ -118,12 +126,73 @@ def test_missing_cells_of_a_data_frame_are_not_observed():
     assert data.x.tolist() == [[1.0, 0.0], [0.0, 2.0]]
 
 
+def categories():
+    """A table with categories of every kind, and a gap in each column."""
+    return pd.DataFrame(
+        {
+            "text": ["v", None, "u", "v"],
+            "number": [1.0, np.nan, 2.0, 3.0],
+            "order": pd.Categorical(["lo", "hi", None, "lo"], ["lo", "mid", "hi"], ordered=True),
+            "code": pd.Categorical([7, 3, 7, None]),
+            "string": pd.array(["a", "b", None, "a"], dtype="string"),
+            "object": np.array([None, "x", "x", "y"], dtype=object),
+            "flag": pd.array([True, None, False, True], dtype="boolean"),
+        }
+    )
+
+
+def test_categories_are_one_hot_features_and_come_back():
+    frame = categories()
+    data = ArrayDataset.from_arrays(frame)
+    assert data.form.widths == (2, 1, 3, 2, 2, 2, 1)
+    assert data.x[0].tolist() == [0, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 1]
+    assert torch.equal(data.form.of_columns(data.mask), torch.from_numpy(frame.notna().to_numpy()))
+    form = Form.from_json(json.loads(json.dumps(data.form.to_json())))
+    assert form == data.form
+    back = form.restore(data.x)
+    assert back.dtypes.equals(frame.dtypes)
+    pd.testing.assert_frame_equal(back.mask(frame.isna()).astype(frame.dtypes), frame)
+
+
+def test_a_category_is_the_one_of_the_largest_feature():
+    form = ArrayDataset.from_arrays(categories()[["order"]]).form
+    drawn = form.restore(torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4]]))
+    assert drawn["order"].tolist() == ["mid", "lo"]
+
+
+def test_categories_are_written_and_named(tmp_path):
+    frame = categories()
+    frame["same"] = "s"
+    data = ArrayDataset.from_arrays(frame, [0, 0, 1, 1])
+    assert data.constant_columns == ("same",)
+    write_table(tmp_path / "t.csv", data)
+    again = pd.read_csv(tmp_path / "t.csv")
+    assert again["text"].tolist() == ["v", pytest.approx(np.nan, nan_ok=True), "u", "v"]
+    assert again["same"].tolist() == ["s"] * 4
+    assert again.isna().to_numpy()[:, :7].tolist() == frame.isna().to_numpy()[:, :7].tolist()
+
+
 @pytest.mark.parametrize(
-    ("column", "kind"), [(["u", "v"], "str"), (pd.to_datetime(["2020", "2021"]), "datetime64")]
+    ("column", "message"),
+    [
+        (pd.to_datetime(["2020", "2021"]), "x has a column 'b' of dtype datetime64.*: expected"),
+        ([1j, 2j], "x has a column 'b' of dtype complex128: expected columns of numbers"),
+        (np.array(["u", 1], dtype=object), "x has a column 'b' of dtype object: expected columns"),
+        (np.array([None, None]), "x has a column 'b' without a value: expected at least one"),
+        (pd.Categorical(pd.to_datetime(["2020", "2021"])), "x has a column 'b' with the category"),
+    ],
 )
-def test_columns_that_are_no_numbers_are_refused_by_name(column, kind):
-    with pytest.raises(DataError, match=f"x has a column 'b' of dtype {kind}.*: expected columns"):
+def test_columns_of_other_types_are_refused_by_name(column, message):
+    with pytest.raises(DataError, match=message):
         ArrayDataset.from_arrays(pd.DataFrame({"a": [1, 2], "b": column}))
+
+
+def test_a_column_of_identifiers_is_refused():
+    names = [f"patient {index}" for index in range(101)]
+    with pytest.raises(DataError, match="a column 'id' with 101 different texts: expected at most"):
+        ArrayDataset.from_arrays(pd.DataFrame({"id": names}))
+    declared = pd.DataFrame({"id": pd.Categorical(names)})
+    assert ArrayDataset.from_arrays(declared).input_shape == (101,)
 
 
 def test_columns_of_one_name_are_refused():

@@ -62,11 +62,12 @@ def exact(model, x, times, mask):
     weight, bias = linear.weight, linear.bias
     variance = model.observation_model.scale.square().repeat(len(times))
     (spread_eta, spread_tau), delay = model.log_scales.exp(), model.mean_delay
+    center = float(model.mean_log_speed)
     nodes, masses = np.polynomial.hermite_e.hermegauss(120)
     first, space = weight[:, 0], weight[:, 1:]
     logs = []
     for node, mass in zip(nodes, masses, strict=True):
-        pace = math.exp(float(spread_eta) * node)
+        pace = math.exp(center + float(spread_eta) * node)
         mean = pace * (times - delay)[:, None] * first + bias
         load = torch.cat([-pace * spread_tau * first[:, None], space], 1).repeat(len(times), 1)
         covariance = load @ load.T + variance.diag()
@@ -86,6 +87,7 @@ def test_likelihoods_are_those_of_the_linear_model(covariance, holes):
     }
     model = build(covariance=covariance, speed_scale=0.4, delay_scale=0.7, **options).eval()
     model.mean_delay.fill_(0.3)
+    model.mean_log_speed.fill_(-0.2)
     data = sequences(holes=holes)
     known = data.known
     expected = torch.stack(
@@ -103,12 +105,13 @@ def test_ratios_are_those_of_torch():
     model, data = build().eval(), sequences()
     model.log_scales.copy_(torch.tensor([-0.5, 0.2]))
     model.mean_delay.fill_(0.4)
+    model.mean_log_speed.fill_(-0.3)
     visits = visits_of(model, data)
     pace, space = model.posteriors(visits)
     u, ratio = model.infer(visits, 7, "set")
     joint = MultivariateNormal(pace.mean, pace.factor @ pace.factor.mT)
     assert float(pace.covariance[:, 0, 1].abs().min()) > 0.0
-    prior = Normal(torch.tensor([0.0, 0.4]).double(), model.log_scales.exp())
+    prior = Normal(torch.tensor([-0.3, 0.4]).double(), model.log_scales.exp())
     expected = prior.log_prob(u[..., :2]).sum(-1) - joint.log_prob(u[..., :2])
     standard = Normal(torch.zeros(2).double(), torch.ones(2).double())
     own = Normal(space.mean, space.stddev)
@@ -201,7 +204,7 @@ def test_prefixes_teach_neither_prior_nor_noise():
     plain.loss(**data.tensors).objectives["model"].backward()
     for name, parameter in plain.named_parameters():
         own = model.get_parameter(name).grad
-        if name.startswith(("observation_model", "log_scales", "mean_delay")):
+        if name.startswith(("observation_model", "log_scales", "mean_")):
             assert parameter.grad is not None
             torch.testing.assert_close(own, parameter.grad)
 
@@ -292,6 +295,22 @@ def test_new_individuals_come_from_the_mixture():
     bare = TrajectoryVAE((4,), 2, **SMALL, space_components=0)
     chartae.fit(bare, data, epochs=1, seed=0, progress=False)
     assert not len(bare.space_weights)
+
+
+def test_futures_from_one_visit_are_not_copies_of_a_few_draws():
+    model, data = build(likelihood={"name": "gaussian", "scale": 0.05}).eval(), sequences()
+    draws = model.futures(data.first(1), [3.0], 64, how="resample", noise=False)
+    assert bool((draws.effective_samples < 4.0).all())  # what the weights alone would leave
+    for values in draws.values.transpose(0, 1):
+        copies = values.flatten(1).unique(dim=0, return_counts=True)[1]
+        # An effective size of 16 allows no share above the root of 1/16; resampling rounds up.
+        assert int(copies.max()) <= 64 / 16**0.5 + 1
+    assert bool(
+        (
+            draws.log_fit.mean(0)
+            > model.futures(data.first(1), [3.0], 64, how="best", noise=False).log_fit.mean(0)
+        ).all()
+    )
 
 
 # --- known courses --------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ from chartae.errors import ConfigurationError, DataError
 from chartae.geometry import CentroidMetric
 from chartae.report import (
     Chart,
-    accuracy_plot,
     image_grid,
     latent_map,
     latent_maps,
     one_row_per_class,
+    score_plot,
     training_curves,
 )
 from chartae.training import History
@@ -176,11 +176,12 @@ def test_training_curves_have_a_panel_for_each_term():
 
 
 @pytest.mark.parametrize("repeats", [1, 4])
-def test_accuracy_plot_has_a_panel_for_each_classifier(repeats):
+def test_score_plot_has_a_panel_for_each_classifier(repeats):
     sets = (REAL, TrainingSet("real + synthetic", "m"), TrainingSet("synthetic only", "m"))
     accuracy = random.random((3, 3, repeats))
     names = ("LR", "MLP", "k-NN")
-    figure = accuracy_plot(StudyResult(sets, names, accuracy, {}, {}))
+    study = StudyResult(sets, names, {"test": {"accuracy": accuracy}}, {}, {"metric": "accuracy"})
+    figure = score_plot(study)
     assert [axes.get_title() for axes in figure.axes] == list(names)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["m"]
     figure.canvas.draw()

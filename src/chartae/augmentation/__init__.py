@@ -1,27 +1,38 @@
 """Data augmentation from few labelled examples, and studies of whether it helps."""
 
+from typing import TYPE_CHECKING, Any
+
 __all__ = [
     "CLASSIFIERS",
+    "METHODS",
     "MODELS",
     "REAL",
     "RECORD_FILE",
     "SAMPLERS",
+    "WEIGHTED",
     "Augmenter",
     "ClassFidelity",
     "Classifier",
     "Comparison",
     "Fidelity",
+    "ManifoldOverSampler",
     "Method",
     "ModelMethod",
+    "NetworkClassifier",
     "StudyResult",
     "TrainingSet",
     "augmentation_study",
     "concentration",
+    "default_classifiers",
     "distance_ratio",
     "gaussian_noise",
+    "make_method",
+    "mixup",
+    "resampling",
     "sample_weight",
     "smote",
     "spread_ratio",
+    "transforms",
 ]
 
 from chartae.augmentation.augmenter import (
@@ -30,6 +41,12 @@ from chartae.augmentation.augmenter import (
     SAMPLERS,
     Augmenter,
 )
+from chartae.augmentation.classifiers import (
+    CLASSIFIERS,
+    Classifier,
+    NetworkClassifier,
+    default_classifiers,
+)
 from chartae.augmentation.fidelity import (
     ClassFidelity,
     Fidelity,
@@ -37,7 +54,29 @@ from chartae.augmentation.fidelity import (
     distance_ratio,
     spread_ratio,
 )
-from chartae.augmentation.methods import Method, ModelMethod, gaussian_noise, smote
-from chartae.augmentation.results import REAL, Comparison, StudyResult, TrainingSet
-from chartae.augmentation.study import CLASSIFIERS, Classifier, augmentation_study
+from chartae.augmentation.methods import (
+    METHODS,
+    Method,
+    ModelMethod,
+    gaussian_noise,
+    make_method,
+    mixup,
+    resampling,
+    smote,
+    transforms,
+)
+from chartae.augmentation.results import REAL, WEIGHTED, Comparison, StudyResult, TrainingSet
+from chartae.augmentation.study import augmentation_study
 from chartae.augmentation.weights import sample_weight
+
+if TYPE_CHECKING:
+    from chartae.augmentation.oversampler import ManifoldOverSampler
+
+
+def __getattr__(name: str) -> Any:
+    if name != "ManifoldOverSampler":
+        raise AttributeError(f"module 'chartae.augmentation' has no attribute {name!r}")
+    # Its base class is imported at first use, because imbalanced-learn takes a second.
+    from chartae.augmentation.oversampler import ManifoldOverSampler
+
+    return ManifoldOverSampler

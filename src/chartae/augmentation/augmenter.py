@@ -30,7 +30,7 @@ from chartae.randomness import derive_seed, resolve_seed, seeded
 from chartae.samplers import SAMPLERS, Sampler, natural_sampler
 from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, History, default_options, fit
 
-__all__ = ["ALL", "MODELS", "RECORD_FILE", "SAMPLERS", "Augmenter"]
+__all__ = ["ALL", "MODELS", "RECORD_FILE", "SAMPLERS", "Augmenter", "json_or_none"]
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,8 @@ class Augmenter:
         fresh = {name: self._make(name, example, defaults[name]) for name in parts}
         for name, members in parts.items():
             # Check all classes before the first training: an error later would waste it.
-            fresh[name].model.check_data("x", members.x)
+            model = fresh[name].model
+            model.check_data("x", model.filled(members.x, members.mask))
         with self._claimed_output(parts):
             learned = self._learn_all(fresh, parts)
         self._form, self._labels = data.form, labels
@@ -295,7 +296,7 @@ class Augmenter:
             json.dumps(
                 {
                     "chartae": chartae.__version__,
-                    "arguments": {k: _json_or_none(v) for k, v in self.get_params().items()},
+                    "arguments": {k: json_or_none(v) for k, v in self.get_params().items()},
                     "form": self._form.to_json(),
                     "labels": self._labels.to_json(),
                     "names": list(self.samplers_),
@@ -609,7 +610,7 @@ def _clear(folder: Path) -> None:
     (folder / RECORD_FILE).unlink()
 
 
-def _json_or_none(value: Any) -> Any:
+def json_or_none(value: Any) -> Any:
     """Return an argument as JSON values; None for functions and modules, which are not saved."""
     try:
         return json.loads(json.dumps(str(value) if isinstance(value, Path) else value))

@@ -1,139 +1,406 @@
-"""The result of an augmentation study: accuracies, paired comparisons, tables."""
+"""The result of an augmentation study: figures, paired comparisons, a verdict, tables."""
 
 import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chartae.checks import check_choice
+from chartae.checks import check_choice, check_integer
+from chartae.data import ArrayDataset
+from chartae.errors import ConfigurationError
+from chartae.evaluation.classification import CLASSIFICATION_FIGURES
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["REAL", "Comparison", "Part", "StudyResult", "TrainingSet"]
+__all__ = ["REAL", "WEIGHTED", "Comparison", "Part", "StudyResult", "TrainingSet"]
 
 Part = Literal["real", "real + synthetic", "synthetic only"]
-Verdict = Literal["helps", "no clear difference", "hurts"]
+Effect = Literal["helps", "no clear difference", "hurts"]
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A training set of the classifiers: real examples, synthetic ones of a method, or both."""
+    """A training set of the classifiers.
+
+    Attributes:
+        part: whether it has real examples, synthetic ones, or both.
+        method: the method of the synthetic examples, or of two methods, as in ``"transforms &
+            rhvae"``. For real examples alone None, or ``"class weights"`` if each class has the
+            same total weight.
+        number: how many synthetic examples: ``"200"`` per class, ``"x5"`` times the size, or
+            ``"balance"``.
+    """
 
     part: Part
     method: str | None = None
+    number: str | None = None
 
     def __str__(self) -> str:
-        return self.part if self.method is None else f"{self.part} ({self.method})"
+        if self.method is None:
+            return self.part
+        number = "" if self.number is None else f", {self.number}"
+        return f"{self.part} ({self.method}{number})"
 
 
 REAL = TrainingSet("real")
-
+WEIGHTED = TrainingSet("real", "class weights")
 FEWEST_REPEATS = 3
 """With fewer repeats no difference is called clear: two draws too easily agree by chance."""
+TOLERANCE = 0.02
+"""A synthetic set stands in for the real one if it loses less than this."""
+REVEALING = 0.6
+"""From this area under the curve on, samples are said to reveal members of the training set."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference of accuracy of two training sets, paired over repeats.
+    """The difference of a figure between two training sets, paired over repeats.
 
     Attributes:
-        difference: mean difference of accuracy.
-        margin: half the width of its 95 % confidence interval (Student's t); infinite
-            for fewer than 3 repeats.
+        difference: mean difference.
+        margin: half the width of its 95 % confidence interval (Student's t), simultaneous for all
+            ``comparisons`` (Bonferroni); infinite for fewer than 3 repeats.
+        comparisons: number of comparisons that were made together.
     """
 
     difference: float
     margin: float
+    comparisons: int = 1
 
     @property
-    def verdict(self) -> Verdict:
+    def effect(self) -> Effect:
         """Whether the interval is above zero (helps), below zero (hurts), or contains zero."""
         if self.difference > self.margin:
             return "helps"
         return "hurts" if self.difference < -self.margin else "no clear difference"
 
+    def __str__(self) -> str:
+        """The difference in points, with its interval."""
+        text = _points(self.difference)
+        if not np.isfinite(self.margin):
+            return f"{text} points; too few draws for an interval"
+        low, high = _points(self.difference - self.margin), _points(self.difference + self.margin)
+        return f"{text} points, 95 % interval {low} to {high}"
+
 
 @dataclass(frozen=True, eq=False)
 class StudyResult:
-    """The accuracies of an `augmentation_study`.
+    """The figures of an `augmentation_study`.
 
     Attributes:
-        training_sets: the rows: `REAL`, then two for each method.
+        training_sets: the rows: `REAL`, `WEIGHTED` if classes are unbalanced, then those of the
+            methods.
         classifiers: the columns.
-        accuracy: ``(training sets, classifiers, repeats)``, on the test set.
+        figures: for ``"validation"``, ``"test"`` and each further cohort, arrays ``(training sets,
+            classifiers, repeats)`` by figure (`CLASSIFICATION_FIGURES`); NaN for an AUC that cannot
+            be computed.
         tuned: for each classifier, the hyper-parameters chosen on the real data of each repeat.
+        quality: for each method, arrays ``(repeats,)``: ``"precision"`` and ``"recall"`` of its
+            samples, the ``"distance_ratio"`` to training data against that of test data, the share
+            of exact ``"copies"``, the ``"membership_auc"``, and ``"gan_test"``, the share of
+            samples to which classifiers of real data give their label.
+        left_out: the methods that could not make samples, with the reason.
+        samples: of the first repeat, the training set under ``"real"``, and the synthetic sets by
+            method.
         settings: the settings of the study.
     """
 
     training_sets: tuple[TrainingSet, ...]
     classifiers: tuple[str, ...]
-    accuracy: NDArray[np.float64]
+    figures: Mapping[str, Mapping[str, NDArray[np.float64]]]
     tuned: Mapping[str, Sequence[Mapping[str, Any]]]
     settings: Mapping[str, Any]
+    quality: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    samples: Mapping[str, ArrayDataset] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """The figure that is compared, a name of `CLASSIFICATION_FIGURES`."""
+        return str(self.settings["metric"])
+
+    @property
+    def title(self) -> str:
+        """What the metric is called in a sentence."""
+        return CLASSIFICATION_FIGURES[self.metric]
+
+    @property
+    def score(self) -> NDArray[np.float64]:
+        """The metric on the test set, ``(training sets, classifiers, repeats)``."""
+        return self.figures["test"][self.metric]
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The names of the methods compared."""
-        return tuple(dict.fromkeys(s.method for s in self.training_sets if s.method is not None))
+        """The names of the methods that make samples, combinations included."""
+        found = (s.method for s in self.training_sets if s.part == "real + synthetic")
+        return tuple(dict.fromkeys(name for name in found if name is not None))
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """Mean accuracy over repeats, ``(training sets, classifiers)``."""
-        mean: NDArray[np.float64] = self.accuracy.mean(-1)
+        """Mean of the metric over repeats, ``(training sets, classifiers)``."""
+        mean: NDArray[np.float64] = self.score.mean(-1)
         return mean
 
     @property
     def deviation(self) -> NDArray[np.float64]:
         """Standard deviation over repeats, ``(training sets, classifiers)``; NaN with only one."""
-        if self.accuracy.shape[-1] < 2:
-            return np.full(self.accuracy.shape[:2], np.nan)
-        deviation: NDArray[np.float64] = self.accuracy.std(-1, ddof=1)
+        if self.score.shape[-1] < 2:
+            return np.full(self.score.shape[:2], np.nan)
+        deviation: NDArray[np.float64] = self.score.std(-1, ddof=1)
         return deviation
 
-    def scores(self, training_set: TrainingSet, classifier: str) -> NDArray[np.float64]:
-        """Return the accuracy of every repeat, ``(repeats,)``.
+    def scores(
+        self,
+        training_set: TrainingSet,
+        classifier: str,
+        *,
+        cohort: str = "test",
+        metric: str | None = None,
+    ) -> NDArray[np.float64]:
+        """Return a figure of every repeat, ``(repeats,)``; by default the metric on the test set.
+
+        Args:
+            training_set: one of the study; its number may be None if the study has only one.
+            classifier: one of the study.
+            cohort: the held-out data: ``"test"``, ``"validation"``, or a further cohort.
+            metric: a name of `CLASSIFICATION_FIGURES`.
 
         Raises:
-            ConfigurationError: for a classifier or training set that the study does not have.
+            ConfigurationError: for a name that the study does not have.
         """
         check_choice("classifier", classifier, self.classifiers)
-        check_choice("training_set", str(training_set), map(str, self.training_sets))
-        row = self.training_sets.index(training_set)
-        scores: NDArray[np.float64] = self.accuracy[row, self.classifiers.index(classifier)]
+        check_choice("cohort", cohort, self.figures)
+        check_choice("metric", metric or self.metric, CLASSIFICATION_FIGURES)
+        values = self.figures[cohort][metric or self.metric]
+        row = self._row(training_set)
+        scores: NDArray[np.float64] = values[row, self.classifiers.index(classifier)]
         return scores
 
+    def _row(self, training_set: TrainingSet) -> int:
+        """Return the index of a training set; without a number, of the only one of its method."""
+        same = [
+            row
+            for row, one in enumerate(self.training_sets)
+            if (one.part, one.method) == (training_set.part, training_set.method)
+            and training_set.number in (None, one.number)
+        ]
+        if len(same) != 1:
+            check_choice("training_set", str(training_set), map(str, self.training_sets))
+        return same[0]
+
     def compare(
-        self, training_set: TrainingSet, classifier: str, reference: TrainingSet = REAL
+        self,
+        training_set: TrainingSet,
+        classifier: str,
+        reference: TrainingSet = REAL,
+        *,
+        comparisons: int = 1,
+        cohort: str = "test",
     ) -> Comparison:
-        """Compare a training set with a reference on the same draws; by default real data alone."""
+        """Compare a training set with a reference on the same draws; by default real data alone.
+
+        Args:
+            training_set: one of the study.
+            classifier: one of the study.
+            reference: another training set.
+            comparisons: number of comparisons whose intervals shall all be right with 95 %.
+            cohort: the held-out data.
+        """
+        check_integer("comparisons", comparisons, minimum=1)
+        first = self.scores(training_set, classifier, cohort=cohort)
+        return self._comparison(
+            first - self.scores(reference, classifier, cohort=cohort), comparisons
+        )
+
+    def _comparison(self, differences: NDArray[np.float64], comparisons: int) -> Comparison:
+        """Return mean and interval of paired differences ``(repeats,)``.
+
+        If each repeat splits the pool again, training sets overlap, and the variance over repeats
+        is too small. It is then corrected as by Nadeau and Bengio (2003): to 1 / repeats is added
+        the ratio of the sizes of test and training set.
+        """
         from scipy.stats import t
 
-        differences = self.scores(training_set, classifier) - self.scores(reference, classifier)
-        repeats = len(differences)
+        repeats, mean = len(differences), float(differences.mean())
         if repeats < FEWEST_REPEATS:
-            return Comparison(float(differences.mean()), float("inf"))
-        error = differences.std(ddof=1) / np.sqrt(repeats)
-        return Comparison(float(differences.mean()), float(t.ppf(0.975, repeats - 1) * error))
+            return Comparison(mean, float("inf"), comparisons)
+        overlap = 0.0
+        if self.settings.get("resplit"):
+            overlap = self.settings["num_test"] / self.settings["num_train"]
+        error = differences.std(ddof=1) * np.sqrt(1.0 / repeats + overlap)
+        quantile = t.ppf(1.0 - 0.025 / comparisons, repeats - 1)
+        return Comparison(mean, float(quantile * error), comparisons)
 
     def best(self, classifier: str) -> TrainingSet:
-        """Return the training set with the highest mean accuracy."""
+        """Return the training set with the highest mean on the test set."""
         check_choice("classifier", classifier, self.classifiers)
         return self.training_sets[int(self.mean[:, self.classifiers.index(classifier)].argmax())]
 
+    # --- the verdict --------------------------------------------------------------------------
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The methods that are generative models of chartae."""
+        return tuple(self.settings.get("models", ()))
+
+    def uses_model(self, training_set: TrainingSet) -> bool:
+        """Whether a training set has samples of a generative model."""
+        return any(name in self.models for name in (training_set.method or "").split(" & "))
+
+    def chosen(self, training_sets: Sequence[TrainingSet]) -> tuple[TrainingSet, str]:
+        """Return the training set and the classifier with the best mean on the validation set.
+
+        Of equal ones it is the first, so that real data come before synthetic ones.
+
+        Raises:
+            ConfigurationError: without training sets.
+        """
+        if not training_sets:
+            raise ConfigurationError("training_sets is empty: expected at least one of the study")
+        rows = [self._row(one) for one in training_sets]
+        means = self.figures["validation"][self.metric].mean(-1)[rows]
+        row, column = np.unravel_index(int(means.argmax()), means.shape)
+        return training_sets[int(row)], self.classifiers[int(column)]
+
+    def verdict(self) -> dict[str, str]:
+        """Return the answers of the study, by question.
+
+        The best way with a generative model and the best way without one are chosen on the
+        validation sets; the test sets compare the two. That is one comparison, whose interval needs
+        no correction. The other answers correct theirs for the number of classifiers.
+        """
+        answers: dict[str, str] = {}
+        if not self.models:
+            return answers
+        added = [s for s in self.training_sets if s.part == "real + synthetic"]
+        answers["Do synthetic data help?"] = self._help()
+        answers["Do they harm?"] = self._harm([s for s in added if s.method in self.models])
+        if combined := [s for s in added if " & " in str(s.method)]:
+            answers["Do they add to classic transforms?"] = self._add(combined)
+        if any(s.part == "synthetic only" for s in self.training_sets):
+            answers["Can they stand in for the real data?"] = self._stand_in()
+        if copied := self._copied():
+            answers["Are they copies?"] = copied
+        return answers
+
+    def _help(self) -> str:
+        with_model = [
+            s for s in self.training_sets if self.uses_model(s) and s.part == "real + synthetic"
+        ]
+        without = [
+            s for s in self.training_sets if not self.uses_model(s) and s.part != "synthetic only"
+        ]
+        (ours, first), (theirs, second) = self.chosen(with_model), self.chosen(without)
+        difference = self.scores(ours, first) - self.scores(theirs, second)
+        found = self._comparison(difference, 1)
+        answer = {
+            "helps": "Yes.",
+            "no clear difference": "No clear difference.",
+            "hurts": "No: they are clearly worse than what you would do without them.",
+        }[found.effect]
+        return (
+            f"{answer} The best way without a model, chosen on validation data, is {second} on "
+            f"{theirs}: {self.title} {_percent(self._mean(theirs, second))} %. The best with one "
+            f"is {first} on {ours}: {_percent(self._mean(ours, first))} %. Difference: {found}."
+        )
+
+    def _harm(self, added: Sequence[TrainingSet]) -> str:
+        count = len(added) * len(self.classifiers)
+        found = {
+            (s, name): self.compare(s, name, comparisons=count)
+            for s in added
+            for name in self.classifiers
+        }
+        harmed = [(s, name) for (s, name), of in found.items() if of.effect == "hurts"]
+        (worst, loser), least = min(found.items(), key=lambda item: item[1].difference)
+        ending = (
+            f"The largest loss against real data alone is that of {loser} with {worst.method}: "
+            f"{least}, corrected for {count} comparisons."
+        )
+        if not harmed:
+            return f"Not clearly, for any classifier. {ending}"
+        names = ", ".join(dict.fromkeys(name for _, name in harmed))
+        return f"Yes: {len(harmed)} of {count} combinations clearly lose ({names}). {ending}"
+
+    def _add(self, combined: Sequence[TrainingSet]) -> str:
+        ours, name = self.chosen(combined)
+        theirs = TrainingSet("real + synthetic", "transforms", ours.number)
+        found = self.compare(ours, name, theirs)
+        answer = {
+            "helps": "Yes",
+            "no clear difference": "No clear difference",
+            "hurts": "No, they take away from them",
+        }[found.effect]
+        return f"{answer}: {name} on {ours}, against transforms alone: {found}."
+
+    def _stand_in(self) -> str:
+        only = [s for s in self.training_sets if s.part == "synthetic only" and self.uses_model(s)]
+        if not only:
+            return "There is no training set of synthetic examples only."
+        ours, _ = self.chosen(only)
+        count = len(self.classifiers)
+        found = {name: self.compare(ours, name, comparisons=count) for name in self.classifiers}
+        fair = [n for n, of in found.items() if of.difference - of.margin > -TOLERANCE]
+        worst = min(found, key=lambda name: found[name].difference)
+        which = f"{ours.method}, {ours.number}" if ours.number else ours.method
+        if len(fair) == count:
+            answer = f"Yes: no classifier loses {100 * TOLERANCE:.0f} points or more"
+        elif fair:
+            answer = f"For {len(fair)} of {count} classifiers ({', '.join(fair)})"
+        else:
+            answer = f"It is not shown: every classifier may lose {100 * TOLERANCE:.0f} points"
+        return (
+            f"{answer}, trained on the samples of {which} alone. The largest loss is that of "
+            f"{worst}: {found[worst]}, corrected for {count} comparisons."
+        )
+
+    def _copied(self) -> str:
+        sentences = []
+        for name in self.models:
+            of = self.quality.get(name, {})
+            if not {"copies", "membership_auc", "distance_ratio"} <= of.keys():
+                continue
+            share, auc, ratio = (
+                float(np.nanmean(of[key])) if np.isfinite(of[key]).any() else float("nan")
+                for key in ("copies", "membership_auc", "distance_ratio")
+            )
+            reveals = "reveal" if auc >= REVEALING else "hardly reveal"
+            sentences.append(
+                f"{name}: {_percent(share)} % exact copies. Samples are {ratio:.2f} times as far "
+                f"from training data as test data are. They {reveals} who was in the training "
+                f"set (area under the curve {auc:.2f}; 0.5 is nothing)."
+            )
+        return " ".join(sentences)
+
+    def _mean(self, training_set: TrainingSet, classifier: str) -> float:
+        return float(self.scores(training_set, classifier).mean())
+
     # --- tables -------------------------------------------------------------------------------
 
-    def cells(self) -> list[list[str]]:
-        """Return the table's rows, ``[training set, method, *accuracies in percent]``."""
+    def labels(self) -> list[str]:
+        """Return the name of each row within its part."""
+        several = len({s.number for s in self.training_sets if s.number}) > 1
         return [
-            [row.part, row.method or "", *map(_percent, means, deviations)]
-            for row, means, deviations in zip(
-                self.training_sets, self.mean, self.deviation, strict=True
+            s.part
+            if s.method is None
+            else f"{s.method}, {s.number}"
+            if several and s.number
+            else s.method
+            for s in self.training_sets
+        ]
+
+    def cells(self) -> list[list[str]]:
+        """Return the table's rows, ``[training set, method, *the metric in percent]``."""
+        return [
+            [row.part, label if row.method else "", *map(_spread, means, deviations)]
+            for row, label, means, deviations in zip(
+                self.training_sets, self.labels(), self.mean, self.deviation, strict=True
             )
         ]
 
@@ -141,14 +408,14 @@ class StudyResult:
         """Return a rich table, with the best value of every classifier in bold."""
         from rich.table import Table
 
-        repeats = self.accuracy.shape[-1]
-        title = f"Test accuracy (%), mean ± standard deviation over {repeats} draws"
+        repeats = self.score.shape[-1]
+        title = f"Test {self.title} (%), mean ± standard deviation over {repeats} draws"
         table = Table("trained on", title=title)
         for name in self.classifiers:
             table.add_column(name, justify="right")
-        best, part = self.mean.argmax(0), None
+        best, part = self.mean.argmax(0), "real"
         for row, (label, method, *cells) in enumerate(self.cells()):
-            if method and label != part:
+            if label != part:
                 table.add_section()
                 table.add_row(label)
             part = label
@@ -167,18 +434,25 @@ class StudyResult:
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return one record for each training set, classifier and repeat."""
+        """Return one record for each training set, classifier, repeat and held-out set."""
         return [
             {
                 "training_set": row.part,
                 "method": row.method,
+                "synthetic": row.number,
                 "classifier": classifier,
                 "repeat": repeat,
-                "accuracy": float(accuracy),
+                "cohort": cohort,
+                **{
+                    name: None if np.isnan(value) else float(value)
+                    for name, values in figures.items()
+                    for value in [values[i, j, repeat]]
+                },
             }
-            for row, block in zip(self.training_sets, self.accuracy, strict=True)
-            for classifier, scores in zip(self.classifiers, block, strict=True)
-            for repeat, accuracy in enumerate(scores)
+            for cohort, figures in self.figures.items()
+            for i, row in enumerate(self.training_sets)
+            for j, classifier in enumerate(self.classifiers)
+            for repeat in range(self.score.shape[-1])
         ]
 
     def to_csv(self) -> str:
@@ -191,15 +465,34 @@ class StudyResult:
         return text.getvalue()
 
     def to_json(self) -> str:
-        """Return settings, tuned hyper-parameters and `records` as JSON."""
+        """Return settings, verdict, tuned hyper-parameters, quality and `records` as JSON."""
         content = {
             "settings": dict(self.settings),
+            "verdict": self.verdict(),
             "tuned": {name: list(map(dict, values)) for name, values in self.tuned.items()},
+            "quality": {
+                method: {
+                    name: [None if np.isnan(v) else float(v) for v in values]
+                    for name, values in of.items()
+                }
+                for method, of in self.quality.items()
+            },
+            "left_out": dict(self.left_out),
             "records": self.records(),
         }
         return json.dumps(content, indent=1)
 
 
-def _percent(mean: float, deviation: float) -> str:
+def _spread(mean: float, deviation: float) -> str:
     spread = "" if np.isnan(deviation) else f" ± {100 * deviation:.1f}"
     return f"{100 * mean:.1f}{spread}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _points(value: float) -> str:
+    """Return a difference in points with a typographic minus sign, and zero without a sign."""
+    text = f"{100 * value:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0")
+    return text.replace("-", "−")

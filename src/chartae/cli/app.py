@@ -188,6 +188,15 @@ COMMANDS = {
         "the same command goes on after an interruption, also from several machines at once.",
         "chartae benchmark digits.npz --models vae,ae,wae --epochs 100 --out digits-benchmark",
     ),
+    "study": (
+        "Find out whether augmentation helps classifiers on DATA.\n\n"
+        "Methods make synthetic training sets, with and without models; classifiers are trained on "
+        "real, on real and synthetic, and on synthetic data, and tested on held-out data. The "
+        "report tells in words whether synthetic data help more than what you would do without "
+        "them, whether they harm, whether they can stand in for the real data, and whether they "
+        "are copies. The same command goes on after an interruption.",
+        "chartae study scans/ --test other-scans/ --per-class 40 --out scans-study",
+    ),
     "demo": (
         "Augment ten handwritten digits per class, and report the effect on four classifiers."
         "\n\nThe digits are those of scikit-learn. The geometry-aware autoencoder is compared "

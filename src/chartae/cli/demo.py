@@ -26,7 +26,7 @@ from chartae.cli.options import ConfigFile, Overwrite
 from chartae.cli.output import Outputs, print_lines
 from chartae.cli.results import fidelity_table, sections
 from chartae.data import ArrayDataset, digits, few_per_class, write_npz
-from chartae.report import Report, Section, accuracy_plot, versions
+from chartae.report import Report, Section, score_plot, versions
 
 __all__ = ["demo"]
 
@@ -205,7 +205,7 @@ def _report(
         "The figure shows the same numbers. The grey band is real data alone. Bars and band show "
         "the variation of accuracy between draws. The verdicts above compare methods within each "
         "draw, so they can detect smaller differences.",
-        accuracy_plot(study),
+        score_plot(study),
         "Accuracy of each classifier by method, with standard deviations",
     )
     return Report(

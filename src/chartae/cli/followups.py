@@ -14,6 +14,7 @@ from torch import Tensor
 from chartae.checks import check_choice, check_number
 from chartae.cli.options import DataOptions, VisitOptions, listed
 from chartae.data import Form, Sequences, write_sequences
+from chartae.data.sequence_arguments import KEY_COLUMNS, read_key_columns
 from chartae.errors import CheckpointError, ConfigurationError, DataError
 from chartae.loading import load
 from chartae.longitudinal import Draws, How, SequenceModel
@@ -37,7 +38,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FEW = 5
-"""Number of draws below which an interval means little."""
+"""Number of draws below which importance weights mean little."""
 REPORT = "report.html"
 """The report beside a model of follow-ups."""
 
@@ -107,12 +108,14 @@ class TrainedSequences:
         form: the form of its training data.
         class_names: the classes of their covariates; empty if there are none.
         covariate_names: the names of the covariates.
+        key_columns: what their table calls the columns of individuals and of times.
     """
 
     model: SequenceModel
     form: Form
     class_names: tuple[str, ...]
     covariate_names: tuple[str, ...]
+    key_columns: tuple[str, str]
 
     @classmethod
     def read(cls, folder: Path, device: str = "cpu") -> Self:
@@ -138,9 +141,10 @@ class TrainedSequences:
             classes, names = (
                 tuple(map(str, known.get(key, ()))) for key in ("class_names", "covariate_names")
             )
-        except (DataError, TypeError) as error:
+            keys = read_key_columns(known.get("key_columns", KEY_COLUMNS))
+        except (DataError, ConfigurationError, TypeError) as error:
             raise CheckpointError(f"{folder / CONFIG_FILE} is damaged: {error}") from error
-        return cls(model, replace(form, container="array"), classes, names)
+        return cls(model, replace(form, container="array"), classes, names, keys)
 
     def individuals(self, path: Path, visits: VisitOptions, how: DataOptions) -> Sequences:
         """Read individuals as the model expects them: its scores, and its covariates.
@@ -151,12 +155,14 @@ class TrainedSequences:
         table = path.suffix.lower() in (".csv", ".tsv")
         columns = [str(name) for name in self.form.columns]
         # Those of an archive are in it, with their names.
-        wanted = self.covariate_names if path.suffix.lower() != ".npz" else ()
+        archive = path.suffix.lower() == ".npz"
+        wanted = () if archive else self.covariate_names
         found = visits.read(
             path,
             how,
             scores=columns if table and columns else None,
             covariates=wanted if self.model.conditions is not None and wanted else None,
+            key_columns=(None, None) if archive else self.key_columns,
         )
         if found.input_shape != self.model.input_shape:
             raise DataError(
@@ -214,9 +220,9 @@ class TrainedSequences:
             columns: names of scores; by default those of the training data.
         """
         y = y if like is None else like.y
+        source = self if like is None else like
         given: dict[str, Any] = {}
         if y is not None:
-            source = self if like is None else like
             given["class_names"] = source.class_names or None
             given["covariate_names"] = source.covariate_names
         if columns is None:
@@ -228,6 +234,7 @@ class TrainedSequences:
             covariates=None if y is None else y.cpu(),
             channels_last=self.form.channels_last,
             columns=columns,
+            key_columns=source.key_columns,
             dtype=self.model.dtype,
             **given,
         )
@@ -291,7 +298,7 @@ def check_columns(out: Path, trained: TrainedSequences, data: Sequences) -> None
     """Raise `ConfigurationError` if columns of a table of scores and intervals have one name."""
     if out.suffix != ".csv":
         return
-    names = [*_with_intervals(trained), *data.covariate_names, "individual", "time"]
+    names = [*_with_intervals(trained), *data.covariate_names, *data.key_columns]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigurationError(
             f"out={str(out)!r} would have the column {twice[0]!r} twice: rename the score or the "
@@ -309,7 +316,7 @@ def _with_intervals(trained: TrainedSequences) -> list[str]:
 def natural_how(model: Autoencoder, how: str | None) -> How:
     """Return how draws are chosen: as asked, else by the kind of the visits.
 
-    The weights of draws of images leave a single one, because an image has so many values.
+    The weights of draws of images say little, because an image has so many values.
     """
     if how is None:
         return "resample" if len(model.input_shape) == 1 else "best"
@@ -358,13 +365,13 @@ def write_draws(
 
 
 def _warn_of_few(draws: Draws) -> None:
-    """Warn if the weights leave so few draws that intervals are too narrow."""
+    """Warn if the weights say so little that draws are mostly those of the encoder."""
     if draws.effective_samples is not None and len(draws) >= FEW:
         left = float(draws.effective_samples.median())
         if left < FEW:
             logger.warning(
-                "the weights leave %.1f of %d draws of an individual (median): intervals are too "
-                "narrow; --how best has all draws",
+                "the importance weights have %.1f effective draws of %d of an individual (median): "
+                "they were tempered, so intervals are mostly those of the encoder",
                 left,
                 len(draws),
             )

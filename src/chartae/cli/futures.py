@@ -15,7 +15,7 @@ from chartae.cli.followups import (
     write_draws,
 )
 from chartae.cli.options import ConfigFile, DataOptions, MachineOptions, Overwrite, VisitOptions
-from chartae.cli.output import Outputs, print_lines
+from chartae.cli.output import Outputs, print_lines, record_of
 from chartae.data import Sequences
 from chartae.errors import ConfigurationError
 
@@ -69,7 +69,7 @@ def futures(
     check_integer("seed", seed, minimum=0)
     check_number("level", level, above=0.0, below=1.0)
     inputs = [model, data, visits.table, config]
-    outputs = Outputs("futures", out.with_name(f"{out.stem}.json"), given, inputs=inputs)
+    outputs = Outputs("futures", record_of(out), given, inputs=inputs)
     outputs.claim(out)
     machine.apply()
     trained = TrainedSequences.read(model, machine.place)

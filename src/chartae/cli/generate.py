@@ -9,7 +9,7 @@ from torch import Tensor
 from chartae.checks import check_choice, check_integer
 from chartae.cli.followups import TrainedSequences, check_out, numbers
 from chartae.cli.options import ConfigFile, MachineOptions, Overwrite
-from chartae.cli.output import Outputs, print_lines, write_figure
+from chartae.cli.output import Outputs, print_lines, record_of, write_figure
 from chartae.data import write_sequences
 from chartae.errors import ConfigurationError
 from chartae.report import image_grid
@@ -47,8 +47,7 @@ def generate(
     when = sorted(numbers("times", times))
     check_integer("n", n, minimum=1)
     check_integer("seed", seed, minimum=0)
-    record = out.with_name(f"{out.stem}.json")
-    outputs = Outputs("generate", record, given, inputs=[model, config])
+    outputs = Outputs("generate", record_of(out), given, inputs=[model, config])
     outputs.claim(out)
     machine.apply()
     trained = TrainedSequences.read(model, machine.place)

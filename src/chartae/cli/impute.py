@@ -11,7 +11,7 @@ from chartae.cli.followups import (
     write_draws,
 )
 from chartae.cli.options import ConfigFile, DataOptions, MachineOptions, Overwrite, VisitOptions
-from chartae.cli.output import Outputs, print_lines
+from chartae.cli.output import Outputs, print_lines, record_of
 
 __all__ = ["impute"]
 
@@ -41,9 +41,9 @@ def impute(
         out: An .npz file; a .csv file of scores; or a folder of images. Values that were observed
             are repeated as they are.
         how: resample: values are means of draws that are weighted by how well they fit what was
-            observed, so that intervals are right. best: the draw that fits best, with intervals of
-            all draws; the weights of images would leave a single one. naive: a draw given one
-            visit. [default: resample for scores, best for images]
+            observed, so that intervals are right; weights that would leave less than a quarter of
+            the draws are tempered. best: the draw that fits best, with intervals of all draws.
+            naive: a draw given one visit. [default: resample for scores, best for images]
         draws: Number of draws of each individual.
         level: Level of the intervals: in a table the columns NAME_lower and NAME_upper, in an .npz
             file the arrays lower and upper. Those of images are of their means, without the noise
@@ -56,7 +56,7 @@ def impute(
     check_integer("seed", seed, minimum=0)
     check_number("level", level, above=0.0, below=1.0)
     inputs = [model, data, visits.table, config]
-    outputs = Outputs("impute", out.with_name(f"{out.stem}.json"), given, inputs=inputs)
+    outputs = Outputs("impute", record_of(out), given, inputs=inputs)
     outputs.claim(out)
     machine.apply()
     trained = TrainedSequences.read(model, machine.place)

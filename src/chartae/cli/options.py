@@ -140,9 +140,10 @@ class VisitOptions:
     """How to read individuals with several visits.
 
     Args:
-        individual: Column with the names of individuals; in an .npz file their array.
-            [default: individual; ids]
-        time: Column of times; in an .npz file their array. [default: time; times]
+        individual: Column with the names of individuals; in an .npz file their array. [default:
+            individual, or that of the model's table; ids]
+        time: Column of times; in an .npz file their array. [default: time, or that of the model's
+            table; times]
         scores: Columns of the scores, as in memory,speed. [default: all others; those of the model]
         covariates: Columns that do not vary within an individual, such as treatment or sex.
         table: Table of the visits of a folder of images, with the columns individual, time and
@@ -164,6 +165,7 @@ class VisitOptions:
         *,
         scores: Sequence[str] | None = None,
         covariates: Sequence[str] | None = None,
+        key_columns: tuple[str | None, str | None] = (None, None),
     ) -> Sequences:
         """Read individuals as `chartae.data.read_sequences` does.
 
@@ -172,6 +174,7 @@ class VisitOptions:
             how: the options that other data have, too.
             scores: the columns of scores if none are given.
             covariates: the columns of covariates if none are given.
+            key_columns: those of individuals and times if none are given.
 
         Raises:
             ConfigurationError: for an option of other data.
@@ -184,8 +187,8 @@ class VisitOptions:
                 )
         return read_sequences(
             path,
-            individual=self.individual,
-            time=self.time,
+            individual=self.individual or key_columns[0],
+            time=self.time or key_columns[1],
             scores=listed("scores", self.scores) or scores,
             covariates=listed("covariates", self.covariates) or covariates,
             table=self.table,

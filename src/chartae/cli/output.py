@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,14 @@ from chartae.errors import ConfigurationError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Outputs", "check_suffix", "constant_line", "print_lines", "write_figure"]
+__all__ = [
+    "Outputs",
+    "check_suffix",
+    "constant_line",
+    "print_lines",
+    "record_of",
+    "write_figure",
+]
 
 SHOWN = 10
 """Largest number of names in a line; the record has all."""
@@ -39,6 +46,15 @@ def constant_line(columns: Sequence[str], place: str) -> str:
     """
     more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
     return f"constant in {place}: {', '.join(columns[:SHOWN])}{more}"
+
+
+def record_of(out: Path) -> Path:
+    """Return the record beside an output, which no other output shares.
+
+    >>> record_of(Path("new.csv")).name
+    'new.csv.json'
+    """
+    return out.with_name(f"{out.name}.json")
 
 
 def check_suffix(path: Path, *suffixes: str) -> None:
@@ -92,6 +108,7 @@ class Outputs:
         self.claimed: list[Path] = []
         self.earlier = self._read_record()
         self.strange: dict[Path, str] = {}
+        self.lacking: list[Path] = []
 
     def claim(self, *paths: Path, resumable: Iterable[Path] = ()) -> None:
         """Check, before any work, that the run may write these outputs and its record.
@@ -129,7 +146,17 @@ class Outputs:
                     f"out: {str(path)!r} exists: expected --overwrite{self._also_removed()}, "
                     "or another place"
                 )
-            check_writable("the folder of out", path.parent)
+            self.lacking += [one for one in (path, *path.parents) if not one.exists()]
+            try:
+                check_writable("the folder of out", path.parent)
+            finally:
+                self._remove_empty()
+
+    def _remove_empty(self) -> None:
+        """Remove empty folders that were not there before: a refused run leaves nothing."""
+        for folder in self.lacking:
+            with suppress(OSError):
+                folder.rmdir()
 
     def _check_no_input(self, path: Path, what: str) -> None:
         for source in self.inputs:
@@ -187,6 +214,7 @@ class Outputs:
         except BaseException:
             if self._has_written():
                 self._write_record(facts)
+            self._remove_empty()
             raise
         self._write_record(facts)
 

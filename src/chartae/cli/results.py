@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chartae.augmentation import Augmenter, Fidelity, gaussian_noise, smote
+from chartae.augmentation import Augmenter, Fidelity, Method, gaussian_noise, smote
 from chartae.data import ArrayDataset
 from chartae.report import (
     Chart,
@@ -36,8 +36,10 @@ def few_baselines(real: ArrayDataset, seed: int, count: int = 10) -> dict[str, A
     if not len(np.unique(y)):
         return {}
     found = {}
-    for name, method in {"SMOTE": smote, "Gaussian noise": gaussian_noise}.items():
-        made, labels = (torch.as_tensor(part) for part in method(x, y, count, seed))
+    wanted = {int(label): count for label in np.unique(y)}
+    methods: dict[str, Method] = {"SMOTE": smote, "Gaussian noise": gaussian_noise}
+    for name, method in methods.items():
+        made, labels = (torch.as_tensor(part) for part in method(x, y, wanted, seed))
         found[name] = replace(real, x=made.to(real.x), y=labels, names=())
     return found
 

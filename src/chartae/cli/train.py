@@ -97,10 +97,7 @@ def train(
     learned, held_out = _split(source, validation, seed)
     arguments = _arguments(name, model_options, source)
     autoencoder = _make_model(name, conditional, source, arguments, seed)
-    if isinstance(source, Sequences):
-        autoencoder.check_batch("DATA", source.tensors)
-    else:
-        autoencoder.check_data("DATA", source.x)
+    autoencoder.check_batch("DATA", source.tensors)
     if isinstance(source, Sequences):
         usual = {"epochs": EPOCHS, "batch_size": BATCH_SIZE}
         usual |= SCORES_TRAINING if _is_linear(name, arguments) else {}

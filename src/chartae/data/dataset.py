@@ -126,7 +126,8 @@ class ArrayDataset(TensorSet):
         Args:
             x: (N, *input_shape); uint8, bool, float32 or float64. In a masked array, the entries
                 that are not masked are observed. A DataFrame has columns of numbers or booleans,
-                which are not scaled; its missing cells are unobserved.
+                which are not scaled, and columns of text or categories, which become one-hot
+                features; its missing cells are unobserved.
             y: (N,) integers or strings; see `encode_labels` for how they become class indices. Or
                 (N, p) floats: vectors that a model takes as conditions.
             mask: bool, the shape of ``x``; True where the entry was observed.
@@ -228,7 +229,7 @@ class ArrayDataset(TensorSet):
         low = high = self.x
         if self.mask is not None:
             low, high = (torch.where(self.mask, self.x, end) for end in (torch.inf, -torch.inf))
-        constant = (low.amin(0) >= high.amax(0)).tolist()
+        constant = self.form.of_columns(low.amin(0) >= high.amax(0)).tolist()
         names = self.form.columns or range(len(constant))
         return tuple(str(name) for name, so in zip(names, constant, strict=True) if so)
 

@@ -14,7 +14,7 @@ from chartae.atomic import atomic_path, check_writable
 from chartae.data.archives import read_numpy
 from chartae.data.arrays import DType
 from chartae.data.images import Color, read_alike, to_pixels, write_png
-from chartae.data.sequence_arguments import some
+from chartae.data.sequence_arguments import KEY_COLUMNS, some
 from chartae.data.sequences import Sequences
 from chartae.data.tables import cell_text
 from chartae.data.visit_tables import Individuals, VisitTable
@@ -64,10 +64,11 @@ def read_sequences(
       a visit that was not observed. Images are read as `chartae.data.read_images` does. Volumes are
       ``.npy`` files, one for each visit.
     * **Arrays**: an ``.npz`` file with ``x`` and ``times``, and if present ``observed``, ``mask``,
-      ``ids``, ``covariates``, ``class_names``, ``covariate_names`` and ``columns``; see
-      `Sequences`.
+      ``ids``, ``covariates``, ``class_names``, ``covariate_names``, ``columns`` and
+      ``key_columns``; see `Sequences`.
 
-    Individuals are in the order of their first rows. Their visits are sorted by time.
+    Individuals are in the order of their first rows. Their visits are sorted by time. What a table
+    calls the columns of individuals and of times is kept, for `write_sequences`.
 
     Args:
         source: the file, the folder or the DataFrame.
@@ -124,7 +125,7 @@ def read_sequences(
     if kind == "npz":
         names = (x_key or "x", individual or "ids", (time,) if time else _TIMES)
         return _from_arrays(Path(source), *names, covariates, class_names, channels_last, dtype)
-    where = (individual or "individual", time or "time")
+    where = (individual or KEY_COLUMNS[0], time or KEY_COLUMNS[1])
     if kind == "table":
         visits = VisitTable.read(source)
         return _from_scores(visits, *where, scores, covariates or (), class_names, dtype)
@@ -141,6 +142,7 @@ def read_sequences(
         ids=people.ids,
         class_names=class_names,
         covariate_names=names_of_y,
+        key_columns=where,
         dtype=dtype,
     )
 
@@ -159,8 +161,9 @@ def write_sequences(
     ``path``:
 
     * ``.npz``: everything.
-    * ``.csv``: scores, with the columns ``individual``, ``time``, covariates and scores. Scores
-      without names are called ``x0``, ``x1`` and so on; unobserved cells are empty.
+    * ``.csv``: scores, with the columns of individuals and times (``key_columns`` of `Sequences`),
+      covariates and scores. Scores without names are called ``x0``, ``x1`` and so on; unobserved
+      cells are empty.
     * no suffix: a folder with an 8-bit PNG file for each observed visit, in a subfolder for each
       individual, and the table ``visits.csv``. Masks are not written to images.
 
@@ -258,6 +261,7 @@ def _from_scores(
         class_names=class_names,
         covariate_names=names,
         columns=columns,
+        key_columns=(individual, time),
         dtype=dtype,
     )
 
@@ -373,6 +377,7 @@ def _from_arrays(
         covariate_names=names,
         channels_last=channels_last,
         columns=[str(name) for name in arrays.get("columns", ())],
+        key_columns=[str(name) for name in arrays.get("key_columns", KEY_COLUMNS)],
         dtype=dtype,
     )
 
@@ -425,6 +430,7 @@ def _arrays(sequences: Sequences) -> dict[str, Any]:
         "class_names": sequences.class_names,
         "covariate_names": sequences.covariate_names,
         "columns": form.columns,
+        "key_columns": () if sequences.key_columns == KEY_COLUMNS else sequences.key_columns,
     }
     return arrays | {name: np.array(text, np.str_) for name, text in texts.items() if text}
 
@@ -449,6 +455,7 @@ def _scores(sequences: Sequences) -> tuple[list[str], list[list[str]]]:
 
 
 def _write_images(folder: Path, sequences: Sequences, clip: bool) -> None:
+    _header(folder / VISITS, sequences, ["file"])
     pixels = to_pixels(sequences.visits(), clip)
     if any(check_writable("path", folder).iterdir()):
         raise ConfigurationError(f"path={str(folder)!r} is not empty: expected a new folder")
@@ -471,13 +478,8 @@ def _write_table(
     path: Path, sequences: Sequences, names: Sequence[str], cells: Sequence[Sequence[str]]
 ) -> None:
     """Write a row for each visit: the individual, the time, covariates and other cells."""
-    named, values = _covariate_cells(sequences)
-    header = ["individual", "time", *named, *names]
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise ConfigurationError(
-            f"columns {some(twice)} would be in {path.name} more than once: rename scores or "
-            "covariates"
-        )
+    header = _header(path, sequences, names)
+    _, values = _covariate_cells(sequences)
 
     def rows() -> Iterator[list[str]]:
         count = sequences.x.shape[1]
@@ -494,6 +496,17 @@ def _write_table(
     ):
         csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(header)
         csv.writer(file, lineterminator="\n").writerows(rows())
+
+
+def _header(path: Path, sequences: Sequences, names: Sequence[str]) -> list[str]:
+    """Return the names of the columns: individual, time, covariates and ``names``."""
+    header = [*sequences.key_columns, *_covariate_cells(sequences)[0], *names]
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise ConfigurationError(
+            f"columns {some(twice)} would be in {path.name} more than once: rename scores or "
+            "covariates"
+        )
+    return header
 
 
 def _covariate_cells(sequences: Sequences) -> tuple[list[str], list[list[str]]]:

@@ -7,11 +7,12 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from chartae.checks import check_shape
 from chartae.data.arrays import as_tensor, restored
+from chartae.data.columns import Categories, column_features, restored_column
 from chartae.data.space import Space
 from chartae.errors import DataError
 
@@ -50,6 +51,8 @@ class Form:
             axis.
         columns: the names of the columns of a table; empty otherwise.
         column_dtypes: for a DataFrame, the names of its columns' dtypes.
+        categories: for a DataFrame with categories, those of each column; None for a column of
+            numbers. The features of a column with K categories are one-hot, K features.
         label: the name of the column of labels of a table; empty otherwise.
         stored: NumPy's name of the dtype of pixels or voxels in files, such as ``"uint16"``; empty
             for samples that were not read from images or volumes.
@@ -65,14 +68,38 @@ class Form:
     columns: tuple[str | int, ...] = ()
     column_dtypes: tuple[str, ...] = ()
     label: str = ""
+    categories: tuple[Categories | None, ...] = ()
     stored: str = ""
     space: Space | None = None
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The number of features of each column of a table."""
+        if not self.categories:
+            return (1,) * len(self.columns)
+        return tuple(1 if kind is None else len(kind.values) for kind in self.categories)
+
+    @property
+    def feature_names(self) -> tuple[str | int, ...]:
+        """The name of the column of each feature of a table; empty without names."""
+        pairs = zip(self.columns, self.widths, strict=True)
+        return tuple(name for name, width in pairs for _ in range(width))
+
+    def of_columns(self, flags: Tensor) -> Tensor:
+        """Return boolean flags of features ``(..., D)`` as flags of columns ``(..., columns)``.
+
+        The flag of a column is True if it is True for all features of the column.
+        """
+        if not self.categories:
+            return flags
+        return torch.stack([part.all(-1) for part in flags.split(list(self.widths), -1)], -1)
 
     def restore(self, x: Tensor) -> Any:
         """Return samples ``(N, *input_shape)`` of a dataset or a model in this form.
 
         Bytes are rounded and clipped to [0, 255]; booleans are True for values of at least 0.5.
-        Columns of integers are rounded and clipped to the range of their dtype.
+        Columns of integers are rounded and clipped to the range of their dtype. A cell with a
+        category has the one with the largest of its features.
         """
         x = restored(x.detach(), self.dtype)
         if self.channels_last:
@@ -82,19 +109,24 @@ class Form:
         array = x.cpu().numpy()
         return array if self.container == "array" else self._frame(array)
 
-    def _frame(self, values: Any) -> Any:
-        from pandas import DataFrame, Series
+    def _frame(self, values: NDArray[Any]) -> Any:
+        from pandas import DataFrame
 
-        columns = zip(values.T, self.column_dtypes, strict=True)
-        series = [Series(_rounded(column, dtype)).astype(dtype) for column, dtype in columns]
+        parts = np.split(values, np.cumsum(self.widths)[:-1], axis=1)
+        kinds = self.categories or (None,) * len(parts)
+        series = map(restored_column, parts, self.column_dtypes, kinds)
         frame = DataFrame(dict(enumerate(series)))
         frame.columns = list(self.columns)
         return frame
 
     def to_json(self) -> dict[str, Any]:
         """Return the form as JSON values."""
-        space = None if self.space is None else asdict(self.space)
-        return {**vars(self), "dtype": str(self.dtype).removeprefix("torch."), "space": space}
+        return {
+            **vars(self),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "categories": [kind and kind.to_json() for kind in self.categories],
+            "space": None if self.space is None else asdict(self.space),
+        }
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
@@ -108,6 +140,7 @@ class Form:
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in record.items()
             }
+            fields["categories"] = tuple(map(Categories.from_json, fields.get("categories", ())))
             space = None if fields.get("space") is None else Space.from_json(fields["space"])
             return cls(**{**fields, "dtype": _DTYPES[fields["dtype"]], "space": space})
         except (AttributeError, KeyError, TypeError):
@@ -143,10 +176,12 @@ def read_samples(
     """
     container: Container = "tensor" if _is_tensors(x) else "array"
     column_dtypes: tuple[str, ...] = ()
+    categories: tuple[Categories | None, ...] = ()
     if is_frame(x):
         container, columns = "frame", tuple(x.columns)
-        column_dtypes = tuple(map(str, x.dtypes))
-        x = _from_frame(x)
+        # Samples of a sparse column are dense.
+        column_dtypes = tuple(str(getattr(dtype, "subtype", dtype)) for dtype in x.dtypes)
+        x, categories = _from_frame(x)
     if isinstance(x, np.ma.MaskedArray):
         hidden = np.ma.getmaskarray(x)
         if hidden.any():
@@ -160,12 +195,19 @@ def read_samples(
         if observed.dtype != torch.bool:
             raise DataError(f"mask has dtype {observed.dtype}: expected booleans")
         check_shape("mask", observed, values.shape)
-    if columns and values.shape[1:] != (len(columns),):
+    if columns and not column_dtypes and values.shape[1:] != (len(columns),):
         raise DataError(
             f"columns={tuple(columns)}: expected a name for each feature of x, which has shape "
             f"{tuple(values.shape)}"
         )
-    form = Form(values.dtype, container, channels_last, tuple(columns), column_dtypes)
+    form = Form(
+        values.dtype,
+        container,
+        channels_last,
+        tuple(columns),
+        column_dtypes,
+        categories=categories if any(categories) else (),
+    )
     if channels_last:
         if values.ndim < 3:
             raise DataError(
@@ -231,8 +273,8 @@ def check_precision(samples: Samples, values: Tensor) -> None:
     lost &= (spread > _ROUNDING * size) & (size > 1e-30) & values.isfinite().all(0)
     if values.ndim > 1 and bool(lost.any()):
         place = tuple(lost.nonzero()[0].tolist())
-        columns = samples.form.columns
-        name = repr(columns[place[0]]) if columns and len(place) == 1 else f"{place}"
+        names = samples.form.feature_names
+        name = repr(names[place[0]]) if names and len(place) == 1 else f"{place}"
         raise DataError(
             f"x has values in its feature {name} that differ by less than float32 resolves: "
             "subtract an offset from them, or use dtype=torch.float64"
@@ -241,19 +283,6 @@ def check_precision(samples: Samples, values: Tensor) -> None:
 
 def _are_whole(values: Tensor) -> bool:
     return bool((values == values.round()).all())
-
-
-def _rounded(column: Any, dtype: str) -> Any:
-    """Return numbers that fit a DataFrame's column, by its dtype."""
-    from pandas.api.types import is_bool_dtype, is_integer_dtype, pandas_dtype
-
-    if is_bool_dtype(dtype):
-        return column >= 0.5
-    if not is_integer_dtype(dtype):
-        return column
-    kind = pandas_dtype(dtype)
-    limits = np.iinfo(getattr(kind, "numpy_dtype", kind))
-    return column.round().clip(limits.min, limits.max)
 
 
 def _is_tensors(x: object) -> bool:
@@ -267,17 +296,14 @@ def is_frame(x: object) -> bool:
     return hasattr(x, "columns") and hasattr(x, "dtypes") and hasattr(x, "to_numpy")
 
 
-def _from_frame(frame: Any) -> Any:
-    """Return the numbers of a DataFrame, masked where a cell is missing."""
-    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
-        if getattr(dtype, "kind", "O") not in "iufb":
-            raise DataError(
-                f"x has a column {name!r} of dtype {dtype}: expected columns of numbers or "
-                "booleans; code categories as numbers first"
-            )
+def _from_frame(frame: Any) -> tuple[Any, tuple[Categories | None, ...]]:
+    """Return the features of a DataFrame, masked where a cell is missing, and their categories."""
+    for name in frame.columns:
         if not isinstance(name, (str, int)):
             raise DataError(f"x has a column {name!r}: expected names that are text or integers")
     if len(set(frame.columns)) < frame.shape[1]:
         raise DataError(f"x has columns {list(frame.columns)}: expected names that differ")
-    values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.ma.masked_array(values, frame.isna().to_numpy())
+    if frame.shape[1] == 0:
+        return frame.to_numpy(dtype=np.float64), ()
+    parts, categories = zip(*(column_features(column) for _, column in frame.items()), strict=True)
+    return np.ma.masked_invalid(np.concatenate(parts, 1)), categories

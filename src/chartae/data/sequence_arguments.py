@@ -17,15 +17,19 @@ from chartae.errors import ConfigurationError, DataError
 
 __all__ = [
     "DATES_HINT",
+    "KEY_COLUMNS",
     "read_covariates",
     "read_flags",
     "read_ids",
+    "read_key_columns",
     "read_times",
     "read_values",
     "refuse",
     "some",
 ]
 
+KEY_COLUMNS = ("individual", "time")
+"""What tables call the columns of individuals and of times, by default."""
 SHOWN = 5
 """How many offenders a message names."""
 
@@ -39,6 +43,20 @@ def some(things: Sequence[object]) -> str:
     """Return the first items of a list as text, and the number of the others."""
     more = f" and {len(things) - SHOWN} more" if len(things) > SHOWN else ""
     return ", ".join(map(repr, things[:SHOWN])) + more
+
+
+def read_key_columns(names: Sequence[str]) -> tuple[str, str]:
+    """Return what tables call the columns of individuals and of times.
+
+    Raises:
+        ConfigurationError: unless these are two different names.
+    """
+    if isinstance(names, str) or len(names) != 2 or len({*names}) < 2 or not all(names):
+        raise ConfigurationError(
+            f"key_columns={names!r}: expected two different names, of individuals and of times"
+        )
+    individual, time = map(str, names)
+    return individual, time
 
 
 def refuse(what: str, bad: Tensor, ids: Sequence[str]) -> None:

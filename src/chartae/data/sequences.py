@@ -16,9 +16,11 @@ from chartae.data.arrays import DType, resolve_dtype, scaled
 from chartae.data.dataset import ArrayDataset
 from chartae.data.form import Samples, check_precision, warn_of_scale
 from chartae.data.sequence_arguments import (
+    KEY_COLUMNS,
     read_covariates,
     read_flags,
     read_ids,
+    read_key_columns,
     read_times,
     read_values,
     refuse,
@@ -62,6 +64,7 @@ class Sequences(TensorSet):
         covariate_names: a name for each of the p covariates, or one for the classes.
         channels_last: ``x`` is ``(N, T, *sizes, channels)``.
         columns: names of the features of vectors.
+        key_columns: what tables call the columns of individuals and of times.
         dtype: as in `ArrayDataset.from_arrays`.
 
     Attributes:
@@ -80,7 +83,8 @@ class Sequences(TensorSet):
             a time that is not finite; for values that are not finite where observed; for times that
             are text or dates; for a mask or other arrays that do not fit; for names that are not
             all different. Messages name the individuals.
-        ConfigurationError: for another ``dtype``, or names without covariates.
+        ConfigurationError: for another ``dtype``, names without covariates, or other than two
+            different ``key_columns``.
 
     >>> import numpy as np
     >>> scores = np.array([[[1.0], [2.0], [4.0]], [[0.0], [1.0], [np.nan]]])
@@ -112,9 +116,11 @@ class Sequences(TensorSet):
         covariate_names: Sequence[str] = (),
         channels_last: bool = False,
         columns: Sequence[str] = (),
+        key_columns: Sequence[str] = KEY_COLUMNS,
         dtype: DType = "default",
     ) -> None:
         dtype = resolve_dtype(dtype)
+        self.key_columns = read_key_columns(key_columns)
         values, features, self.form = read_values(x, mask, channels_last, tuple(columns))
         count, visits = values.shape[:2]
         self.ids = read_ids(ids, count)
@@ -200,11 +206,12 @@ class Sequences(TensorSet):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What is saved with a model trained on the data: their form, and names of covariates."""
+        """What is saved with a model trained on the data: their form, and names of columns."""
         return {
             "form": self.form.to_json(),
             "class_names": list(self.class_names),
             "covariate_names": list(self.covariate_names),
+            "key_columns": list(self.key_columns),
         }
 
     def __repr__(self) -> str:

@@ -160,7 +160,7 @@ def _columns(dataset: ArrayDataset) -> list[list[str]]:
     columns = [c.astype(precision) if c.dtype.kind == "f" else c for c in columns]
     cells = [[cell_text(value) for value in column] for column in columns]
     if dataset.mask is not None:
-        seen = dataset.mask.T.tolist()
+        seen = form.of_columns(dataset.mask).T.tolist()
         pairs = zip(cells, seen, strict=True)
         cells = [[v if s else "" for v, s in zip(c, m, strict=True)] for c, m in pairs]
     return cells

@@ -54,7 +54,7 @@ class CategoricalLikelihood(Likelihood):
     def features(self, output: Tensor) -> Distribution:
         return _Categories(logits=output, validate_args=False)
 
-    def valid(self, x: Tensor, mask: Tensor) -> Tensor:
+    def filled(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return x with equal probabilities for categories that were not observed."""
         return torch.where(mask.all(-1, keepdim=True), x, 1.0 / x.shape[-1])
 

@@ -155,12 +155,8 @@ class Likelihood(nn.Module):
         """
 
     def filled(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return x with a neutral value where the mask is False; `encoder_input` maps it to 0."""
+        """Return x with a neutral value where the mask is False; `check_data` accepts it."""
         return torch.where(mask, x, 0.0)
-
-    def valid(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return x with a valid value where the mask is False, for `check_data`."""
-        return self.filled(x, mask)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name, value in self.optional_buffers.items():

@@ -115,11 +115,6 @@ class MixedLikelihood(Likelihood):
         pieces = zip(self._pieces(x), mask.split(self.widths, -1), strict=True)
         return torch.cat([block.filled(piece, seen) for (block, piece), seen in pieces], -1)
 
-    def valid(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return x with a valid value of each block wherever the mask is False."""
-        pieces = zip(self._pieces(x), mask.split(self.widths, -1), strict=True)
-        return torch.cat([block.valid(piece, seen) for (block, piece), seen in pieces], -1)
-
     def encoder_input(self, x: Tensor) -> Tensor:
         """Return x with each block on the scale of its own likelihood."""
         return torch.cat([block.encoder_input(piece) for block, piece in self._pieces(x)], -1)

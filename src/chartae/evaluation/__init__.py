@@ -7,6 +7,7 @@ from chartae.evaluation.benchmark import (
     benchmark_settings,
     split_data,
 )
+from chartae.evaluation.classification import CLASSIFICATION_FIGURES, classification_figures
 from chartae.evaluation.disentanglement import (
     DCI,
     beta_score,
@@ -60,6 +61,7 @@ from chartae.evaluation.surgery import CodeUsage, Surgery, active_units, code_us
 from chartae.evaluation.tasks import METRICS, TASKS, Evaluation, Measure, Splits, evaluate_model
 
 __all__ = [
+    "CLASSIFICATION_FIGURES",
     "DCI",
     "GRIDS",
     "METRICS",
@@ -88,6 +90,7 @@ __all__ = [
     "beta_score",
     "calibration",
     "carried_forward",
+    "classification_figures",
     "cluster_accuracy",
     "code_usage",
     "copies",

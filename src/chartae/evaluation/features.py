@@ -21,6 +21,7 @@ from chartae.checks import (
     check_integer,
     check_labels,
     check_shape,
+    check_weight,
 )
 from chartae.data import ArrayDataset, held_out_split
 from chartae.data.archives import read_torch
@@ -29,6 +30,7 @@ from chartae.distributions.moments import Moments
 from chartae.errors import CheckpointError, ConfigurationError, DataError
 from chartae.evaluation.inception import Inception
 from chartae.models import Autoencoder, Batch, Losses, Trainable
+from chartae.models.losses import average
 from chartae.nn import NetworkSpec, build_encoder, output_features, output_shape, probing
 from chartae.randomness import seeded
 from chartae.training import fit
@@ -198,15 +200,17 @@ class Classifier(Trainable):
 
     # --- what `fit` needs ---------------------------------------------------------------------
 
-    def loss(self, x: Tensor, y: Tensor) -> Losses:
-        """Return the cross entropy of labels ``y``."""
-        return Losses.of(cross_entropy(self(x), y))
+    def loss(self, x: Tensor, y: Tensor, *, weight: Tensor | None = None) -> Losses:
+        """Return the cross entropy of labels ``y``, with the weight of each observation."""
+        return Losses.of(average(cross_entropy(self(x), y, reduction="none"), weight))
 
     def check_batch(self, name: str, batch: Batch) -> None:
         check_floating(name, batch["x"])
         check_shape(name, batch["x"], ("batch", *self.input_shape))
         check_finite(name, batch["x"])
         check_labels(f"y of {name}", batch["y"], len(batch["x"]), len(self.class_names))
+        if (weight := batch.get("weight")) is not None:
+            check_weight(f"weight of {name}", weight, len(batch["x"]))
 
     def set_units(self, batches: Iterable[Batch]) -> None:
         """Compute shift and scale from the training set."""

@@ -16,6 +16,7 @@ from chartae.distributions import Moments
 from chartae.errors import DataError
 from chartae.longitudinal.draws import Draws, How, JointLikelihood
 from chartae.longitudinal.visits import Visits
+from chartae.longitudinal.weights import effective_samples, finite_weights, resampled, tempered
 from chartae.models.base import Autoencoder
 from chartae.models.losses import Extra
 from chartae.models.trainable import Batch
@@ -167,8 +168,8 @@ class SequenceModel(Autoencoder):
     ) -> tuple[Tensor, Tensor]:
         """Return estimates of log p(visits), and their effective sample sizes: ``(B,)`` each."""
         fit, ratio = self.log_weights(visits, num_samples, proposal)
-        weights = _finite(fit + ratio)
-        return weights.logsumexp(0) - math.log(num_samples), _effective(weights)
+        weights = finite_weights(fit + ratio)
+        return weights.logsumexp(0) - math.log(num_samples), effective_samples(weights)
 
     @torch.no_grad()
     def log_likelihood(
@@ -234,7 +235,9 @@ class SequenceModel(Autoencoder):
                 was observed best (thesis Alg. 7: an argmax, not a draw of the posterior);
                 ``"resample"`` resamples them by their importance weights, so that means and
                 quantiles are those of the posterior; ``"naive"`` draws given one visit, chosen at
-                random.
+                random. Where weights would leave fewer than a quarter of the draws, and fewer than
+                64, as an effective sample size, they are raised to the largest power that leaves as
+                many: draws are then between those of the encoder and those of the posterior.
             num_draws: number of draws, at least 1.
             noise: whether values are draws of p(x|z) or its means; None draws for tables, and
                 takes means of images.
@@ -405,7 +408,7 @@ class SequenceModel(Autoencoder):
         frames = x[observed]
         if mask is not None:
             check_mask(f"mask of {name}", mask, x.shape)
-            frames = self.observation_model.valid(frames, mask[observed])
+            frames = self.observation_model.filled(frames, mask[observed])
         self.check_data(name, frames)
         if self.conditions is not None:
             self.check_conditions(f"y of {name}", batch.get("y"), len(x))
@@ -462,11 +465,11 @@ class SequenceModel(Autoencoder):
         fit = self._log_fits(latents, visits)
         if how != "resample":
             return latents, fit, None
-        weights = _finite(fit + ratio)
-        chosen = _resampled(weights)
+        weights = finite_weights(fit + ratio)
+        chosen = resampled(tempered(weights))
         index = chosen.reshape(*chosen.shape, *[1] * (latents.ndim - 2))
         latents = latents.gather(0, index.expand_as(latents))
-        return latents, fit.gather(0, chosen), _effective(weights)
+        return latents, fit.gather(0, chosen), effective_samples(weights)
 
     @torch.no_grad()
     def _draws(
@@ -541,23 +544,3 @@ def _defaults(x: Tensor, times: Extra, observed: Extra) -> tuple[Tensor, Tensor]
     if observed is None:
         observed = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
     return times, observed
-
-
-def _finite(log_weights: Tensor) -> Tensor:
-    """Return log weights with -inf in place of NaN: the weight of an overflow is 0."""
-    return log_weights.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
-
-
-def _effective(log_weights: Tensor) -> Tensor:
-    """Return the effective sample size of weights ``(S, B)``: ``(B,)``."""
-    shares = log_weights.softmax(0)
-    return 1.0 / shares.square().sum(0)
-
-
-def _resampled(log_weights: Tensor) -> Tensor:
-    """Return indices of draws by their weights ``(S, B)``, systematically: ``(S, B)``."""
-    count = len(log_weights)
-    ends = log_weights.double().softmax(0).cumsum(0).mT.contiguous()
-    offsets = torch.rand(log_weights.shape[1], 1, device=ends.device, dtype=ends.dtype)
-    places = (torch.arange(count, device=ends.device) + offsets) / count
-    return torch.searchsorted(ends, places * ends[:, -1:]).clamp(max=count - 1).mT

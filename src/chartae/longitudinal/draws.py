@@ -26,7 +26,8 @@ class Draws:
             observed of the individual.
         how: how the draws were chosen, which decides what `point` is.
         effective_samples: ``(N,)``, the effective sample size of the importance weights; None if
-            the draws were not weighted.
+            the draws were not weighted. Weights that would leave few draws are tempered
+            (`SequenceModel.impute`); this is the size before.
         observed: ``(N, K, *input_shape)`` bool, True where the data are known.
         data: ``(N, K, *input_shape)``, the data there.
         form: the form in which data were given; results are returned in it.

@@ -116,8 +116,9 @@ class TrajectoryVAE(SequenceModel):
 
     An individual has a speed :math:`e^\eta`, a delay :math:`\tau`, and coordinates :math:`\lambda`
     in space, which do not change in time: ``latent_dim + 1`` numbers. Priors are
-    :math:`\eta \sim N(0, s_\eta^2)`, :math:`\tau \sim N(m_\tau, s_\tau^2)` and
-    :math:`\lambda \sim N(0, I)`, at standardised times. The objective is
+    :math:`\eta \sim N(m_\eta, s_\eta^2)`, :math:`\tau \sim N(m_\tau, s_\tau^2)` and
+    :math:`\lambda \sim N(0, I)`, at standardised times. In the thesis :math:`m_\eta` is 0: the
+    decoder can absorb it, but learns to slowly. The objective is
 
     .. math:: E_q \sum_{j \in O} \log p(x_j | l(t_j))
         - \beta \, KL(q(\eta, \tau, \lambda | x_O, t_O) \| p(\eta, \tau, \lambda)).
@@ -137,8 +138,8 @@ class TrajectoryVAE(SequenceModel):
         beta: weight of the divergence, at least 0.
         speed_scale: the :math:`s_\eta`; where the prior is learned, at the start.
         delay_scale: the :math:`s_\tau`, in standard deviations of the times; likewise.
-        learned_prior: whether :math:`s_\eta`, :math:`s_\tau` and :math:`m_\tau` are learned.
-            Otherwise :math:`m_\tau` is the mean time of the training set.
+        learned_prior: whether the :math:`m` and :math:`s` are learned. Otherwise :math:`m_\eta` is
+            0, and :math:`m_\tau` is the mean time of the training set.
         covariance: ``"full"``: the posterior of :math:`\eta, \tau` has a 2 x 2 covariance, which
             calibrated futures need; ``"diagonal"`` is the thesis' choice.
         space_from: ``"all"``: the posterior of :math:`\lambda` sees all visits; ``"first"``: the
@@ -210,6 +211,7 @@ class TrajectoryVAE(SequenceModel):
         self.space_head = DiagonalNormalHead(hidden, space)
         prior = torch.tensor([speed_scale, delay_scale]).log()
         self.log_scales = nn.Parameter(prior, requires_grad=learned_prior)
+        self.mean_log_speed = nn.Parameter(torch.zeros(()), requires_grad=learned_prior)
         self.mean_delay = nn.Parameter(torch.zeros(()), requires_grad=learned_prior)
         self.register_buffer("origin", torch.zeros(space), persistent=False)
         self.register_buffer("space_weights", torch.zeros(0))
@@ -224,7 +226,7 @@ class TrajectoryVAE(SequenceModel):
 
     def pace_prior(self) -> DiagonalNormal:
         """Return the prior of (eta, tau), over ``(2,)``."""
-        mean = torch.stack([torch.zeros_like(self.mean_delay), self.mean_delay])
+        mean = torch.stack([self.mean_log_speed, self.mean_delay])
         return DiagonalNormal(mean, self.log_scales.exp())
 
     def space_prior(self) -> StandardNormal:

@@ -161,7 +161,11 @@ class Autoencoder(Trainable):
         return self.observation_model.filled(x, mask)
 
     def network_input(self, x: Tensor, mask: Extra = None) -> Tensor:
-        """Return the networks' input for x: on their scale, with 0 where x was not observed."""
+        """Return the networks' input for x, on their scale.
+
+        What was not observed has the neutral value of the likelihood: 0 on this scale, or equal
+        probabilities of the categories of a variable.
+        """
         observed = x if mask is None else self.observation_model.filled(x, mask)
         return self.observation_model.encoder_input(observed)
 
@@ -354,7 +358,7 @@ class Autoencoder(Trainable):
         if mask is not None and isinstance(value, Tensor):
             check_mask("mask", mask, value.shape)
             self._check_tensor(name, value, ("batch", *self.input_shape))
-            value = self.observation_model.valid(value, mask)
+            value = self.observation_model.filled(value, mask)
         check = self.check_data if name == "x" else self.check_latents
         check(name, value)
         self.check_conditions("y", y, len(value))
@@ -390,7 +394,7 @@ class Autoencoder(Trainable):
         if mask is not None and isinstance(x, Tensor):
             check_mask(f"mask of {name}", mask, x.shape)
             self._check_tensor(name, x, ("batch", *self.input_shape))
-            x = self.observation_model.valid(x, mask)
+            x = self.observation_model.filled(x, mask)
         self.check_data(name, x)
         if self.conditions is not None:
             self.check_conditions(f"y of {name}", batch.get("y"), len(x))

@@ -1,6 +1,7 @@
 """Encoders and decoders, by preset name or as a torch module; presets for the thesis' tables."""
 
 from chartae.nn import thesis  # noqa: F401  registers its presets
+from chartae.nn.classifiers import DenseNet, RegularisedConv, ThesisClassifier
 from chartae.nn.conv import (
     ResidualBlock,
     conv3d_decoder,
@@ -28,15 +29,19 @@ from chartae.nn.registry import (
     register_decoder,
     register_encoder,
 )
+from chartae.nn.transforms import random_affine
 
 __all__ = [
     "DECODERS",
     "ENCODERS",
+    "DenseNet",
     "Discriminator",
     "MetricNetwork",
     "NetworkSpec",
+    "RegularisedConv",
     "ResidualBlock",
     "Scales",
+    "ThesisClassifier",
     "build_decoder",
     "build_encoder",
     "conv3d_decoder",
@@ -51,6 +56,7 @@ __all__ = [
     "output_features",
     "output_shape",
     "probing",
+    "random_affine",
     "register_decoder",
     "register_encoder",
     "resnet_decoder",

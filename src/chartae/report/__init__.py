@@ -3,10 +3,10 @@
 __all__ = [
     "Chart",
     "HiddenPart",
+    "Question",
     "Report",
     "Section",
     "Table",
-    "accuracy_plot",
     "better",
     "calibration_plot",
     "chain_traces",
@@ -19,12 +19,17 @@ __all__ = [
     "latent_map",
     "latent_maps",
     "one_row_per_class",
+    "quiz",
     "score_fits",
+    "score_plot",
+    "study_sections",
+    "study_tables",
     "training_curves",
     "versions",
     "write_benchmark_report",
     "write_evaluation_report",
     "write_followup_report",
+    "write_study_report",
 ]
 
 from chartae.report.benchmark import (
@@ -33,9 +38,9 @@ from chartae.report.benchmark import (
     write_evaluation_report,
 )
 from chartae.report.figures import (
-    accuracy_plot,
     image_grid,
     one_row_per_class,
+    score_plot,
     training_curves,
 )
 from chartae.report.followups import (
@@ -52,5 +57,6 @@ from chartae.report.geometry import (
     exponential_fan,
     interpolation_figure,
 )
-from chartae.report.html import Report, Section, Table, versions
+from chartae.report.html import Question, Report, Section, Table, versions
 from chartae.report.latent import Chart, latent_map, latent_maps
+from chartae.report.study import quiz, study_sections, study_tables, write_study_report

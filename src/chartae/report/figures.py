@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "accuracy_plot",
     "aspect_ratio",
     "draw_observations",
     "image_grid",
     "one_row_per_class",
+    "score_plot",
     "training_curves",
     "value_range",
 ]
@@ -236,8 +236,8 @@ def _draw_term(axes: "Axes", history: History, term: str, color: Any, name: str)
             axes.plot(kept + 1, values[kept], ".", color=color)
 
 
-def accuracy_plot(study: StudyResult) -> "Figure":
-    """Return a figure of the accuracies of a study, with one panel for each classifier.
+def score_plot(study: StudyResult) -> "Figure":
+    """Return a figure of the scores of a study, with one panel for each classifier.
 
     The band shows real data alone: mean and standard deviation over draws. Filled dots show real
     and synthetic data, hollow dots synthetic data only, with bars of one standard deviation.
@@ -247,19 +247,25 @@ def accuracy_plot(study: StudyResult) -> "Figure":
     count = len(study.classifiers)
     across = min(2, count)
     down = math.ceil(count / across)
-    height = 0.75 + 0.42 * len(study.methods)
+    height = 0.75 + 0.42 * len(_made(study))
     figure = Figure((4.2 * across, height * down + 0.4), layout="constrained")
     for place, classifier in enumerate(study.classifiers, start=1):
         axes = figure.add_subplot(down, across, place, title=classifier)
-        _draw_accuracies(axes, study, classifier)
+        _draw_scores(axes, study, classifier)
         if place > count - across:
-            axes.set_xlabel("test accuracy (%)")
+            axes.set_xlabel(f"test {study.title} (%)")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
-def _draw_accuracies(axes: "Axes", study: StudyResult, classifier: str) -> None:
+def _made(study: StudyResult) -> dict[tuple[str | None, str | None], str]:
+    """Return the label of each method and number of samples."""
+    rows = zip(study.training_sets, study.labels(), strict=True)
+    return {(s.method, s.number): label for s, label in rows if s.part == "real + synthetic"}
+
+
+def _draw_scores(axes: "Axes", study: StudyResult, classifier: str) -> None:
     def spread(training_set: TrainingSet) -> tuple[float, float]:
         scores = 100.0 * study.scores(training_set, classifier)
         return float(scores.mean()), float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
@@ -267,18 +273,22 @@ def _draw_accuracies(axes: "Axes", study: StudyResult, classifier: str) -> None:
     mean, deviation = spread(REAL)
     axes.axvspan(mean - deviation, mean + deviation, color=FAINT, alpha=0.35, linewidth=0)
     axes.axvline(mean, color=INK, linewidth=1, label="real")
-    positions = np.arange(len(study.methods))[::-1]
+    made = _made(study)
+    heights = dict(zip(made, range(len(made) - 1, -1, -1), strict=True))
     for part, shift, fill in (
         ("real + synthetic", 0.13, ACCENT),
         ("synthetic only", -0.13, "white"),
     ):
         rows = [row for row in study.training_sets if row.part == part]
+        if not rows:
+            continue
         means, deviations = zip(*map(spread, rows), strict=True)
+        positions = [heights[row.method, row.number] + shift for row in rows]
         axes.errorbar(
-            means, positions + shift, xerr=deviations, fmt="o", color=ACCENT, label=part,
+            means, positions, xerr=deviations, fmt="o", color=ACCENT, label=part,
             markerfacecolor=fill, markersize=5, elinewidth=1.2, capsize=2,
         )  # fmt: skip
-    axes.set_yticks(positions, study.methods)
-    axes.set_ylim(-0.6, len(study.methods) - 0.4)
+    axes.set_yticks(list(heights.values()), list(made.values()))
+    axes.set_ylim(-0.6, len(made) - 0.4)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(left=False)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chartae.atomic import write_text
-from chartae.augmentation import REAL, Comparison, StudyResult, TrainingSet
+from chartae.augmentation import REAL, Comparison, StudyResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Report", "Section", "Table", "versions"]
+__all__ = ["Question", "Report", "Section", "Table", "versions"]
 
 MARKS = {"helps": "▲", "no clear difference": "·", "hurts": "▼"}
 
@@ -43,6 +43,19 @@ class Section:
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=150, facecolor="white")
         return base64.b64encode(buffer.getvalue()).decode()
+
+
+@dataclass(frozen=True)
+class Question:
+    """A picture of a quiz.
+
+    Args:
+        image: the picture as a PNG in base64.
+        real: whether it is real.
+    """
+
+    image: str
+    real: bool
 
 
 @dataclass(frozen=True)
@@ -76,9 +89,10 @@ class Report:
         answers: sentences that answer the questions of the page, by question.
         facts: facts about the run by name: data, sizes, seeds, versions.
         settings: the value of every option.
-        study: accuracies, shown as a table with verdicts.
+        study: figures of classifiers, shown as a table with comparisons.
         tables: other tables.
         sections: figures.
+        quiz: pictures that the reader calls real or synthetic before the page tells.
         files: a description of each written file, by path.
 
     >>> html = Report("Digits", "A test.", facts={"data": "none"}).render()
@@ -94,6 +108,7 @@ class Report:
     study: StudyResult | None = None
     tables: Sequence[Table] = ()
     sections: Sequence[Section] = ()
+    quiz: Sequence[Question] = ()
     files: Mapping[str, str] = field(default_factory=dict)
 
     def render(self) -> str:
@@ -107,11 +122,9 @@ class Report:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        table = [] if self.study is None else _rows(self.study)
         return environment.get_template("report.html.jinja").render(
             report=self,
-            table=table,
-            verdicts=[] if self.study is None else _verdicts(self.study, table),
+            table=[] if self.study is None else _rows(self.study),
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
 
@@ -135,7 +148,7 @@ def _version(name: str) -> str:
     return version(name)
 
 
-# --- the study's table and verdicts -------------------------------------------------------------
+# --- the study's table -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -146,66 +159,34 @@ class _Cell:
 
     @property
     def mark(self) -> str:
-        return MARKS[self.comparison.verdict] if self.comparison else ""
-
-    @property
-    def note(self) -> str:
-        return _interval(self.comparison) if self.comparison else ""
+        return MARKS[self.comparison.effect] if self.comparison else ""
 
     @property
     def kind(self) -> str:
-        return self.comparison.verdict.split()[0] if self.comparison else ""
-
-
-def _cell(study: StudyResult, row: int, column: int, text: str) -> _Cell:
-    training_set, classifier = study.training_sets[row], study.classifiers[column]
-    comparison = None if training_set == REAL else study.compare(training_set, classifier)
-    return _Cell(text, row == study.mean[:, column].argmax(), comparison)
-
-
-def _rows(study: StudyResult) -> list[tuple[TrainingSet, list[_Cell]]]:
-    """Return the rows of the table."""
-    return [
-        (
-            training_set,
-            [_cell(study, row, column, text) for column, text in enumerate(cells[2:])],
-        )
-        for row, (training_set, cells) in enumerate(
-            zip(study.training_sets, study.cells(), strict=True)
-        )
-    ]
+        return self.comparison.effect.split()[0] if self.comparison else ""
 
 
 @dataclass(frozen=True)
-class _Verdict:
-    """The effect on a classifier of adding each method's data to the real data."""
+class _Row:
+    part: str
+    label: str
+    """The method; empty for real data alone."""
+    cells: list[_Cell]
 
-    classifier: str
-    added: list[tuple[str, _Cell]]
 
+def _rows(study: StudyResult) -> list[_Row]:
+    """Return the rows of the table, each cell compared with real data alone."""
+    others = [s for s in study.training_sets if s != REAL]
+    count = len(others) * len(study.classifiers)
+    best = study.mean.argmax(0)
 
-def _verdicts(study: StudyResult, table: list[tuple[TrainingSet, list[_Cell]]]) -> list[_Verdict]:
+    def cell(row: int, column: int, text: str) -> _Cell:
+        training_set, name = study.training_sets[row], study.classifiers[column]
+        compared = training_set != REAL
+        found = study.compare(training_set, name, comparisons=count) if compared else None
+        return _Cell(text, row == best[column], found)
+
     return [
-        _Verdict(
-            classifier,
-            [
-                (row.method, cells[column])
-                for row, cells in table
-                if row.method is not None and row.part == "real + synthetic"
-            ],
-        )
-        for column, classifier in enumerate(study.classifiers)
+        _Row(cells[0], cells[1], [cell(row, *both) for both in enumerate(cells[2:])])
+        for row, cells in enumerate(study.cells())
     ]
-
-
-def _interval(comparison: Comparison) -> str:
-    difference, margin = 100 * comparison.difference, 100 * comparison.margin
-    if margin == float("inf"):
-        return f"{_points(difference)} points; too few draws for a verdict"
-    low, high = _points(difference - margin), _points(difference + margin)
-    return f"{_points(difference)} points, 95 % interval {low} to {high}"
-
-
-def _points(value: float) -> str:
-    """Return a signed number with a typographic minus sign, and zero without a sign."""
-    return f"{round(value, 1):+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0").replace("-", "−")

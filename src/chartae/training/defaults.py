@@ -18,6 +18,8 @@ def default_options(
 ) -> dict[str, Any]:
     """Return the default arguments for the constructor of a model that learns from few examples.
 
+    Each column of a DataFrame has the likelihood of its kind (`MixedLikelihood`).
+
     Args:
         model: a name (`MODELS`).
         conditional: whether one model learns all classes.
@@ -33,7 +35,9 @@ def default_options(
     # do not have the class of their label.
     scale = 0.5 if conditional else 0.1
     likelihood: dict[str, Any] = {"name": "gaussian", "scale": scale, "link": "sigmoid"}
-    if data is not None and not fills_unit_range(data):
+    if data is not None and data.form.container == "frame":
+        likelihood = _likelihood_of_columns(data)
+    elif data is not None and not fills_unit_range(data):
         # Relative to the standard deviation of the data. In chest radiographs in [0, 1], a scale of
         # 0.1 is 0.75 standard deviations.
         relative = "per_feature" if len(data.input_shape) == 1 else 7.5 * scale
@@ -73,3 +77,28 @@ def fills_unit_range(data: ArrayDataset) -> bool:
     """
     masks = repeat(None) if data.mask is None else data.mask.split(CHUNK)
     return Moments.of(zip(data.x.split(CHUNK), masks, strict=False)).fills_unit_range
+
+
+def _likelihood_of_columns(data: ArrayDataset) -> dict[str, Any]:
+    """Return the likelihood of a DataFrame, with one block for neighbouring columns of a kind.
+
+    Booleans, and integers that are all 0 or 1, are Bernoulli. Other numbers are Gaussian.
+    """
+    form = data.form
+    binary = form.of_columns(((data.x == 0.0) | (data.x == 1.0)).all(0)).tolist()
+    categories = form.categories or (None,) * len(form.columns)
+    blocks: list[dict[str, Any]] = []
+    for dtype, kinds, width, is_binary in zip(
+        form.column_dtypes, categories, form.widths, binary, strict=True
+    ):
+        if kinds is not None:
+            blocks.append({"name": "categorical", "width": width})
+        elif is_binary and "float" not in dtype.lower():
+            blocks.append({"name": "bernoulli", "width": 1})
+        elif blocks and blocks[-1]["name"] == "gaussian":
+            blocks[-1]["width"] += 1
+        else:
+            blocks.append({"name": "gaussian", "width": 1, "scale": "per_feature"})
+    if [block["name"] for block in blocks] == ["gaussian"]:
+        return {"name": "gaussian", "scale": "per_feature"}
+    return {"name": "mixed", "columns": blocks}
