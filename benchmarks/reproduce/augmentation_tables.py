@@ -1,10 +1,10 @@
 """Tables 1.2, 1.3, 2.2, 2.3 and 3.2 of the thesis: does augmentation help, on its data sets?
 
-Each set is drawn as the thesis does: some examples of each class, a fifth of them for validation, the
-official test set. Generators see the training examples only. Beside the thesis' classifiers stand a
-regularised network with classic transforms, and classic transforms as a method. Omniglot stands in for
-EMNIST, and chest radiographs for OASIS, which are not at hand. Runs are kept in the folder: the same
-command goes on after an interruption.
+Each set is drawn as the thesis does: some examples of each class, a fifth of them for validation,
+the official test set. Generators see the training examples only. Beside the thesis' classifiers
+stand a regularised network with classic transforms, and classic transforms as a method. Omniglot
+stands in for EMNIST, and chest radiographs for OASIS, which are not at hand. Runs are kept in the
+folder: the same command goes on after an interruption.
 
     python benchmarks/reproduce/augmentation_tables.py DATA --out FOLDER --sets mnist
     python benchmarks/reproduce/augmentation_tables.py DATA --out FOLDER --sets mnist \\
@@ -80,8 +80,8 @@ SIZES = [76, 9, 62, 24, 55, 15, 70, 31, 48, 10]
 SETS = {
     "mnist": Set(images("mnist"), {str(k): 40 for k in range(10)}, 89.9, 3.3),
     "mnist-unbalanced": Set(images("mnist"), {str(k): n for k, n in enumerate(SIZES)}, 81.5, 8.2),
-    "fashion": Set(images("fashion_mnist", [0, 3, 6]), {k: 80 for k in "036"}, 76.0, 4.2),
-    "cifar": Set(images("cifar10_12k", [3, 5, 7]), {k: 40 for k in "357"}, 42.6, 6.6),
+    "fashion": Set(images("fashion_mnist", [0, 3, 6]), dict.fromkeys("036", 80), 76.0, 4.2),
+    "cifar": Set(images("cifar10_12k", [3, 5, 7]), dict.fromkeys("357", 40), 42.6, 6.6),
     "omniglot": Set(omniglot, {str(k): 10 for k in range(10)}, math.nan, math.nan),
     "pneumonia": Set(images("pneumonia_mnist"), {"0": 20, "1": 60}, math.nan, math.nan),
 }
