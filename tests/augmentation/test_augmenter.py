@@ -312,3 +312,18 @@ def test_held_out_examples_choose_the_number_of_epochs_of_many(monkeypatch):
     fixed = {**options, "fit_options": {"epochs": 3}}
     learned = Augmenter("vae", "normal", **fixed).fit(x, np.concatenate([many, few]))
     assert learned.histories_["0"].num_epochs == 3
+
+
+def test_balance_fills_up_to_the_largest_class(tmp_path):
+    x = np.random.default_rng(0).random((12, 6)).astype(np.float32)
+    y = np.array(["a"] * 3 + ["b"] * 7 + ["c"] * 2)
+    augmenter = Augmenter("vae", "normal", fit_options={"epochs": 2}).fit(x, y)
+    labels = augmenter.sample("balance")[1]
+    assert labels.tolist() == ["a"] * 4 + ["c"] * 5
+    augmenter.save(tmp_path)
+    assert Augmenter.load(tmp_path).sample("balance")[1].tolist() == labels.tolist()
+    with pytest.raises(ConfigurationError, match="per_class='balanced'"):
+        augmenter.sample("balanced")
+    even = Augmenter("vae", "normal", fit_options={"epochs": 1}).fit(x[:6], y[[0, 1, 2, 3, 4, 5]])
+    with pytest.raises(ConfigurationError, match="all classes have the same size"):
+        even.sample("balance")

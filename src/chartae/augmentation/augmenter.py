@@ -36,6 +36,7 @@ __all__ = ["ALL", "MODELS", "RECORD_FILE", "SAMPLERS", "Augmenter", "json_or_non
 logger = logging.getLogger(__name__)
 
 Singles = Literal["skip", "refuse"]
+Count = int | Mapping[Any, int] | Literal["balance"]
 CHECKED = 100
 """Number of samples of each class that `fit` compares to its real examples."""
 RECORD_FILE = "augmenter.json"
@@ -92,6 +93,7 @@ class Augmenter:
             `fit` continues there. None keeps nothing.
 
     Attributes:
+        class_counts_: the number of examples of each class, by name.
         classes_: the labels, ascending; their indices are the conditions of a conditional model.
         models_: the trained models, by class name; a conditional model has the name ``"all"``.
         samplers_: the samplers, by the same names.
@@ -113,6 +115,7 @@ class Augmenter:
     ((20, 8, 8), array([0, 0, 1, 1]))
     """
 
+    class_counts_: dict[str, int]
     classes_: NDArray[Any]
     models_: dict[str, Autoencoder]
     samplers_: dict[str, Sampler]
@@ -183,6 +186,9 @@ class Augmenter:
         with self._claimed_output(parts):
             learned = self._learn_all(fresh, parts)
         self._form, self._labels = data.form, labels
+        self.class_counts_ = {
+            name: len(data.of_class(name)) for name in (data.class_names[c] for c in data.classes)
+        }
         self.classes_ = labels.values
         self.samplers_ = {name: of.sampler for name, of in learned.items()}
         self.models_ = {name: sampler.model for name, sampler in self.samplers_.items()}
@@ -192,13 +198,12 @@ class Augmenter:
             logger.warning("class %r: %s", name, "; ".join(problems))
         return self
 
-    def sample(
-        self, per_class: int | Mapping[Any, int], seed: int | None = None
-    ) -> tuple[Any, Any]:
+    def sample(self, per_class: Count, seed: int | None = None) -> tuple[Any, Any]:
         """Draw synthetic observations and their labels, class after class.
 
         Args:
-            per_class: number of samples of each class, or a mapping from labels to numbers.
+            per_class: number of samples of each class; a mapping from labels to numbers; or
+                ``"balance"`` for as many of each class as it lacks to the largest one.
             seed: seed of the samples; None takes the augmenter's.
 
         Returns:
@@ -210,9 +215,7 @@ class Augmenter:
         counts = self._counts(per_class)
         return self._form.restore(self._draw_all(counts, seed)), self._labels.repeated(counts)
 
-    def sample_dataset(
-        self, per_class: int | Mapping[Any, int], seed: int | None = None
-    ) -> ArrayDataset:
+    def sample_dataset(self, per_class: Count, seed: int | None = None) -> ArrayDataset:
         """Draw as `sample` does; return a dataset with the classes of the augmenter.
 
         Args:
@@ -309,6 +312,7 @@ class Augmenter:
                     "form": self._form.to_json(),
                     "labels": self._labels.to_json(),
                     "names": list(self.samplers_),
+                    "counts": self.class_counts_,
                     "fidelity": self.fidelity_.to_json(),
                 },
                 indent=1,
@@ -333,6 +337,7 @@ class Augmenter:
             augmenter._form = Form.from_json(record["form"])
             augmenter._labels = Labels.from_json(record["labels"])
             augmenter.classes_ = augmenter._labels.values
+            augmenter.class_counts_ = {str(k): int(n) for k, n in record["counts"].items()}
             augmenter.fidelity_ = Fidelity.from_json(record.get("fidelity", {}))
             places = {name: folder / folder_name(name) for name in record["names"]}
         except (ChartaeError, TypeError, ValueError, KeyError, AttributeError) as error:
@@ -567,8 +572,20 @@ class Augmenter:
         if not getattr(self, "samplers_", None):
             raise ConfigurationError("this Augmenter has not been fitted: call fit(x, y) first")
 
-    def _counts(self, per_class: int | Mapping[Any, int]) -> dict[str, int]:
+    def _counts(self, per_class: Count) -> dict[str, int]:
         known = self.class_names
+        if per_class == "balance":
+            largest = max(self.class_counts_.values())
+            per_class = {name: largest - self.class_counts_[name] for name in known}
+            per_class = {name: n for name, n in per_class.items() if n}
+            if not per_class:
+                raise ConfigurationError(
+                    "per_class='balance', and all classes have the same size: expected a number"
+                )
+        if isinstance(per_class, str):
+            raise ConfigurationError(
+                f"per_class={per_class!r}: expected a number, a mapping or 'balance'"
+            )
         if not isinstance(per_class, Mapping):
             per_class = dict.fromkeys(known, per_class)
         if not per_class:

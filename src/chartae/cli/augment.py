@@ -44,6 +44,7 @@ def augment(
     *,
     out: Path,
     per_class: int = 1000,
+    balance: bool = False,
     model: ModelName = "rhvae",
     sampling: SamplerOptions = SamplerOptions(),
     conditional: bool = False,
@@ -71,6 +72,7 @@ def augment(
             folder of images or volumes in class folders, with a table of their labels, seed and
             nearest real files, manifest.csv.
         per_class: Number of synthetic observations of each class.
+        balance: Write as many of each class as it lacks to the largest one, instead of per_class.
         conditional: Learn all classes with one model, given the label, instead of one model for
             each class. A cvae is always conditional.
         include_real: Write the real data before the synthetic data.
@@ -108,14 +110,18 @@ def augment(
         seed=seed,
         output_dir=models,
     )
-    files = {str(out): f"{per_class} synthetic observations of each class", str(models): "models"}
+    _check_balance(source, balance)
+    many = "as many as each class lacks" if balance else f"{per_class} of each class"
+    files = {str(out): f"synthetic observations, {many}", str(models): "models"}
     fidelity: dict[str, Any] = {}
     constant = _constant_columns(source, each_class=not augmenter.is_conditional)
     try:
         with outputs.recording(fidelity=fidelity, constant_columns=constant):
             augmenter.fit(source)
             fidelity |= augmenter.fidelity_.to_json()
-            synthetic = _named_as(source, augmenter.sample_dataset(per_class))
+            synthetic = _named_as(
+                source, augmenter.sample_dataset("balance" if balance else per_class)
+            )
             augmenter.save(models)
             outputs.remove(out)
             _write(out, source, synthetic, include_real, {"model": model, "seed": seed})
@@ -129,6 +135,16 @@ def augment(
     print_lines(*(constant_line(columns, place) for place, columns in constant.items()))
     print_lines(*(f"{meaning}: {path}" for path, meaning in files.items()))
     return UNLIKE if strict and augmenter.fidelity_.problems else 0
+
+
+def _check_balance(source: ArrayDataset, balance: bool) -> None:
+    assert source.y is not None
+    sizes = torch.bincount(source.y, minlength=source.num_classes)
+    if balance and bool((sizes == sizes[0]).all()):
+        raise ConfigurationError(
+            f"balance=True, and all classes have {int(sizes[0])} observations: expected classes of "
+            "different sizes, or per_class"
+        )
 
 
 def _beside(out: Path, ending: str) -> Path:
