@@ -294,3 +294,21 @@ def test_every_model_and_every_sampler_has_a_name():
     assert all(name == cls.__name__.lower() for name, cls in MODELS.items())
     assert set(MODELS) >= {"vae", "betatcvae", "iafvae", "vqvae", "rhvae", "cvae"}
     assert set(SAMPLERS) >= {"normal", "mixture", "mixup", "random_walk", "volume", "two_stage"}
+
+
+def test_held_out_examples_choose_the_number_of_epochs_of_many(monkeypatch):
+    """Noise cannot be learned: every epoch after the first few makes held-out examples worse."""
+    from chartae.augmentation import augmenter as module
+
+    monkeypatch.setattr(module, "ENOUGH", 30)
+    monkeypatch.setattr(module, "LONGEST", 60)
+    monkeypatch.setattr(module, "PATIENCE", 10)
+    x = np.random.default_rng(0).standard_normal((60, 20)).astype(np.float32)
+    many, few = np.zeros(40, dtype=int), np.ones(20, dtype=int)
+    options = {"model_options": {"latent_dim": 8}, "fit_options": {"learning_rate": 1e-2}}
+    learned = Augmenter("vae", "normal", **options).fit(x, np.concatenate([many, few]))
+    assert learned.histories_["0"].num_epochs < 60
+    assert learned.histories_["1"].num_epochs == module.EPOCHS
+    fixed = {**options, "fit_options": {"epochs": 3}}
+    learned = Augmenter("vae", "normal", **fixed).fit(x, np.concatenate([many, few]))
+    assert learned.histories_["0"].num_epochs == 3

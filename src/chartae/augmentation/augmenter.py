@@ -1,5 +1,6 @@
 """Synthetic labelled data from a few real ones."""
 
+import copy
 import inspect
 import json
 import logging
@@ -20,7 +21,7 @@ from chartae.augmentation.fidelity import ClassFidelity, Fidelity
 from chartae.augmentation.labels import Labels
 from chartae.augmentation.messages import warnings_about
 from chartae.checks import check_boolean, check_choice, check_integer
-from chartae.data import ArrayDataset, Form, encode_labels
+from chartae.data import ArrayDataset, Form, encode_labels, held_out_split
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
 from chartae.models import CVAE, MODELS, Autoencoder
 from chartae.naming import folder_name
@@ -40,6 +41,11 @@ CHECKED = 100
 RECORD_FILE = "augmenter.json"
 """File that lists the classes of an augmenter; each has a folder beside it."""
 EPOCHS = 250
+"""Number of epochs for few examples, from which none can be held out."""
+ENOUGH = 100
+"""Number of examples of a model from which on held-out examples choose the number of epochs."""
+LONGEST, PATIENCE, HELD_OUT = 500, 40, 0.2
+"""Limit of that choice, the epochs without improvement that end it, and the share held out."""
 ALL = "all"
 """The name under which a conditional augmenter keeps its one model."""
 
@@ -72,7 +78,10 @@ class Augmenter:
         model_options: arguments of the model's class, if ``model`` is a name. They replace the
             `default_options`, which suit the data.
         sampler_options: arguments of the sampler's class, if ``sampler`` is a name.
-        fit_options: arguments of `chartae.fit`; by default 250 epochs without a progress bar.
+        fit_options: arguments of `chartae.fit`; by default without a progress bar. Without
+            ``"epochs"`` a model of fewer than 100 examples has 250 epochs. For more examples a
+            first training on four fifths of them finds the number of epochs with the lowest loss on
+            the others, at most 500, and a second one on all examples takes this number.
         conditional: whether one model learns all classes. A CVAE always does.
         channels_last: whether samples are ``(N, *sizes, channels)``.
         singles: what to do with a class of one example, which is not enough for its own model:
@@ -444,12 +453,30 @@ class Augmenter:
             options |= {"output_dir": folder, "resume": True}
         subject = "all classes" if self.is_conditional else f"class {name!r}"
         with warnings_about(subject) as warned:
+            if "epochs" not in (self.fit_options or {}) and len(members) >= ENOUGH:
+                options["epochs"] = self._chosen_epochs(name, sampler.model, members, options)
             history = fit(sampler.model, members, **options)
             if history.stopped == "interrupted":
                 return Learned(sampler, history, {})
             given = {} if members.mask is None else {"mask": members.mask}
             sampler.fit(members.x, members.y if self.is_conditional else None, **given)
         return Learned(sampler, history, self._compare(sampler, members, warned))
+
+    def _chosen_epochs(
+        self, name: str, model: Autoencoder, members: ArrayDataset, options: Mapping[str, Any]
+    ) -> int:
+        """Return the number of epochs after which the loss of held-out examples is lowest.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C.
+        """
+        train, held_out = held_out_split(members, HELD_OUT, seed=derive_seed(self.seed, name))
+        own = {"epochs": LONGEST, "patience": PATIENCE, "output_dir": None, "resume": False}
+        history = fit(copy.deepcopy(model), train, held_out, **{**options, **own})
+        if history.stopped == "interrupted":
+            raise KeyboardInterrupt
+        assert history.best_epoch is not None  # there was a validation set
+        return history.best_epoch + 1
 
     def _compare(
         self, sampler: Sampler, members: ArrayDataset, warned: list[str]

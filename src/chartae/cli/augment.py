@@ -20,11 +20,15 @@ from chartae.cli.options import (
     SamplerOptions,
     TrainingOptions,
 )
-from chartae.cli.output import Outputs, constant_line, print_lines
+from chartae.cli.output import (
+    Outputs,
+    check_folder_of,
+    constant_line,
+    print_lines,
+    write_folder_of,
+)
 from chartae.cli.results import few_baselines, fidelity_table, sections
-from chartae.data import ArrayDataset, write_images, write_npz, write_table, write_volumes
-from chartae.data.images import CHANNELS
-from chartae.data.volumes import check_volumes
+from chartae.data import ArrayDataset, write_npz, write_table
 from chartae.errors import ConfigurationError, DataError
 from chartae.evaluation.neighbours import nearest_real
 from chartae.report import Report, versions
@@ -148,7 +152,6 @@ def _constant_columns(source: ArrayDataset, *, each_class: bool) -> dict[str, li
 def _check_form(out: Path, source: ArrayDataset, include_real: bool) -> None:
     """Raise an error, before any work, if the output cannot store such data."""
     shape = source.input_shape
-    images = len(shape) == 2 or (len(shape) == 3 and shape[0] in CHANNELS)
     if out.suffix == ".csv" and len(shape) != 1:
         raise ConfigurationError(
             f"out={str(out)!r}: observations of shape {shape} are not rows of a table"
@@ -159,22 +162,13 @@ def _check_form(out: Path, source: ArrayDataset, include_real: bool) -> None:
         )
     if out.suffix != "" and out.is_dir():
         raise ConfigurationError(f"out={str(out)!r} is a folder: expected a file, by its name")
-    if out.suffix == "" and _are_volumes(source):
-        check_volumes()
-    elif out.suffix == "" and not images:
-        raise ConfigurationError(
-            f"out={str(out)!r}: observations of shape {shape} are neither images nor volumes: "
-            "expected a name that ends in .npz"
-        )
+    if out.suffix == "":
+        check_folder_of(out, shape)
     if out.suffix == "" and include_real and source.mask is not None:
         raise ConfigurationError(
             f"out={str(out)!r}: files of images or volumes cannot store the mask of the real data: "
             "expected a name that ends in .npz"
         )
-
-
-def _are_volumes(source: ArrayDataset) -> bool:
-    return len(source.input_shape) == 4 and source.input_shape[0] == 1
 
 
 def _named_as(source: ArrayDataset, synthetic: ArrayDataset) -> ArrayDataset:
@@ -221,10 +215,7 @@ def _write(
         own: dict[str, Sequence[object]] = {"nearest": names, "distance": ["0"] * len(source)}
         none = [""] * len(source)
         columns = {name: [*own.get(name, none), *values] for name, values in columns.items()}
-    if _are_volumes(source):
-        write_volumes(out, dataset, columns=columns)
-    else:
-        write_images(out, dataset, clip=True, columns=columns)
+    write_folder_of(out, dataset, columns)
 
 
 def _report(

@@ -160,7 +160,7 @@ def _run_study(
             test.y,
             methods={"RHVAE": learned, **_baselines(recipe)},
             per_class=recipe.per_class,
-            synthetic_per_class=recipe.synthetic_per_class,
+            synthetic=recipe.synthetic_per_class,
             real_share=recipe.real_share,
             repeats=seeds,
             seed=seed,
@@ -180,9 +180,10 @@ def _first_draw(
     assert real.y is not None
     x, y = real.x.numpy(), real.y.numpy()
     augmenter = learned.augmenter(seed).fit(x, y)
+    counts = dict.fromkeys(range(pool.num_classes), recipe.synthetic_per_class)
     made = {"RHVAE": augmenter.sample(recipe.synthetic_per_class)}
     for name, method in _baselines(recipe).items():
-        made[name] = method(x, y, recipe.synthetic_per_class, seed)
+        made[name] = method(x, y, counts, seed)
     groups = {
         name: ArrayDataset.from_arrays(*arrays, class_names=pool.class_names)
         for name, arrays in made.items()
