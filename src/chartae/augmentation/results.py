@@ -49,7 +49,9 @@ class TrainingSet:
 
 
 REAL = TrainingSet("real")
+"""Real examples alone."""
 WEIGHTED = TrainingSet("real", "class weights")
+"""Real examples, of which those of each class have the same total weight."""
 FEWEST_REPEATS = 3
 """With fewer repeats no difference is called clear: two draws too easily agree by chance."""
 TOLERANCE = 0.02
