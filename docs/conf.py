@@ -13,12 +13,15 @@ from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.ext import autosummary
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.writers.html5 import HTML5Translator
 
 import chartae
+
+LOGGER = logging.getLogger(__name__)
 
 project = "chartae"
 copyright = "the authors of chartae"
@@ -46,6 +49,8 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 autosummary_generate = False
+# The first sentence of a docstring, which the tables show, does not end with these.
+autosummary.WELL_KNOWN_ABBREVIATIONS += ("Alg.", "ch.", "eq.")
 napoleon_use_ivar = True  # attributes are fields of their class, without an entry for each
 python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
@@ -92,6 +97,8 @@ def document_data(
         holders = [m for m in homes if vars(sys.modules[m]).get(short) is item]
         texts = [ModuleAnalyzer.for_module(m).find_attr_docs().get(("", short)) for m in holders]
         lines[:] = next(filter(None, texts), [])
+        if not lines:
+            LOGGER.warning("%s has no documentation", name)
 
 
 def nest_models(app: Sphinx, page: str, source: list[str]) -> None:
@@ -106,13 +113,15 @@ def write_math(translator: HTML5Translator, node: nodes.Element) -> None:
     try:
         formula = tex2mathml(node.astext(), as_block=block)
     except MathError as error:
-        logging.getLogger(__name__).warning("%s: %s", error, node.astext(), location=node)
-        formula = ""
-    translator.body.append(f'<div class="math">{formula}</div>\n' if block else formula)
+        LOGGER.warning("%s: %s", error, node.astext(), location=node)
+        raise nodes.SkipNode from None
+    formula = formula.replace("<mo>‖</mo>", '<mo stretchy="false">‖</mo>')  # else of two heights
+    translator.body.append(f"<div>{formula}</div>\n" if block else formula)
     raise nodes.SkipNode
 
 
 def setup(app: Sphinx) -> None:
+    """Connect the functions above to Sphinx."""
     app.add_directive("api", Api)
     app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
     app.connect("autodoc-process-docstring", document_data)
