@@ -1,0 +1,1 @@
+"""The explorer of a latent space: a server with Dash, and one page without a server."""
