@@ -54,7 +54,7 @@ class Painter:
         return _joined([self._bytes(image) for image in slices(values)], 1)
 
     def strip(self, x: Tensor | NDArray[Any], columns: int | None = None) -> str:
-        """Return a sheet of observations ``(n, *input_shape)`` as a data URI, in one row or more."""
+        """Return observations ``(n, *input_shape)`` side by side as a data URI, in rows."""
         return data_uri(sheet([self.pixels(one) for one in x], columns or len(x)))
 
     def uri(self, observation: Tensor | NDArray[Any]) -> str:
@@ -138,9 +138,13 @@ def image_of(pixels: Pixels) -> "Image":
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def data_uri(pixels: Pixels) -> str:
-    """Return a picture as a PNG in a data URI."""
+def data_uri(pixels: Pixels, *, small: bool = False) -> str:
+    """Return a picture as a PNG in a data URI.
+
+    Args:
+        pixels: the picture.
+        small: whether it is to be small, for a file; or made at once, for many.
+    """
     buffer = io.BytesIO()
-    # Little compression: a page asks for many small pictures, and they do not travel far.
-    image_of(pixels).save(buffer, format="png", compress_level=1)
+    image_of(pixels).save(buffer, format="png", compress_level=9 if small else 1)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

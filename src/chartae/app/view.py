@@ -15,7 +15,7 @@ from torch import Tensor
 from chartae.checks import check_choice, check_integer, check_shape
 from chartae.data import ArrayDataset, Sequences
 from chartae.errors import ConfigurationError, DataError, DivergenceError
-from chartae.geometry import Metric, exponential_path
+from chartae.geometry import Metric, PullbackMetric, exponential_path
 from chartae.longitudinal import SequenceModel
 from chartae.models import Autoencoder
 from chartae.models.paths import Join, join, natural_metrics
@@ -28,8 +28,8 @@ __all__ = [
     "Neighbours",
     "Space",
     "attribute_direction",
-    "decode",
     "columns_of",
+    "decode",
     "decoded_along",
     "exponential_fan",
     "fitted_sampler",
@@ -53,6 +53,10 @@ CENTROIDS = 1000
 """Largest number of posteriors in the metric of a model without its own."""
 DRAWN = 1000
 """Number of samples that stand for the data if there are none."""
+SHALLOW = 4
+"""Largest latent dimension in which the volume of a pullback metric is drawn."""
+COARSE = 40
+"""Number of its points along each axis."""
 MOST_CLASSES = 40
 """Largest number of different values of a column that are classes, with a colour each."""
 
@@ -237,6 +241,13 @@ class Space:
         )
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes that are conditions, or their numbers; empty without any."""
+        kind = self.model.conditions
+        numbers = tuple(map(str, range(kind))) if isinstance(kind, int) else ()
+        return self.class_names or numbers
+
+    @property
     def dim(self) -> int:
         """The dimension of the latent space."""
         return self.model.latent_dim
@@ -249,19 +260,25 @@ class Space:
 def _metrics(
     model: Autoencoder, x: Tensor, y: Tensor | None, metric: str
 ) -> tuple[Metric | None, Metric | None, bool]:
-    """Return the metric of the volume and that of geodesics, and whether there are geodesics."""
-    if model.latent_space == "codes" or (metric == "auto" and _has_no_metric(model)):
+    """Return the metric of the volume and that of geodesics, and whether there are geodesics.
+
+    A model whose posteriors are not Gaussian has the pullback metric, unless its decoder depends on
+    the class.
+    """
+    if model.latent_space == "codes":
         return None, None, False
-    volume, paths = natural_metrics(
-        model, x, y, metric=metric, num_centroids=min(CENTROIDS, len(x))
-    )
-    return volume, paths, True
-
-
-def _has_no_metric(model: Autoencoder) -> bool:
-    """Whether the decoder depends on the class, and there is neither a posterior nor a metric."""
-    gaussian = getattr(model, "posterior_family", None) is not None
-    return model.conditions is not None and not gaussian and not hasattr(type(model), "metric")
+    centroids = min(CENTROIDS, len(x))
+    for name in ("auto", "pullback") if metric == "auto" else (metric,):
+        try:
+            volume, paths = natural_metrics(model, x, y, metric=name, num_centroids=centroids)
+        except ConfigurationError:
+            if metric != "auto":
+                raise
+            continue
+        # A map needs a Jacobian of the decoder at thousands of points.
+        costly = isinstance(volume, PullbackMetric) and model.latent_dim > SHALLOW
+        return None if costly else volume, paths, True
+    return None, None, False
 
 
 def columns_of(data: ArrayDataset) -> dict[str, Column]:
@@ -304,11 +321,12 @@ def on_the_space(model: Autoencoder, z: Tensor) -> Tensor:
     Latents that are vectors are returned as they are, those of a sphere are divided by their norm,
     and those outside a ball are moved to just inside of it.
     """
+    norm: Tensor = z.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     if model.latent_space == "sphere":
-        return z / z.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        return z / norm
     if model.latent_space == "ball":
         radius = 0.999 / float(cast("Any", model).curvature) ** 0.5
-        return z * (radius / z.norm(dim=-1, keepdim=True).clamp_min(1e-12)).clamp(max=1.0)
+        return z * (radius / norm).clamp(max=1.0)
     return z
 
 
@@ -328,7 +346,8 @@ def decode(space: Space, z: Tensor, label: int | None = None) -> Tensor:
     if reason := without_decoding(space):
         raise DataError(reason)
     z = on_the_space(space.model, z)
-    return space.model.decode(z, conditions(space, len(z), label), batch_size=256)
+    decoded: Tensor = space.model.decode(z, conditions(space, len(z), label), batch_size=256)
+    return decoded
 
 
 def conditions(space: Space, count: int, label: int | None) -> Tensor | None:
@@ -346,7 +365,8 @@ def conditions(space: Space, count: int, label: int | None) -> Tensor | None:
 def reconstruct(space: Space, index: int) -> Tensor:
     """Return the reconstruction of an observation, ``(*input_shape)``."""
     y = None if space.y is None else space.y[index, None]
-    return space.model.reconstruct(space.x[index, None], y)[0]
+    rebuilt: Tensor = space.model.reconstruct(space.x[index, None], y)[0]
+    return rebuilt
 
 
 def decoded_along(
@@ -392,6 +412,8 @@ def volume_map(space: Space, plane: Plane, resolution: int = 100) -> tuple[Squar
     """
     if space.volume is None:
         return None
+    if isinstance(space.volume, PullbackMetric):
+        resolution = min(resolution, COARSE)
     square = plane.square(resolution, space.codes)
     values = log_volumes(space.volume, plane, square)
     inside = space.volume.contains(plane.lift(square.points))
@@ -555,7 +577,8 @@ def attribute_direction(
     fitted = LogisticRegression(class_weight="balanced", max_iter=1000).fit(rows, flags.cpu())
     normal = torch.as_tensor(fitted.coef_[0]).to(codes) / scale
     normal = normal / normal.norm()
-    return normal * (step @ normal)
+    scaled: Tensor = normal * (step @ normal)
+    return scaled
 
 
 # --- individuals ----------------------------------------------------------------------------------
