@@ -290,12 +290,8 @@ class StudyResult:
         return answers
 
     def _help(self) -> str:
-        with_model = [
-            s for s in self.training_sets if self.uses_model(s) and s.part == "real + synthetic"
-        ]
-        without = [
-            s for s in self.training_sets if not self.uses_model(s) and s.part != "synthetic only"
-        ]
+        with_model = [s for s in self.training_sets if self.uses_model(s)]
+        without = [s for s in self.training_sets if not self.uses_model(s)]
         (ours, first), (theirs, second) = self.chosen(with_model), self.chosen(without)
         difference = self.scores(ours, first) - self.scores(theirs, second)
         found = self._comparison(difference, 1)
