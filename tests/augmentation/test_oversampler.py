@@ -315,6 +315,7 @@ BAD = np.where(X.max() - 1e-9 < X, np.nan, X)
     [
         (BAD, Y, "x has 1 NaN or infinite value"),
         (np.where(np.isnan(BAD), np.inf, BAD), Y, "x has 1 NaN or infinite value"),
+        (pd.DataFrame(BAD).fillna(np.inf), Y, "x has 1 NaN or infinite value"),
         (np.ma.masked_invalid(BAD), Y, "X is a masked array"),
         (X, np.r_[Y[:-1] % 2, 2], "one example of class '2': expected at least 2"),
         (X, np.array(["a"] * 39 + [1], dtype=object), "labels 'a' and 1: expected labels of one"),

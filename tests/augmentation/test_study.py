@@ -13,6 +13,7 @@ from chartae.augmentation import (
     REAL,
     Classifier,
     ModelMethod,
+    NetworkClassifier,
     StudyResult,
     TrainingSet,
     augmentation_study,
@@ -467,3 +468,15 @@ def test_missing_values_are_refused():
     masked[0, 0, 0] = np.ma.masked
     with pytest.raises(DataError, match="x has missing values"):
         augmentation_study(masked, y, x_test, y_test, methods={"c": copies})
+
+
+def test_the_validation_set_chooses_the_rate_of_a_network():
+    """A rate of 1e-9 learns nothing."""
+    network = Classifier(
+        partial(NetworkClassifier, "thesis/classifier", epochs=15),
+        {"learning_rate": [1e-9, 1e-2]},
+        network=True,
+    )
+    result = study({"copies": copies}, {"CNN": network}, per_class=8, repeats=1)
+    assert result.tuned["CNN"] == [{"learning_rate": 1e-2}]
+    assert result.scores(REAL, "CNN") > 0.4

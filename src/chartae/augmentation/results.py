@@ -290,12 +290,8 @@ class StudyResult:
         return answers
 
     def _help(self) -> str:
-        with_model = [
-            s for s in self.training_sets if self.uses_model(s) and s.part == "real + synthetic"
-        ]
-        without = [
-            s for s in self.training_sets if not self.uses_model(s) and s.part != "synthetic only"
-        ]
+        with_model = [s for s in self.training_sets if self.uses_model(s)]
+        without = [s for s in self.training_sets if not self.uses_model(s)]
         (ours, first), (theirs, second) = self.chosen(with_model), self.chosen(without)
         difference = self.scores(ours, first) - self.scores(theirs, second)
         found = self._comparison(difference, 1)
@@ -319,9 +315,10 @@ class StudyResult:
         }
         harmed = [(s, name) for (s, name), of in found.items() if of.effect == "hurts"]
         (worst, loser), least = min(found.items(), key=lambda item: item[1].difference)
+        what = "largest loss" if least.difference < 0.0 else "smallest gain"
         ending = (
-            f"The largest loss against real data alone is that of {loser} with {worst.method}: "
-            f"{least}, corrected for {count} comparisons."
+            f"The {what} against real data alone is that of {loser} with {worst.method}: {least}, "
+            f"corrected for {count} comparisons."
         )
         if not harmed:
             return f"Not clearly, for any classifier. {ending}"
@@ -356,8 +353,8 @@ class StudyResult:
         else:
             answer = f"It is not shown: every classifier may lose {100 * TOLERANCE:.0f} points"
         return (
-            f"{answer}, trained on the samples of {which} alone. The largest loss is that of "
-            f"{worst}: {found[worst]}, corrected for {count} comparisons."
+            f"{answer}, trained on the samples of {which} alone. The worst is {worst}: "
+            f"{found[worst]}, corrected for {count} comparisons."
         )
 
     def _copied(self) -> str:
