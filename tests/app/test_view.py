@@ -11,6 +11,7 @@ from chartae.data import ArrayDataset, Sequences
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry import EuclideanMetric, PoincareMetric
 from chartae.longitudinal import FlowVAE
+from chartae.models import MODELS
 from chartae.report.latent import Plane
 
 
@@ -68,6 +69,21 @@ class TestSpace:
         # The prior is a standard normal: the mean of 1000 draws has a deviation of 0.03.
         assert space.codes.mean(0).abs().max() < 0.15
 
+    @pytest.mark.parametrize("name", MODELS)
+    def test_shows_every_model(self, name, images):
+        dim = 8 if name in ("vqvae", "hrqvae") else 3
+        given = {"conditions": 3} if name == "cvae" else {}
+        model = MODELS[name]((6, 6), dim, likelihood="bernoulli", **given)
+        space = Space.of(model, images)
+        plane = Plane(space.codes)
+        view.volume_map(space, plane, 3)
+        if view.without_decoding(space) is None:
+            z = plane.lift(5.0 * noise(2, 2))
+            assert view.decode(space, z, 1).shape == (2, 6, 6)
+        if space.joins:
+            join = view.geodesic_and_line(space, space.codes[0], space.codes[1], num_points=8)
+            assert np.isfinite(join.lengths[0])
+
     def test_bad_input(self, images):
         with pytest.raises(ConfigurationError, match="one dimension"):
             Space.of(chartae.VAE((6, 6), 1, likelihood="bernoulli"), images)
@@ -108,7 +124,8 @@ class TestDecoding:
         assert "grid of codes" in view.without_decoding(space)
         with pytest.raises(DataError, match="grid of codes"):
             view.decode(space, space.codes[:1])
-        assert torch.allclose(view.reconstruct(space, 5), model.reconstruct(images.x[5:6])[0])
+        rows = torch.tensor([5, 2])
+        assert torch.allclose(view.reconstruct(space, rows), model.reconstruct(images.x[rows]))
         assert view.offered_samplers(space) == []
 
     def test_along_a_curve_shows_both_ends(self, space):

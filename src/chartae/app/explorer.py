@@ -93,7 +93,7 @@ class Explorer:
         """
         near = view.nearest_points(self.space.codes, view.on_the_space(self.space.model, z), NEAR)
         if view.without_decoding(self.space):
-            found = view.reconstruct(self.space, int(near.indices[0]))
+            found = view.reconstruct(self.space, near.indices[:1])[0]
         else:
             found = view.decode(self.space, z[None], label)[0]
         return self.painter.uri(found.cpu()), near

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -154,9 +153,9 @@ def _atlas(
 ) -> dict[str, Any]:
     """Return decoded images at a square's points, or reconstructions of observations."""
     if view.without_decoding(space) is not None:
-        images = [view.reconstruct(space, row) for row in rows]
+        images = view.reconstruct(space, torch.tensor(rows))
     else:
-        images = list(view.decode(space, plane.lift(square.points.flatten(0, 1))))
+        images = view.decode(space, plane.lift(square.points.flatten(0, 1)))
     return _sprite([_small(painter.pixels(image.cpu())) for image in images])
 
 
@@ -209,6 +208,7 @@ def _colors(
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Return the colour of each observation, and the legend."""
     from matplotlib import colormaps
+    from matplotlib.colors import to_hex
 
     if column is None:
         return [ACCENT] * len(rows), []

@@ -326,7 +326,7 @@ def on_the_space(model: Autoencoder, z: Tensor) -> Tensor:
         return z / norm
     if model.latent_space == "ball":
         radius = 0.999 / float(cast("Any", model).curvature) ** 0.5
-        return z * (radius / norm).clamp(max=1.0)
+        z = z * (radius / norm).clamp(max=1.0)
     return z
 
 
@@ -362,11 +362,13 @@ def conditions(space: Space, count: int, label: int | None) -> Tensor | None:
 
 
 @torch.no_grad()
-def reconstruct(space: Space, index: int) -> Tensor:
-    """Return the reconstruction of an observation, ``(*input_shape)``."""
-    y = None if space.y is None else space.y[index, None]
-    rebuilt: Tensor = space.model.reconstruct(space.x[index, None], y)[0]
-    return rebuilt
+def reconstruct(space: Space, indices: Tensor) -> Tensor:
+    """Return reconstructions of observations by their numbers ``(n,)``: ``(n, *input_shape)``."""
+    parts = []
+    for rows in indices.to(space.x.device).split(256):
+        y = None if space.y is None else space.y[rows]
+        parts.append(space.model.reconstruct(space.x[rows], y))
+    return torch.cat(parts)
 
 
 def decoded_along(

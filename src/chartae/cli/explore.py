@@ -63,6 +63,7 @@ def explore(
     given = dict(locals())
     check_integer("max_points", max_points, minimum=2)
     check_integer("seed", seed, minimum=0)
+    check_integer("port", port, minimum=0, maximum=65535)
     pairs = [_pair(text) for text in between or []]
     if between and html is None:
         raise ConfigurationError("between is an option of --html: expected both")

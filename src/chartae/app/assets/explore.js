@@ -76,7 +76,7 @@
       names.forEach((name, k) => {
         const value = values[k];
         if (value === null || value === undefined || value.length === 0) return;
-        const short = (_, v) => (typeof v === "number" ? Number(v.toPrecision(6)) : v);
+        const short = (_, v) => (typeof v === "number" ? Number(v.toPrecision(9)) : v);
         query.set(name, JSON.stringify(value, short));
       });
       window.history.replaceState(null, "", "?" + query.toString());
