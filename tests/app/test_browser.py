@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 from chartae.app.explorer import Explorer
 from chartae.app.page import atlas_page
 from chartae.app.server import build_app, open_socket, serve
-from chartae.app.view import Space
+from chartae.app.view import Landscape
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -135,7 +135,7 @@ def changed(tab, before, which="#decoded"):
 
 
 def test_every_control_of_a_vae(browser, tmp_path):
-    space = Space.of(trained(chartae.VAE((8, 8), 3, likelihood="bernoulli")), data())
+    space = Landscape.of(trained(chartae.VAE((8, 8), 3, likelihood="bernoulli")), data())
     with explored(browser, space) as tab:
         # Pointing decodes, and shows neighbours.
         point(tab, 0.4, 0.4)
@@ -236,7 +236,7 @@ def test_one_request_at_a_time_and_the_newest_pointer_last(browser, monkeypatch)
         return answer(explorer, z, label)
 
     monkeypatch.setattr(Explorer, "decoded", slow)
-    space = Space.of(chartae.VAE((8, 8), 2, likelihood="bernoulli"), data())
+    space = Landscape.of(chartae.VAE((8, 8), 2, likelihood="bernoulli"), data())
     with explored(browser, space) as tab:
         for k in range(60):
             point(tab, 0.2 + 0.01 * k, 0.5)
@@ -257,7 +257,7 @@ def test_one_request_at_a_time_and_the_newest_pointer_last(browser, monkeypatch)
 
 def test_conditions_and_a_colour_of_numbers(browser):
     model = trained(chartae.CVAE((8, 8), 2, conditions=3, likelihood="bernoulli"))
-    space = Space.of(model, data(), columns={"number": np.arange(200.0)})
+    space = Landscape.of(model, data(), columns={"number": np.arange(200.0)})
     with explored(browser, space) as tab:
         point(tab, 0.5, 0.5)
         tab.wait_for_selector("#near img")
@@ -270,7 +270,7 @@ def test_conditions_and_a_colour_of_numbers(browser):
 
 def test_follow_ups(browser):
     people = Sequences(noise(12, 4, 5), times=torch.arange(4.0), dtype=None)
-    with explored(browser, Space.of_sequences(FlowVAE((5,), 2), people)) as tab:
+    with explored(browser, Landscape.of_sequences(FlowVAE((5,), 2), people)) as tab:
         mode(tab, "individual")
         click(tab, 0.5, 0.5)
         tab.wait_for_selector("#films img >> nth=4")
@@ -279,7 +279,7 @@ def test_follow_ups(browser):
 
 def test_a_grid_of_codes_shows_reconstructions(browser):
     model = chartae.VQVAE((8, 8), 8, grid=(2, 2), num_codes=4, likelihood="bernoulli")
-    with explored(browser, Space.of(model, data())) as tab:
+    with explored(browser, Landscape.of(model, data())) as tab:
         point(tab, 0.5, 0.5)
         tab.wait_for_selector("#near img")
         assert tab.get_by_text("is a grid of codes").is_visible()
@@ -288,7 +288,7 @@ def test_a_grid_of_codes_shows_reconstructions(browser):
 
 def test_fifty_thousand_points(browser):
     flat = noise(50_000, 4)
-    space = Space.of(chartae.VAE((4,), 2), ArrayDataset(flat))
+    space = Landscape.of(chartae.VAE((4,), 2), ArrayDataset(flat))
     with explored(browser, space) as tab:
         point(tab, 0.5, 0.5)
         tab.wait_for_selector("#near img")
@@ -296,7 +296,7 @@ def test_fifty_thousand_points(browser):
 
 @pytest.mark.parametrize("dim", [2, 5])
 def test_the_page_without_a_server(browser, tmp_path, dim):
-    space = Space.of(trained(chartae.VAE((8, 8), dim, likelihood="bernoulli")), data())
+    space = Landscape.of(trained(chartae.VAE((8, 8), dim, likelihood="bernoulli")), data())
     atlas_page(space, title="a page").save(tmp_path / "page.html")
     with visited(browser, (tmp_path / "page.html").as_uri()) as tab:
         tab.wait_for_selector("#map[data-ready]")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import chartae
-from chartae.app import Space, atlas_page
+from chartae.app import Landscape, atlas_page
 from chartae.app.page import typical_pairs
 from chartae.app.pictures import Painter
 from chartae.app.view import decode
@@ -48,7 +48,7 @@ def picture(sprite, index):
 def space():
     x = noise(50, 6, 6).sigmoid()
     data = ArrayDataset(x, torch.arange(50) % 3, class_names=("a", "b", "c"))
-    return Space.of(chartae.VAE((6, 6), 3, likelihood="bernoulli"), data)
+    return Landscape.of(chartae.VAE((6, 6), 3, likelihood="bernoulli"), data)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,9 @@ def test_codes_and_thumbnails_are_those_of_the_data(space, page):
 
 def test_points_have_the_colours_of_the_legend(space, page):
     assert page["colors"][0] == page["colors"][3] != page["colors"][1]
-    numbers = content(atlas_page(Space(space.model, space.x, space.codes, {"n": np.arange(50.0)})))
+    numbers = content(
+        atlas_page(Landscape(space.model, space.x, space.codes, {"n": np.arange(50.0)}))
+    )
     assert numbers["colors"][0] == "#440154"  # both ends of viridis
     assert numbers["colors"][-1] == "#fde725"
 
@@ -115,7 +117,7 @@ def test_needs_no_network_and_is_repeated(space):
 
 def test_many_points_are_drawn(space):
     codes, rows = space.codes.repeat(40, 1), space.x.repeat(40, 1, 1)
-    many = content(atlas_page(Space(space.model, rows, codes, {}), grid=3))
+    many = content(atlas_page(Landscape(space.model, rows, codes, {}), grid=3))
     assert len(many["names"]) == 1500
 
 
@@ -143,13 +145,13 @@ def test_works_without_dash():
 import sys
 sys.modules["dash"] = None
 import torch, chartae
-from chartae.app import Space
+from chartae.app import Landscape
 from chartae.app.explorer import Explorer
 from chartae.app.server import build_app
 model, x = chartae.VAE((6,), 2), torch.rand(9, 6)
 chartae.explore(model, x)
 try:
-    build_app(Explorer(Space.of(model)))
+    build_app(Explorer(Landscape.of(model)))
 except chartae.errors.ConfigurationError as error:
     print(error)
 """

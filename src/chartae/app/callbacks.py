@@ -9,7 +9,7 @@ from torch import Tensor
 from chartae.app import view
 from chartae.app.explorer import Explorer, latents_table, shown_arrays
 from chartae.app.figure import map_figure
-from chartae.app.view import Space
+from chartae.app.view import Landscape
 from chartae.errors import ChartaeError, ConfigurationError
 from chartae.report.latent import Plane
 
@@ -189,7 +189,7 @@ def _map_callbacks(app: "Dash", explorer: Explorer) -> None:
         return None, None, None, None, None
 
 
-def _plane_note(space: Space, plane: Plane, point: Json) -> str:
+def _plane_note(space: Landscape, plane: Plane, point: Json) -> str:
     """Return what the map shows, in words."""
     parts = []
     if plane.title:
@@ -202,7 +202,7 @@ def _plane_note(space: Space, plane: Plane, point: Json) -> str:
     return "; ".join(parts) + "." if parts else ""
 
 
-def _shape(space: Space) -> str:
+def _shape(space: Landscape) -> str:
     return "sphere" if space.model.latent_space == "sphere" else "ball"
 
 
@@ -278,12 +278,12 @@ def _point_callbacks(app: "Dash", explorer: Explorer) -> None:
         return failed.note
 
 
-def _splits(space: Space, column: str | None) -> dict[str, Any]:
+def _splits(space: Landscape, column: str | None) -> dict[str, Any]:
     """Return the ways to divide the observations by a column; none without one."""
     return {} if column not in space.columns else view.split_by(space.columns[str(column)])
 
 
-def _named_neighbours(space: Space, near: view.Neighbours) -> list[tuple[int, float, str]]:
+def _named_neighbours(space: Landscape, near: view.Neighbours) -> list[tuple[int, float, str]]:
     """Return index, distance and name of each neighbour."""
     names = space.columns.get("individual", space.columns.get("label"))
     found = []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chartae.app import view
 from chartae.app.pictures import Painter
-from chartae.app.view import Space
+from chartae.app.view import Landscape
 from chartae.checks import check_integer
 from chartae.errors import ConfigurationError
 from chartae.report.latent import Plane
@@ -34,7 +34,7 @@ class Explorer:
         title: what the page is called.
     """
 
-    def __init__(self, space: Space, title: str = "") -> None:
+    def __init__(self, space: Landscape, title: str = "") -> None:
         self.space, self.title = space, title or type(space.model).__name__
         self.painter = Painter.of(space.x)
         self._plane = lru_cache(maxsize=64)(self._make_plane)
@@ -126,7 +126,7 @@ class _Keyed:
 # --- files ---------------------------------------------------------------------------------------
 
 
-def latents_table(space: Space) -> str:
+def latents_table(space: Landscape) -> str:
     """Return the codes and the columns of the observations as a table of comma-separated values."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -139,11 +139,11 @@ def latents_table(space: Space) -> str:
     return text.getvalue()
 
 
-def shown_arrays(space: Space, shown: Mapping[str, Any], label: int | None = None) -> bytes:
+def shown_arrays(space: Landscape, shown: Mapping[str, Any], label: int | None = None) -> bytes:
     """Return an .npz archive of codes and of all latents that are shown, with what they decode to.
 
     Args:
-        space: the space.
+        space: the model and its observations.
         shown: latents ``(n, d)`` by name.
         label: as in `view.decode`.
     """

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chartae.app.view import MOST_CLASSES, Column, Space
+from chartae.app.view import MOST_CLASSES, Column, Landscape
 from chartae.report.latent import Plane
 from chartae.report.style import ACCENT, CURVES, INK, SAMPLE, class_colors
 
@@ -19,13 +19,15 @@ TRAJECTORIES = 200
 """Largest number of individuals whose visits are joined by lines."""
 SMALL = 5_000
 """Number of points above which they are drawn smaller."""
+SAMPLES = (INK, *CURVES[2:])
+"""Colours of samplers on a map with classes."""
 LINE_COLORS = {"geodesic": CURVES[0], "straight line": CURVES[1]}
 
 Trace = dict[str, Any]
 
 
 def map_figure(
-    space: Space,
+    space: Landscape,
     plane: Plane,
     *,
     color: str | None = None,
@@ -40,7 +42,7 @@ def map_figure(
     Points and lines are drawn by WebGL, which shows 50,000 points without delay.
 
     Args:
-        space: the space.
+        space: the model and its observations.
         plane: the plane of the map.
         color: the column that colours the points; None gives all of them one colour.
         volume: positions along both axes, ``(r,)`` each, and the log-volume there, ``(r, r)``.
@@ -57,7 +59,7 @@ def map_figure(
         traces.append(_visits(flat, space.owner.cpu().numpy()))
     traces += _points(flat, None if color is None else space.columns[color], color)
     for place, (name, z) in enumerate((samples or {}).items()):
-        shade = CURVES[place % len(CURVES)] if color else SAMPLE
+        shade = SAMPLES[place % len(SAMPLES)] if color else SAMPLE
         traces.append(_dots(plane, z, name, {"size": 5, "color": shade, "symbol": "diamond"}))
     for name, curve in (lines or {}).items():
         fan = name.startswith("fan")
@@ -150,7 +152,7 @@ def _points(flat: Any, column: Column | None, name: str | None) -> list[Trace]:
     return traces
 
 
-def _layout(space: Space, plane: Plane) -> dict[str, Any]:
+def _layout(space: Landscape, plane: Plane) -> dict[str, Any]:
     left, right, below, above = plane.square(2, space.codes).extent
     half = (right - left) / 4  # of two points, each stands for half of the square
     axis = {"zeroline": False, "showgrid": False, "constrain": "domain"}
