@@ -114,6 +114,14 @@ class TestPoint:
         assert answer["decoded"]["src"] == page.explorer.decoded(z, None)[0]
         assert "#4 b, 0" in texts(answer["near"]["children"][0])
 
+    def test_a_point_of_another_dimension_is_said(self, page):
+        given = {**AXES, "point": [1.0, 2.0]}
+        answer = page.ask("decoded.src", "asked.data", asked={"n": 3, "u": 0.0, "v": 0.0}, **given)
+        assert "expected (..., 3)" in texts(answer["where"])
+        assert answer["answered"]["data"] == {"n": 3}
+        answer = page.ask("map.figure", "color.value", show=[], **given)
+        assert "expected (..., 3)" in answer["map-note"]["children"]
+
     def test_edits_the_chosen_point(self, page):
         given = {"point": [0.0, 0.0, 0.0], "column": "label", "attribute": "b"}
         for method in ("mean", "logistic"):

@@ -10,7 +10,7 @@ from chartae.app.view import Landscape
 from chartae.data import ArrayDataset, Sequences
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry import EuclideanMetric, PoincareMetric
-from chartae.longitudinal import FlowVAE
+from chartae.longitudinal import SEQUENCE_MODELS, FlowVAE
 from chartae.models import MODELS
 from chartae.report.latent import Plane
 
@@ -256,6 +256,13 @@ class TestSamples:
 
 
 class TestIndividuals:
+    @pytest.mark.parametrize("name", SEQUENCE_MODELS)
+    def test_shows_every_model(self, name, individuals):
+        space = Landscape.of_sequences(SEQUENCE_MODELS[name]((5,), 4), individuals)
+        assert view.decode(space, space.codes[:3]).shape == (3, 5)
+        assert view.trajectory(space, 1, num_points=5)[1].shape == (5, 4)
+        assert view.futures(space, 1, num_times=5, count=2)[1].shape == (2, 5, 5)
+
     def test_codes_are_posterior_means_at_visits(self, courses, individuals):
         means = courses.model.latent_means(individuals, individuals.times)
         assert torch.allclose(courses.codes, means.flatten(0, 1), atol=1e-5)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chartae.checks import check_choice, check_integer, check_shape
+from chartae.checks import check_choice, check_finite, check_integer, check_shape
 from chartae.data import ArrayDataset, Sequences
 from chartae.errors import ConfigurationError, DataError, DivergenceError
 from chartae.geometry import Metric, PullbackMetric, exponential_path
@@ -142,7 +142,7 @@ class Landscape:
         """
         if isinstance(model, SequenceModel):
             raise ConfigurationError(
-                f"model is a {type(model).__name__}: expected Landscape.of_sequences, for follow-ups"
+                f"model is a {type(model).__name__}: expected Landscape.of_sequences for it"
             )
         check_integer("max_points", max_points, minimum=2)
         model.eval()
@@ -253,8 +253,16 @@ class Landscape:
         return self.model.latent_dim
 
     def latent(self, values: Any) -> Tensor:
-        """Return numbers as latents of the model's dtype, on its device."""
-        return torch.as_tensor(values, dtype=self.model.dtype, device=self.model.device)
+        """Return numbers ``(..., d)`` as latents of the model's dtype, on its device.
+
+        Raises:
+            DataError: for another dimension, or numbers that are not finite.
+        """
+        z = torch.as_tensor(values, dtype=self.model.dtype, device=self.model.device)
+        if z.dim() == 0 or z.shape[-1] != self.dim:
+            raise DataError(f"a latent has shape {tuple(z.shape)}: expected (..., {self.dim})")
+        check_finite("a latent", z)
+        return z
 
 
 def _metrics(
