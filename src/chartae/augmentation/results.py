@@ -344,7 +344,8 @@ class StudyResult:
     def _add(self, combined: Sequence[TrainingSet]) -> str:
         ours, name = self.chosen(combined)
         theirs = TrainingSet("real + synthetic", "transforms", ours.number)
-        found = self.compare(ours, name, theirs)
+        count = 1 if self.judge == "validation" else len(combined) * len(self.classifiers)
+        found = self.compare(ours, name, theirs, comparisons=count)
         answer = {
             "helps": "Yes",
             "no clear difference": "No clear difference",
@@ -357,15 +358,15 @@ class StudyResult:
         if not only:
             return "There is no training set of synthetic examples only."
         ours, _ = self.chosen(only)
-        count = len(self.classifiers)
+        count = len(self.classifiers) * (1 if self.judge == "validation" else len(only))
         found = {name: self.compare(ours, name, comparisons=count) for name in self.classifiers}
         fair = [n for n, of in found.items() if of.difference - of.margin > -TOLERANCE]
         worst = min(found, key=lambda name: found[name].difference)
         which = f"{ours.method}, {ours.number}" if ours.number else ours.method
-        if len(fair) == count:
+        if len(fair) == len(found):
             answer = f"Yes: no classifier loses {100 * TOLERANCE:.0f} points or more"
         elif fair:
-            answer = f"For {len(fair)} of {count} classifiers ({', '.join(fair)})"
+            answer = f"For {len(fair)} of {len(found)} classifiers ({', '.join(fair)})"
         else:
             answer = f"It is not shown: every classifier may lose {100 * TOLERANCE:.0f} points"
         return (
