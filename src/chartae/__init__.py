@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chartae.app import explore
     from chartae.augmentation import Augmenter, ManifoldOverSampler
     from chartae.loading import load
     from chartae.models import *
@@ -58,6 +59,7 @@ __all__ = [
     "TwoStageSampler",
     "VampSampler",
     "VolumeSampler",
+    "explore",
     "fit",
     "load",
 ]
@@ -66,6 +68,7 @@ _HOMES = {
     "Augmenter": "augmentation",
     "History": "training",
     "ManifoldOverSampler": "augmentation",
+    "explore": "app",
     "fit": "training",
     "load": "loading",
 }

@@ -23,6 +23,7 @@ COMMANDS = (
     "sample",
     "augment",
     "interpolate",
+    "explore",
     "impute",
     "futures",
     "generate",

@@ -161,6 +161,14 @@ COMMANDS = {
         "Compute the geodesic from observation A to observation B, and the straight line.",
         "chartae interpolate digits-vae digits.npz:0 digits.npz:7 --data digits.npz --out path.png",
     ),
+    "explore": (
+        "Explore the latent space of MODEL in a browser, or write one page of it.\n\n"
+        "The map shows the codes of DATA over the log-volume. Point at it to see the decoded "
+        "observation and its neighbours, click for geodesics and the exponential map, compare "
+        "samplers, and edit observations by their attributes. For a model of follow-ups it shows "
+        "trajectories and futures.",
+        "chartae explore digits-vae digits.npz",
+    ),
     "impute": (
         "Complete individuals of DATA with the values that were not observed, from MODEL.\n\n"
         "MODEL is one of follow-ups. The output has the form of DATA, and intervals.",

@@ -18,17 +18,9 @@ from chartae.cli.output import Outputs, check_suffix, print_lines, write_figure
 from chartae.cli.trained import Trained
 from chartae.data import ArrayDataset
 from chartae.errors import ConfigurationError, DataError
-from chartae.geometry import (
-    ConformalMetric,
-    Metric,
-    PoincareMetric,
-    PosteriorMetric,
-    PullbackMetric,
-    great_circle,
-    length,
-    shortest_paths,
-)
+from chartae.geometry import Metric
 from chartae.models import Autoencoder, VariationalAutoencoder
+from chartae.models.paths import join, natural_metrics
 from chartae.report import Chart, interpolation_figure
 
 __all__ = ["interpolate"]
@@ -90,7 +82,10 @@ def interpolate(
     ends = [_observation(n, text, trained.model, data_options) for n, text in (("A", a), ("B", b))]
     x = torch.cat([end.x for end in ends]).to(trained.model.device, trained.model.dtype)
     y = _conditions(trained.class_names, ends, label or [])
-    drawn, measure = _metrics(trained, metric, source)
+    conditions = None if source is None else trained.conditions(source)
+    drawn, measure = natural_metrics(
+        trained.model, None if source is None else source.x, conditions, metric=metric
+    )
     curves, facts = _curves(trained.model, measure, x, y, num_points)
     decode = _decoder(trained, y)
     with outputs.recording():
@@ -183,89 +178,22 @@ def _decoder(trained: Trained, y: Tensor | None) -> Callable[[Tensor], Tensor]:
     return decode
 
 
-def _metrics(
-    trained: Trained, name: str, data: ArrayDataset | None
-) -> tuple[Metric | None, Metric | None]:
-    """Return the metric for the volume on the map, and the metric of the geodesic.
-
-    Both are None on the sphere, where geodesics are great circles.
-    """
-    check_choice("metric", name, ["auto", "model", "posterior", "pullback", "space"])
-    model, kind = trained.model, type(trained.model).__name__
-    own = hasattr(type(model), "metric")
-    if model.latent_space in ("sphere", "ball"):
-        if name not in ("auto", "space"):
-            raise ConfigurationError(
-                f"metric={name!r}: the latents of {kind} are points of a {model.latent_space}, "
-                "and only its own geodesics stay on it: expected auto or space"
-            )
-        if model.latent_space == "sphere":
-            return None, None
-        ball = PoincareMetric(model.latent_dim, float(cast("Any", model).curvature))
-        ball = ball.to(model.device, model.dtype)
-        return ball, ball
-    if name == "auto":
-        encodes = isinstance(model, VariationalAutoencoder)
-        name = "model" if own else "posterior" if encodes else "pullback"
-    if name == "space":
-        raise ConfigurationError(
-            f"metric='space': the latents of {kind} are not points of a sphere or a ball"
-        )
-    if name == "model":
-        if not own:
-            raise ConfigurationError(
-                f"{kind} has no learned metric: expected --metric posterior or pullback"
-            )
-        learned = cast("Metric", model.metric)
-        return learned, learned
-    if name == "pullback":
-        if trained.class_names:
-            raise ConfigurationError(
-                f"metric='pullback': the decoder of this {kind} depends on the class: "
-                "expected another metric"
-            )
-        pullback = PullbackMetric.from_model(model)
-        return pullback, pullback
-    if not isinstance(model, VariationalAutoencoder):
-        raise ConfigurationError(f"{kind} has no posterior: expected --metric pullback")
-    if data is None:
-        raise ConfigurationError(
-            "the posterior metric needs the training data: expected --data DATA"
-        )
-    posterior = PosteriorMetric.from_model(model, data.x, trained.conditions(data))
-    # Geodesics of the posterior metric avoid the data, where it is large. In two dimensions the
-    # strength is that of equation 3.8. In 8 dimensions, on digits, 10 of 12 paths did not converge
-    # with that strength, and all converged with 2/d.
-    strength = 2.0 / model.latent_dim
-    return posterior, ConformalMetric.avoiding_the_void(posterior, strength)
-
-
 def _curves(
-    model: Autoencoder,
-    metric: Metric | None,
-    x: Tensor,
-    y: Tensor | None,
-    num_points: int,
+    model: Autoencoder, metric: Metric | None, x: Tensor, y: Tensor | None, num_points: int
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the curves, with enough points for a drawing, and their lengths and convergence."""
     stride = -(-SMOOTH // (num_points - 1))
     with torch.no_grad():
         start, end = model.encode(x, y)
-        times = torch.linspace(0, 1, stride * (num_points - 1) + 1).to(start)
-        if metric is None:  # the straight line, projected to the sphere, is the same curve
-            angle = 2.0 * torch.asin((0.5 * (start - end).norm()).clamp(max=1.0))
-            return {"geodesic": great_circle(start, end, times)}, {
-                "lengths": [float(angle), math.nan],
-                "converged": True,
-                "residual": 0.0,
-            }
-        paths = shortest_paths(metric, start, end, num_points=len(times))
-        line = torch.lerp(start, end, times[:, None])
-        straight = float(length(metric, line))
-    return {"geodesic": paths.points, "line": line}, {
-        "lengths": [float(paths.lengths), straight],
-        "converged": bool(paths.converged),
-        "residual": float(paths.residual),
+    found = join(metric, start, end, num_points=stride * (num_points - 1) + 1)
+    curves = {"geodesic": found.geodesic}
+    if found.line is not None:
+        curves["line"] = found.line
+    geodesic, line = found.lengths
+    return curves, {
+        "lengths": [geodesic, math.nan if line is None else line],
+        "converged": found.converged,
+        "residual": found.residual,
     }
 
 

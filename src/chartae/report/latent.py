@@ -1,5 +1,6 @@
 """Maps of latent spaces: codes and samples over the log-volume of a metric."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ __all__ = [
     "draw_map",
     "latent_map",
     "latent_maps",
+    "log_volumes",
     "volume_bar",
 ]
 
@@ -158,20 +160,48 @@ class Square:
 
 
 class Plane:
-    """The latent space itself in two dimensions, else the principal plane of the codes."""
+    """The latent space itself in two dimensions, else a plane through the mean of the codes.
 
-    def __init__(self, codes: Tensor) -> None:
+    Args:
+        codes: ``(N, d)``, N and d at least 2.
+        axes: the components, or the coordinates, that span it, from 0.
+        principal: whether they are principal components of the codes, or coordinates. In two
+            dimensions they are always coordinates.
+    """
+
+    def __init__(
+        self, codes: Tensor, axes: tuple[int, int] = (0, 1), *, principal: bool = True
+    ) -> None:
         d = codes.shape[1]
-        if d == 2:
-            self.origin, self.basis = codes.new_zeros(2), torch.eye(2).to(codes)
-            self.names, self.title = ("$z_1$", "$z_2$"), ""
+        first, second = axes
+        self.title = f"coordinates {first + 1} and {second + 1} of {d}" if d > 2 else ""
+        if d == 2 or not principal:
+            self.basis = torch.eye(d).to(codes)[:, [first, second]]
+            self.names = (f"$z_{{{first + 1}}}$", f"$z_{{{second + 1}}}$")
+            mean = codes.mean(0)
+            self.origin = mean - self.basis @ (mean @ self.basis)
+            if d == 2:
+                self.origin, self.names = codes.new_zeros(2), ("$z_1$", "$z_2$")
             return
         self.origin = codes.mean(0)
         _, scales, directions = torch.linalg.svd(codes - self.origin, full_matrices=False)
         shares = (scales.square() / scales.square().sum().clamp_min(1e-30)).tolist()
-        self.basis = directions[:2].mT
-        self.names = (f"component 1 ({shares[0]:.0%})", f"component 2 ({shares[1]:.0%})")
-        self.title = f"principal plane of {d} dimensions"
+        self.basis = directions[[first, second]].mT
+        self.names = (
+            f"component {first + 1} ({shares[first]:.0%})",
+            f"component {second + 1} ({shares[second]:.0%})",
+        )
+        plane = "principal plane"
+        if axes != (0, 1):
+            plane = f"plane of components {first + 1} and {second + 1}"
+        self.title = f"{plane} of {d} dimensions"
+
+    def through(self, z: Tensor) -> "Plane":
+        """Return the parallel plane through a latent ``(d,)``, with the same coordinates."""
+        moved = copy.copy(self)
+        away = z - self.origin
+        moved.origin = self.origin + away - self.basis @ (away @ self.basis)
+        return moved
 
     def project(self, z: Tensor) -> Tensor:
         """Return coordinates on the plane, ``(..., 2)``, of latents ``(..., d)``."""
@@ -194,15 +224,21 @@ class Plane:
 
 
 @torch.no_grad()
+def log_volumes(metric: "Metric", plane: Plane, square: Square) -> Tensor:
+    """Return the log-volume of a metric at the points of a square, ``(r, r)``."""
+    # Row by row, because a metric may need memory for every pair of point and centroid.
+    return torch.stack([metric.log_volume(plane.lift(row)) for row in square.points])
+
+
+@torch.no_grad()
 def draw_map(
     axes: "Axes", chart: Chart, plane: Plane, square: Square, *, title: str = ""
 ) -> "AxesImage | None":
     """Draw a chart; return the image of the log-volume, or None without a metric."""
     image = None
     if chart.metric is not None:
-        # Row by row, because a metric may need memory for every pair of point and centroid.
-        rows = [chart.metric.log_volume(plane.lift(row)) for row in square.points]
-        image = draw_field(axes, torch.stack(rows).cpu().numpy(), square, "gray")
+        volume = log_volumes(chart.metric, plane, square)
+        image = draw_field(axes, volume.cpu().numpy(), square, "gray")
     draw_codes(axes, chart, plane)
     draw_frame(axes, plane, square, title)
     return image
