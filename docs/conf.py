@@ -5,6 +5,7 @@ link to each other by the same relative paths here and on the repository's host.
 """
 
 import inspect
+import re
 import sys
 from importlib import import_module
 from typing import Any
@@ -101,6 +102,27 @@ def document_data(
             LOGGER.warning("%s has no documentation", name)
 
 
+def keep_colons(
+    app: Sphinx, what: str, name: str, item: object, options: Any, lines: list[str]
+) -> None:
+    """Start texts of attributes with a comment: napoleon takes a word before a colon as a type."""
+    if what in ("attribute", "property"):
+        lines[:0] = ["..", ""]
+
+
+def without_ranges(
+    app: Sphinx,
+    what: str,
+    name: str,
+    item: object,
+    options: Any,
+    signature: str | None,
+    result: str | None,
+) -> tuple[str | None, str | None]:
+    """Shorten types with a range, as ``Annotated[int, Range(...)]``; the text gives the range."""
+    return re.sub(r"Annotated\[(\w+), [^\[\]]*\]", r"\1", signature or "") or None, result
+
+
 def nest_models(app: Sphinx, page: str, source: list[str]) -> None:
     """Put the pages of the models below their index, which is also read without Sphinx."""
     if page == "docs/models/README":
@@ -125,4 +147,6 @@ def setup(app: Sphinx) -> None:
     app.add_directive("api", Api)
     app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
     app.connect("autodoc-process-docstring", document_data)
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", without_ranges)
     app.connect("source-read", nest_models)
