@@ -91,9 +91,9 @@ class Trained:
         if not self.class_names:
             return None
         if data.y is None or not data.class_names:
-            raise DataError("the data of --fit-on have no labels: a conditional model needs them")
+            raise DataError("the data have no labels: a conditional model needs them")
         for name in data.class_names:
-            check_choice("label of --fit-on", name, self.class_names)
+            check_choice("label of the data", name, self.class_names)
         return torch.tensor([self.class_names.index(name) for name in data.class_names])[data.y]
 
 

@@ -63,7 +63,8 @@
 
     // ... and move it: the image at once, the point itself when they rest.
     slid(values) {
-      if (!values.length || same(values, state.held)) return dash.no_update;
+      if (!values.length) return dash.no_update;
+      if (same(values, state.held)) return { n: ++state.serial, z: state.held };
       clearTimeout(state.timer);
       state.timer = setTimeout(() => dash.set_props("point", { data: values }), 300);
       return { n: ++state.serial, z: values };
@@ -76,7 +77,7 @@
       names.forEach((name, k) => {
         const value = values[k];
         if (value === null || value === undefined || value.length === 0) return;
-        const short = (_, v) => (typeof v === "number" ? Number(v.toPrecision(6)) : v);
+        const short = (_, v) => (typeof v === "number" ? Number(v.toPrecision(9)) : v);
         query.set(name, JSON.stringify(value, short));
       });
       window.history.replaceState(null, "", "?" + query.toString());
