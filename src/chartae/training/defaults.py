@@ -7,7 +7,7 @@ from chartae.data import ArrayDataset
 from chartae.distributions import Moments
 from chartae.models import MODELS, RHVAE
 
-__all__ = ["default_options", "fills_unit_range", "training_options"]
+__all__ = ["default_options", "fills_unit_range", "fit_defaults", "training_options"]
 
 CHUNK = 1024
 """Number of observations in one piece of the computation of moments."""
@@ -52,6 +52,19 @@ def _networks(model: str, data: ArrayDataset | None) -> dict[str, Any]:
     names = ["encoder", "decoder"]
     names += ["metric_network"] if issubclass(MODELS[model], RHVAE) else []
     return dict.fromkeys(names, "conv3d")
+
+
+def fit_defaults(data: ArrayDataset) -> dict[str, Any]:
+    """Return default arguments of `fit` for a model that learns from few examples.
+
+    Convolutions of volumes need more and larger steps than the dense networks of other data. With
+    20 heads of `phantom_heads`, one batch an epoch and small steps, the class collapses
+    (``docs/volumes.md``).
+
+    Args:
+        data: the training set.
+    """
+    return {"batch_size": 5, "learning_rate": 5e-3} if len(data.input_shape) == 4 else {}
 
 
 def training_options(model: str, data: ArrayDataset) -> dict[str, Any]:
