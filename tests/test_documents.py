@@ -10,7 +10,7 @@ import torch
 
 import chartae
 import chartae.cli
-from chartae.data import ArrayDataset, Sequences, write_sequences
+from chartae.data import ArrayDataset, Sequences, read_volumes, write_sequences
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,8 +37,11 @@ SLOW = {
     "docs/followup_scores.md",
     "docs/followups.md",
     "docs/geodesics.md",
+    "docs/imbalance.md",
     "docs/sampling.md",
     "docs/statistics.md",
+    "docs/study.md",
+    "docs/volumes.md",
 }
 
 
@@ -71,6 +74,19 @@ def test_commands_of_followups_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         extra = ["--epochs", "1"] if arguments[0] == "train" else []
         given = re.sub(r"--epochs \d+ ?", "", " ".join(arguments)).split()
         assert chartae.cli.run([*given, *extra]) == 0, line
+
+
+@pytest.mark.slow
+def test_command_of_volumes_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a reader would type it, but with one epoch."""
+    monkeypatch.chdir(tmp_path)
+    run(python_blocks("docs/volumes.md")[0])
+    text = (ROOT / "docs" / "volumes.md").read_text("utf-8")
+    (line,) = re.findall(r"```sh\nchartae (.*)\n```", text)
+    assert chartae.cli.run([*line.split(), "--epochs", "1"]) == 0
+    assert len(read_volumes("new")) == 20
+    for name in ("new.json", "new.html", "new-models", "new/manifest.csv", "new/control/00.nii.gz"):
+        assert Path(name).exists()
 
 
 def test_contributed_model_and_sampler_work(tmp_path: Path) -> None:

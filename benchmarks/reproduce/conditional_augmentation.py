@@ -87,7 +87,7 @@ def main() -> None:
         methods=methods,
         classifiers={name: CLASSIFIERS[name] for name in CHOSEN},
         per_class=10,
-        synthetic_per_class=100,
+        synthetic=100,
         real_share=0.5,
         repeats=arguments.repeats,
         workers=1,  # in this process, where the shares are kept
@@ -99,7 +99,7 @@ def main() -> None:
             found = study.compare(TrainingSet("real + synthetic", method), name)
             print(
                 f"  {name}, real + synthetic against real: {100 * found.difference:+.1f} ± "
-                f"{100 * found.margin:.1f} points ({found.verdict})"
+                f"{100 * found.margin:.1f} points ({found.effect})"
             )
     print(f"{perf_counter() - started:.0f} s")
     if arguments.out is not None:

@@ -13,9 +13,9 @@ balanced accuracy (at a probability of one half) and area under the ROC curve on
 in percent. The last table has differences from `ManifoldOverSampler()`, paired over the draws,
 averaged over the tables, with 95 % intervals.
 
-    python benchmarks/reproduce/imbalance.py --folder runs [--draws 10] [--methods none SMOTE ...]
+    python benchmarks/reproduce/imbalance.py --folder runs [--draws 15] [--methods none SMOTE ...]
 
-Runs that are in the folder already are not computed again. The default was chosen on draws 0 to 4.
+Runs that are in the folder already are not computed again. The default was chosen on other draws.
 """
 
 import argparse
@@ -167,7 +167,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--folder", default="imbalance-runs", help="where finished runs are kept")
-    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--draws", type=int, default=15)
     parser.add_argument("--first", type=int, default=FIRST_DRAW, help="number of the first draw")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--jobs", type=int, default=1)

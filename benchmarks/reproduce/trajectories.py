@@ -8,7 +8,10 @@ variance of a feature is 1 (``--features pca``), or the codes of a VAE trained w
 * the squared error of the last visit and of the next one, predicted from the first 1 to 9 visits:
   summed over features, averaged over individuals. The prediction is the mean of 128 draws from the
   posterior, as they are; beside it the mean after resampling by importance weights, and the last
-  value carried forward. With ``--features vae`` there is the mean square error of the images, too;
+  value carried forward;
+* mean square error and structural similarity of the images of these predictions, as in Fig. 5.3:
+  the mean of the images of all draws, beside the last image carried forward, and the images of the
+  true features, which no prediction of features can surpass;
 * the share of features of the last visit inside the 90 % interval of the draws;
 * the squared error of all visits given all visits;
 * the rank correlations of estimated and true speed and delay;
@@ -22,6 +25,7 @@ Each run is one JSON file, so that a run that was stopped goes on where it was.
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +38,20 @@ from torch import Tensor
 import chartae
 from chartae.atomic import write_text
 from chartae.data import Sequences
-from chartae.longitudinal import TrajectoryVAE, decode_visits, encode_visits
+from chartae.evaluation import mse, ssim
+from chartae.longitudinal import TrajectoryVAE, encode_visits
 
 DIM = 8
 NETWORKS: dict[str, Any] = {
     "encoder": {"name": "mlp", "hidden": [64]},
     "decoder": {"name": "mlp", "hidden": [512]},  # MLP 2 of Table 5.4
+}
+VAES: dict[str, dict[str, Any]] = {
+    "thesis": {"encoder": "thesis/starmen", "decoder": "thesis/starmen"},
+    "mlp": {
+        "encoder": {"name": "mlp", "hidden": [512, 128]},
+        "decoder": {"name": "mlp", "hidden": [128, 512]},
+    },
 }
 PUBLISHED = {"name": "gaussian", "scale": 0.5**0.5}
 OWN: dict[str, Any] = {"likelihood": {"name": "gaussian", "scale": "per_feature"}}
@@ -81,15 +93,15 @@ class Study:
         parts: training, validation and test individuals.
         speed: ``(100,)``, of the test individuals.
         delay: ``(100,)``.
-        images: the images of the test individuals, if features can be decoded.
-        vae: what decodes them.
+        images: the images of the test individuals, ``(100, 10, 64, 64)``.
+        decode: the images of features ``(n, 8)``, ``(n, 64, 64)``.
     """
 
     parts: tuple[Sequences, Sequences, Sequences]
     speed: np.ndarray
     delay: np.ndarray
-    images: Sequences | None = None
-    vae: Any = None
+    images: Tensor
+    decode: Callable[[Tensor], Tensor]
 
 
 def parts(data: Sequences) -> tuple[Sequences, Sequences, Sequences]:
@@ -98,31 +110,41 @@ def parts(data: Sequences) -> tuple[Sequences, Sequences, Sequences]:
     return data.subset(rows[0]), data.subset(rows[1]), data.subset(rows[2])
 
 
-def study(folder: Path, features: str, epochs: int) -> Study:
+def study(folder: Path, features: str, networks: str, epochs: int) -> Study:
     """Return the study of one kind of features; a VAE is trained for a number of epochs."""
     stored = np.load(folder / "starmen.npz", allow_pickle=False)
     truth = stored["acceleration_alpha"][-100:], stored["onset_tau"][-100:]
+    x = torch.from_numpy(stored["x"]).float() / 255.0
     if features == "pca":
-        scores = components(torch.from_numpy(stored["x"]).float() / 255.0)
-        return Study(parts(Sequences(scores, times=stored["time"])), *truth)
+        scores, decode = components(x)
+        return Study(parts(Sequences(scores, times=stored["time"])), *truth, x[-100:], decode)
     images = Sequences(stored["x"][:, :, None], times=stored["time"])
-    train, validation, test = parts(images)
+    train, validation, _ = parts(images)
     torch.manual_seed(0)
-    vae = chartae.VAE((1, 64, 64), DIM, encoder="thesis/starmen", decoder="thesis/starmen")
+    vae = chartae.VAE((1, 64, 64), DIM, **VAES[networks])
     frames = [part.x.flatten(0, 1) for part in (train, validation)]
     chartae.fit(vae, *frames, epochs=epochs, batch_size=100, seed=0, progress=False)
-    return Study(parts(encode_visits(vae, images)), *truth, test, vae)
+    codes = parts(encode_visits(vae, images))
+    return Study(codes, *truth, x[-100:], lambda z: vae.decode(z, batch_size=1000)[:, 0])
 
 
-def components(x: Tensor) -> Tensor:
-    """Return the first principal components of images ``(N, T, 64, 64)``, with one scale."""
+def components(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return the first principal components of images ``(N, T, 64, 64)``, and what inverts them.
+
+    Components are divided by one number.
+    """
     flat = x.flatten(2)
     train = flat[:700].flatten(0, 1)
     center = train.mean(0)
     _, axes = torch.linalg.eigh((train - center).T @ (train - center))
-    scores = (flat - center) @ axes[:, -DIM:].flip(-1)
-    scaled: Tensor = scores / scores[:700].square().mean().sqrt()
-    return scaled
+    axes = axes[:, -DIM:].flip(-1)
+    scores = (flat - center) @ axes
+    scale = scores[:700].square().mean().sqrt()
+
+    def images(z: Tensor) -> Tensor:
+        return (scale * z @ axes.T + center).clamp(0.0, 1.0).unflatten(-1, x.shape[-2:])
+
+    return scores / scale, images
 
 
 def carried(test: Sequences, target: int, visits: int) -> float:
@@ -147,10 +169,18 @@ def extrapolated(model: TrajectoryVAE, case: Study, visits: int, target: int) ->
         "carried": carried(test, target, visits),
         "coverage": float(inside.float().mean()),
     }
-    if case.images is not None:
-        decoded = decode_visits(case.vae, plain).values.mean(0)[:, 0]
-        found["image"] = float((decoded - case.images.x[:, target]).square().mean())
-    return found
+    pictures = case.images[:, target]
+    decoded = torch.stack([case.decode(values) for values in plain.values[:, :, 0]]).mean(0)
+    return found | {
+        "image": alike(pictures, decoded),
+        "image_carried": alike(pictures, case.images[:, visits - 1]),
+        "image_true": alike(pictures, case.decode(truth)),
+    }
+
+
+def alike(images: Tensor, others: Tensor) -> tuple[float, float]:
+    """Return the mean square error and the structural similarity of images."""
+    return mse(images, others), ssim(images, others)
 
 
 def run(variant: str, seed: int, case: Study, args: Any) -> dict[str, Any]:
@@ -203,6 +233,18 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
+def pictures(row: dict[str, Any]) -> str:
+    """Return the figures of images of a run by the number of visits seen, as Fig. 5.3."""
+    kinds = {"predicted": "image", "carried forward": "image_carried", "features": "image_true"}
+    names = [f"{target}, {kind}" for target in ("next", "last") for kind in kinds]
+    lines = ["| visits seen | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for visits in row["next"]:
+        pairs = [row[target][visits][key] for target in ("next", "last") for key in kinds.values()]
+        cells = [f"{1e3 * error:.1f}, {similar:.3f}" for error, similar in pairs]
+        lines.append(f"| {visits} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with starmen.npz")
@@ -211,6 +253,7 @@ def main() -> None:
     parser.add_argument("--features", choices=("pca", "vae"), default="pca")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--networks", choices=VAES, default="thesis", help="those of the VAE")
     parser.add_argument("--vae-epochs", type=int, default=50)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--quick", action="store_true", help="few epochs, default model only")
@@ -221,12 +264,15 @@ def main() -> None:
     case = None
     for variant in args.variants:
         for seed in args.seeds:
-            label = f"{args.features} {variant} {seed} {args.epochs}".replace(" ", "_")
+            kind = args.features if args.features == "pca" else f"vae {args.networks}"
+            label = f"{kind} {variant} {seed} {args.epochs}".replace(" ", "_")
             path = args.out / f"{label}.json"
             if not path.exists():
-                case = case or study(args.data, args.features, args.vae_epochs)
+                given = args.features, args.networks, args.vae_epochs
+                case = case or study(args.data, *given)
                 write_text(path, json.dumps(run(variant, seed, case, args), indent=1))
-            print(line(json.loads(path.read_text())), flush=True)
+            row = json.loads(path.read_text())
+            print(line(row), pictures(row), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

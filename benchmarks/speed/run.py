@@ -28,6 +28,7 @@ BENCHMARKS = (
     "geodesics",
     "log_likelihood",
     "longitudinal",
+    "volumes",
     "import_time",
 )
 

@@ -294,3 +294,36 @@ def test_every_model_and_every_sampler_has_a_name():
     assert all(name == cls.__name__.lower() for name, cls in MODELS.items())
     assert set(MODELS) >= {"vae", "betatcvae", "iafvae", "vqvae", "rhvae", "cvae"}
     assert set(SAMPLERS) >= {"normal", "mixture", "mixup", "random_walk", "volume", "two_stage"}
+
+
+def test_held_out_examples_choose_the_number_of_epochs_of_many(monkeypatch):
+    """Noise cannot be learned: every epoch after the first few makes held-out examples worse."""
+    from chartae.augmentation import augmenter as module
+
+    monkeypatch.setattr(module, "ENOUGH", 30)
+    monkeypatch.setattr(module, "LONGEST", 60)
+    monkeypatch.setattr(module, "PATIENCE", 10)
+    x = np.random.default_rng(0).standard_normal((60, 20)).astype(np.float32)
+    many, few = np.zeros(40, dtype=int), np.ones(20, dtype=int)
+    options = {"model_options": {"latent_dim": 8}, "fit_options": {"learning_rate": 1e-2}}
+    learned = Augmenter("vae", "normal", **options).fit(x, np.concatenate([many, few]))
+    assert learned.histories_["0"].num_epochs < 60
+    assert learned.histories_["1"].num_epochs == module.EPOCHS
+    fixed = {**options, "fit_options": {"epochs": 3}}
+    learned = Augmenter("vae", "normal", **fixed).fit(x, np.concatenate([many, few]))
+    assert learned.histories_["0"].num_epochs == 3
+
+
+def test_balance_fills_up_to_the_largest_class(tmp_path):
+    x = np.random.default_rng(0).random((12, 6)).astype(np.float32)
+    y = np.array(["a"] * 3 + ["b"] * 7 + ["c"] * 2)
+    augmenter = Augmenter("vae", "normal", fit_options={"epochs": 2}).fit(x, y)
+    labels = augmenter.sample("balance")[1]
+    assert labels.tolist() == ["a"] * 4 + ["c"] * 5
+    augmenter.save(tmp_path)
+    assert Augmenter.load(tmp_path).sample("balance")[1].tolist() == labels.tolist()
+    with pytest.raises(ConfigurationError, match="per_class='balanced'"):
+        augmenter.sample("balanced")
+    even = Augmenter("vae", "normal", fit_options={"epochs": 1}).fit(x[:6], y[[0, 1, 2, 3, 4, 5]])
+    with pytest.raises(ConfigurationError, match="all classes have the same size"):
+        even.sample("balance")

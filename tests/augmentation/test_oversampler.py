@@ -38,14 +38,23 @@ def quick(**arguments):
 
 # Nothing is expected to fail. `check_array_api_input` skips itself without SCIPY_ARRAY_API. What
 # imbalanced-learn does for other tags is not run: sparse matrices, text and NaN in arrays.
-CHECKS = [
-    *of_imblearn.estimator_checks_generator(quick()),
-    *of_sklearn.estimator_checks_generator(quick()),
-]
+SLOW = {
+    "check_samplers_list",
+    "check_samplers_multiclass_ova",
+    "check_samplers_pandas",
+    "check_samplers_pandas_sparse",
+}
 
 
 def _name(value):
     return getattr(getattr(value, "func", None), "__name__", "")
+
+
+CHECKS = [
+    pytest.param(*pair, marks=[pytest.mark.slow] * (_name(pair[1]) in SLOW))
+    for generate in (of_imblearn.estimator_checks_generator, of_sklearn.estimator_checks_generator)
+    for pair in generate(quick())
+]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -306,6 +315,7 @@ BAD = np.where(X.max() - 1e-9 < X, np.nan, X)
     [
         (BAD, Y, "x has 1 NaN or infinite value"),
         (np.where(np.isnan(BAD), np.inf, BAD), Y, "x has 1 NaN or infinite value"),
+        (pd.DataFrame(BAD).fillna(np.inf), Y, "x has 1 NaN or infinite value"),
         (np.ma.masked_invalid(BAD), Y, "X is a masked array"),
         (X, np.r_[Y[:-1] % 2, 2], "one example of class '2': expected at least 2"),
         (X, np.array(["a"] * 39 + [1], dtype=object), "labels 'a' and 1: expected labels of one"),

@@ -12,10 +12,14 @@ from chartae.augmentation import (
     CLASSIFIERS,
     REAL,
     Classifier,
+    ModelMethod,
+    NetworkClassifier,
     StudyResult,
     TrainingSet,
     augmentation_study,
     gaussian_noise,
+    smote,
+    transforms,
 )
 from chartae.data import digits
 from chartae.errors import ConfigurationError, DataError
@@ -293,3 +297,186 @@ def test_an_interrupted_study_goes_on(tmp_path):
     assert (found.score == whole.score).all()
     with pytest.raises(ConfigurationError, match="expected another folder"):
         augmentation_study(*sets, folder=tmp_path, **given | {"synthetic": 6})
+
+
+# --- unbalanced classes, numbers, cohorts, quality ------------------------------------------------
+
+
+def unbalanced(methods, classifiers=None, **options):
+    few = {name: 4 if name == "3" else 12 for name in map(str, range(10))}
+    return study(methods, classifiers, per_class=few, **options)
+
+
+def test_balance_fills_up_the_smaller_classes():
+    seen = []
+
+    def spy(x, y, counts, seed):
+        seen.append(counts)
+        return gaussian_noise(x, y, counts, seed)
+
+    result = unbalanced({"spy": spy}, synthetic="balance", repeats=1)
+    assert seen == [{3: 8}]
+    assert [str(s) for s in result.training_sets] == [
+        "real",
+        "real (class weights)",
+        "real + synthetic (spy, balance)",
+    ]
+    assert result.metric == "balanced_accuracy"
+
+
+def test_balanced_classes_leave_nothing_to_balance():
+    with pytest.raises(DataError, match="the classes are balanced"):
+        study({"noise": gaussian_noise}, synthetic="balance")
+
+
+def test_one_call_serves_all_numbers():
+    seen = []
+
+    def spy(x, y, counts, seed):
+        seen.append(counts)
+        return gaussian_noise(x, y, counts, seed)
+
+    result = study({"spy": spy}, synthetic=[3, "x4"], repeats=1)
+    assert seen == [dict.fromkeys(range(10), 15)]  # four times five is five real and 15 others
+    assert [s.number for s in result.training_sets] == [None, "3", "x4", "3", "x4"]
+
+
+def test_class_weights_serve_the_smaller_class():
+    result = unbalanced({"copies": copies}, {"logistic": LOGISTIC}, synthetic=3, metric="accuracy")
+    assert "accuracy" in result.title
+    assert not np.array_equal(
+        result.scores(REAL, "logistic"), result.scores(result.training_sets[1], "logistic")
+    )
+
+
+def test_a_cohort_is_measured_apart():
+    hard = DIGITS.x[600:800].flip(-1), DIGITS.y[600:800]
+    result = study({"copies": copies}, cohorts={"mirrored": hard}, repeats=1)
+    assert set(result.figures) == {"validation", "test", "mirrored"}
+    mirrored = result.scores(REAL, "1-NN", cohort="mirrored")
+    assert mirrored < result.scores(REAL, "1-NN") - 0.2
+    assert {record["cohort"] for record in result.records()} == set(result.figures)
+
+
+def test_without_a_test_set_each_repeat_has_its_own():
+    seen = []
+
+    def spy(x, y, counts, seed):
+        seen.append({row.tobytes() for row in x})
+        return copies(x, y, counts, seed)
+
+    result = augmentation_study(
+        DIGITS.x[:200],
+        DIGITS.y[:200],
+        methods={"spy": spy},
+        classifiers={"1-NN": NEAREST},
+        synthetic=2,
+        repeats=2,
+        workers=1,
+    )
+    assert result.settings["resplit"]
+    assert seen[0] != seen[1]
+    assert result.settings["num_test"] + result.settings["num_train"] < 200
+
+
+def test_a_method_that_cannot_is_left_out():
+    def cannot(x, y, counts, seed):
+        raise DataError("not of these data")
+
+    result = study({"cannot": cannot, "copies": copies}, repeats=1)
+    assert result.left_out == {"cannot": "not of these data"}
+    assert result.methods == ("copies",)
+
+
+class Copier(ModelMethod):
+    """A model that has learned by heart."""
+
+    def __call__(self, x, y, counts, seed):
+        return copies(x, y, counts, seed)
+
+
+class Newcomer(ModelMethod):
+    """A perfect model: it draws from other real data."""
+
+    def __call__(self, x, y, counts, seed):
+        return DIGITS.x[800:1200].numpy(), DIGITS.y[800:1200].numpy()
+
+
+def test_copies_and_new_samples_are_told_apart():
+    result = study({"copier": Copier(), "newcomer": Newcomer()}, synthetic=40)
+    copier, newcomer = result.quality["copier"], result.quality["newcomer"]
+    assert (copier["copies"] == 1).all()
+    assert (copier["membership_auc"] == 1).all()
+    assert (copier["distance_ratio"] == 0).all()
+    assert (newcomer["copies"] == 0).all()
+    assert abs(newcomer["membership_auc"].mean() - 0.5) < 0.1
+    assert abs(newcomer["distance_ratio"].mean() - 1.0) < 0.1
+    assert (copier["gan_test"] == 1).all()
+    assert 0.5 < newcomer["gan_test"].mean() < 1
+    assert result.compare(TrainingSet("real + synthetic", "newcomer"), "1-NN").effect == "helps"
+    assert "copier: 100.0 % exact copies" in result.verdict()["Are they copies?"]
+
+
+def test_transforms_are_combined_with_models():
+    result = study({"transforms": transforms, "copier": Copier()}, repeats=1)
+    assert "transforms & copier" in result.methods
+    assert not any(
+        s.method == "transforms & copier" and s.part == "synthetic only"
+        for s in result.training_sets
+    )
+
+
+def test_tables_of_any_scale_are_standardised():
+    from sklearn.datasets import load_wine
+
+    x, y = load_wine(return_X_y=True)
+    scale = 10.0 ** np.arange(-6, 7)
+    options = {
+        "methods": {"smote": smote},
+        "classifiers": {"k-NN": CLASSIFIERS["k-NN"]},
+        "synthetic": 5,
+        "repeats": 1,
+        "workers": 1,
+    }
+    plain = augmentation_study(x, y, **options)
+    scaled = augmentation_study(x * scale, y, **options)
+    np.testing.assert_allclose(plain.score, scaled.score, atol=0.02)
+    assert plain.score.min() > 0.85
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"synthetic": "x1"}, "synthetic='x1'"),
+        ({"synthetic": []}, "different numbers"),
+        ({"synthetic": [5, "5"]}, "different numbers"),
+        ({"metric": "acc"}, "metric='acc'"),
+        ({"validation_share": 1.0}, "validation_share=1.0"),
+        ({"cohorts": {"test": ARRAYS[2:]}}, "cohorts has the name 'test'"),
+        ({"classifiers": {}}, "methods or classifiers is empty"),
+    ],
+)
+def test_more_wrong_options(options, message):
+    given = {"methods": {"copies": copies}, "per_class": 5, "workers": 1, **options}
+    with pytest.raises(ConfigurationError, match=message):
+        augmentation_study(*ARRAYS, **given)
+
+
+def test_missing_values_are_refused():
+    x, y, x_test, y_test = ARRAYS
+    masked = np.ma.masked_array(x.numpy(), np.zeros(x.shape, dtype=bool))
+    masked[0, 0, 0] = np.ma.masked
+    with pytest.raises(DataError, match="x has missing values"):
+        augmentation_study(masked, y, x_test, y_test, methods={"c": copies})
+
+
+def test_the_validation_set_chooses_the_rate_of_a_network():
+    """A rate of 1e-9 learns nothing."""
+    network = Classifier(
+        partial(NetworkClassifier, "thesis/classifier", epochs=15),
+        {"learning_rate": [1e-9, 1e-2]},
+        network=True,
+    )
+    result = study({"copies": copies}, {"CNN": network}, per_class=8, repeats=1)
+    assert result.tuned["CNN"] == [{"learning_rate": 1e-2}]
+    assert result.scores(REAL, "CNN") > 0.4

@@ -589,3 +589,17 @@ def test_a_table_in_its_own_units_needs_no_option(tmp_path, monkeypatch):
     found = drawn[drawn.iloc[:, 4] == "setosa"]["sepal width (cm)"].std()
     assert real == pytest.approx(0.38, abs=0.01)
     assert found == pytest.approx(real, rel=0.3)
+
+
+def test_augment_balances_classes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{k / 7:.3f},{k % 5},{'rare' if k < 4 else 'common'}\n" for k in range(14))
+    (tmp_path / "t.csv").write_text("a,b,label\n" + rows)
+    line = ["augment", "t.csv", "--out", "new.csv", "--epochs", "2", "--balance"]
+    assert run(line) == 0
+    lines = (tmp_path / "new.csv").read_text().splitlines()
+    assert len(lines) == 1 + 6
+    assert all(line.endswith("rare") for line in lines[1:])
+    (tmp_path / "even.csv").write_text("a,label\n" + "1,x\n2,x\n3,y\n4,y\n")
+    assert run(["augment", "even.csv", "--out", "e.csv", "--balance"]) == 2
+    assert "all classes have 2 observations" in capsys.readouterr().err

@@ -23,10 +23,7 @@ def tiny(monkeypatch):
     recipe = module.Recipe(synthetic_per_class=3, epochs=2)
     monkeypatch.setattr(module, "QUICK", recipe)
     monkeypatch.setattr("joblib.cpu_count", lambda: 1)
-    from chartae.augmentation import CLASSIFIERS
-
-    for name in ("MLP", "logistic regression"):
-        monkeypatch.delitem(CLASSIFIERS, name)
+    monkeypatch.setattr(module, "CHOSEN", ("k-NN",))
 
 
 def test_writes_everything(tiny, tmp_path, monkeypatch, capsys):
@@ -39,16 +36,17 @@ def test_writes_everything(tiny, tmp_path, monkeypatch, capsys):
     assert made.x.shape == (30, 8, 8)
     assert torch.bincount(made.y).tolist() == [3] * 10
     page = (folder / "report.html").read_text(encoding="utf-8")
-    for heading in ("Does it help?", "Real beside synthetic", "Latent maps", "Training"):
+    for heading in ("In short", "Real beside synthetic", "Real or synthetic?", "Latent maps"):
         assert f"<h2>{heading}</h2>" in page
     study = json.loads((folder / "study.json").read_text())
-    assert len(study["records"]) == 9 * 2
+    sets = 1 + 5 + 2 + 5  # real, added, with transforms, only
+    assert len(study["records"]) == sets * 2  # on the validation and on the test set
     assert study["settings"]["num_test"] >= 1300
     assert json.loads((folder / "demo.json").read_text())["demo"]["quick"] is True
     names = {entry.name for entry in (folder / "models").iterdir()}
     assert names == {"augmenter.json", *map(str, range(10))}
     assert len(list(folder.iterdir())) == 6  # and nothing else is left
-    assert "clearly helps" in out
-    assert "clearly helps" in page.split("</header>")[0]
+    assert out.startswith("On these digits synthetic data ")
+    assert "On these digits synthetic data " in page.split("</header>")[0]
     assert run(["demo", "--quick", "--seeds", "1"]) == 2  # replaces nothing unasked
     assert run(["sample", "chartae-demo/models/3", "--n", "2", "--out", "s.npz"]) == 0

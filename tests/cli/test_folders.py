@@ -4,6 +4,7 @@ import csv
 import errno
 import gzip
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 from chartae.cli import run
-from chartae.data import read_data, read_images, read_volumes
+from chartae.data import phantom_heads, read_data, read_images, read_volumes
+from chartae.training import default_options
 
 QUICK = ["--model", "vae", "--sampler", "normal", "--epochs", "1", "--per-class", "2"]
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 2.0, 0, -40], [0, 0, 3.0, -20], [0, 0, 0, 1]])
@@ -72,6 +74,36 @@ def test_volumes_are_reported_and_sampled_again(volumes):
     assert "data:image/png" in Path("new.html").read_text("utf-8")
     assert run(["sample", "new-models", "--n", "2", "--out", "s.npz"]) == 0
     assert read_data("s.npz").input_shape == (1, 4, 4, 4)
+    assert run(["sample", "new-models", "--n", "4", "--out", "more", "--seed", "7"]) == 0
+    more = read_volumes("more")
+    assert (more.form, more.class_names) == (read_volumes("new").form, ("ad", "cn"))
+    assert {(row["model"], row["seed"]) for row in rows_of("more")} == {("vae", "7")}
+
+
+def test_volumes_have_convolutions_by_default():
+    data, _ = phantom_heads(4, size=16)
+    for name in ("vae", "rhvae", "cvae"):
+        options = default_options(name, data=data)
+        assert options["encoder"] == options["decoder"] == "conv3d"
+        assert options.get("metric_network") == ("conv3d" if name == "rhvae" else None)
+    for name, of in (("vae", replace(data, x=data.x[:, 0])), ("vqvae", data)):
+        assert "encoder" not in default_options(name, data=of)
+
+
+def test_a_model_without_labels_writes_files_side_by_side(volumes):
+    assert run(["train", "in", "--model", "ae", "--epochs", "1", "--out", "model"]) == 0
+    options = ["--sampler", "normal", "--fit-on", "in", "--n", "3"]
+    assert run(["sample", "model", "--out", "made", *options]) == 0
+    assert read_volumes("made").names == ("0.nii.gz", "1.nii.gz", "2.nii.gz")
+
+
+def test_vectors_are_no_files(rng, capsys):
+    np.savez("rows.npz", x=rng.random((6, 3)), y=[0, 0, 0, 1, 1, 1])
+    assert augment("rows.npz", "--out", "new") == 2
+    assert "neither images nor volumes" in capsys.readouterr().err
+    assert run(["train", "rows.npz", "--epochs", "1", "--out", "model"]) == 0
+    assert run(["sample", "model", "--out", "made"]) == 2
+    assert "neither images nor volumes" in capsys.readouterr().err
 
 
 def test_real_volumes_may_come_first(volumes):

@@ -87,7 +87,10 @@ class TestTrain:
         assert isinstance(chartae.load("pictures"), TrajectoryVAE)
         page = Path("m/report.html").read_text("utf-8")
         assert "3 individuals that the FlowVAE has not seen in training" in page
-        assert "because none were held out" in Path("pictures/report.html").read_text("utf-8")
+        pictures = Path("pictures/report.html").read_text("utf-8")
+        assert "because none were held out" in pictures
+        assert "Other delays, other speeds" in pictures
+        assert "Other delays, other speeds" not in page
 
     def test_scores_have_a_linear_model_by_default(self):
         model = chartae.load("m")
@@ -332,6 +335,13 @@ class TestImpute:
         assert "the model expects ['memory', 'speed']" in refused(
             "impute m turned.npz --out out.csv", capsys
         )
+
+    @pytest.mark.parametrize("names", [["a"], "ab", 3])
+    def test_damaged_names_of_columns_are_refused(self, names, capsys):
+        model = chartae.load("m")
+        model.metadata = {**model.metadata, "key_columns": names}
+        model.save_pretrained("odd")
+        assert "is damaged" in refused("impute odd scores.csv --out out.csv", capsys, code=1)
 
     def test_damaged_files_are_refused(self, capsys):
         Path("broken.npz").write_bytes(Path("scores.npz").read_bytes()[:200])

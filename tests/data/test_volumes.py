@@ -180,6 +180,20 @@ def test_unreadable_volumes_are_refused_or_left_out(folder, content, message, ca
     assert "left out 1 unreadable file(s)" in caplog.text
 
 
+def test_damaged_bytes_and_affines_are_found(folder):
+    good = (folder / "cn" / "2.nii.gz").read_bytes()
+    for content in (good[:-4], good[:-20] + bytes([good[-20] ^ 16]) + good[-19:]):
+        (folder / "cn" / "2.nii.gz").write_bytes(content)
+        with pytest.raises(DataError, match="cn/2.nii.gz cannot be read as a volume"):
+            read_volumes(folder)
+    header = gzip.decompress(good)
+    for affine in (np.diag([2.0, 0, 2, 1]), np.diag([2.0, np.nan, 2, 1])):
+        rows = affine[:3].astype("<f4").tobytes()  # at byte 280 of the header
+        (folder / "cn" / "2.nii.gz").write_bytes(gzip.compress(header[:280] + rows + header[328:]))
+        with pytest.raises(DataError, match="its affine is not finite or not invertible"):
+            read_volumes(folder)
+
+
 def test_a_last_axis_of_one_is_no_series(tmp_path):
     write_volume(tmp_path / "0.nii", random_values(np.int16)[0][..., None])
     assert read_volumes(tmp_path).input_shape == (1, *SHAPE)

@@ -402,3 +402,19 @@ def test_a_table_names_the_block_that_is_wrong():
 def test_bad_arguments_are_refused(shape, spec, message):
     with pytest.raises(ConfigurationError, match=message):
         make_likelihood(spec, shape)
+
+
+@pytest.mark.parametrize(
+    ("spec", "width"),
+    [
+        ("categorical", 4),
+        ("negative_binomial", 4),
+        ({"name": "mixed", "columns": [["gaussian", 2], ["bernoulli", 1], ["categorical", 3]]}, 6),
+    ],
+)
+def test_data_without_an_observed_value_are_valid(spec, width):
+    likelihood = make_likelihood(spec, (width,))
+    x = torch.full((5, width), torch.nan)
+    filled = likelihood.filled(x, torch.zeros_like(x, dtype=torch.bool))
+    likelihood.check_data("x", filled)
+    assert likelihood.encoder_input(filled).isfinite().all()

@@ -261,6 +261,36 @@ def test_a_table_of_trajectories():
 
 
 @torch.no_grad()
+def test_another_delay_moves_a_course_and_another_speed_stretches_it():
+    model, data = build().eval(), sequences()
+    model.time_center.fill_(50.0)
+    model.time_scale.fill_(10.0)
+    data = Sequences(data.x, times=50.0 + 10.0 * data.times, dtype=None)
+    when = torch.linspace(35.0, 70.0, 6, dtype=torch.float64).expand(len(data), -1)
+    own = model.varied(data, when)
+    latents = model.individuals(data)[None]
+    owner = torch.arange(len(data)).repeat_interleave(6)
+    z = model.path(latents, owner, model.model_times(when).flatten())
+    torch.testing.assert_close(own, model.decode(z[0]).unflatten(0, (-1, 6)))
+    torch.testing.assert_close(model.varied(data, when + 4.0, delay=4.0), own)
+    # At the time of the origin nothing changes; after it twice as much.
+    origin = model.trajectories(data).delay[:, None]
+    torch.testing.assert_close(model.varied(data, origin + (when - origin) / 2.0, speed=2.0), own)
+    assert float((model.varied(data, when, speed=2.0) - own).abs().max()) > 1e-3
+    torch.testing.assert_close(model.varied(data, when[0]), own)
+    for change in ({"speed": 0.0}, {"delay": math.inf}):
+        with pytest.raises(ConfigurationError, match="expected"):
+            model.varied(data, when, **change)
+
+
+@torch.no_grad()
+def test_spreads_of_speed_and_delay_are_in_the_units_of_the_data():
+    model = build(speed_scale=0.4, delay_scale=0.7).eval()
+    model.time_scale.fill_(10.0)
+    assert model.pace_scales() == pytest.approx((0.4, 7.0))
+
+
+@torch.no_grad()
 def test_the_prior_of_speed_and_delay_ignores_the_visits():
     model, data = build().eval(), sequences()
     other = Sequences(data.x + 1.0, times=data.times, dtype=None)

@@ -63,7 +63,7 @@ def test_less_is_kept_in_training(training):
         for recompute in (False, True)
     ]
     plain, again = (kept(network.train(training), torch.randn(2, 2)) for network in networks)
-    assert (again < 0.15 * plain) if training else (again == plain)
+    assert (again < 0.25 * plain) if training else (again == plain)
 
 
 def test_weights_are_those_of_the_plain_network(tmp_path):

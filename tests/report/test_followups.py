@@ -1,5 +1,6 @@
 """Figures of follow-ups show the data that they are given."""
 
+import math
 import re
 
 import numpy as np
@@ -16,6 +17,7 @@ from chartae.report import (
     calibration_plot,
     filmstrips,
     latent_courses,
+    pace_strips,
     score_fits,
     write_followup_report,
 )
@@ -40,6 +42,46 @@ def untrained(data: Sequences, kind: type[SequenceModel] = FlowVAE) -> SequenceM
         model = kind(data.input_shape, latent_dim=3).eval()
     model.set_units([data.tensors])
     return model
+
+
+class TestPaceStrips:
+    @pytest.mark.parametrize("shape", [(5, 4), (1, 5, 4), (3, 5, 4), (1, 3, 5, 4)])
+    def test_show_an_individual_with_other_delays_and_speeds(self, shape: tuple[int, ...]) -> None:
+        data = people(*shape).first(3)
+        model = untrained(data, TrajectoryVAE)
+        assert isinstance(model, TrajectoryVAE)
+        figure = pace_strips(model, data, individual=2, steps=3)
+        sheets = [np.ma.filled(axes.images[0].get_array(), np.nan) for axes in figure.axes]
+        assert len(sheets) == 2 * (1 + 3)
+        names = [axes.get_ylabel() for axes in figure.axes]
+        spread, delay = model.pace_scales()
+        assert names[1:4] == [f"{-2 * delay:+.3g}", "+0", f"{2 * delay:+.3g}"]
+        assert names[5:] == [f"× {math.exp(2 * place * spread):.3g}" for place in (-1, 0, 1)]
+        # The two middle strips are the individual as it is, the others differ.
+        assert np.array_equal(sheets[2], sheets[6], equal_nan=True)
+        for other in (1, 3, 5, 7):
+            assert not np.array_equal(sheets[other], sheets[2], equal_nan=True)
+        if len(shape) == 2:
+            expected = model.varied(data, data.times[2, :3])[2].numpy()
+            assert np.allclose(sheets[2][:5, :4], expected[0])
+            assert np.allclose(sheets[0][:5, -4:], data.x[2, 2].numpy())
+
+    def test_names_that_read_alike_have_their_own_strips(self) -> None:
+        data = people(5, 4)
+        model = untrained(data, TrajectoryVAE)
+        assert isinstance(model, TrajectoryVAE)
+        with torch.no_grad():
+            model.log_scales.fill_(-12.0)
+        assert len(pace_strips(model, data).axes) == 2 * (1 + 5)
+
+    def test_refuse_vectors_and_numbers_out_of_range(self) -> None:
+        scores, images = people(3), people(5, 4)
+        with pytest.raises(DataError, match="expected images"):
+            pace_strips(untrained(scores, TrajectoryVAE), scores)
+        model = untrained(images, TrajectoryVAE)
+        for wrong in ({"individual": 5}, {"steps": 1}):
+            with pytest.raises(ConfigurationError, match="expected"):
+                pace_strips(model, images, **wrong)
 
 
 class TestFilmstrips:

@@ -1,5 +1,6 @@
 """Synthetic labelled data from a few real ones."""
 
+import copy
 import inspect
 import json
 import logging
@@ -20,7 +21,7 @@ from chartae.augmentation.fidelity import ClassFidelity, Fidelity
 from chartae.augmentation.labels import Labels
 from chartae.augmentation.messages import warnings_about
 from chartae.checks import check_boolean, check_choice, check_integer
-from chartae.data import ArrayDataset, Form, encode_labels
+from chartae.data import ArrayDataset, Form, encode_labels, held_out_split
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
 from chartae.models import CVAE, MODELS, Autoencoder
 from chartae.naming import folder_name
@@ -35,11 +36,17 @@ __all__ = ["ALL", "MODELS", "RECORD_FILE", "SAMPLERS", "Augmenter", "json_or_non
 logger = logging.getLogger(__name__)
 
 Singles = Literal["skip", "refuse"]
+Count = int | Mapping[Any, int] | Literal["balance"]
 CHECKED = 100
 """Number of samples of each class that `fit` compares to its real examples."""
 RECORD_FILE = "augmenter.json"
 """File that lists the classes of an augmenter; each has a folder beside it."""
 EPOCHS = 250
+"""Number of epochs for few examples, from which none can be held out."""
+ENOUGH = 100
+"""Number of examples of a model from which on held-out examples choose the number of epochs."""
+LONGEST, PATIENCE, HELD_OUT = 500, 40, 0.2
+"""Limit of that choice, the epochs without improvement that end it, and the share held out."""
 ALL = "all"
 """The name under which a conditional augmenter keeps its one model."""
 
@@ -72,7 +79,10 @@ class Augmenter:
         model_options: arguments of the model's class, if ``model`` is a name. They replace the
             `default_options`, which suit the data.
         sampler_options: arguments of the sampler's class, if ``sampler`` is a name.
-        fit_options: arguments of `chartae.fit`; by default 250 epochs without a progress bar.
+        fit_options: arguments of `chartae.fit`; by default without a progress bar. Without
+            ``"epochs"`` a model of fewer than 100 examples has 250 epochs. For more examples a
+            first training on four fifths of them finds the number of epochs with the lowest loss on
+            the others, at most 500, and a second one on all examples takes this number.
         conditional: whether one model learns all classes. A CVAE always does.
         channels_last: whether samples are ``(N, *sizes, channels)``.
         singles: what to do with a class of one example, which is not enough for its own model:
@@ -83,6 +93,7 @@ class Augmenter:
             `fit` continues there. None keeps nothing.
 
     Attributes:
+        class_counts_: the number of examples of each class, by name.
         classes_: the labels, ascending; their indices are the conditions of a conditional model.
         models_: the trained models, by class name; a conditional model has the name ``"all"``.
         samplers_: the samplers, by the same names.
@@ -104,6 +115,7 @@ class Augmenter:
     ((20, 8, 8), array([0, 0, 1, 1]))
     """
 
+    class_counts_: dict[str, int]
     classes_: NDArray[Any]
     models_: dict[str, Autoencoder]
     samplers_: dict[str, Sampler]
@@ -174,6 +186,9 @@ class Augmenter:
         with self._claimed_output(parts):
             learned = self._learn_all(fresh, parts)
         self._form, self._labels = data.form, labels
+        self.class_counts_ = {
+            name: len(data.of_class(name)) for name in (data.class_names[c] for c in data.classes)
+        }
         self.classes_ = labels.values
         self.samplers_ = {name: of.sampler for name, of in learned.items()}
         self.models_ = {name: sampler.model for name, sampler in self.samplers_.items()}
@@ -183,13 +198,12 @@ class Augmenter:
             logger.warning("class %r: %s", name, "; ".join(problems))
         return self
 
-    def sample(
-        self, per_class: int | Mapping[Any, int], seed: int | None = None
-    ) -> tuple[Any, Any]:
+    def sample(self, per_class: Count, seed: int | None = None) -> tuple[Any, Any]:
         """Draw synthetic observations and their labels, class after class.
 
         Args:
-            per_class: number of samples of each class, or a mapping from labels to numbers.
+            per_class: number of samples of each class; a mapping from labels to numbers; or
+                ``"balance"`` for as many of each class as it lacks to the largest one.
             seed: seed of the samples; None takes the augmenter's.
 
         Returns:
@@ -201,9 +215,7 @@ class Augmenter:
         counts = self._counts(per_class)
         return self._form.restore(self._draw_all(counts, seed)), self._labels.repeated(counts)
 
-    def sample_dataset(
-        self, per_class: int | Mapping[Any, int], seed: int | None = None
-    ) -> ArrayDataset:
+    def sample_dataset(self, per_class: Count, seed: int | None = None) -> ArrayDataset:
         """Draw as `sample` does; return a dataset with the classes of the augmenter.
 
         Args:
@@ -300,6 +312,7 @@ class Augmenter:
                     "form": self._form.to_json(),
                     "labels": self._labels.to_json(),
                     "names": list(self.samplers_),
+                    "counts": self.class_counts_,
                     "fidelity": self.fidelity_.to_json(),
                 },
                 indent=1,
@@ -324,6 +337,7 @@ class Augmenter:
             augmenter._form = Form.from_json(record["form"])
             augmenter._labels = Labels.from_json(record["labels"])
             augmenter.classes_ = augmenter._labels.values
+            augmenter.class_counts_ = {str(k): int(n) for k, n in record["counts"].items()}
             augmenter.fidelity_ = Fidelity.from_json(record.get("fidelity", {}))
             places = {name: folder / folder_name(name) for name in record["names"]}
         except (ChartaeError, TypeError, ValueError, KeyError, AttributeError) as error:
@@ -444,12 +458,30 @@ class Augmenter:
             options |= {"output_dir": folder, "resume": True}
         subject = "all classes" if self.is_conditional else f"class {name!r}"
         with warnings_about(subject) as warned:
+            if "epochs" not in (self.fit_options or {}) and len(members) >= ENOUGH:
+                options["epochs"] = self._chosen_epochs(name, sampler.model, members, options)
             history = fit(sampler.model, members, **options)
             if history.stopped == "interrupted":
                 return Learned(sampler, history, {})
             given = {} if members.mask is None else {"mask": members.mask}
             sampler.fit(members.x, members.y if self.is_conditional else None, **given)
         return Learned(sampler, history, self._compare(sampler, members, warned))
+
+    def _chosen_epochs(
+        self, name: str, model: Autoencoder, members: ArrayDataset, options: Mapping[str, Any]
+    ) -> int:
+        """Return the number of epochs after which the loss of held-out examples is lowest.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C.
+        """
+        train, held_out = held_out_split(members, HELD_OUT, seed=derive_seed(self.seed, name))
+        own = {"epochs": LONGEST, "patience": PATIENCE, "output_dir": None, "resume": False}
+        history = fit(copy.deepcopy(model), train, held_out, **{**options, **own})
+        if history.stopped == "interrupted":
+            raise KeyboardInterrupt
+        assert history.best_epoch is not None  # there was a validation set
+        return history.best_epoch + 1
 
     def _compare(
         self, sampler: Sampler, members: ArrayDataset, warned: list[str]
@@ -540,8 +572,20 @@ class Augmenter:
         if not getattr(self, "samplers_", None):
             raise ConfigurationError("this Augmenter has not been fitted: call fit(x, y) first")
 
-    def _counts(self, per_class: int | Mapping[Any, int]) -> dict[str, int]:
+    def _counts(self, per_class: Count) -> dict[str, int]:
         known = self.class_names
+        if per_class == "balance":
+            largest = max(self.class_counts_.values())
+            per_class = {name: largest - self.class_counts_[name] for name in known}
+            per_class = {name: n for name, n in per_class.items() if n}
+            if not per_class:
+                raise ConfigurationError(
+                    "per_class='balance', and all classes have the same size: expected a number"
+                )
+        if isinstance(per_class, str):
+            raise ConfigurationError(
+                f"per_class={per_class!r}: expected a number, a mapping or 'balance'"
+            )
         if not isinstance(per_class, Mapping):
             per_class = dict.fromkeys(known, per_class)
         if not per_class:

@@ -39,7 +39,8 @@ class Classifier:
     Args:
         make: returns a new estimator; called in worker processes.
         grid: candidate values by parameter, as for `sklearn.model_selection.GridSearchCV`; empty
-            for a classifier without tuning.
+            for a classifier without tuning. Cross-validation chooses among them, and the validation
+            set for a network.
         grows: parameters that are numbers of examples, such as ``n_neighbors``. They are multiplied
             by the size of a training set, relative to the real one, so that a neighbourhood of more
             examples is as large as before.
@@ -207,7 +208,11 @@ CLASSIFIERS: dict[str, Classifier] = {
         {"C": [1.0, 10.0, 100.0], "gamma": ["scale", 0.003, 0.01, 0.03, 0.1, 0.3]},
     ),
     "gradient boosting": Classifier(_gradient_boosting),
-    "CNN": Classifier(partial(NetworkClassifier, "thesis/classifier"), network=True),
+    "CNN": Classifier(
+        partial(NetworkClassifier, "thesis/classifier"),
+        {"learning_rate": [1e-2, 1e-3, 1e-4]},
+        network=True,
+    ),
     "DenseNet": Classifier(
         partial(NetworkClassifier, "densenet", patience=50, epochs=500), network=True
     ),

@@ -107,12 +107,13 @@ def _draw(
             count = wanted[int(label)]
             held_out = max(1, math.ceil(count * validation_share / (1.0 - validation_share)))
         else:
-            held_out = min(max(1, round(validation_share * len(rows))), len(rows) - 1)
-            count = len(rows) - held_out
-        if count < 1 or count + held_out > len(rows):
+            # A class of one example is trained on, and not held out.
+            held_out = min(max(1, round(validation_share * len(rows))), max(len(rows) - 1, 0))
+            count = max(len(rows) - held_out, 1)
+        if count + held_out > len(rows):
             raise DataError(
                 f"class {names[int(label)]!r} has {len(rows)} examples for training and "
-                f"validation: expected at least {max(count, 1) + max(held_out, 0)}"
+                f"validation: expected at least {count + held_out}"
             )
         train.append(rows[:count])
         validation.append(rows[count : count + held_out])

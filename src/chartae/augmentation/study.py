@@ -216,10 +216,14 @@ class _Inputs:
         rows = self.draws[repeat].train
         return self.x[rows], self.y[rows]
 
+    def validation(self, repeat: int) -> tuple[Array, Array]:
+        rows = self.draws[repeat].validation
+        return self.x[rows], self.y[rows]
+
     def held_out(self, repeat: int) -> dict[str, tuple[Array, Array]]:
         """Return the validation set, the test set and the cohorts of a repeat."""
         draw = self.draws[repeat]
-        found = {"validation": (self.x[draw.validation], self.y[draw.validation])}
+        found = {"validation": self.validation(repeat)}
         if draw.test is not None:
             found["test"] = self.x[draw.test], self.y[draw.test]
         return found | {name: (of.x.numpy(), _labels(of)) for name, of in self.tests.items()}
@@ -604,14 +608,25 @@ def _quality(
 
 
 def _tune(settings: Mapping[str, Any], inputs: _Inputs, attempt: int) -> Outcome:
-    """Choose the hyper-parameters of a classifier by cross-validation on the real examples."""
+    """Choose the hyper-parameters of a classifier on the real examples."""
+    repeat, seed = settings["repeat"], settings["seed"]
+    classifier = inputs.classifiers[settings["classifier"]]
+    if not classifier.grid:
+        return Outcome({})
+    with _quiet():
+        train = inputs.train(repeat)
+        if classifier.network:
+            return Outcome(_held_out_search(classifier, train, inputs.validation(repeat), seed))
+        return Outcome(_cross_validation(classifier, *train, seed))
+
+
+def _cross_validation(classifier: Classifier, x: Array, y: Array, seed: int) -> dict[str, Any]:
+    """Return the parameters with the best accuracy in at most 5 folds; none for single examples."""
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-    classifier, seed = inputs.classifiers[settings["classifier"]], settings["seed"]
-    x, y = inputs.train(settings["repeat"])
     folds = min(5, int(np.unique(y, return_counts=True)[1].min()))
-    if not classifier.grid or folds < 2:
-        return Outcome({})
+    if folds < 2:
+        return {}
     estimator = classifier.make()
     if "random_state" in estimator.get_params():
         estimator.set_params(random_state=seed % 2**32)
@@ -623,8 +638,31 @@ def _tune(settings: Mapping[str, Any], inputs: _Inputs, attempt: int) -> Outcome
         refit=False,
         n_jobs=1,
     )
-    with _quiet():
-        return Outcome(search.fit(_prepared(x, x, classifier), y).best_params_)
+    parameters: dict[str, Any] = search.fit(_prepared(x, x, classifier), y).best_params_
+    return parameters
+
+
+def _held_out_search(
+    classifier: Classifier,
+    train: tuple[Array, Array],
+    validation: tuple[Array, Array],
+    seed: int,
+) -> dict[str, Any]:
+    """Return the parameters of a network with the best balanced accuracy on the validation set.
+
+    It is the search of thesis section 2.7.2: networks are too slow for cross-validation.
+    """
+    from sklearn.model_selection import ParameterGrid
+
+    def score(parameters: Mapping[str, Any]) -> float:
+        fitted = fit_classifier(
+            classifier, *train, parameters=parameters, seed=seed, validation=validation
+        )
+        predicted = np.asarray(fitted.predict(validation[0]))
+        return classification_figures(validation[1], predicted)["balanced_accuracy"]
+
+    best: dict[str, Any] = max(ParameterGrid(dict(classifier.grid)), key=score)
+    return best
 
 
 def _score(settings: Mapping[str, Any], inputs: _Inputs, attempt: int) -> Outcome:

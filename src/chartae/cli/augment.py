@@ -20,11 +20,15 @@ from chartae.cli.options import (
     SamplerOptions,
     TrainingOptions,
 )
-from chartae.cli.output import Outputs, constant_line, print_lines
+from chartae.cli.output import (
+    Outputs,
+    check_folder_of,
+    constant_line,
+    print_lines,
+    write_folder_of,
+)
 from chartae.cli.results import few_baselines, fidelity_table, sections
-from chartae.data import ArrayDataset, write_images, write_npz, write_table, write_volumes
-from chartae.data.images import CHANNELS
-from chartae.data.volumes import check_volumes
+from chartae.data import ArrayDataset, write_npz, write_table
 from chartae.errors import ConfigurationError, DataError
 from chartae.evaluation.neighbours import nearest_real
 from chartae.report import Report, versions
@@ -40,6 +44,7 @@ def augment(
     *,
     out: Path,
     per_class: int = 1000,
+    balance: bool = False,
     model: ModelName = "rhvae",
     sampling: SamplerOptions = SamplerOptions(),
     conditional: bool = False,
@@ -67,6 +72,7 @@ def augment(
             folder of images or volumes in class folders, with a table of their labels, seed and
             nearest real files, manifest.csv.
         per_class: Number of synthetic observations of each class.
+        balance: Write as many of each class as it lacks to the largest one, instead of per_class.
         conditional: Learn all classes with one model, given the label, instead of one model for
             each class. A cvae is always conditional.
         include_real: Write the real data before the synthetic data.
@@ -104,14 +110,18 @@ def augment(
         seed=seed,
         output_dir=models,
     )
-    files = {str(out): f"{per_class} synthetic observations of each class", str(models): "models"}
+    _check_balance(source, balance)
+    many = "as many as each class lacks" if balance else f"{per_class} of each class"
+    files = {str(out): f"synthetic observations, {many}", str(models): "models"}
     fidelity: dict[str, Any] = {}
     constant = _constant_columns(source, each_class=not augmenter.is_conditional)
     try:
         with outputs.recording(fidelity=fidelity, constant_columns=constant):
             augmenter.fit(source)
             fidelity |= augmenter.fidelity_.to_json()
-            synthetic = _named_as(source, augmenter.sample_dataset(per_class))
+            synthetic = _named_as(
+                source, augmenter.sample_dataset("balance" if balance else per_class)
+            )
             augmenter.save(models)
             outputs.remove(out)
             _write(out, source, synthetic, include_real, {"model": model, "seed": seed})
@@ -125,6 +135,16 @@ def augment(
     print_lines(*(constant_line(columns, place) for place, columns in constant.items()))
     print_lines(*(f"{meaning}: {path}" for path, meaning in files.items()))
     return UNLIKE if strict and augmenter.fidelity_.problems else 0
+
+
+def _check_balance(source: ArrayDataset, balance: bool) -> None:
+    assert source.y is not None
+    sizes = torch.bincount(source.y, minlength=source.num_classes)
+    if balance and bool((sizes == sizes[0]).all()):
+        raise ConfigurationError(
+            f"balance=True, and all classes have {int(sizes[0])} observations: expected classes of "
+            "different sizes, or per_class"
+        )
 
 
 def _beside(out: Path, ending: str) -> Path:
@@ -148,7 +168,6 @@ def _constant_columns(source: ArrayDataset, *, each_class: bool) -> dict[str, li
 def _check_form(out: Path, source: ArrayDataset, include_real: bool) -> None:
     """Raise an error, before any work, if the output cannot store such data."""
     shape = source.input_shape
-    images = len(shape) == 2 or (len(shape) == 3 and shape[0] in CHANNELS)
     if out.suffix == ".csv" and len(shape) != 1:
         raise ConfigurationError(
             f"out={str(out)!r}: observations of shape {shape} are not rows of a table"
@@ -159,22 +178,13 @@ def _check_form(out: Path, source: ArrayDataset, include_real: bool) -> None:
         )
     if out.suffix != "" and out.is_dir():
         raise ConfigurationError(f"out={str(out)!r} is a folder: expected a file, by its name")
-    if out.suffix == "" and _are_volumes(source):
-        check_volumes()
-    elif out.suffix == "" and not images:
-        raise ConfigurationError(
-            f"out={str(out)!r}: observations of shape {shape} are neither images nor volumes: "
-            "expected a name that ends in .npz"
-        )
+    if out.suffix == "":
+        check_folder_of(out, shape)
     if out.suffix == "" and include_real and source.mask is not None:
         raise ConfigurationError(
             f"out={str(out)!r}: files of images or volumes cannot store the mask of the real data: "
             "expected a name that ends in .npz"
         )
-
-
-def _are_volumes(source: ArrayDataset) -> bool:
-    return len(source.input_shape) == 4 and source.input_shape[0] == 1
 
 
 def _named_as(source: ArrayDataset, synthetic: ArrayDataset) -> ArrayDataset:
@@ -221,10 +231,7 @@ def _write(
         own: dict[str, Sequence[object]] = {"nearest": names, "distance": ["0"] * len(source)}
         none = [""] * len(source)
         columns = {name: [*own.get(name, none), *values] for name, values in columns.items()}
-    if _are_volumes(source):
-        write_volumes(out, dataset, columns=columns)
-    else:
-        write_images(out, dataset, clip=True, columns=columns)
+    write_folder_of(out, dataset, columns)
 
 
 def _report(

@@ -8,29 +8,31 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chartae.atomic import write_text
 from chartae.augmentation import (
+    CLASSIFIERS,
     Augmenter,
     Method,
     ModelMethod,
     StudyResult,
-    TrainingSet,
     augmentation_study,
     gaussian_noise,
     smote,
+    transforms,
 )
 from chartae.checks import check_integer
 from chartae.cli.options import ConfigFile, Overwrite
 from chartae.cli.output import Outputs, print_lines
+from chartae.cli.progress import showing
 from chartae.cli.results import fidelity_table, sections
 from chartae.data import ArrayDataset, digits, few_per_class, write_npz
-from chartae.report import Report, Section, score_plot, versions
+from chartae.report import Report, quiz, study_sections, study_tables, versions
 
 __all__ = ["demo"]
 
 RECORD, STUDY = "demo.json", "study"
+CHOSEN = ("logistic regression", "MLP", "k-NN", "RBF SVM")
 FILES = ("report.html", "synthetic.npz", "models", f"{STUDY}.csv", f"{STUDY}.json")
 
 
@@ -103,19 +105,21 @@ def demo(
     outputs.claim(*(out / name for name in FILES))
     with outputs.recording():
         pool, test = _split(recipe)
+        out.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=out, prefix=".models-", ignore_cleanup_errors=True) as folder:
             learned = ModelMethod(recipe.rhvae, output_dir=Path(folder))
             study = _run_study(recipe, learned, pool, test, seeds, seed)
-            real, groups, augmenter = _first_draw(recipe, learned, pool, seed)
+            augmenter = _first_augmenter(study, learned, seed)
         augmenter.save(out / "models")
-        write_npz(out / "synthetic.npz", groups["RHVAE"])
+        write_npz(out / "synthetic.npz", study.samples["RHVAE"])
         write_text(out / f"{STUDY}.csv", study.to_csv())
         write_text(out / f"{STUDY}.json", study.to_json())
-        report = _report(recipe, study, real, groups, augmenter, outputs.options)
+        report = _report(recipe, study, augmenter, outputs.options)
         report.save(out / "report.html")
+    print_lines(first_line(study))
     Console().print(study.to_table())
     print_lines(
-        answer(study),
+        *(f"{question} {answer}" for question, answer in study.verdict().items()),
         f"report: {out / 'report.html'}",
         f"synthetic digits: {out / 'synthetic.npz'}",
     )
@@ -132,6 +136,7 @@ def _split(recipe: Recipe) -> tuple[ArrayDataset, ArrayDataset]:
 def _baselines(recipe: Recipe) -> dict[str, Method]:
     return {
         "plain VAE": ModelMethod(recipe.vae),
+        "transforms": transforms,
         "SMOTE": smote,
         "Gaussian noise": partial(gaussian_noise, scale=recipe.noise_scale),
     }
@@ -145,79 +150,48 @@ def _run_study(
     seeds: int,
     seed: int,
 ) -> StudyResult:
-    assert pool.y is not None
-    assert test.y is not None
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("training models and classifiers", total=None)
+    with showing("training models and classifiers") as advance:
         return augmentation_study(
-            pool.x,
-            pool.y,
-            test.x,
-            test.y,
+            pool,
+            None,
+            test,
             methods={"RHVAE": learned, **_baselines(recipe)},
+            classifiers={name: CLASSIFIERS[name] for name in CHOSEN},
             per_class=recipe.per_class,
-            synthetic_per_class=recipe.synthetic_per_class,
+            synthetic=recipe.synthetic_per_class,
             real_share=recipe.real_share,
             repeats=seeds,
             seed=seed,
-            advance=lambda done, total: bar.update(task, completed=done, total=total),
+            advance=advance,
         )
 
 
-def _first_draw(
-    recipe: Recipe, learned: ModelMethod, pool: ArrayDataset, seed: int
-) -> tuple[ArrayDataset, dict[str, ArrayDataset], Augmenter]:
-    """Return the first draw's real examples, its synthetic sets, and the fitted augmenter.
-
-    They are the same as in the study, because its models are kept and the seed is the same.
-    """
-    assert pool.y is not None
-    real = pool.subset(few_per_class(pool.y, recipe.per_class, seed=seed)[0])
+def _first_augmenter(study: StudyResult, learned: ModelMethod, seed: int) -> Augmenter:
+    """Return the augmenter of the first draw: its models are kept, and its seed is the same."""
+    real = study.samples["real"]
     assert real.y is not None
-    x, y = real.x.numpy(), real.y.numpy()
-    augmenter = learned.augmenter(seed).fit(x, y)
-    made = {"RHVAE": augmenter.sample(recipe.synthetic_per_class)}
-    for name, method in _baselines(recipe).items():
-        made[name] = method(x, y, recipe.synthetic_per_class, seed)
-    groups = {
-        name: ArrayDataset.from_arrays(*arrays, class_names=pool.class_names)
-        for name, arrays in made.items()
-    }
-    return real, groups, augmenter
+    return learned.augmenter(seed).fit(real.x.numpy(), real.y.numpy())
 
 
 def _report(
-    recipe: Recipe,
-    study: StudyResult,
-    real: ArrayDataset,
-    groups: Mapping[str, ArrayDataset],
-    augmenter: Augmenter,
-    options: Mapping[str, Any],
+    recipe: Recipe, study: StudyResult, augmenter: Augmenter, options: Mapping[str, Any]
 ) -> Report:
     settings = study.settings
     seeds = range(options["seed"], options["seed"] + options["seeds"])
-    plot = Section(
-        "Accuracy at a glance",
-        "The figure shows the same numbers. The grey band is real data alone. Bars and band show "
-        "the variation of accuracy between draws. The verdicts above compare methods within each "
-        "draw, so they can detect smaller differences.",
-        score_plot(study),
-        "Accuracy of each classifier by method, with standard deviations",
-    )
+    real = study.samples["real"]
+    maps = sections(augmenter, {"real": real})[1:]  # the sheets are those of the study
     return Report(
         f"{recipe.per_class} digits per class, augmented: does it help?",
-        f"{answer(study)} A geometry-aware autoencoder (RHVAE) learned each digit from "
+        f"{first_line(study)} A geometry-aware autoencoder (RHVAE) learned each digit from "
         f"{recipe.per_class} labelled examples and drew {recipe.synthetic_per_class} new ones; the "
         "table compares them with simpler methods.",
+        answers=study.verdict(),
         facts={
             "Data": "scikit-learn’s handwritten digits: 1,797 images of 8 × 8 pixels",
-            "Training": f"{settings['repeats']} draws of {settings['per_class']} digits per class "
-            f"from a pool of {settings['num_pool']}",
-            "Synthetic": f"{settings['synthetic_per_class']} per class from each method",
+            "Training": f"{settings['repeats']} draws of {recipe.per_class} digits per class "
+            f"from a pool of {settings['num_pool']}; {settings['num_validation']} other digits "
+            "choose between methods",
+            "Synthetic": f"{recipe.synthetic_per_class} per class from each method",
             "Test": f"{settings['num_test']:,} digits outside of the pool, the same for all draws",
             "Seeds": f"{', '.join(map(str, seeds))}; {recipe.split_seed} for pool and test set",
             "Versions": versions(),
@@ -230,23 +204,25 @@ def _report(
             "tuned": dict(study.tuned),
         },
         study=study,
-        tables=[fidelity_table(augmenter.fidelity_)],
-        sections=[plot, *sections(augmenter, {"real": real, **groups}, columns=recipe.per_class)],
+        tables=[*study_tables(study), fidelity_table(augmenter.fidelity_)],
+        sections=[*study_sections(study), *maps],
+        quiz=quiz(real, study.samples["RHVAE"], seed=options["seed"]),
         files={
             "synthetic.npz": "the RHVAE’s synthetic digits of the first draw (x, y, class_names)",
             "models/": "the RHVAE of each digit of the first draw, for chartae sample",
-            f"{STUDY}.csv, {STUDY}.json": "every accuracy, and the tuned hyper-parameters",
+            f"{STUDY}.csv, {STUDY}.json": "every figure, and the tuned hyper-parameters",
             RECORD: "the options of this run",
         },
     )
 
 
-def answer(study: StudyResult) -> str:
-    """Return a sentence on the effect of adding the RHVAE's digits on the classifiers."""
-    added = TrainingSet("real + synthetic", "RHVAE")
-    verdicts = {name: study.compare(added, name).verdict for name in study.classifiers}
-    counts = {v: sum(found == v for found in verdicts.values()) for v in ("helps", "hurts")}
-    return (
-        f"Adding the RHVAE's digits to the real ones clearly helps {counts['helps']} of "
-        f"{len(verdicts)} classifiers and clearly hurts {counts['hurts']}."
-    )
+def first_line(study: StudyResult) -> str:
+    """Return in a sentence whether the generators are better than all that was tried without."""
+    answer = study.verdict()["Do synthetic data help?"]
+    return {
+        "Yes": "On these digits synthetic data are better than all that was tried without them.",
+        "No ": "On these digits synthetic data make no clear difference to the best that was tried "
+        "without them.",
+        "No:": "On these digits synthetic data do not help: the best that was tried without them "
+        "is clearly better.",
+    }[answer[:3]]

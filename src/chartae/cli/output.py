@@ -13,6 +13,9 @@ from rich.console import Console
 from chartae import __version__
 from chartae.atomic import atomic_path, check_writable, write_text
 from chartae.cli.options import without_none
+from chartae.data import ArrayDataset, write_images, write_volumes
+from chartae.data.images import CHANNELS
+from chartae.data.volumes import check_volumes
 from chartae.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -63,6 +66,31 @@ def check_suffix(path: Path, *suffixes: str) -> None:
         raise ConfigurationError(
             f"out={str(path)!r}: expected a file whose name ends in {' or '.join(suffixes)}"
         )
+
+
+def check_folder_of(out: Path, shape: tuple[int, ...]) -> None:
+    """Raise `ConfigurationError` if observations of a shape cannot be files in a folder."""
+    if _are_volumes(shape):
+        check_volumes()
+    elif not (len(shape) == 2 or (len(shape) == 3 and shape[0] in CHANNELS)):
+        raise ConfigurationError(
+            f"out={str(out)!r}: observations of shape {shape} are neither images nor volumes: "
+            "expected a name that ends in .npz"
+        )
+
+
+def write_folder_of(
+    out: Path, dataset: ArrayDataset, columns: Mapping[str, Sequence[object]]
+) -> None:
+    """Write images or volumes in class folders, and a table with further ``columns``."""
+    if _are_volumes(dataset.input_shape):
+        write_volumes(out, dataset, columns=columns)
+    else:
+        write_images(out, dataset, clip=True, columns=columns)
+
+
+def _are_volumes(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and shape[0] == 1
 
 
 def write_figure(path: Path, figure: "Figure", dpi: int) -> None:
@@ -270,9 +298,15 @@ def _flat(given: Mapping[str, Any], inputs: Collection[Path]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in given.items():
         flat |= asdict(value) if is_dataclass(value) else {name: value}  # type: ignore[arg-type]
-    for name, value in flat.items():
+
+    def text(value: Any) -> Any:
+        if isinstance(value, list):
+            return [text(part) for part in value]
         if isinstance(value, Path):
-            flat[name] = str(value.resolve() if value in inputs else value)
+            return str(value.resolve() if value in inputs else value)
+        return value
+
+    flat = {name: text(value) for name, value in flat.items()}
     how = {"overwrite", "resume", "config"}
     return {name: value for name, value in without_none(flat).items() if name not in how}
 

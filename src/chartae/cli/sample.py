@@ -15,7 +15,14 @@ from chartae.cli.options import (
     Overwrite,
     SamplerOptions,
 )
-from chartae.cli.output import Outputs, check_suffix, print_lines, write_figure
+from chartae.cli.output import (
+    Outputs,
+    check_folder_of,
+    check_suffix,
+    print_lines,
+    write_figure,
+    write_folder_of,
+)
 from chartae.cli.trained import Trained
 from chartae.data import ArrayDataset, Form, write_npz
 from chartae.errors import ConfigurationError
@@ -44,7 +51,8 @@ def sample(
     Args:
         model: Folder of a trained model or sampler, or the folder of models of "chartae augment".
         n: Number of observations.
-        out: A .npz file, or a .png figure of all observations.
+        out: A .npz file, a .png figure of all observations, or a folder of images or volumes in
+            class folders, with a table of their labels, manifest.csv.
         label: For a model of several classes, a class to draw. It can be given several times; by
             default all classes are drawn. Each class gets the same number of observations.
         fit_on: Training data for samplers that learn from data, such as code and mixture; with
@@ -54,7 +62,8 @@ def sample(
     given = dict(locals())
     check_integer("n", n, minimum=1)
     check_integer("seed", seed, minimum=0)
-    check_suffix(out, ".npz", ".png")
+    if out.suffix:
+        check_suffix(out, ".npz", ".png")
     inputs = [model, fit_on, data_options.labels, config]
     outputs = Outputs("sample", out.with_suffix(".json"), given, inputs=inputs)
     outputs.claim(out)
@@ -62,7 +71,9 @@ def sample(
     asked = sampling != SamplerOptions() or fit_on is not None
     if (model / RECORD_FILE).exists():
         _refuse('of "chartae augment", with fitted samplers', asked)
-        drawn, title = _of_each_class(model, label or [], n, seed, machine.place)
+        augmenter = Augmenter.load(model)
+        drawn, title = _of_each_class(augmenter, label or [], n, seed, machine.place)
+        kind = type(next(iter(augmenter.models_.values())))
     else:
         trained = Trained.read(model, machine.place)
         y = _labels(trained.class_names, label or [], n)
@@ -77,9 +88,15 @@ def sample(
         x = sampler.sample(n, seed=seed, y=y, draw=as_draws).cpu()
         form, title = trained.form or Form(x.dtype), type(sampler).__name__
         drawn = ArrayDataset(x, y, class_names=trained.class_names, form=form)
+        kind = type(trained.model)
+    if not out.suffix:
+        check_folder_of(out, drawn.input_shape)
     with outputs.recording():
         if out.suffix == ".npz":
             write_npz(out, drawn)
+        elif not out.suffix:
+            facts = {"model": kind.__name__.lower(), "seed": seed}
+            write_folder_of(out, drawn, {name: [value] * n for name, value in facts.items()})
         else:
             grid = image_grid({title: drawn.x}, columns=max(1, round(n**0.5)))
             write_figure(out, grid, dpi=200)
@@ -95,10 +112,9 @@ def _refuse(what: str, asked: bool) -> None:
 
 
 def _of_each_class(
-    folder: Path, asked: Sequence[str], n: int, seed: int, device: str
+    augmenter: Augmenter, asked: Sequence[str], n: int, seed: int, device: str
 ) -> tuple[ArrayDataset, str]:
     """Return samples of an augmenter, and their title."""
-    augmenter = Augmenter.load(folder)
     for fitted in augmenter.samplers_.values():
         fitted.to(device)
     names = augmenter.class_names

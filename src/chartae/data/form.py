@@ -306,4 +306,5 @@ def _from_frame(frame: Any) -> tuple[Any, tuple[Categories | None, ...]]:
     if frame.shape[1] == 0:
         return frame.to_numpy(dtype=np.float64), ()
     parts, categories = zip(*(column_features(column) for _, column in frame.items()), strict=True)
-    return np.ma.masked_invalid(np.concatenate(parts, 1)), categories
+    values = np.concatenate(parts, 1)
+    return np.ma.masked_array(values, np.isnan(values)), categories

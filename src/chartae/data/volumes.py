@@ -162,6 +162,7 @@ class _Volume(NamedTuple):
 def _read(file: Path, resize: Sequence[int] | None, crop: Sequence[int] | None) -> _Volume:
     nibabel = _nibabel()
     try:
+        _check_sum(file)
         image = nibabel.load(file)
         volume = _Volume(_values(image), _space(image), image.get_data_dtype().name)
         if crop is not None:
@@ -169,6 +170,14 @@ def _read(file: Path, resize: Sequence[int] | None, crop: Sequence[int] | None) 
         return volume if resize is None else _resized(volume, resize)
     except Exception as error:  # nibabel, zlib and the file system raise their own types of errors
         raise DataError(f"{file} cannot be read as a volume: {error}") from None
+
+
+def _check_sum(file: Path) -> None:
+    """Raise an error if a compressed file is damaged. nibabel stops before the check sum."""
+    if file.suffix.lower() == ".gz":
+        with gzip.open(file) as content:
+            while content.read(2**20):
+                pass
 
 
 def _values(image: Any) -> NDArray[Any]:
@@ -194,9 +203,11 @@ def _is_rescaled(image: Any) -> bool:
 
 
 def _space(image: Any) -> Space:
-    header = image.header
+    header, affine = image.header, image.affine
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine) < 4:
+        raise ValueError("its affine is not finite or not invertible")
     return Space(
-        affine=tuple(tuple(row) for row in image.affine.tolist()),
+        affine=tuple(tuple(row) for row in affine.tolist()),
         unit=header.get_xyzt_units()[0],
         qform=int(header["qform_code"]),
         sform=int(header["sform_code"]),

@@ -22,7 +22,7 @@ from chartae.models.losses import Extra
 from chartae.models.trainable import Batch
 from chartae.randomness import resolve_seed, seeded
 
-__all__ = ["How", "Proposal", "SequenceModel"]
+__all__ = ["How", "Proposal", "SequenceModel", "times_of"]
 
 Proposal = Literal["set", "mixture", "visit", "prior"]
 
@@ -271,16 +271,7 @@ class SequenceModel(Autoencoder):
             noise: as in `impute`.
             seed: the same seed gives the same draws.
         """
-        when = as_tensor("times", times).double()
-        if when.ndim not in (1, 2) or (when.ndim == 2 and len(when) != len(sequences)):
-            raise DataError(
-                f"times has shape {tuple(when.shape)}: expected (K,) or ({len(sequences)}, K)"
-            )
-        if not when.numel() or not bool(when.isfinite().all()):
-            raise DataError(
-                "times is empty, or has NaN or infinite values: expected finite numbers"
-            )
-        when = when.expand(len(sequences), -1) if when.ndim == 1 else when
+        when = times_of(sequences, times)
         return self._draws(sequences, when, how, n, noise, seed, proposal=proposal, complete=False)
 
     def interpolate(
@@ -535,6 +526,22 @@ class SequenceModel(Autoencoder):
             return self.observation_model.draw(output)
         mean: Tensor = self.observation_model(output).mean
         return mean
+
+
+def times_of(sequences: Sequences, times: ArrayLike | Tensor) -> Tensor:
+    """Return times ``(N, K)`` of individuals, given for each or for all of them.
+
+    Raises:
+        DataError: for another shape, or numbers that are not finite.
+    """
+    when = as_tensor("times", times).double()
+    if when.ndim not in (1, 2) or (when.ndim == 2 and len(when) != len(sequences)):
+        raise DataError(
+            f"times has shape {tuple(when.shape)}: expected (K,) or ({len(sequences)}, K)"
+        )
+    if not when.numel() or not bool(when.isfinite().all()):
+        raise DataError("times is empty, or has NaN or infinite values: expected finite numbers")
+    return when.expand(len(sequences), -1) if when.ndim == 1 else when
 
 
 def _defaults(x: Tensor, times: Extra, observed: Extra) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The model of trajectories that are straight lines in time, with individual speed and delay."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -21,7 +22,7 @@ from chartae.distributions import (
     normal_head,
 )
 from chartae.errors import ConfigurationError
-from chartae.longitudinal.base import Proposal, SequenceModel
+from chartae.longitudinal.base import Proposal, SequenceModel, times_of
 from chartae.longitudinal.draws import Draws
 from chartae.longitudinal.visit_latents import padded
 from chartae.longitudinal.visits import Visits
@@ -406,6 +407,53 @@ class TrajectoryVAE(SequenceModel):
             torch.cat(spreads),
             covariance[:, 0, 1] / deviation.prod(-1),
         )
+
+    def pace_scales(self) -> tuple[float, float]:
+        """Return the standard deviations of log speed and of delay over individuals.
+
+        They are those of the prior; that of the delay is in the unit of time of the data.
+        """
+        log_speed, delay = self.pace_prior().stddev.tolist()
+        return log_speed, delay * float(self.get_buffer("time_scale"))
+
+    @torch.no_grad()
+    def varied(
+        self,
+        sequences: Sequences,
+        times: ArrayLike | Tensor,
+        *,
+        speed: float = 1.0,
+        delay: float = 0.0,
+    ) -> Tensor:
+        """Return the courses of individuals if they had another speed or delay (Fig. 5.6 a, b).
+
+        Latents are their means given the visits, and values are means of p(x|z), in the range of
+        the data, with channels first.
+
+        Args:
+            sequences: the individuals.
+            times: ``(K,)`` for all of them, or ``(N, K)``, in the unit of the data.
+            speed: a factor of the speed, above 0.
+            delay: what is added to the delay, in the unit of time of the data.
+
+        Returns:
+            ``(N, K, *input_shape)``.
+
+        Raises:
+            DataError: if the sequences do not fit the model, or for times that are not finite.
+            ConfigurationError: for numbers out of range.
+        """
+        shift = [math.log(check_number("speed", speed, above=0.0)), check_number("delay", delay)]
+        shift[1] /= float(self.get_buffer("time_scale"))
+        when, found = times_of(sequences, times).to(self.device), []
+        for rows, visits in self._blocks(sequences, 1, when.shape[1]):
+            latents = self.individual_means(visits)
+            latents[:, :2] += torch.tensor(shift).to(latents)
+            owner = torch.arange(len(latents), device=self.device).repeat_interleave(when.shape[1])
+            z = self.path(latents, owner, self.model_times(when[rows]).flatten(), visits.y)
+            own = None if visits.y is None else visits.y[owner]
+            found.append(self._values(z, own, False).unflatten(0, (len(latents), -1)))
+        return torch.cat(found)
 
     def possible_courses(
         self,

@@ -54,7 +54,7 @@ class DenseNet(nn.Module):
         ConfigurationError: for a number out of range.
 
     >>> DenseNet((28, 28))(torch.zeros(2, 28, 28)).shape
-    torch.Size([2, 60])
+    torch.Size([2, 40])
     """
 
     def __init__(

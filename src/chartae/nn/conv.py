@@ -31,7 +31,6 @@ TRANSPOSED: dict[int, type[nn.Module]] = {
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,
 }
-_CONVOLUTIONS = (*CONV.values(), *TRANSPOSED.values())
 
 Stride = int | Sequence[int] | Sequence[Sequence[int]]
 """One number; or one for each axis; or one for each axis of each layer."""
@@ -180,6 +179,9 @@ class ResidualBlock(nn.Module):
         return x + residual
 
 
+_COSTLY = (*CONV.values(), *TRANSPOSED.values(), ResidualBlock)
+
+
 def _down(maps: Pyramid, blocks: int) -> list[nn.Module]:
     """Return layers from the data to the smallest map."""
     # Vectors, grey images and volumes without a channel axis get one.
@@ -212,19 +214,18 @@ def _up(maps: Pyramid, blocks: int) -> list[nn.Module]:
 
 
 class Recomputed(nn.Sequential):
-    """Layers that, in training, keep only the inputs of their convolutions (Chen et al., 2016).
+    """Layers that compute their maps again in the backward pass (Chen et al., 2016).
 
-    What lies between two convolutions is computed again in the backward pass. Gradients are the
-    same, the memory is smaller, and a training step takes about a third longer.
+    Training keeps only the inputs of convolutions and residual blocks. Gradients are the same.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         layers = list(self)
         if not (self.training and torch.is_grad_enabled()):
             return _in_turn(layers, input)
-        starts = [i for i, layer in enumerate(layers) if isinstance(layer, _CONVOLUTIONS)]
-        for start, end in pairwise([0, *(i for i in starts if i), len(layers)]):
-            # Convolutions draw no random numbers.
+        starts = [i for i, layer in enumerate(layers) if isinstance(layer, _COSTLY)]
+        for start, end in pairwise(sorted({0, *starts, len(layers)})):
+            # None of the layers draws random numbers.
             input = checkpoint(
                 _in_turn, layers[start:end], input, use_reentrant=False, preserve_rng_state=False
             )

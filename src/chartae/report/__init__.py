@@ -19,6 +19,7 @@ __all__ = [
     "latent_map",
     "latent_maps",
     "one_row_per_class",
+    "pace_strips",
     "quiz",
     "score_fits",
     "score_plot",
@@ -43,10 +44,10 @@ from chartae.report.figures import (
     score_plot,
     training_curves,
 )
+from chartae.report.filmstrips import filmstrips, pace_strips
 from chartae.report.followups import (
     HiddenPart,
     calibration_plot,
-    filmstrips,
     latent_courses,
     score_fits,
     write_followup_report,

@@ -1,12 +1,10 @@
 """Figures of follow-ups, and the report of a model of sequences."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +17,9 @@ from chartae.evaluation import (
     calibration,
     carried_forward,
 )
-from chartae.longitudinal import Draws, SequenceModel
-from chartae.report.figures import draw_observations, training_curves, value_range
+from chartae.longitudinal import Draws, SequenceModel, TrajectoryVAE
+from chartae.report.figures import training_curves
+from chartae.report.filmstrips import filmstrips, pace_strips
 from chartae.report.html import Report, Section, Table, versions
 from chartae.report.latent import Plane
 from chartae.report.style import ACCENT, FAINT, INK, SAMPLE, Array, class_colors
@@ -33,14 +32,11 @@ if TYPE_CHECKING:
 __all__ = [
     "HiddenPart",
     "calibration_plot",
-    "filmstrips",
     "latent_courses",
     "score_fits",
     "write_followup_report",
 ]
 
-LONGEST = 12
-"""Largest number of visits in a filmstrip."""
 MOST = 2**26
 """Largest number of values in the draws of a report, which bounds its memory."""
 
@@ -49,105 +45,6 @@ BACKGROUND = 0.25
 
 
 # --- figures --------------------------------------------------------------------------------------
-
-
-def filmstrips(
-    truth: Sequences, seen: Sequences, draws: Draws, *, individuals: int = 3
-) -> "Figure":
-    """Return a figure of imputed images, with four strips for each individual.
-
-    The strips are the images that the model saw; those that were hidden from it; its imputations of
-    all visits, `Draws.point`; and the standard deviation of each pixel over the draws. Of a longer
-    follow-up, evenly spaced visits are shown.
-
-    Args:
-        truth: individuals with images or volumes.
-        seen: the same individuals with a part hidden.
-        draws: the result of ``model.impute(seen)``.
-        individuals: how many of the first individuals are shown.
-
-    Raises:
-        DataError: for vectors, or if the three do not belong together.
-    """
-    from matplotlib.figure import Figure
-
-    _check_together(truth, seen, draws)
-    if len(truth.input_shape) < 2:
-        raise DataError(
-            f"visits have shape {truth.input_shape}: expected images or volumes; score_fits shows "
-            "vectors"
-        )
-    count = min(check_integer("individuals", individuals, minimum=1), len(truth))
-    chosen = [_spaced(truth.observed[row]) for row in range(count)]
-    columns = max(map(len, chosen))
-    rows = [_strips(truth, seen, draws, row, visits) for row, visits in enumerate(chosen)]
-    spreads = np.concatenate([strips["spread"] for strips in rows])
-    images = [strips[name] for strips in rows for name in ("seen", "hidden", "imputed")]
-    low, high = value_range(images)
-    height, width = truth.input_shape[-2:]
-    cell = min(0.75, 8.0 / columns)
-    figure = Figure(
-        (0.9 + cell * columns, (4 * cell * height / width + 0.45) * count), layout="constrained"
-    )
-    panels = figure.subfigures(count, 1, squeeze=False)[:, 0]
-    for row, (panel, strips) in enumerate(zip(panels, rows, strict=True)):
-        all_axes = panel.subplots(4, 1, gridspec_kw={"hspace": 0.03})
-        for axes, (name, x) in zip(all_axes, strips.items(), strict=True):
-            top = float(np.nanmax(spreads)) or 1.0 if name == "spread" else high
-            padded = _padded(x, columns)
-            draw_observations(axes, padded, columns, 0.0 if name == "spread" else low, top)
-            _frame_strip(axes, name)
-            if name == "spread":
-                axes.images[0].set_cmap("magma")
-        when = truth.times[row, chosen[row]].tolist()
-        step = axes.images[0].get_array().shape[1] / columns
-        ticks = [step * (place + 0.5) for place in range(len(when))]
-        axes.set_xticks(ticks, [f"{time:.3g}" for time in when])
-        below = {"xytext": (-4, -4), "textcoords": "offset points", "ha": "right", "va": "top"}
-        axes.annotate("time", (0, 0), xycoords="axes fraction", fontsize="small", **below)
-        panel.suptitle(f"individual {truth.ids[row]}", fontsize="medium", x=0.02, ha="left")
-    return figure
-
-
-def _spaced(observed: Tensor) -> Tensor:
-    """Return the places of at most `LONGEST` observed visits, evenly spaced."""
-    places = observed.nonzero()[:, 0].cpu()
-    count = min(len(places), LONGEST)
-    return places[torch.linspace(0, len(places) - 1, count).round().long()]
-
-
-def _strips(
-    truth: Sequences, seen: Sequences, draws: Draws, row: int, visits: Tensor
-) -> dict[str, Array]:
-    """Return the strips of an individual, ``(visits, ...)`` each, NaN where there is nothing."""
-    blank = math.nan
-    whole = torch.where(truth.known[row, visits], truth.x[row, visits], blank)
-    shown = seen.known[row, visits]
-    spread = draws.values[:, row, visits].std(0, correction=0)
-    if spread.dim() == 4 and spread.shape[1] == 3:  # colours
-        spread = spread.mean(1)
-    strips = {
-        "seen": torch.where(shown, whole, blank),
-        "hidden": torch.where(shown, blank, whole),
-        "imputed": draws.point_values()[row, visits],
-        "spread": spread,
-    }
-    return {name: x.cpu().double().numpy() for name, x in strips.items()}
-
-
-def _padded(x: Array, count: int) -> Array:
-    """Return images with blank ones after them, ``count`` in all."""
-    blank = np.full((count - len(x), *x.shape[1:]), np.nan)
-    return np.concatenate([x, blank])
-
-
-def _frame_strip(axes: "Axes", name: str) -> None:
-    """Name a strip at its left, without ticks and without a frame."""
-    axes.set_axis_on()
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelsize="small")
-    axes.set(xticks=[], yticks=[])
-    axes.set_ylabel(name, rotation=0, ha="right", va="center")
 
 
 def latent_courses(
@@ -319,14 +216,6 @@ def _draw_scores(axes: "Axes", truth: Sequences, seen: Sequences, row: int, colu
             markerfacecolor=fill,
             markersize=4.5,
             label=name,
-        )
-
-
-def _check_together(truth: Sequences, seen: Sequences, draws: Draws) -> None:
-    if not truth.x.shape == seen.x.shape == draws.values.shape[1:]:
-        raise DataError(
-            f"draws are of shape {tuple(draws.values.shape[1:])}, truth {tuple(truth.x.shape)} and "
-            f"seen {tuple(seen.x.shape)}: expected the same individuals and visits"
         )
 
 
@@ -610,7 +499,7 @@ def _further(
     history: History | None,
     seed: int,
 ) -> list[Section]:
-    """Return the sections about calibration, the latent space and the training."""
+    """Return the sections about calibration, the latent space, the pace and the training."""
     text = (
         "The share of hidden values inside the central intervals of the draws, against the level "
         "of the interval. On the diagonal the uncertainty is right; below it, it is too small."
@@ -632,6 +521,14 @@ def _further(
         )
         figure = latent_courses(model, people, seed=seed)
         found.append(Section("Courses in the latent space", courses, figure, "Latent courses"))
+    if isinstance(model, TrajectoryVAE) and len(people.input_shape) > 1:
+        told = (
+            "The course of one individual as it is (middle row), and as it would be with another "
+            "delay or speed, up to two standard deviations of all individuals. What does not "
+            "change in time should stay the same in all rows."
+        )
+        figure = pace_strips(model, people)
+        found.append(Section("Other delays, other speeds", told, figure, "Delays and speeds"))
     if history is not None and history.num_epochs:
         told = "Each term of the loss over epochs; dashed: the held-out individuals."
         curve = training_curves({type(model).__name__: history})
