@@ -49,7 +49,9 @@ class TrainingSet:
 
 
 REAL = TrainingSet("real")
+"""Real examples alone."""
 WEIGHTED = TrainingSet("real", "class weights")
+"""Real examples, of which those of each class have the same total weight."""
 FEWEST_JUDGES = 200
 """With fewer validation examples, over all repeats, the validation set does not choose."""
 FEWEST_REPEATS = 3

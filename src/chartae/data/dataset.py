@@ -28,7 +28,7 @@ class ArrayDataset(TensorSet):
     """Samples ``x``, with optional labels, a mask of observed entries, and weights.
 
     Args:
-        x: (N, *input_shape), float32 or float64, finite.
+        x: ``(N, *input_shape)``, float32 or float64, finite.
         y: (N,) int64, class indices in [0, len(class_names)); or (N, p), the dtype of ``x``,
             vectors that a model takes as conditions.
         mask: bool, the shape of ``x``; True where the entry was observed.
@@ -124,7 +124,7 @@ class ArrayDataset(TensorSet):
         copied. The dataset records the `form` in which samples were given.
 
         Args:
-            x: (N, *input_shape); uint8, bool, float32 or float64. In a masked array, the entries
+            x: ``(N, *input_shape)``; uint8, bool, float32 or float64. In a masked array, entries
                 that are not masked are observed. A DataFrame has columns of numbers or booleans,
                 which are not scaled, and columns of text or categories, which become one-hot
                 features; its missing cells are unobserved.
@@ -132,7 +132,7 @@ class ArrayDataset(TensorSet):
                 (N, p) floats: vectors that a model takes as conditions.
             mask: bool, the shape of ``x``; True where the entry was observed.
             class_names: names of the classes, in the order of their indices.
-            channels_last: ``x`` is (N, *sizes, channels), and becomes (N, channels, *sizes).
+            channels_last: ``x`` is ``(N, *sizes, channels)``; it becomes ``(N, channels, *sizes)``.
             columns: names of the features of vectors; those of a DataFrame are its columns.
             dtype: torch.float32, torch.float64, ``"default"`` for torch's default dtype, or None to
                 keep floats as given.

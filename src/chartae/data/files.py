@@ -79,8 +79,8 @@ def read_data(
         label_column: the column of a table that holds the labels.
         labels: for an ``.npy`` file, the file of its labels, see `read_labels`.
         header: for a table, whether its first line names the columns.
-        channels_last: arrays are (N, *sizes, channels), and become (N, channels, *sizes), which
-            models expect. By default no array is transposed.
+        channels_last: arrays are ``(N, *sizes, channels)``, and become ``(N, channels, *sizes)``,
+            which models expect. By default no array is transposed.
         resize: for images and volumes, as in `read_images` and `read_volumes`.
         crop: for images and volumes, as in `read_images` and `read_volumes`.
         color: for images, as in `read_images`.
