@@ -380,3 +380,48 @@ def test_an_array_file_takes_its_labels_from_another(tmp_path):
         read_data(tmp_path / "x.npy", labels=tmp_path / "y.txt")
     with pytest.raises(DataError, match=r"absent.txt cannot be read as labels"):
         read_data(tmp_path / "x.npy", labels=tmp_path / "absent.txt")
+
+
+# --- a second table ------------------------------------------------------------------------------
+
+
+def test_a_second_table_takes_the_columns_and_categories_of_the_first(csv):
+    train = read_table(csv("n,sex,stage\n1,f,II\n2,m,I\n3,f,III\n"))
+    test = read_table(csv("stage,n,sex\nIII,7,m\n,8,m\nIII,,m\n"))
+    found = test.with_columns_of(train.form)
+    assert found.form == train.form
+    assert found.x.tolist() == [[7, 0, 1, 0, 0, 1], [8, 0, 1, 0, 0, 0], [0, 0, 1, 0, 0, 1]]
+    seen = train.form.of_columns(found.mask).tolist()
+    assert seen == [[True, True, True], [True, True, False], [False, True, True]]
+    frame = pd.DataFrame({"sex": ["m"], "stage": ["I"], "n": [4]})
+    assert ArrayDataset.from_arrays(frame).with_columns_of(train.form).x.tolist() == [
+        [4, 0, 1, 1, 0, 0]
+    ]
+    plain = ArrayDataset(torch.zeros(2, 6))
+    assert plain.with_columns_of(train.form) is plain
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n,sex\n1,x\n", "test has 'x' in column 'sex': expected one of 'f', 'm'"),
+        ("n,sex\n1,2\n", "test has numbers in column 'sex': expected categories"),
+        ("n,sex\nu,m\n", "test has categories in column 'n': expected numbers"),
+        ("n,m\n1,m\n", r"test has the columns \['n', 'm'\]: expected \['n', 'sex'\]"),
+    ],
+)
+def test_a_second_table_that_does_not_fit_is_refused(csv, text, message):
+    train = read_table(csv("n,sex\n1,f\n2,m\n"))
+    with pytest.raises(DataError, match=message):
+        read_table(csv(text)).with_columns_of(train.form, "test")
+
+
+def test_a_declared_category_without_a_row_does_no_harm(csv):
+    train = read_table(csv("n,sex\n1,f\n2,m\n"))
+    frame = pd.DataFrame({"n": [3], "sex": pd.Categorical(["m"], ["m", "x"])})
+    assert ArrayDataset.from_arrays(frame).with_columns_of(train.form).x.tolist() == [[3, 0, 1]]
+
+
+def test_the_fingerprint_tells_gaps_from_zeros():
+    x = torch.eye(2)
+    assert ArrayDataset(x).fingerprint != ArrayDataset(x, mask=x > 0).fingerprint

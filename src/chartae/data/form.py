@@ -82,6 +82,13 @@ class Form:
         return tuple(1 if kind is None else len(kind.values) for kind in self.categories)
 
     @property
+    def starts(self) -> tuple[tuple[str | int, int, Categories | None], ...]:
+        """The name, the first feature and the categories of each column of a table."""
+        places = np.cumsum([0, *self.widths])[:-1].tolist()
+        kinds = self.categories or (None,) * len(self.columns)
+        return tuple(zip(self.columns, places, kinds, strict=True))
+
+    @property
     def feature_names(self) -> tuple[str | int, ...]:
         """The name of the column of each feature of a table; empty without names."""
         pairs = zip(self.columns, self.widths, strict=True)
