@@ -183,7 +183,8 @@ def restored_cells(
     It is `restored_column` without pandas, for ``dtype`` ``"int64"``, ``"float64"`` or ``"text"``.
     """
     if categories is not None:
-        return np.array(categories.values, dtype=object)[features.argmax(1)]
+        texts: NDArray[Any] = np.array(categories.values, dtype=object)
+        return texts[features.argmax(1)]
     if dtype == "int64":
         limit = LARGEST_WHOLE
         return np.rint(features[:, 0].astype(np.float64)).clip(-limit, limit).astype(np.int64)

@@ -193,12 +193,14 @@ class ArrayDataset(TensorSet):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of samples, labels, mask and names of classes, to recognise the data by."""
+        """A hash of samples, labels, mask, and names of classes and categories."""
         digest = hashlib.blake2b(digest_size=8)
         digest.update(repr((tuple(self.x.shape), self.x.dtype, self.class_names)).encode())
         for tensor in (self.x, self.y, self.mask):
             if tensor is not None:
                 digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        if self.form.column_dtypes:
+            digest.update(repr((self.form.column_dtypes, self.form.categories)).encode())
         return digest.hexdigest()
 
     @property
