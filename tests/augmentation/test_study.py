@@ -462,14 +462,6 @@ def test_more_wrong_options(options, message):
         augmentation_study(*ARRAYS, **given)
 
 
-def test_missing_values_are_refused():
-    x, y, x_test, y_test = ARRAYS
-    masked = np.ma.masked_array(x.numpy(), np.zeros(x.shape, dtype=bool))
-    masked[0, 0, 0] = np.ma.masked
-    with pytest.raises(DataError, match="x has missing values"):
-        augmentation_study(masked, y, x_test, y_test, methods={"c": copies})
-
-
 def test_the_validation_set_chooses_the_rate_of_a_network():
     """A rate of 1e-9 learns nothing."""
     network = Classifier(
