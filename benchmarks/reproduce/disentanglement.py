@@ -1,8 +1,8 @@
 """Do coordinates of the posterior metric separate factors better than codes? (thesis, conclusion)
 
 VAEs of several beta learn sprites with known factors. Their codes are compared with geodesic
-normal coordinates: the velocity, at the Frechet mean of the codes, of the geodesic to each code, for
-the metric of the posterior covariances. MIG, SAP and DCI say how far each coordinate stands for one
+normal coordinates: the velocity, at the Frechet mean of the codes, of the geodesic to each code,
+for the metric of the posterior covariances. MIG, SAP and DCI say how far each coordinate stands for one
 factor; the coordinates are those of the codes' axes in both. "principal" are the principal axes of
 the normal coordinates.
 

@@ -1,5 +1,6 @@
 """Imputation of unobserved values by the typical values of a training set."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,10 @@ def typical_values(x: Array, mask: Array | None, form: Form) -> Array:
     >>> typical_values(x, mask, Form(torch.float64))
     array([2.])
     """
-    values = np.ma.median(np.ma.masked_array(x, None if mask is None else ~mask), 0)
-    typical: Array = np.ma.filled(values.astype(np.float64), np.nan)
+    observed = x.astype(np.float64) if mask is None else np.where(mask, x, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a feature that was never observed
+        typical: Array = np.nanmedian(observed, 0)
     for _, start, kind in form.starts:
         if kind is not None and not np.isnan(typical[start]):
             group = slice(start, start + len(kind.values))

@@ -130,6 +130,8 @@ def smote(
     ((4, 1), array([0, 0, 1, 1]))
     """
     check_choice("kind", kind, OVERSAMPLERS)
+    given = as_tensor("x", x)
+    x = scaled(given, None).numpy()  # differences of integers would wrap around
     sizes = dict(zip(*np.unique(y, return_counts=True), strict=True))
     for label in counts:
         if sizes.get(label, 0) < 2:
@@ -138,9 +140,11 @@ def smote(
                 "expects at least 2"
             )
     if kind == "smote":
-        made = [_smote_class(x[y == c], c, n, seed) for c, n in counts.items()]
-        return np.concatenate(made), np.repeat(list(counts), list(counts.values()))
-    return _oversampled(x, y, counts, seed, kind)
+        parts = [_smote_class(x[y == c], c, n, seed) for c, n in counts.items()]
+        made, labels = np.concatenate(parts), np.repeat(list(counts), list(counts.values()))
+    else:
+        made, labels = _oversampled(x, y, counts, seed, kind)
+    return restored(torch.from_numpy(made), given.dtype).numpy(), labels
 
 
 def _smote_class(members: Array, label: int, count: int, seed: int) -> Array:

@@ -1,6 +1,7 @@
 """Studies of augmentation: classifiers with and without synthetic data, over repeated draws."""
 
 import io
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,7 +103,8 @@ def augmentation_study(
         cohorts: further test sets by name, each with observations and labels.
         per_class: number of real training examples of each class, drawn from the pool in each
             repeat, or the numbers by label. Validation examples are drawn in addition. None takes
-            the whole pool; with a test set of its own, repeats then differ by their seeds only.
+            all that are not held out; with a test set of its own, the training sets of repeats then
+            differ by their validation sets only, and intervals say nothing about other pools.
         synthetic: how many synthetic examples a method makes: a number for each class; ``"x5"`` for
             a training set of five times the size; ``"balance"`` for as many as each class lacks to
             the largest; or several of these.
@@ -121,8 +123,8 @@ def augmentation_study(
         workers: number of processes, with one thread each; None takes one per core.
         scheduler: address of a Dask scheduler, whose workers take the place of the processes.
         folder: where finished parts are kept, so that the same call goes on after an interruption;
-            None keeps nothing. Methods and classifiers are known there by their names: take another
-            folder if one of them changes.
+            None keeps nothing. Models are known there by name and options, other methods and
+            classifiers by their names: take another folder if one of them changes.
         advance: called with the number of finished tasks and the number of all tasks, after each.
 
     Raises:
@@ -158,6 +160,11 @@ def augmentation_study(
         check_choice("metric", metric, CLASSIFICATION_FIGURES)
     if not methods or (classifiers is not None and not classifiers):
         raise ConfigurationError("methods or classifiers is empty: expected at least one of each")
+    for name in methods:
+        if name == "real" or "&" in name:
+            raise ConfigurationError(
+                f"methods has the name {name!r}: expected no 'real' and no '&'"
+            )
     numbers = _check_numbers(synthetic)
     pool, tests = _check_sets(x, y, x_test, y_test, cohorts or {})
     if classifiers is None:
@@ -183,6 +190,10 @@ def augmentation_study(
     for label, size in zip(pool.class_names, sizes, strict=True):
         if size == 0:
             raise DataError(f"class {label!r} has no training example: expected at least 1")
+    if not len(draws[0].validation):
+        raise DataError("y has one example of each class: expected one more to be held out")
+    if metric == "auc":
+        _check_two_classes(inputs.held_out(0))
     study = _Study(
         inputs,
         pool.class_names,
@@ -320,7 +331,8 @@ class _Study:
             return table
 
         numbers = {"numbers": list(self.numbers)}
-        table = execute_all(_generate, [one | numbers for one in made], inputs)
+        made = [one | numbers | {"options": self._options([one["method"]])} for one in made]
+        table = execute_all(_generate, made, inputs)
         left_out: dict[str, str] = {
             row.settings["method"]: row.figures["reason"]
             for row in table
@@ -345,8 +357,10 @@ class _Study:
             parameters[row.settings["repeat"]][row.settings["classifier"]] = row.figures
         sets = self._training_sets(names)
         scored = [
-            one | {"part": which.part, "method": which.method, "number": which.number}
+            one
+            | {"part": which.part, "method": which.method, "number": which.number, "options": of}
             for which in sets
+            for of in [self._options(names if which == REAL else which.methods)]
             for one in self._settings("scores", classifier=inputs.classifiers)
         ]
         done[1] = done[0] + len(scored)
@@ -362,6 +376,16 @@ class _Study:
             for name in values
         ]
 
+    def _options(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the options of models by method, so that runs with others are other runs."""
+        methods = {name: self.inputs.methods[name] for name in names}
+        return {
+            name: json.dumps(dict(of.options), sort_keys=True, default=_named)
+            if isinstance(of, ModelMethod)
+            else ""
+            for name, of in methods.items()
+        }
+
     def _training_sets(self, names: Sequence[str]) -> list[TrainingSet]:
         """Return the rows of the result."""
         sets = [REAL]
@@ -371,15 +395,16 @@ class _Study:
         if "transforms" not in names:
             both = []
         combined = [f"transforms & {name}" for name in both]
+        numbers = [n for n in self.numbers if _counts(n, self.inputs.train(0)[1])]
         sets += [
             TrainingSet("real + synthetic", name, number)
             for name in (*names, *combined)
-            for number in self.numbers
+            for number in numbers
         ]
         sets += [
             TrainingSet("synthetic only", name, number)
             for name in names
-            for number in self.numbers
+            for number in numbers
             if number != "balance"
         ]
         return sets
@@ -405,8 +430,8 @@ class _Study:
         for name in names:
             rows = [row.figures["quality"] for row in table if row.settings["method"] == name]
             found[name] = {
-                figure: np.array([np.nan if r[figure] is None else r[figure] for r in rows])
-                for figure in rows[0]
+                figure: np.array([np.nan if r.get(figure) is None else r[figure] for r in rows])
+                for figure in dict.fromkeys(figure for r in rows for figure in r)
             }
         return found
 
@@ -464,7 +489,6 @@ class _Study:
                 "num_test": len(inputs.held_out(0)["test"][1]),
                 "per_class": np.bincount(inputs.y[draw.train]).tolist(),
                 "resplit": draw.test is not None,
-                "redrawn": draw.redrawn,
                 "input_shape": list(inputs.pool.input_shape),
             },
         )
@@ -563,6 +587,12 @@ def _typical(pool: ArrayDataset, draw: Draw) -> Array:
     return typical_values(train.x.numpy(), mask, pool.form)
 
 
+def _check_two_classes(sets: Mapping[str, tuple[Array, Array]]) -> None:
+    for name in ("validation", "test"):
+        if len(np.unique(sets[name][1])) < 2:
+            raise DataError(f"the {name} set has one class: expected two for metric='auc'")
+
+
 def _labels(data: ArrayDataset) -> Array:
     assert data.y is not None
     return data.y.numpy()
@@ -576,6 +606,11 @@ def _folder(folder: str | Path | None) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="chartae-study-") as temporary:
         yield Path(temporary)
+
+
+def _named(value: Any) -> str:
+    """Return the name of what is not JSON, without its address in memory."""
+    return str(getattr(value, "__qualname__", type(value).__qualname__))
 
 
 def _arrays(path: Path) -> tuple[Array, Array]:
@@ -616,8 +651,12 @@ def _generate(settings: Mapping[str, Any], inputs: _Inputs, attempt: int) -> Out
         raise DataError(f"the method {name!r} returned labels that are not in y")
     if of_dataset is not None:
         x_new = inputs.with_gaps(repeat, x_new, y_new, seed)
+    if x.dtype.kind in "biu" and x_new.dtype != x.dtype:
+        raise DataError(f"the method {name!r} returned {x_new.dtype}: expected {x.dtype}, as x has")
+    if len(counts) > 1 and len(np.unique(y_new)) < 2 and settings["numbers"] != ["balance"]:
+        return Outcome({"reason": "it makes samples of one class only"})
     content = io.BytesIO()
-    np.savez(content, x=x_new, y=y_new)
+    np.savez(content, x=x_new, y=y_new.astype(y.dtype))
     quality = _quality(inputs, repeat, seed, x_new.astype(x.dtype), y_new)
     return Outcome({"samples": len(x_new), "quality": quality}, {SYNTHETIC: content.getvalue()})
 
@@ -669,7 +708,10 @@ def _tune(settings: Mapping[str, Any], inputs: _Inputs, attempt: int) -> Outcome
     with _quiet():
         train = inputs.train(repeat)
         if classifier.network:
-            return Outcome(_held_out_search(classifier, train, inputs.validation(repeat), seed))
+            held_out, labels = inputs.validation(repeat)
+            held_out = _prepared(held_out, train[0], classifier)
+            train = _prepared(train[0], train[0], classifier), train[1]
+            return Outcome(_held_out_search(classifier, train, (held_out, labels), seed))
         return Outcome(_cross_validation(classifier, *train, seed))
 
 
@@ -789,10 +831,12 @@ def _prepared(x: Array, train: Array, classifier: Classifier, real: Array | None
 
 def _in_units(x: Array, train: Array) -> Array:
     """Return rows; features of vectors are standardised by the statistics of ``train``."""
+    from sklearn.preprocessing import StandardScaler
+
     if x.ndim > 2:
         return x.reshape(len(x), -1)
-    deviation = train.std(0)
-    rows: Array = (x - train.mean(0)) / np.where(deviation > 0.0, deviation, 1.0)
+    # In double precision a constant feature has no deviation, and large ones have a finite one.
+    rows: Array = StandardScaler().fit(train.astype(np.float64)).transform(x.astype(np.float64))
     return rows
 
 

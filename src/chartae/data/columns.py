@@ -187,7 +187,8 @@ def restored_cells(
         return texts[features.argmax(1)]
     if dtype == "int64":
         limit = LARGEST_WHOLE
-        return np.rint(features[:, 0].astype(np.float64)).clip(-limit, limit).astype(np.int64)
+        whole: NDArray[Any] = np.rint(features[:, 0].astype(np.float64)).clip(-limit, limit)
+        return whole.astype(np.int64)
     return features[:, 0]
 
 
