@@ -2,9 +2,8 @@
 
 VAEs of several beta learn sprites with known factors. Their codes are compared with geodesic
 normal coordinates: the velocity, at the Frechet mean of the codes, of the geodesic to each code,
-for the metric of the posterior covariances. MIG, SAP and DCI say how far each coordinate stands for one
-factor; the coordinates are those of the codes' axes in both. "principal" are the principal axes of
-the normal coordinates.
+for the metric of the posterior covariances. MIG, SAP and DCI say how far each coordinate stands for
+one factor; the axes are those of the codes in both. "principal" are the principal axes.
 
     python benchmarks/reproduce/disentanglement.py
 """

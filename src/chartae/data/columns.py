@@ -187,9 +187,11 @@ def restored_cells(
         return texts[features.argmax(1)]
     if dtype == "int64":
         limit = LARGEST_WHOLE
-        whole: NDArray[Any] = np.rint(features[:, 0].astype(np.float64)).clip(-limit, limit)
-        return whole.astype(np.int64)
-    return features[:, 0]
+        whole = np.rint(features[:, 0].astype(np.float64)).clip(-limit, limit)
+        integers: NDArray[Any] = whole.astype(np.int64)
+        return integers
+    numbers: NDArray[Any] = features[:, 0]
+    return numbers
 
 
 def _rounded(column: NDArray[Any], dtype: str) -> NDArray[Any]:
