@@ -184,7 +184,8 @@ def restored_cells(
     """
     if categories is not None:
         texts: NDArray[Any] = np.array(categories.values, dtype=object)
-        return texts[features.argmax(1)]
+        chosen: NDArray[Any] = texts[features.argmax(1)]
+        return chosen
     if dtype == "int64":
         limit = LARGEST_WHOLE
         whole = np.rint(features[:, 0].astype(np.float64)).clip(-limit, limit)
