@@ -86,7 +86,10 @@ def data(count=200):
     return ArrayDataset(few.x, few.y, class_names=("a", "b", "c"))
 
 
-def trained(model):
+def trained(kind, dim, **options):
+    """Return a model that uses its latents, so that points of the map differ."""
+    torch.manual_seed(0)
+    model = kind((8, 8), dim, likelihood="bernoulli", **options)
     chartae.fit(model, data(), epochs=30, learning_rate=5e-3, seed=0, progress=False)
     return model
 
@@ -135,7 +138,7 @@ def changed(tab, before, which="#decoded"):
 
 
 def test_every_control_of_a_vae(browser, tmp_path):
-    space = Landscape.of(trained(chartae.VAE((8, 8), 3, likelihood="bernoulli")), data())
+    space = Landscape.of(trained(chartae.VAE, 3), data())
     with explored(browser, space) as tab:
         # Pointing decodes, and shows neighbours.
         point(tab, 0.4, 0.4)
@@ -256,7 +259,7 @@ def test_one_request_at_a_time_and_the_newest_pointer_last(browser, monkeypatch)
 
 
 def test_conditions_and_a_colour_of_numbers(browser):
-    model = trained(chartae.CVAE((8, 8), 2, conditions=3, likelihood="bernoulli"))
+    model = trained(chartae.CVAE, 2, conditions=3)
     space = Landscape.of(model, data(), columns={"number": np.arange(200.0)})
     with explored(browser, space) as tab:
         point(tab, 0.5, 0.5)
@@ -296,7 +299,7 @@ def test_fifty_thousand_points(browser):
 
 @pytest.mark.parametrize("dim", [2, 5])
 def test_the_page_without_a_server(browser, tmp_path, dim):
-    space = Landscape.of(trained(chartae.VAE((8, 8), dim, likelihood="bernoulli")), data())
+    space = Landscape.of(trained(chartae.VAE, dim), data())
     atlas_page(space, title="a page").save(tmp_path / "page.html")
     with visited(browser, (tmp_path / "page.html").as_uri()) as tab:
         tab.wait_for_selector("#map[data-ready]")

@@ -43,7 +43,6 @@ def test_numbers_by_class():
     (draw,) = draws(data, per_class={"0": 8, "1": 20, "2": 2}, validation=0.2)
     assert np.bincount(data.y.numpy()[draw.train]).tolist() == [8, 20, 2]
     assert np.bincount(data.y.numpy()[draw.validation]).tolist() == [2, 5, 1]
-    assert draw.redrawn
 
 
 def test_shares_are_those_of_each_class():
@@ -78,3 +77,14 @@ def test_too_few_examples_and_unknown_classes():
         draws(pool(30, 30), per_class={"0": 2})
     with pytest.raises(ConfigurationError, match="per_class=1"):
         draws(pool(30, 30), per_class=1)
+
+
+def test_validation_examples_are_no_more_than_their_share():
+    """12 * 0.2 / 0.8 is a little above 3 in floating point."""
+    (draw,) = draws(pool(40, 40), per_class=12)
+    assert len(draw.validation) == 2 * 3
+
+
+def test_a_class_of_one_that_is_tested_is_explained():
+    with pytest.raises(DataError, match="class '1' has 0 .* beside 1 of the test set: .* least 1"):
+        draws(pool(10, 1), test=0.3)

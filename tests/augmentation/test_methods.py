@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from chartae.augmentation import ModelMethod, gaussian_noise, smote
+from chartae.augmentation.methods import OVERSAMPLERS
 
 X = np.random.default_rng(0).random((8, 3, 3)).astype(np.float32)
 Y = np.repeat([0, 1], 4)
@@ -39,3 +40,15 @@ def test_models_are_kept_and_found_again(tmp_path):
     augmenter = method.augmenter(7).fit(X, Y)
     assert np.array_equal(made, augmenter.sample(3)[0])
     assert (tmp_path / "seed-7").is_dir()
+
+
+@pytest.mark.parametrize("kind", OVERSAMPLERS)
+def test_integers_are_interpolated_as_their_floats_are(kind):
+    """Differences of uint8 wrap around: 10 - 20 is 246."""
+    random = np.random.default_rng(0)
+    x = np.clip(random.normal(120, 60, (60, 12)), 0, 255).astype(np.uint8)
+    y = np.repeat([0, 1], [40, 20])
+    given = [x, x.astype(np.float64) / 255]
+    made, expected = (smote(of, y, {1: 20}, 0, kind=kind)[0] for of in given)
+    assert made.dtype == np.uint8
+    np.testing.assert_allclose(made / 255, expected, atol=0.501 / 255)

@@ -462,14 +462,6 @@ def test_more_wrong_options(options, message):
         augmentation_study(*ARRAYS, **given)
 
 
-def test_missing_values_are_refused():
-    x, y, x_test, y_test = ARRAYS
-    masked = np.ma.masked_array(x.numpy(), np.zeros(x.shape, dtype=bool))
-    masked[0, 0, 0] = np.ma.masked
-    with pytest.raises(DataError, match="x has missing values"):
-        augmentation_study(masked, y, x_test, y_test, methods={"c": copies})
-
-
 def test_the_validation_set_chooses_the_rate_of_a_network():
     """A rate of 1e-9 learns nothing."""
     network = Classifier(
@@ -480,3 +472,122 @@ def test_the_validation_set_chooses_the_rate_of_a_network():
     result = study({"copies": copies}, {"CNN": network}, per_class=8, repeats=1)
     assert result.tuned["CNN"] == [{"learning_rate": 1e-2}]
     assert result.scores(REAL, "CNN") > 0.4
+
+
+# --- what broke it --------------------------------------------------------------------------------
+
+
+def test_balanced_classes_leave_a_number_beside_balance():
+    result = study({"noise": gaussian_noise}, synthetic=["balance", 5], repeats=1)
+    assert [s.number for s in result.training_sets] == [None, "5", "5"]
+
+
+def test_a_method_of_one_class_is_left_out():
+    def first_class(x, y, counts, seed):
+        return x[y == y[0]], y[y == y[0]]
+
+    result = study({"one": first_class, "copies": copies}, {"logistic": LOGISTIC}, repeats=1)
+    assert result.left_out == {"one": "it makes samples of one class only"}
+
+
+def test_labels_of_a_method_may_be_floats():
+    def as_floats(x, y, counts, seed):
+        return x, y.astype(float)
+
+    assert (study({"f": as_floats}).score == study({"f": copies}).score).all()
+
+
+def test_floats_are_no_samples_of_integers():
+    x = (DIGITS.x[:100] * 255).byte().numpy()
+    given = {"classifiers": {"1-NN": NEAREST}, "workers": 1, "repeats": 1}
+    method = {"floats": lambda x, y, n, s: (x / 255.0, y)}
+    with pytest.raises(DataError, match="'floats' returned float64: expected uint8"):
+        augmentation_study(x, DIGITS.y[:100], methods=method, **given)
+
+
+@pytest.mark.parametrize("name", ["real", "a & b"])
+def test_names_that_mean_something_else_are_refused(name):
+    with pytest.raises(ConfigurationError, match=f"methods has the name '{name}'"):
+        study({name: copies})
+
+
+def test_figures_of_samples_may_lack_in_a_repeat():
+    def one_sample_first(x, y, counts, seed):
+        return (x[-1:], y[-1:]) if seed == 0 else (x, y)
+
+    few = {str(c): 6 if c else 5 for c in range(10)} | {"1": 5}
+    result = study({"m": one_sample_first}, per_class=few, synthetic="balance", repeats=2)
+    assert np.isnan(result.quality["m"]["copies"]).tolist() == [True, False]
+
+
+def test_a_validation_set_without_examples_is_refused():
+    rows = [int((DIGITS.y == c).nonzero()[0]) for c in range(10)]
+    with pytest.raises(DataError, match="one example of each class"):
+        augmentation_study(
+            *(DIGITS.x[rows], DIGITS.y[rows], *ARRAYS[2:]), methods={"c": copies}, workers=1
+        )
+
+
+def test_an_area_under_the_curve_needs_two_classes():
+    few = DIGITS.y < 2
+    one = DIGITS.y == 0
+    with pytest.raises(DataError, match="the test set has one class"):
+        augmentation_study(
+            *(DIGITS.x[few], DIGITS.y[few], DIGITS.x[one], DIGITS.y[one]),
+            methods={"c": copies},
+            metric="auc",
+            workers=1,
+        )
+
+
+def test_constant_and_huge_features_change_nothing_else():
+    """A constant of single precision has a deviation by rounding; a square of 1e30 is infinite."""
+    random = np.random.default_rng(0)
+    y = np.arange(90) % 2
+    signal = (random.normal(0, 1, (90, 2)) + 1.5 * y[:, None]).astype(np.float32)
+    given = {"methods": {"c": copies}, "classifiers": {"1-NN": NEAREST}, "workers": 1, "repeats": 2}
+    plain = augmentation_study(signal[:60], y[:60], signal[60:], y[60:], **given)
+    huge = (signal * [1e30, 1.0]).astype(np.float32)
+    constant = np.c_[signal, np.float32([0.1] * 60 + [0.4, 0.1] * 15)]
+    for x in (huge, constant):
+        found = augmentation_study(x[:60], y[:60], x[60:], y[60:], **given)
+        assert np.abs(found.score - plain.score).max() < 0.1
+
+
+def test_networks_of_vectors_are_tuned_in_the_units_of_training():
+    seen = []
+
+    class Spy(NetworkClassifier):
+        def fit(self, x, y, sample_weight=None, validation=None):
+            seen.append((x.mean(), validation[0].mean()))
+            return super().fit(x, y, sample_weight, validation)
+
+    network = Classifier(partial(Spy, "mlp", epochs=1), {"learning_rate": [1e-3]}, network=True)
+    x = 1000.0 + DIGITS.x[:200].flatten(1)
+    study = {"methods": {"c": copies}, "classifiers": {"net": network}, "workers": 1, "repeats": 1}
+    augmentation_study(x, DIGITS.y[:200], **study)
+    assert len(seen) == 4
+    assert np.abs(seen).max() < 1.0
+
+
+def test_a_folder_takes_other_methods_and_options(tmp_path):
+    def model(scale):
+        return Scaled({"model": "vae", "fit_options": {"scale": scale}})
+
+    first = study({"m": model(0.0), "copies": copies}, folder=tmp_path, repeats=1)
+    more = study({"m": model(5.0), "copies": copies, "noise": gaussian_noise}, folder=tmp_path)
+    fewer = study({"copies": copies}, folder=tmp_path)
+    whole = study({"m": model(5.0), "copies": copies, "noise": gaussian_noise})
+    only = TrainingSet("synthetic only", "m")
+    assert (first.scores(only, "1-NN") != more.scores(only, "1-NN")[:1]).all()
+    assert (more.score == whole.score).all()
+    for result in (more, fewer):
+        for name in result.quality:
+            assert (result.quality[name]["gan_test"] == whole.quality[name]["gan_test"]).all()
+
+
+class Scaled(ModelMethod):
+    def __call__(self, x, y, counts, seed):
+        scale = self.options["fit_options"]["scale"]
+        noise = np.random.default_rng(seed).normal(0.0, 1.0, x.shape)
+        return (x + scale * noise).astype(x.dtype), y

@@ -31,8 +31,9 @@ def study(
         "models": ["vae"],
         "resplit": resplit,
         "num_test": 60,
-        "num_train": 120,
+        "num_train": 12,
         "num_validation": validation,
+        "num_pool": 180,
         "repeats": 5,
     }
     figures = {name: {"accuracy": score} for name in ("validation", "test")}
@@ -59,7 +60,7 @@ def test_an_interval_is_wider_for_more_comparisons():
 
 
 def test_an_interval_is_wider_if_test_sets_overlap():
-    """Nadeau and Bengio: the factor of the variance is 1/J + n_test / n_train, not 1/J."""
+    """Nadeau and Bengio: the factor of the variance is 1/J + n_test / (n - n_test), not 1/J."""
     apart, again = (study(of).compare(SETS["vae"], "SVM") for of in (False, True))
     assert again.margin / apart.margin == pytest.approx(np.sqrt((1 / 5 + 60 / 120) / (1 / 5)))
 

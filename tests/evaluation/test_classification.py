@@ -55,6 +55,14 @@ def test_a_class_without_cases_is_left_out() -> None:
     assert found["auc"] == pytest.approx((1.0 + 0.75) / 2)
 
 
+def test_figures_of_two_classes_are_unknown_without_a_case() -> None:
+    found = classification_figures([0, 0, 0], [0, 0, 1], num_classes=2)
+    unknown = {name for name, value in found.items() if np.isnan(value)}
+    assert unknown == {"f1", "precision", "sensitivity"}
+    assert found["specificity"] == pytest.approx(2 / 3)
+    assert np.isnan(classification_figures([1, 1], [0, 1])["specificity"])
+
+
 def test_a_perfect_classifier_has_ones_and_the_reverse_zeros() -> None:
     y = np.array([0, 1, 1, 0])
     assert set(classification_figures(y, y, np.eye(2)[y]).values()) == {1.0}

@@ -51,12 +51,13 @@ class Explorer:
             ConfigurationError: for axes that are equal or do not exist.
             DataError: for a point of another dimension.
         """
-        d = self.space.dim
+        d, principal = self.space.dim, kind == "principal"
+        count = min(d, len(self.space.codes)) if principal else d
         for name, axis in (("across", across), ("up", up)):
-            check_integer(name, axis, minimum=0, maximum=d - 1)
+            check_integer(name, axis, minimum=0, maximum=count - 1)
         if across == up:
             raise ConfigurationError(f"both axes are number {across + 1}: choose two that differ")
-        plane = self._plane(across, up, kind == "principal")
+        plane = self._plane(across, up, principal)
         return plane if point is None or d == 2 else plane.through(self.space.latent(point))
 
     def _make_plane(self, across: int, up: int, principal: bool) -> Plane:

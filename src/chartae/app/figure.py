@@ -57,7 +57,7 @@ def map_figure(
     flat = plane.project(space.codes).cpu().float().numpy()
     if trajectories and space.owner is not None:
         traces.append(_visits(flat, space.owner.cpu().numpy()))
-    traces += _points(flat, None if color is None else space.columns[color], color)
+    traces += _points(flat, space.columns.get(color or ""), color)
     for place, (name, z) in enumerate((samples or {}).items()):
         shade = SAMPLES[place % len(SAMPLES)] if color else SAMPLE
         traces.append(_dots(plane, z, name, {"size": 5, "color": shade, "symbol": "diamond"}))

@@ -44,13 +44,8 @@ def layout(explorer: "Explorer") -> Any:
 
 
 def _left(space: "Landscape") -> list[Any]:
-    tools = [
-        "pan2d",
-        "zoom2d",
-        "zoomIn2d",
-        "zoomOut2d",
-        "resetScale2d",
-    ]  # none that needs a network
+    # None that needs a network.
+    tools = ["pan2d", "zoom2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]
     config: Any = {"displaylogo": False, "scrollZoom": True, "modeBarButtons": [tools]}
     return [
         html.Div(_map_controls(space), className="controls"),

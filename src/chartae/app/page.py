@@ -259,7 +259,7 @@ def _paths(
         ):
             if curve is None:
                 continue
-            label = None if space.y is None else int(space.y[first])
+            label = int(space.y[first]) if space.y is not None and space.classes else None
             x = view.decoded_along(space, curve, COLUMNS, label).cpu()
             title = f"{number}. {name} from #{first} to #{last}: length {length:.4g}"
             strips.append({"title": title, "color": color, "source": painter.strip(x)})

@@ -26,13 +26,11 @@ class Draw:
         train: those of the training set.
         validation: those of the validation set.
         test: those of the test set; None if the study has a test set of its own.
-        redrawn: whether another repeat has other training examples.
     """
 
     train: Rows
     validation: Rows
     test: Rows | None
-    redrawn: bool
 
 
 def make_draws(
@@ -105,22 +103,22 @@ def _draw(
             rows = rows[split:]
         if wanted:
             count = wanted[int(label)]
-            held_out = max(1, math.ceil(count * validation_share / (1.0 - validation_share)))
+            share = count * validation_share / (1.0 - validation_share)
+            held_out = max(1, math.ceil(round(share, 9)))  # 12 * 0.2 / 0.8 is above 3
         else:
             # A class of one example is trained on, and not held out.
             held_out = min(max(1, round(validation_share * len(rows))), max(len(rows) - 1, 0))
             count = max(len(rows) - held_out, 1)
         if count + held_out > len(rows):
+            kept = "" if test_share is None else f", beside {split} of the test set"
             raise DataError(
                 f"class {names[int(label)]!r} has {len(rows)} examples for training and "
-                f"validation: expected at least {count + held_out}"
+                f"validation{kept}: expected at least {count + held_out}"
             )
         train.append(rows[:count])
         validation.append(rows[count : count + held_out])
-    redrawn = bool(wanted) or test_share is not None
     return Draw(
         np.concatenate(train),
         np.concatenate(validation),
         np.concatenate(test) if test else None,
-        redrawn,
     )

@@ -41,6 +41,11 @@ class TrainingSet:
     method: str | None = None
     number: str | None = None
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that make its synthetic examples."""
+        return () if self.number is None else tuple(str(self.method).split(" & "))
+
     def __str__(self) -> str:
         if self.method is None:
             return self.part
@@ -225,9 +230,11 @@ class StudyResult:
     def _comparison(self, differences: NDArray[np.float64], comparisons: int) -> Comparison:
         """Return mean and interval of paired differences ``(repeats,)``.
 
-        If each repeat splits the pool again, training sets overlap, and the variance over repeats
-        is too small. It is then corrected as by Nadeau and Bengio (2003): to 1 / repeats is added
-        the ratio of the sizes of test and training set.
+        If each repeat splits the pool again, its sets overlap with those of the others, and the
+        variance over repeats is too small. It is then corrected as by Nadeau and Bengio (2003): to
+        1 / repeats is added the ratio of the size of the test set to the rest of the pool. The rest
+        is more than the training set if that is a draw of few examples: draws of few examples
+        hardly overlap, and need no larger correction.
         """
         from scipy.stats import t
 
@@ -236,7 +243,8 @@ class StudyResult:
             return Comparison(mean, float("inf"), comparisons)
         overlap = 0.0
         if self.settings.get("resplit"):
-            overlap = self.settings["num_test"] / self.settings["num_train"]
+            tested, pool = self.settings["num_test"], self.settings["num_pool"]
+            overlap = tested / (pool - tested)
         error = differences.std(ddof=1) * np.sqrt(1.0 / repeats + overlap)
         quantile = t.ppf(1.0 - 0.025 / comparisons, repeats - 1)
         return Comparison(mean, float(quantile * error), comparisons)

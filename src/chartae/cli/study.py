@@ -113,7 +113,7 @@ def study(
             None,
             methods=chosen,
             classifiers={name: CLASSIFIERS[name] for name in names},
-            cohorts={path.name: (tests[path], None) for path in cohorts},
+            cohorts={_cohort(path, cohorts): (tests[path], None) for path in cohorts},
             per_class=per_class,
             synthetic=listed("synthetic", synthetic) or [],
             real_share=None if no_weights else real_share,
@@ -132,6 +132,12 @@ def study(
         f"table: {out / TABLE}",
         f"report: {out / REPORT}",
     )
+
+
+def _cohort(path: Path, paths: list[Path]) -> str:
+    """Return the name of a cohort's file or folder; its whole path where that is ambiguous."""
+    names = ["test", "validation", *(other.name for other in paths)]
+    return path.name if path.name and names.count(path.name) == 1 else str(path)
 
 
 def _methods(names: str | None, source: ArrayDataset, epochs: int | None) -> dict[str, Method]:

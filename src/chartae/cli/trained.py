@@ -81,6 +81,14 @@ class Trained:
             )
         return cls(loaded, () if model.conditions is None else names, form)
 
+    def columns_of(self, data: ArrayDataset, name: str) -> ArrayDataset:
+        """Return a table with the columns and categories that the model learned.
+
+        Raises:
+            DataError: if the table does not have them.
+        """
+        return data if self.form is None else data.with_columns_of(self.form, name)
+
     def conditions(self, data: ArrayDataset) -> Tensor | None:
         """Return the labels of data as class indices of the model; None without conditions.
 

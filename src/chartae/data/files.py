@@ -66,7 +66,7 @@ def read_data(
       ``class_names`` if present. Arrays that ``np.savez`` saved without names are samples and
       labels, in this order.
     * ``.npy``: samples, with labels from another file if it is given.
-    * ``.csv`` and ``.tsv``: numeric columns, see `read_table`.
+    * ``.csv`` and ``.tsv``: columns of numbers and of text, see `read_table`.
     * a folder: images or NIfTI volumes in one subfolder per class, beside a table of labels, or
       without labels, see `read_images` and `read_volumes`.
 

@@ -35,7 +35,8 @@ def classification_figures(
     cases among those that are called positive, and F1 the harmonic mean of precision and
     sensitivity. With more classes each of these is the mean over classes, each against all others;
     the sensitivity is then the balanced accuracy. A class without a case in ``y`` is left out of
-    these means. Precision and F1 of a class that is never predicted are 0.
+    these means; with two classes, figures that need its cases are NaN. Precision and F1 of a class
+    that has cases and is never predicted are 0.
 
     Args:
         y: ``(n,)`` indices of the true classes, from 0.
@@ -46,8 +47,8 @@ def classification_figures(
         num_classes: number of classes; None takes the largest index.
 
     Returns:
-        The figures by name (`CLASSIFICATION_FIGURES`), each in [0, 1]. ``"auc"`` is missing without
-        probabilities, and if ``y`` has one class only.
+        The figures by name (`CLASSIFICATION_FIGURES`), each in [0, 1] or NaN. ``"auc"`` is missing
+        without probabilities, and if ``y`` has one class only.
 
     Raises:
         DataError: for empty arrays, arrays of other shapes, labels that are not indices, or scores
@@ -78,7 +79,11 @@ def classification_figures(
         "balanced_accuracy": float(recall[present].mean()),
     }
     for name, values in each.items():
-        figures[name] = float(values[1] if count == 2 else values[present].mean())
+        needed = present[0] if name == "specificity" else present[1]
+        if count == 2:
+            figures[name] = float(values[1]) if needed else float("nan")
+        else:
+            figures[name] = float(values[present].mean())
     if probabilities is not None and present.sum() > 1:
         figures["auc"] = _auc(truth, probabilities, count, present)
     return figures

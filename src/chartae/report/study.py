@@ -36,6 +36,8 @@ QUALITY = {
     "copies": "exact copies",
     "membership_auc": "membership AUC",
 }
+RATIOS = ("distance_ratio", "membership_auc")
+"""Those of `QUALITY` that are no shares in percent."""
 SHOWN = ("accuracy", "balanced_accuracy", "f1", "sensitivity", "specificity", "precision", "auc")
 
 
@@ -65,7 +67,6 @@ def write_study_report(
         f"{name}: {n}" for name, n in zip(s["class_names"], s["per_class"], strict=True)
     )
     own = "another part of the data in each repeat" if s["resplit"] else "the same in each repeat"
-    repeats = "drawn again in each" if s["redrawn"] else "the same in each; seeds differ"
     made = [name for name in study.samples if name in study.models]
     Report(
         title,
@@ -73,7 +74,8 @@ def write_study_report(
         answers=study.verdict(),
         facts={
             **facts,
-            "Training": f"{s['num_train']} examples ({sizes}), {repeats} of {s['repeats']} repeats",
+            "Training": f"{s['num_train']} examples ({sizes}), others in each of {s['repeats']} "
+            "repeats",
             "Validation": f"{s['num_validation']} examples, which stop networks and choose methods",
             "Test": f"{s['num_test']:,} examples, {own}",
             "Versions": versions(),
@@ -90,12 +92,15 @@ def write_study_report(
 def study_tables(study: StudyResult) -> list[Table]:
     """Return the tables of the figures of medicine, of further cohorts, and of the samples."""
     tables = [_figures_table(study, cohort) for cohort in study.figures if cohort != "validation"]
-    rows = [[name, *(_range(of.get(key)) for key in QUALITY)] for name, of in study.quality.items()]
+    rows = [
+        [name, *(_range(of.get(key), percent=key not in RATIOS) for key in QUALITY)]
+        for name, of in study.quality.items()
+    ]
     tables.append(
         Table(
             "Are samples like the data, and are they copies?",
-            "Means over repeats. Right label: share of samples to which classifiers that were "
-            "trained on real data give their label. Precision and recall: shares of samples among "
+            "Means over repeats, shares in %. Right label: share of samples to which classifiers "
+            "of real data give their label. Precision and recall: shares of samples among "
             "test data, and of test data among samples. Distance to training data: that of "
             "samples, divided by that of test data; 0 is a copy, 1 is as new as test data. "
             "Membership AUC: how well the samples tell training data from test data; 0.5 is not "
@@ -127,10 +132,11 @@ def _figures_table(study: StudyResult, cohort: str) -> Table:
     )
 
 
-def _range(values: Array | None) -> str:
+def _range(values: Array | None, *, percent: bool = True) -> str:
     if values is None or not np.isfinite(values).any():
         return "–"
-    return f"{100 * np.nanmean(values):.1f}"
+    mean = float(np.nanmean(values))
+    return f"{100 * mean:.1f}" if percent else f"{mean:.2f}"
 
 
 def study_sections(study: StudyResult) -> list[Section]:
