@@ -138,7 +138,8 @@ def write_math(translator: HTML5Translator, node: nodes.Element) -> None:
         LOGGER.warning("%s: %s", error, node.astext(), location=node)
         raise nodes.SkipNode from None
     formula = formula.replace("<mo>‖</mo>", '<mo stretchy="false">‖</mo>')  # else of two heights
-    translator.body.append(f"<div>{formula}</div>\n" if block else formula)
+    # Exponents reach out of the box of a formula, which would get a scroll bar without the padding.
+    translator.body.append(f'<div style="padding: 1ex 0">{formula}</div>\n' if block else formula)
     raise nodes.SkipNode
 
 
