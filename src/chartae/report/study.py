@@ -74,7 +74,8 @@ def write_study_report(
         answers=study.verdict(),
         facts={
             **facts,
-            "Training": f"{s['num_train']} examples ({sizes}), others in each of {s['repeats']} repeats",
+            "Training": f"{s['num_train']} examples ({sizes}), others in each of {s['repeats']} "
+            "repeats",
             "Validation": f"{s['num_validation']} examples, which stop networks and choose methods",
             "Test": f"{s['num_test']:,} examples, {own}",
             "Versions": versions(),
@@ -98,8 +99,8 @@ def study_tables(study: StudyResult) -> list[Table]:
     tables.append(
         Table(
             "Are samples like the data, and are they copies?",
-            "Means over repeats, shares in %. Right label: share of samples to which classifiers that were "
-            "trained on real data give their label. Precision and recall: shares of samples among "
+            "Means over repeats, shares in %. Right label: share of samples to which classifiers "
+            "that were trained on real data give their label. Precision and recall: shares of samples among "
             "test data, and of test data among samples. Distance to training data: that of "
             "samples, divided by that of test data; 0 is a copy, 1 is as new as test data. "
             "Membership AUC: how well the samples tell training data from test data; 0.5 is not "
