@@ -598,8 +598,6 @@ def _generate(settings: Mapping[str, Any], inputs: _Inputs, attempt: int) -> Out
         raise DataError(f"the method {name!r} returned NaN or infinite values")
     if not np.isin(y_new, y).all():
         raise DataError(f"the method {name!r} returned labels that are not in y")
-    if x.dtype.kind in "biu" and x_new.dtype != x.dtype:
-        raise DataError(f"the method {name!r} returned {x_new.dtype}: expected {x.dtype}, as x has")
     if len(counts) > 1 and len(np.unique(y_new)) < 2 and settings["numbers"] != ["balance"]:
         return Outcome({"reason": "it makes samples of one class only"})
     content = io.BytesIO()
