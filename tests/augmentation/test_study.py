@@ -497,14 +497,6 @@ def test_labels_of_a_method_may_be_floats():
     assert (study({"f": as_floats}).score == study({"f": copies}).score).all()
 
 
-def test_floats_are_no_samples_of_integers():
-    x = (DIGITS.x[:100] * 255).byte().numpy()
-    given = {"classifiers": {"1-NN": NEAREST}, "workers": 1, "repeats": 1}
-    method = {"floats": lambda x, y, n, s: (x / 255.0, y)}
-    with pytest.raises(DataError, match="'floats' returned float64: expected uint8"):
-        augmentation_study(x, DIGITS.y[:100], methods=method, **given)
-
-
 @pytest.mark.parametrize("name", ["real", "a & b"])
 def test_names_that_mean_something_else_are_refused(name):
     with pytest.raises(ConfigurationError, match=f"methods has the name '{name}'"):
@@ -566,7 +558,7 @@ def test_networks_of_vectors_are_tuned_in_the_units_of_training():
     x = 1000.0 + DIGITS.x[:200].flatten(1)
     study = {"methods": {"c": copies}, "classifiers": {"net": network}, "workers": 1, "repeats": 1}
     augmentation_study(x, DIGITS.y[:200], **study)
-    assert len(seen) == 4
+    assert len(seen) == 5  # tuning, and four training sets
     assert np.abs(seen).max() < 1.0
 
 

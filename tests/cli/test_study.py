@@ -64,6 +64,21 @@ def test_verdict_table_and_report(here, capsys) -> None:
     assert record["study"]["methods"] == "smote,vae+mixture"
 
 
+def test_cohorts_of_one_name_are_all_measured(here) -> None:
+    """The data of a cohort are often called test."""
+    for name in ("b/test.npz", "b/other.npz"):
+        (here / name).parent.mkdir(exist_ok=True)
+        write_npz(here / name, digits().subset(range(400, 450)))
+    line = ["study", "digits.npz", "--out", "s", "--jobs", "1", "--per-class", "4"]
+    line += ["--methods", "noise", "--classifiers", "k-NN", "--synthetic", "5", "--repeats", "1"]
+    for cohort in ("other.npz", "b/other.npz", "b/test.npz"):
+        line += ["--cohort", cohort]
+    assert run(line) == 0
+    with (here / "s" / "results.csv").open() as file:
+        found = {row["cohort"] for row in csv.DictReader(file)}
+    assert found == {"validation", "test", "./other.npz", "b/other.npz", "test.npz"}
+
+
 def test_started_again_it_trains_nothing(here, capsys, monkeypatch) -> None:
     assert run(LINE) == 0
     first = (here / "s" / "results.csv").read_text()

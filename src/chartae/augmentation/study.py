@@ -651,8 +651,6 @@ def _generate(settings: Mapping[str, Any], inputs: _Inputs, attempt: int) -> Out
         raise DataError(f"the method {name!r} returned labels that are not in y")
     if of_dataset is not None:
         x_new = inputs.with_gaps(repeat, x_new, y_new, seed)
-    if x.dtype.kind in "biu" and x_new.dtype != x.dtype:
-        raise DataError(f"the method {name!r} returned {x_new.dtype}: expected {x.dtype}, as x has")
     if len(counts) > 1 and len(np.unique(y_new)) < 2 and settings["numbers"] != ["balance"]:
         return Outcome({"reason": "it makes samples of one class only"})
     content = io.BytesIO()

@@ -61,7 +61,7 @@ def study(
         data: Labelled data: a .npz, .npy with --labels, .csv, .tsv or .pt file, or a folder of
             images in one subfolder per class.
         out: Folder for the report, the table and the finished runs. If the command is started
-            again, it goes on.
+            again, it goes on; finished runs with the same options are kept.
         test: Test data in a file or folder of their own; by default three tenths of DATA, others in
             each repeat.
         cohort: Further test data, such as another hospital's; may be given several times.
@@ -137,7 +137,9 @@ def study(
 def _cohort(path: Path, paths: list[Path]) -> str:
     """Return the name of a cohort's file or folder; its whole path where that is ambiguous."""
     names = ["test", "validation", *(other.name for other in paths)]
-    return path.name if path.name and names.count(path.name) == 1 else str(path)
+    if path.name and names.count(path.name) == 1:
+        return path.name
+    return f"./{path}" if str(path) == path.name else str(path)
 
 
 def _methods(names: str | None, source: ArrayDataset, epochs: int | None) -> dict[str, Method]:
