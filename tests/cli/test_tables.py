@@ -107,6 +107,16 @@ def test_evaluate(table) -> None:
     assert run(["evaluate", "model", "full.csv", "--out", "e.json"]) == 0
 
 
+def test_study(table, capsys) -> None:
+    write("test.csv", [row for row in table[:30] if row[3] != "III"], ",")
+    line = ["study", "table.csv", "--test", "test.csv", "--out", "s", "--jobs", "1"]
+    line += ["--methods", "smote,vae+mixture", "--classifiers", "k-NN", "--synthetic", "balance"]
+    assert run([*line, "--repeats", "1", "--epochs", "2"]) == 0
+    assert "Do synthetic data help?" in capsys.readouterr().out
+    assert "left out" not in Path("s/result.json").read_text().replace("left_out", "")
+    assert "vae+mixture" in Path("s/results.csv").read_text()
+
+
 def test_only_vectors_are_rows(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez("images.npz", x=np.random.default_rng(0).random((9, 4, 4)))
