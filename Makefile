@@ -9,7 +9,7 @@ WORKERS ?= 2
 SINGLE_THREAD := OMP_NUM_THREADS=1
 PARALLEL := -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test test-slow coverage lint bench clean
+.PHONY: help demo test test-slow coverage lint docs bench clean
 
 help:
 	@echo "make demo       augment real images and write a report to chartae-demo/"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-slow  run the slow tests"
 	@echo "make coverage   run all but the slow tests, and list the lines that none runs"
 	@echo "make lint       run the checks that execute no test"
+	@echo "make docs       build the documentation site in docs/_build/html/"
 	@echo "make bench      time chartae against plain PyTorch and Pythae"
 	@echo "make clean      remove the environment and what the other targets wrote"
 
@@ -39,11 +40,15 @@ coverage: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(SINGLE_THREAD) $(BIN)/pytest $(PARALLEL) -m slow
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs \
+		--doctree-dir docs/_build/doctrees . docs/_build/html
+
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed/run.py
 
 clean:
-	rm -rf $(VENV) chartae-demo .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) chartae-demo docs/_build .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -59,4 +64,8 @@ $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-bench: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) ".[bench]"
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) ".[docs]"
 	touch $@ $(VENV)/.installed

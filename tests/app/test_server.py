@@ -23,7 +23,7 @@ pytest.importorskip("dash")
 from chartae.app.callbacks import CONTROLS
 from chartae.app.explorer import Explorer
 from chartae.app.server import build_app, open_socket, serve
-from chartae.app.view import Space
+from chartae.app.view import Landscape
 
 AXES = {"kind": "principal", "across": 0, "up": 1, "point": None}
 
@@ -87,13 +87,13 @@ def images():
 
 @pytest.fixture(scope="module")
 def page(images):
-    return Page(Space.of(chartae.VAE((6, 6), 3, likelihood="bernoulli"), images))
+    return Page(Landscape.of(chartae.VAE((6, 6), 3, likelihood="bernoulli"), images))
 
 
 @pytest.fixture(scope="module")
 def courses():
     data = Sequences(noise(8, 4, 5), times=torch.arange(4.0), dtype=None)
-    return Page(Space.of_sequences(FlowVAE((5,), 2), data))
+    return Page(Landscape.of_sequences(FlowVAE((5,), 2), data))
 
 
 class TestPoint:
@@ -113,6 +113,14 @@ class TestPoint:
         answer = page.ask("decoded.src", "asked.data", asked={"n": 1, "z": z.tolist()}, **AXES)
         assert answer["decoded"]["src"] == page.explorer.decoded(z, None)[0]
         assert "#4 b, 0" in texts(answer["near"]["children"][0])
+
+    def test_a_point_of_another_dimension_is_said(self, page):
+        given = {**AXES, "point": [1.0, 2.0]}
+        answer = page.ask("decoded.src", "asked.data", asked={"n": 3, "u": 0.0, "v": 0.0}, **given)
+        assert "expected (..., 3)" in texts(answer["where"])
+        assert answer["answered"]["data"] == {"n": 3}
+        answer = page.ask("map.figure", "color.value", show=[], **given)
+        assert "expected (..., 3)" in answer["map-note"]["children"]
 
     def test_edits_the_chosen_point(self, page):
         given = {"point": [0.0, 0.0, 0.0], "column": "label", "attribute": "b"}
@@ -180,7 +188,7 @@ class TestCurves:
     def test_an_error_is_a_line_on_the_page(self, images):
         data = ArrayDataset(images.x[:10])
         model = chartae.VQVAE((6, 6), 8, grid=(2, 2), num_codes=4, likelihood="bernoulli")
-        grids = Page(Space.of(model, data))
+        grids = Page(Landscape.of(model, data))
         answer = grids.ask("curves.data", "pair.data", pair=[[0.0] * 8] * 2)
         assert "has no metric" in texts(answer["strips"])
         answer = grids.ask("decoded.src", "asked.data", asked={"n": 1, "u": 0.0, "v": 0.0}, **AXES)

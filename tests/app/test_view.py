@@ -6,11 +6,12 @@ import torch
 
 import chartae
 from chartae.app import view
-from chartae.app.view import Space
+from chartae.app.view import Landscape
 from chartae.data import ArrayDataset, Sequences
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry import EuclideanMetric, PoincareMetric
-from chartae.longitudinal import FlowVAE
+from chartae.longitudinal import SEQUENCE_MODELS, FlowVAE
+from chartae.models import MODELS
 from chartae.report.latent import Plane
 
 
@@ -27,7 +28,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def space(images):
-    return Space.of(chartae.VAE((6, 6), 3, likelihood="bernoulli"), images)
+    return Landscape.of(chartae.VAE((6, 6), 3, likelihood="bernoulli"), images)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def individuals():
 
 @pytest.fixture(scope="module")
 def courses(individuals):
-    return Space.of_sequences(FlowVAE((5,), 2), individuals)
+    return Landscape.of_sequences(FlowVAE((5,), 2), individuals)
 
 
 class TestSpace:
@@ -48,13 +49,13 @@ class TestSpace:
 
     def test_columns_of_a_table_are_named(self):
         data = ArrayDataset.from_arrays(noise(20, 2).numpy(), columns=["mass", "size"])
-        space = Space.of(chartae.VAE((2,), 2), data, columns={"extra": np.arange(20)})
+        space = Landscape.of(chartae.VAE((2,), 2), data, columns={"extra": np.arange(20)})
         assert list(space.columns) == ["mass", "size", "extra"]
         assert np.allclose(space.columns["size"], data.x[:, 1])
 
     def test_many_points_are_drawn_with_their_columns(self, images):
         model = chartae.VAE((6, 6), 2, likelihood="bernoulli")
-        few = Space.of(model, images, columns={"number": np.arange(60)}, max_points=20)
+        few = Landscape.of(model, images, columns={"number": np.arange(60)}, max_points=20)
         kept = few.columns["number"]
         assert len(set(kept.tolist())) == len(few.x) == 20
         assert torch.equal(few.x, images.x[kept])
@@ -62,21 +63,36 @@ class TestSpace:
 
     def test_without_data_shows_samples(self):
         model = chartae.CVAE((6, 6), 2, conditions=3, likelihood="bernoulli").eval()
-        space = Space.of(model, class_names=("a", "b", "c"))
+        space = Landscape.of(model, class_names=("a", "b", "c"))
         assert space.drawn
         assert torch.allclose(model.decode(space.codes, space.y), space.x, atol=1e-6)
         # The prior is a standard normal: the mean of 1000 draws has a deviation of 0.03.
         assert space.codes.mean(0).abs().max() < 0.15
 
+    @pytest.mark.parametrize("name", MODELS)
+    def test_shows_every_model(self, name, images):
+        dim = 8 if name in ("vqvae", "hrqvae") else 3
+        given = {"conditions": 3} if name == "cvae" else {}
+        model = MODELS[name]((6, 6), dim, likelihood="bernoulli", **given)
+        space = Landscape.of(model, images)
+        plane = Plane(space.codes)
+        view.volume_map(space, plane, 3)
+        if view.without_decoding(space) is None:
+            z = plane.lift(5.0 * noise(2, 2))
+            assert view.decode(space, z, 1).shape == (2, 6, 6)
+        if space.joins:
+            join = view.geodesic_and_line(space, space.codes[0], space.codes[1], num_points=8)
+            assert np.isfinite(join.lengths[0])
+
     def test_bad_input(self, images):
         with pytest.raises(ConfigurationError, match="one dimension"):
-            Space.of(chartae.VAE((6, 6), 1, likelihood="bernoulli"), images)
+            Landscape.of(chartae.VAE((6, 6), 1, likelihood="bernoulli"), images)
         with pytest.raises(DataError, match="x has shape"):
-            Space.of(chartae.VAE((5, 5), 2), images)
+            Landscape.of(chartae.VAE((5, 5), 2), images)
         with pytest.raises(ConfigurationError, match="no prior: expected data"):
-            Space.of(chartae.AE((6, 6), 2))
+            Landscape.of(chartae.AE((6, 6), 2))
         with pytest.raises(DataError, match=r"columns\['n'\] has shape"):
-            Space.of(chartae.VAE((6, 6), 2), images, columns={"n": np.arange(3)})
+            Landscape.of(chartae.VAE((6, 6), 2), images, columns={"n": np.arange(3)})
 
 
 class TestDecoding:
@@ -86,7 +102,7 @@ class TestDecoding:
 
     def test_takes_the_class(self, images):
         model = chartae.CVAE((6, 6), 2, conditions=3, likelihood="bernoulli").eval()
-        space = Space.of(model, images)
+        space = Landscape.of(model, images)
         z = noise(1, 2)
         expected = model.decode(z, torch.tensor([2]))
         assert torch.allclose(view.decode(space, z, 2), expected)
@@ -104,11 +120,12 @@ class TestDecoding:
 
     def test_a_grid_of_codes_says_why_not(self, images):
         model = chartae.VQVAE((6, 6), 8, grid=(2, 2), num_codes=4, likelihood="bernoulli").eval()
-        space = Space.of(model, images)
+        space = Landscape.of(model, images)
         assert "grid of codes" in view.without_decoding(space)
         with pytest.raises(DataError, match="grid of codes"):
             view.decode(space, space.codes[:1])
-        assert torch.allclose(view.reconstruct(space, 5), model.reconstruct(images.x[5:6])[0])
+        rows = torch.tensor([5, 2])
+        assert torch.allclose(view.reconstruct(space, rows), model.reconstruct(images.x[rows]))
         assert view.offered_samplers(space) == []
 
     def test_along_a_curve_shows_both_ends(self, space):
@@ -132,8 +149,8 @@ class TestMap:
         assert torch.allclose(values[3, 5], expected)
 
     def test_volume_outside_a_ball_is_blank(self, images):
-        space = Space.of(chartae.PoincareVAE((6, 6), 2, likelihood="bernoulli"), images)
-        wide = Space(space.model, space.x, 2.0 * noise(60, 2), {}, volume=PoincareMetric(2))
+        space = Landscape.of(chartae.PoincareVAE((6, 6), 2, likelihood="bernoulli"), images)
+        wide = Landscape(space.model, space.x, 2.0 * noise(60, 2), {}, volume=PoincareMetric(2))
         square, values = view.volume_map(wide, Plane(wide.codes), 20)
         outside = square.points.norm(dim=-1) >= 1.0
         assert outside.any()
@@ -157,7 +174,7 @@ class TestMap:
 
 class TestGeometry:
     def flat(self, space):
-        return Space(space.model, space.x, space.codes, {}, metric=EuclideanMetric(3))
+        return Landscape(space.model, space.x, space.codes, {}, metric=EuclideanMetric(3))
 
     def test_geodesics_of_flat_space_are_straight(self, space):
         a, b = noise(2, 3)
@@ -178,14 +195,14 @@ class TestGeometry:
         assert not fan.shortened
 
     def test_a_fan_in_the_ball_ends_at_one_distance(self, images):
-        space = Space.of(chartae.PoincareVAE((6, 6), 2, likelihood="bernoulli"), images)
+        space = Landscape.of(chartae.PoincareVAE((6, 6), 2, likelihood="bernoulli"), images)
         start = torch.tensor([0.3, 0.1])
         fan = view.exponential_fan(space, Plane(space.codes), start, 0.2)
         reached = chartae.geometry.distance(space.metric, start, fan.paths[:, -1])
         assert torch.allclose(reached, torch.full_like(reached, fan.length), rtol=1e-3)
 
     def test_no_metric_is_said(self, space):
-        bare = Space(space.model, space.x, space.codes, {}, joins=False)
+        bare = Landscape(space.model, space.x, space.codes, {}, joins=False)
         with pytest.raises(DataError, match="no geodesics"):
             view.geodesic_and_line(bare, space.codes[0], space.codes[1])
         with pytest.raises(DataError, match="no metric"):
@@ -239,6 +256,13 @@ class TestSamples:
 
 
 class TestIndividuals:
+    @pytest.mark.parametrize("name", SEQUENCE_MODELS)
+    def test_shows_every_model(self, name, individuals):
+        space = Landscape.of_sequences(SEQUENCE_MODELS[name]((5,), 4), individuals)
+        assert view.decode(space, space.codes[:3]).shape == (3, 5)
+        assert view.trajectory(space, 1, num_points=5)[1].shape == (5, 4)
+        assert view.futures(space, 1, num_times=5, count=2)[1].shape == (2, 5, 5)
+
     def test_codes_are_posterior_means_at_visits(self, courses, individuals):
         means = courses.model.latent_means(individuals, individuals.times)
         assert torch.allclose(courses.codes, means.flatten(0, 1), atol=1e-5)

@@ -18,7 +18,9 @@ SETS = {
 }
 
 
-def study(resplit: bool = False, quality: dict | None = None, **means: float) -> StudyResult:
+def study(
+    resplit: bool = False, quality: dict | None = None, validation: int = 60, **means: float
+) -> StudyResult:
     """Return a study of one classifier; each set differs from the real one by noise of its own."""
     rows = []
     for k, name in enumerate(SETS):
@@ -30,6 +32,7 @@ def study(resplit: bool = False, quality: dict | None = None, **means: float) ->
         "resplit": resplit,
         "num_test": 60,
         "num_train": 12,
+        "num_validation": validation,
         "num_pool": 180,
         "repeats": 5,
     }
@@ -106,6 +109,20 @@ def test_validation_chooses_and_the_test_set_reports():
     result.figures["validation"]["accuracy"][2:4] = result.score[[3, 2]]
     assert result.chosen([SETS["vae"], SETS["both"]]) == (SETS["both"], "SVM")
     assert "80.0 %" in result.verdict()["Do synthetic data help?"]
+
+
+def test_a_small_validation_set_does_not_choose():
+    """Then the test set does, and the interval is corrected for all candidates with a model."""
+    large, small = (study(validation=n, vae=0.9, both=0.8) for n in (40, 39))
+    for result in (large, small):
+        result.figures["validation"]["accuracy"] = result.score[[0, 1, 3, 2, 4]]
+    assert (large.judge, small.judge) == ("validation", "test")
+    assert "80.0 %" in large.verdict()["Do synthetic data help?"]
+    answer = small.verdict()["Do synthetic data help?"]
+    assert "vae, 50): 90.0 %" in answer
+    assert "corrected for 3 candidates" in answer
+    margin = small.compare(SETS["vae"], "SVM", comparisons=3).margin
+    assert f"+{100 * (0.1 + margin):.1f}, corrected" in answer
 
 
 def test_copies_are_called_copies():

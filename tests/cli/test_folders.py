@@ -5,6 +5,7 @@ import errno
 import gzip
 import os
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 
 import nibabel
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chartae import Augmenter
 from chartae.cli import run
 from chartae.data import phantom_heads, read_data, read_images, read_volumes
-from chartae.training import default_options
+from chartae.training import default_options, fit, fit_defaults
 
 QUICK = ["--model", "vae", "--sampler", "normal", "--epochs", "1", "--per-class", "2"]
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 2.0, 0, -40], [0, 0, 3.0, -20], [0, 0, 0, 1]])
@@ -88,6 +90,23 @@ def test_volumes_have_convolutions_by_default():
         assert options.get("metric_network") == ("conv3d" if name == "rhvae" else None)
     for name, of in (("vae", replace(data, x=data.x[:, 0])), ("vqvae", data)):
         assert "encoder" not in default_options(name, data=of)
+
+
+def test_volumes_are_learned_in_small_batches_by_default(monkeypatch):
+    data, _ = phantom_heads(4, size=16)
+    given = []
+
+    @wraps(fit)
+    def record(model, members, **options):
+        given.append(options)
+        return fit(model, members, **options)
+
+    monkeypatch.setattr("chartae.augmentation.augmenter.fit", record)
+    for own in ({}, {"batch_size": 2}):
+        Augmenter("ae", "mixture", fit_options={"epochs": 1, **own}).fit(data)
+    assert [options["batch_size"] for options in given] == [5, 5, 2, 2]
+    assert {options["learning_rate"] for options in given} == {5e-3}
+    assert fit_defaults(replace(data, x=data.x[:, 0])) == {}
 
 
 def test_a_model_without_labels_writes_files_side_by_side(volumes):

@@ -178,6 +178,7 @@ def test_categories_are_written_and_named(tmp_path):
         (pd.to_datetime(["2020", "2021"]), "x has a column 'b' of dtype datetime64.*: expected"),
         ([1j, 2j], "x has a column 'b' of dtype complex128: expected columns of numbers"),
         (np.array(["u", 1], dtype=object), "x has a column 'b' of dtype object: expected columns"),
+        (["2020-01-31", "2020-02-01"], "x has a column 'b' with dates, such as '2020-01-31'"),
         (np.array([None, None]), "x has a column 'b' without a value: expected at least one"),
         (pd.Categorical(pd.to_datetime(["2020", "2021"])), "x has a column 'b' with the category"),
     ],
@@ -190,7 +191,12 @@ def test_columns_of_other_types_are_refused_by_name(column, message):
 def test_a_column_of_identifiers_is_refused():
     names = [f"patient {index}" for index in range(101)]
     with pytest.raises(DataError, match="a column 'id' with 101 different texts: expected at most"):
-        ArrayDataset.from_arrays(pd.DataFrame({"id": names}))
+        ArrayDataset.from_arrays(pd.DataFrame({"id": [*names, *names]}))
+    with pytest.raises(
+        DataError, match="'id' with 5 different texts in 5 cells.*; leave it out, o"
+    ):
+        ArrayDataset.from_arrays(pd.DataFrame({"id": names[:5]}))
+    assert ArrayDataset.from_arrays(pd.DataFrame({"id": names[:4]})).input_shape == (4,)
     declared = pd.DataFrame({"id": pd.Categorical(names)})
     assert ArrayDataset.from_arrays(declared).input_shape == (101,)
 

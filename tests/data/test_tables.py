@@ -1,3 +1,5 @@
+import csv as csv_module
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from chartae.data import ArrayDataset, read_data, read_labels, read_table, write_table
+from chartae.data import ArrayDataset, Form, read_data, read_labels, read_table, write_table
 from chartae.data.labels import LABEL_NAMES
 from chartae.errors import ConfigurationError, DataError
+from chartae.training import default_options
 
 
 @pytest.fixture
@@ -70,7 +73,23 @@ def test_byte_order_marks_quotes_spaces_and_empty_lines_are_accepted(csv):
         ("a,b\n", r"has 1 line\(s\): expected a header and at least one sample"),
         ("1,2\n3,4\n", "starts with numbers: expected a header"),
         ("a,b\n1,2\n3\n", "line 3 has 1 cells: expected 2"),
-        ("a,b\n1,2\n\n3,abc\n", "line 4: column 'b' is 'abc', expected a number"),
+        ("a,b\n1,2\n\n3,abc\n", "line 4: column 'b' is 'abc', expected a number as in line 2; a"),
+        ("a,b\n1,abc\n\n3,2\n", "line 2: column 'b' is 'abc', expected a number as in line 4; a"),
+        ("a,b\n1,12%\n3,low\n", "line 3: column 'b' is 'low', expected a number as in line 2; a"),
+        ("a;b\n1;1.234,5\n", "line 2: column 'b' is '1.234,5', expected a number"),
+        ("a,b\n1,2020-01-31\n2,\n", "a column 'b' with dates, such as '2020-01-31': expected num"),
+        ("a,b\n1,31.1.2020\n2,1.2.2020\n", "a column 'b' with dates, such as '1.2.2020'"),
+        ("a,b\n1,1/31/20 12:30\n", "a column 'b' with dates, such as '1/31/20 12:30'"),
+        (
+            "a,id\n" + "".join(f"1,P{k}\n" for k in range(5)),
+            "a column 'id' with 5 different texts in 5 cells, such as 'P0': expected categories, "
+            "not names of the rows; leave it out",
+        ),
+        (
+            "id,b\n" + "".join(f"P{k % 101},1\n" for k in range(102)),
+            "a column 'id' with 101 different texts: expected at most 100; leave it out",
+        ),
+        ("a,b,b\n1,2,3\n", r"has columns \['b'\] more than once: expected names that differ"),
         ("a,b\n1,\n2,NA\n", "has no value in column 'b'"),
         ("a,b\n1,1_000\n", "line 2: column 'b' is '1_000', expected a number"),
         ("a,b\n1,inf\n", "line 2: column 'b' is 'inf', expected a number"),
@@ -82,7 +101,7 @@ def test_byte_order_marks_quotes_spaces_and_empty_lines_are_accepted(csv):
             "a,y,label\n1,0,0\n",
             r"has columns \['y', 'label'\]: expected label_column to give the name",
         ),
-        ("y\n1\n", "has only labels: expected columns of numbers"),
+        ("y\n1\n", "has only labels: expected other columns"),
     ],
 )
 def test_bad_tables_are_refused(csv, text, message):
@@ -128,7 +147,7 @@ def test_a_file_without_a_header(csv):
     path = csv("1,2,u\n3,4,v\n")
     data = read_data(path, header=False, label_column="2")
     assert (data.x.tolist(), data.class_names) == ([[1.0, 2.0], [3.0, 4.0]], ("u", "v"))
-    assert (data.form.columns, data.form.label) == ((), "")
+    assert (data.form.columns, data.form.label) == ((0, 1), "")
 
 
 @pytest.mark.parametrize("name", LABEL_NAMES)
@@ -136,7 +155,7 @@ def test_the_label_is_called_as_in_archives(csv, tmp_path, name):
     data = read_table(csv(f"a,{name}\n1,u\n2,v\n"))
     assert (data.class_names, data.form.label) == (("u", "v"), name)
     write_table(tmp_path / "again.csv", data)
-    assert (tmp_path / "again.csv").read_text() == f'"a","{name}"\n1.0,u\n2.0,v\n'
+    assert (tmp_path / "again.csv").read_text() == f'"a","{name}"\n1,u\n2,v\n'
     np.savez(tmp_path / "d.npz", **{"x": np.zeros((2, 1)), name: np.array(["u", "v"])})
     assert read_data(tmp_path / "d.npz").class_names == ("u", "v")
 
@@ -186,6 +205,109 @@ def test_what_is_written_is_read_back(x, labelled, masked, names):
         assert [again.class_names[i] for i in again.y] == [classes[i] for i in y]
     if data.mask is not None and not data.mask.all():
         assert torch.equal(again.mask, data.mask)
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+MIXED = """\
+age;sex;"stage; at first";marker;smokes;label
+61;f;II;0.25;True;ill
+58;;I;;False;ill
+49;m;"II, late";1e-3;NA;well
+70;f;I;2.5;True;well
+"""
+
+
+def test_a_table_with_text_is_read_as_the_data_frame_is(csv):
+    path = csv(MIXED)
+    data = read_table(path)
+    frame = pd.read_csv(path, sep=";", dtype={"smokes": object}).drop(columns="label")
+    frame["smokes"] = frame["smokes"].map(
+        {True: "True", False: "False", "True": "True"} | {"False": "False"}
+    )
+    expected = ArrayDataset.from_arrays(frame, ["ill", "ill", "well", "well"])
+    assert torch.equal(data.x, expected.x)
+    assert torch.equal(data.mask, expected.mask)
+    assert data.form.columns == ("age", "sex", "stage; at first", "marker", "smokes")
+    assert data.form.widths == expected.form.widths == (1, 2, 3, 1, 2)
+    assert data.form.column_dtypes == ("int64", "text", "text", "float64", "text")
+    assert default_options("vae", data=data) == default_options("vae", data=expected)
+
+
+def test_a_table_with_text_is_written_as_it_came(csv, tmp_path):
+    data = read_table(csv(MIXED))
+    write_table(tmp_path / "again.csv", data)
+    lines = (tmp_path / "again.csv").read_text().splitlines()
+    assert lines == [
+        '"age","sex","stage; at first","marker","smokes","label"',
+        "61,f,II,0.25,True,ill",
+        "58,,I,,False,ill",
+        '49,m,"II, late",0.001,,well',
+        "70,f,I,2.5,True,well",
+    ]
+    form = Form.from_json(json.loads(json.dumps(data.form.to_json())))
+    assert form == data.form
+    cells = form.restore(data.x)
+    assert cells[0].tolist() == [61, "f", "II", 0.25, "True"]
+    assert form.restore(data.x + 0.3)[0, 0] == 61
+
+
+def test_numbers_of_a_table_come_back_as_numbers(csv):
+    data = read_table(csv("a,b\n1,2.5\n-3,4\n"))
+    assert data.form.restore(data.x).tolist() == [[1.0, 2.5], [-3.0, 4.0]]
+    whole = read_table(csv("a,b\n1,2\n-3,+4\n"))
+    assert whole.form.restore(whole.x + 0.4).dtype == np.int64
+    assert whole.form.restore(whole.x + 0.4).tolist() == [[1, 2], [-3, 4]]
+    huge = read_table(csv(f"a,b\n{2**60},1\n{2**61},2\n"))
+    assert huge.form.column_dtypes == ("float64", "int64")
+
+
+def test_text_without_a_header(csv):
+    data = read_table(csv("1,u,f\n2,v,m\n3,u,f\n"), header=False, label_column="1")
+    assert (data.form.columns, data.form.widths) == ((0, 2), (1, 2))
+    assert data.form.restore(data.x)[1].tolist() == [2, "m"]
+
+
+TEXTS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=4
+).map(lambda text: f"t{text}t")
+
+
+@given(st.data())
+def test_mixed_tables_come_back(data):
+    """Each cell that was written by Python's csv module is read, and written again, as it came."""
+    rows = data.draw(st.integers(2, 6))
+    kinds = data.draw(st.lists(st.sampled_from(["int", "float", "text"]), min_size=1, max_size=4))
+    columns = []
+    for kind in kinds:
+        if kind == "int":
+            cells = st.integers(-(2**20), 2**20).map(str)
+        elif kind == "float":
+            cells = st.floats(-1e3, 1e3).map(lambda value: f"{value:.3f}")
+        else:  # two texts, so that they are not the names of the rows
+            cells = st.sampled_from(data.draw(st.lists(TEXTS, min_size=1, max_size=2)))
+        column = data.draw(st.lists(cells | st.just(""), min_size=rows, max_size=rows))
+        columns.append([column[0] or data.draw(cells), *column[1:]])
+    separator = data.draw(st.sampled_from(",;\t"))
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = Path(folder) / "a.csv", Path(folder) / "b.csv"
+        with first.open("w", newline="", encoding="utf-8") as file:
+            writer = csv_module.writer(file, delimiter=separator, quoting=csv_module.QUOTE_ALL)
+            # Names of one letter: the separator of the first line is the file's.
+            writer.writerows([list("abcd")[: len(kinds)], *zip(*columns, strict=True)])
+        read = read_table(first, dtype=torch.float64)
+        write_table(second, read)
+        with second.open(newline="", encoding="utf-8") as file:
+            written = list(zip(*list(csv_module.reader(file))[1:], strict=True))
+        again = read_table(second, dtype=torch.float64)
+    for kind, column, cells in zip(kinds, columns, written, strict=True):
+        if kind == "float":
+            assert [c and float(c) for c in cells] == [c and float(c) for c in column]
+        else:
+            assert list(cells) == column
+    assert torch.equal(again.x, read.x)
+    assert (again.mask is None) == (read.mask is None) == all(map(all, columns))
+    assert again.form.categories == read.form.categories
 
 
 def test_a_data_frame_is_written_in_its_form(tmp_path):
@@ -258,3 +380,48 @@ def test_an_array_file_takes_its_labels_from_another(tmp_path):
         read_data(tmp_path / "x.npy", labels=tmp_path / "y.txt")
     with pytest.raises(DataError, match=r"absent.txt cannot be read as labels"):
         read_data(tmp_path / "x.npy", labels=tmp_path / "absent.txt")
+
+
+# --- a second table ------------------------------------------------------------------------------
+
+
+def test_a_second_table_takes_the_columns_and_categories_of_the_first(csv):
+    train = read_table(csv("n,sex,stage\n1,f,II\n2,m,I\n3,f,III\n"))
+    test = read_table(csv("stage,n,sex\nIII,7,m\n,8,m\nIII,,m\n"))
+    found = test.with_columns_of(train.form)
+    assert found.form == train.form
+    assert found.x.tolist() == [[7, 0, 1, 0, 0, 1], [8, 0, 1, 0, 0, 0], [0, 0, 1, 0, 0, 1]]
+    seen = train.form.of_columns(found.mask).tolist()
+    assert seen == [[True, True, True], [True, True, False], [False, True, True]]
+    frame = pd.DataFrame({"sex": ["m"], "stage": ["I"], "n": [4]})
+    assert ArrayDataset.from_arrays(frame).with_columns_of(train.form).x.tolist() == [
+        [4, 0, 1, 1, 0, 0]
+    ]
+    plain = ArrayDataset(torch.zeros(2, 6))
+    assert plain.with_columns_of(train.form) is plain
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n,sex\n1,x\n", "test has 'x' in column 'sex': expected one of 'f', 'm'"),
+        ("n,sex\n1,2\n", "test has numbers in column 'sex': expected categories"),
+        ("n,sex\nu,m\n", "test has categories in column 'n': expected numbers"),
+        ("n,m\n1,m\n", r"test has the columns \['n', 'm'\]: expected \['n', 'sex'\]"),
+    ],
+)
+def test_a_second_table_that_does_not_fit_is_refused(csv, text, message):
+    train = read_table(csv("n,sex\n1,f\n2,m\n"))
+    with pytest.raises(DataError, match=message):
+        read_table(csv(text)).with_columns_of(train.form, "test")
+
+
+def test_a_declared_category_without_a_row_does_no_harm(csv):
+    train = read_table(csv("n,sex\n1,f\n2,m\n"))
+    frame = pd.DataFrame({"n": [3], "sex": pd.Categorical(["m"], ["m", "x"])})
+    assert ArrayDataset.from_arrays(frame).with_columns_of(train.form).x.tolist() == [[3, 0, 1]]
+
+
+def test_the_fingerprint_tells_gaps_from_zeros():
+    x = torch.eye(2)
+    assert ArrayDataset(x).fingerprint != ArrayDataset(x, mask=x > 0).fingerprint

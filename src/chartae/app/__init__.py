@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from chartae.app.page import Page, atlas_page
-from chartae.app.view import Space
+from chartae.app.view import Landscape
 from chartae.data import ArrayDataset
 from chartae.longitudinal import SequenceModel
 from chartae.models import Autoencoder
 
-__all__ = ["Page", "Space", "atlas_page", "explore"]
+__all__ = ["Landscape", "Page", "atlas_page", "explore"]
 
 
 def explore(
@@ -45,9 +45,9 @@ def explore(
     '<!doctype html>'
     """
     if isinstance(model, SequenceModel):
-        space = Space.of_sequences(model, data, seed=seed)
+        space = Landscape.of_sequences(model, data, seed=seed)
     else:
         known = data is None or isinstance(data, ArrayDataset)
         source = data if known else ArrayDataset.from_arrays(data, y, dtype=model.dtype)
-        space = Space.of(model, source, metric=metric, seed=seed)
+        space = Landscape.of(model, source, metric=metric, seed=seed)
     return atlas_page(space, pairs=pairs, title=title, seed=seed)

@@ -9,8 +9,8 @@ from torch import Tensor
 from chartae.app import view
 from chartae.app.explorer import Explorer, latents_table, shown_arrays
 from chartae.app.figure import map_figure
-from chartae.app.view import Space
-from chartae.errors import ChartaeError, ConfigurationError
+from chartae.app.view import Landscape
+from chartae.errors import ChartaeError
 from chartae.report.latent import Plane
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _map_callbacks(app: "Dash", explorer: Explorer) -> None:
     ) -> Any:
         try:
             plane = explorer.plane(kind, across, up, point)
-        except ConfigurationError as error:
+        except ChartaeError as error:
             return no_update, str(error)
         marks = [*(pair or []), *([] if point is None else [point])]
         lines = {**(curves or {}), **(fan or {}), **(course or {})}
@@ -143,7 +143,7 @@ def _map_callbacks(app: "Dash", explorer: Explorer) -> None:
             space,
             plane,
             color=color,
-            volume=explorer.volume(plane) if "volume" in show else None,
+            volume=explorer.volume(kind, across, up, point) if "volume" in show else None,
             trajectories="trajectories" in show,
             lines={name: space.latent(line) for name, line in lines.items()},
             samples={name: space.latent(z) for name, z in (drawn or {}).items()},
@@ -189,7 +189,7 @@ def _map_callbacks(app: "Dash", explorer: Explorer) -> None:
         return None, None, None, None, None
 
 
-def _plane_note(space: Space, plane: Plane, point: Json) -> str:
+def _plane_note(space: Landscape, plane: Plane, point: Json) -> str:
     """Return what the map shows, in words."""
     parts = []
     if plane.title:
@@ -198,17 +198,14 @@ def _plane_note(space: Space, plane: Plane, point: Json) -> str:
             f"The map is the {plane.title}, through {place}; codes and curves are projected onto it"
         )
     if space.model.latent_space in ("sphere", "ball"):
-        parts.append(f"points of the map are moved to the nearest point of the {_shape(space)}")
+        shape = space.model.latent_space
+        parts.append(f"points of the map are moved to the nearest point of the {shape}")
     return "; ".join(parts) + "." if parts else ""
-
-
-def _shape(space: Space) -> str:
-    return "sphere" if space.model.latent_space == "sphere" else "ball"
 
 
 def _point_callbacks(app: "Dash", explorer: Explorer) -> None:
     """Register what follows the pointer, and the chosen point."""
-    from dash import Input, Output, State, html
+    from dash import Input, Output, State, html, no_update
 
     space = explorer.space
 
@@ -224,9 +221,14 @@ def _point_callbacks(app: "Dash", explorer: Explorer) -> None:
     )
     def decode(asked: Json, label: int | None, kind: str, across: int, up: int, point: Json) -> Any:
         asked = asked or {"n": 0, "z": point or space.codes[0].tolist()}
-        z = explorer.at(asked, explorer.plane(kind, across, up, point))
-        picture, near = explorer.decoded(z, label)
-        figures = [
+        with _Caught() as failed:
+            z = explorer.at(asked, explorer.plane(kind, across, up, point))
+            picture, near = explorer.decoded(z, label)
+            return picture, _coordinates(z), neighbours(near), {"n": asked["n"]}
+        return no_update, failed.note, no_update, {"n": asked["n"]}
+
+    def neighbours(near: view.Neighbours) -> list[Any]:
+        return [
             html.Figure(
                 [
                     html.Img(src=explorer.painter.uri(space.x[index].cpu()), className="sample"),
@@ -235,7 +237,6 @@ def _point_callbacks(app: "Dash", explorer: Explorer) -> None:
             )
             for index, distance, name in _named_neighbours(space, near)
         ]
-        return picture, _coordinates(z), figures, {"n": asked["n"]}
 
     @app.callback(
         Output("attribute", "options"),
@@ -278,12 +279,12 @@ def _point_callbacks(app: "Dash", explorer: Explorer) -> None:
         return failed.note
 
 
-def _splits(space: Space, column: str | None) -> dict[str, Any]:
+def _splits(space: Landscape, column: str | None) -> dict[str, Any]:
     """Return the ways to divide the observations by a column; none without one."""
     return {} if column not in space.columns else view.split_by(space.columns[str(column)])
 
 
-def _named_neighbours(space: Space, near: view.Neighbours) -> list[tuple[int, float, str]]:
+def _named_neighbours(space: Landscape, near: view.Neighbours) -> list[tuple[int, float, str]]:
     """Return index, distance and name of each neighbour."""
     names = space.columns.get("individual", space.columns.get("label"))
     found = []

@@ -8,11 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from chartae.app import view
 from chartae.app.pictures import Painter
-from chartae.app.view import Space
+from chartae.app.view import Landscape
 from chartae.checks import check_integer
 from chartae.errors import ConfigurationError
 from chartae.report.latent import Plane
@@ -25,7 +26,7 @@ NEAR = 5
 
 
 class Explorer:
-    """What the server keeps: the space, and what is costly to compute again.
+    """What the server keeps: what is shown, and what is costly to compute again.
 
     Views are in the browsers, so several people can look at one server.
 
@@ -34,7 +35,7 @@ class Explorer:
         title: what the page is called.
     """
 
-    def __init__(self, space: Space, title: str = "") -> None:
+    def __init__(self, space: Landscape, title: str = "") -> None:
         self.space, self.title = space, title or type(space.model).__name__
         self.painter = Painter.of(space.x)
         self._plane = lru_cache(maxsize=64)(self._make_plane)
@@ -48,30 +49,29 @@ class Explorer:
 
         Raises:
             ConfigurationError: for axes that are equal or do not exist.
+            DataError: for a point of another dimension.
         """
-        d = self.space.dim
+        d, principal = self.space.dim, kind == "principal"
+        count = min(d, len(self.space.codes)) if principal else d
         for name, axis in (("across", across), ("up", up)):
-            check_integer(name, axis, minimum=0, maximum=d - 1)
+            check_integer(name, axis, minimum=0, maximum=count - 1)
         if across == up:
             raise ConfigurationError(f"both axes are number {across + 1}: choose two that differ")
-        plane = self._plane(kind == "principal", across, up)
-        if point is None or d == 2:
-            return plane
-        return plane.through(self.space.latent(point))
+        plane = self._plane(across, up, principal)
+        return plane if point is None or d == 2 else plane.through(self.space.latent(point))
 
-    def _make_plane(self, principal: bool, across: int, up: int) -> Plane:
+    def _make_plane(self, across: int, up: int, principal: bool) -> Plane:
         return Plane(self.space.codes, (across, up), principal=principal)
 
-    def volume(self, plane: Plane) -> tuple[Any, Any, Any] | None:
-        """Return the positions along both axes, and the log-volume there, as arrays."""
-        key = tuple(
-            tuple(np.round(t.cpu().double().numpy().ravel(), 6))
-            for t in (plane.origin, plane.basis)
-        )
-        return self._volume(key, _Keyed(plane))
+    def volume(
+        self, kind: str, across: int, up: int, point: Sequence[float] | None
+    ) -> tuple[Any, Any, Any] | None:
+        """Return the positions along both axes of a plane, and the log-volume there, as arrays."""
+        fixed = None if point is None or self.space.dim == 2 else tuple(point)
+        return self._volume(kind, across, up, fixed)
 
-    def _make_volume(self, _: Any, keyed: "_Keyed") -> tuple[Any, Any, Any] | None:
-        found = view.volume_map(self.space, keyed.plane)
+    def _make_volume(self, *controls: Any) -> tuple[Any, Any, Any] | None:
+        found = view.volume_map(self.space, self.plane(*controls))
         if found is None:
             return None
         square, values = found
@@ -83,7 +83,8 @@ class Explorer:
         """Return the latent ``(d,)`` at a place on the plane, or of the sliders."""
         if "z" in pointer:
             return self.space.latent(pointer["z"])
-        return plane.lift(self.space.latent([pointer["u"], pointer["v"]]))
+        flat = torch.tensor([pointer["u"], pointer["v"]]).to(self.space.codes)
+        return plane.lift(flat)
 
     def decoded(self, z: Tensor, label: int | None) -> tuple[str, view.Neighbours]:
         """Return the picture at a latent, and its neighbours.
@@ -93,7 +94,7 @@ class Explorer:
         """
         near = view.nearest_points(self.space.codes, view.on_the_space(self.space.model, z), NEAR)
         if view.without_decoding(self.space):
-            found = view.reconstruct(self.space, int(near.indices[0]))
+            found = view.reconstruct(self.space, near.indices[:1])[0]
         else:
             found = view.decode(self.space, z[None], label)[0]
         return self.painter.uri(found.cpu()), near
@@ -110,23 +111,10 @@ class Explorer:
             return self._samplers[name]
 
 
-class _Keyed:
-    """A plane that a cache ignores: all of them are equal, the key beside it decides."""
-
-    def __init__(self, plane: Plane) -> None:
-        self.plane = plane
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Keyed)
-
-    def __hash__(self) -> int:
-        return 0
+# --- files ----------------------------------------------------------------------------------------
 
 
-# --- files ---------------------------------------------------------------------------------------
-
-
-def latents_table(space: Space) -> str:
+def latents_table(space: Landscape) -> str:
     """Return the codes and the columns of the observations as a table of comma-separated values."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -139,11 +127,11 @@ def latents_table(space: Space) -> str:
     return text.getvalue()
 
 
-def shown_arrays(space: Space, shown: Mapping[str, Any], label: int | None = None) -> bytes:
+def shown_arrays(space: Landscape, shown: Mapping[str, Any], label: int | None = None) -> bytes:
     """Return an .npz archive of codes and of all latents that are shown, with what they decode to.
 
     Args:
-        space: the space.
+        space: the model and its observations.
         shown: latents ``(n, d)`` by name.
         label: as in `view.decode`.
     """

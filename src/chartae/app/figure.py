@@ -1,14 +1,15 @@
 """The map of the explorer, as a figure of Plotly in JSON values."""
 
+import base64
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_hex
+from numpy.typing import NDArray
 from torch import Tensor
 
-from chartae.app.view import MOST_CLASSES, Column, Space
+from chartae.app.view import MOST_CLASSES, Column, Landscape
 from chartae.report.latent import Plane
 from chartae.report.style import ACCENT, CURVES, INK, SAMPLE, class_colors
 
@@ -18,13 +19,15 @@ TRAJECTORIES = 200
 """Largest number of individuals whose visits are joined by lines."""
 SMALL = 5_000
 """Number of points above which they are drawn smaller."""
+SAMPLES = (INK, *CURVES[2:])
+"""Colours of samplers on a map with classes."""
 LINE_COLORS = {"geodesic": CURVES[0], "straight line": CURVES[1]}
 
 Trace = dict[str, Any]
 
 
 def map_figure(
-    space: Space,
+    space: Landscape,
     plane: Plane,
     *,
     color: str | None = None,
@@ -39,7 +42,7 @@ def map_figure(
     Points and lines are drawn by WebGL, which shows 50,000 points without delay.
 
     Args:
-        space: the space.
+        space: the model and its observations.
         plane: the plane of the map.
         color: the column that colours the points; None gives all of them one colour.
         volume: positions along both axes, ``(r,)`` each, and the log-volume there, ``(r, r)``.
@@ -54,9 +57,9 @@ def map_figure(
     flat = plane.project(space.codes).cpu().float().numpy()
     if trajectories and space.owner is not None:
         traces.append(_visits(flat, space.owner.cpu().numpy()))
-    traces += _points(flat, None if color is None else space.columns[color], color)
+    traces += _points(flat, space.columns.get(color or ""), color)
     for place, (name, z) in enumerate((samples or {}).items()):
-        shade = CURVES[place % len(CURVES)] if color else SAMPLE
+        shade = SAMPLES[place % len(SAMPLES)] if color else SAMPLE
         traces.append(_dots(plane, z, name, {"size": 5, "color": shade, "symbol": "diamond"}))
     for name, curve in (lines or {}).items():
         fan = name.startswith("fan")
@@ -70,8 +73,24 @@ def map_figure(
 
 
 def _gl(x: Any, y: Any, name: str, **options: Any) -> Trace:
-    base = {"type": "scattergl", "x": x, "y": y, "name": name, "hoverinfo": "skip"}
+    base = {
+        "type": "scattergl",
+        "x": _packed(x),
+        "y": _packed(y),
+        "name": name,
+        "hoverinfo": "skip",
+    }
     return {**base, **options}
+
+
+def _packed(values: NDArray[Any]) -> Trace:
+    """Return numbers as Plotly takes them in base64, a fifth as long as their digits.
+
+    >>> _packed(np.array([[1.0, 2.0]]))
+    {'dtype': 'f4', 'bdata': 'AACAPwAAAEA=', 'shape': '1, 2'}
+    """
+    text = base64.b64encode(values.astype("<f4").tobytes()).decode()
+    return {"dtype": "f4", "bdata": text, "shape": ", ".join(map(str, values.shape))}
 
 
 def _dots(plane: Plane, z: Tensor, name: str, marker: dict[str, Any]) -> Trace:
@@ -83,9 +102,9 @@ def _background(x: Any, y: Any, values: Any) -> Trace:
     bar: Trace = {"title": {"text": "log-volume", "side": "right"}, "thickness": 12, "len": 0.7}
     return {
         "type": "heatmap",
-        "x": x,
-        "y": y,
-        "z": values,
+        "x": _packed(x),
+        "y": _packed(y),
+        "z": _packed(values),
         "colorscale": "Greys",
         "hoverinfo": "skip",
         "colorbar": bar,
@@ -104,6 +123,8 @@ def _visits(flat: Any, owner: Any) -> Trace:
 
 
 def _points(flat: Any, column: Column | None, name: str | None) -> list[Trace]:
+    from matplotlib.colors import to_hex
+
     size: Trace = {"size": 6 if len(flat) <= SMALL else 3, "opacity": 0.85}
     x, y = flat.T
     if column is None:
@@ -118,7 +139,7 @@ def _points(flat: Any, column: Column | None, name: str | None) -> list[Trace]:
             "x": -0.12,
         }
         shades: Trace = {
-            "color": numbers.astype(np.float32),
+            "color": _packed(numbers),
             "colorscale": "Viridis",
             "colorbar": bar,
         }
@@ -131,7 +152,7 @@ def _points(flat: Any, column: Column | None, name: str | None) -> list[Trace]:
     return traces
 
 
-def _layout(space: Space, plane: Plane) -> dict[str, Any]:
+def _layout(space: Landscape, plane: Plane) -> dict[str, Any]:
     left, right, below, above = plane.square(2, space.codes).extent
     half = (right - left) / 4  # of two points, each stands for half of the square
     axis = {"zeroline": False, "showgrid": False, "constrain": "domain"}

@@ -10,7 +10,7 @@ from chartae.samplers import natural_sampler
 
 if TYPE_CHECKING:
     from chartae.app.explorer import Explorer
-    from chartae.app.view import Space
+    from chartae.app.view import Landscape
 
 __all__ = ["layout"]
 
@@ -43,14 +43,9 @@ def layout(explorer: "Explorer") -> Any:
     )
 
 
-def _left(space: "Space") -> list[Any]:
-    tools = [
-        "pan2d",
-        "zoom2d",
-        "zoomIn2d",
-        "zoomOut2d",
-        "resetScale2d",
-    ]  # none that needs a network
+def _left(space: "Landscape") -> list[Any]:
+    # None that needs a network.
+    tools = ["pan2d", "zoom2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]
     config: Any = {"displaylogo": False, "scrollZoom": True, "modeBarButtons": [tools]}
     return [
         html.Div(_map_controls(space), className="controls"),
@@ -63,7 +58,7 @@ def _left(space: "Space") -> list[Any]:
     ]
 
 
-def _right(space: "Space") -> list[Any]:
+def _right(space: "Landscape") -> list[Any]:
     reason = view.without_decoding(space)
     title = "Reconstruction of the nearest observation" if reason else "Decoded at the pointer"
     nearest = "Nearest samples" if space.drawn else "Nearest observations"
@@ -90,7 +85,7 @@ def _right(space: "Space") -> list[Any]:
     ]
 
 
-def _map_controls(space: "Space") -> list[Any]:
+def _map_controls(space: "Landscape") -> list[Any]:
     numbers = [{"label": str(k + 1), "value": k} for k in range(space.dim)]
     kinds = {"principal": "principal components", "coordinates": "coordinates"}
     clicks = {"point": "choose a point"}
@@ -122,7 +117,7 @@ def _map_controls(space: "Space") -> list[Any]:
     ]
 
 
-def _samplers(space: "Space") -> list[Any]:
+def _samplers(space: "Landscape") -> list[Any]:
     names = view.offered_samplers(space)
     first = [natural_sampler(space.model)] if names else []
     return [
@@ -143,7 +138,7 @@ def _samplers(space: "Space") -> list[Any]:
     ]
 
 
-def _axes(space: "Space") -> list[Any]:
+def _axes(space: "Landscape") -> list[Any]:
     low, high = space.codes.amin(0), space.codes.amax(0)
     margin = 0.15 * (high - low) + 1e-3
     sliders = [
@@ -168,7 +163,7 @@ def _axes(space: "Space") -> list[Any]:
     return [html.H2("Coordinates of the chosen point"), html.Div(sliders, className="axes")]
 
 
-def _attributes(space: "Space", *, shown: bool) -> list[Any]:
+def _attributes(space: "Landscape", *, shown: bool) -> list[Any]:
     columns = [name for name, column in space.columns.items() if view.split_by(column)]
     methods = {"mean": "difference of means", "logistic": "logistic"}
     return [

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 from torch import Tensor
 
 from chartae.app import view
 from chartae.app.pictures import Painter, Pixels, data_uri, image_of, sheet
-from chartae.app.view import Space
+from chartae.app.view import Landscape
 from chartae.atomic import write_text
 from chartae.checks import check_integer
 from chartae.errors import DataError
@@ -57,7 +56,7 @@ class Page:
 
 
 def atlas_page(
-    space: Space,
+    space: Landscape,
     *,
     pairs: Sequence[tuple[int, int]] | None = None,
     color: str | None = None,
@@ -134,29 +133,31 @@ def _kept(count: int, seed: int) -> Tensor:
     return order[:POINTS].sort().values
 
 
-def _fineness(space: Space, painter: Painter, grid: int | None) -> int:
+def _fineness(space: Landscape, painter: Painter, grid: int | None) -> int:
     if grid is not None:
         return check_integer("grid", grid, minimum=2)
     height, width = _small(painter.pixels(space.x[0].cpu())).shape[:2]
     return max(8, min(32, int(math.sqrt(ATLAS / (height * width)))))
 
 
-def _summary(space: Space, plane: Plane, count: int) -> str:
+def _summary(space: Landscape, plane: Plane, count: int) -> str:
     what = "samples of the model" if space.drawn else "observations"
     kind = f"{type(space.model).__name__}, {space.dim} latent dimensions; {count:,} {what}."
+    if space.classes:
+        kind = f"{kind} The map is decoded as class {space.classes[0]}."
     if not plane.title:
         return kind
     return f"{kind} The map is the {plane.title}; all else is projected onto it."
 
 
 def _atlas(
-    space: Space, painter: Painter, plane: Plane, square: Square, rows: list[int]
+    space: Landscape, painter: Painter, plane: Plane, square: Square, rows: list[int]
 ) -> dict[str, Any]:
     """Return decoded images at a square's points, or reconstructions of observations."""
     if view.without_decoding(space) is not None:
-        images = [view.reconstruct(space, row) for row in rows]
+        images = view.reconstruct(space, torch.tensor(rows))
     else:
-        images = list(view.decode(space, plane.lift(square.points.flatten(0, 1))))
+        images = view.decode(space, plane.lift(square.points.flatten(0, 1)))
     return _sprite([_small(painter.pixels(image.cpu())) for image in images])
 
 
@@ -181,7 +182,7 @@ def _sprite(pictures: list[Pixels]) -> dict[str, Any]:
     }
 
 
-def _background(space: Space, plane: Plane) -> dict[str, Any] | None:
+def _background(space: Landscape, plane: Plane) -> dict[str, Any] | None:
     """Return the log-volume as a picture, dark where it is low, and its place on the map."""
     found = view.volume_map(space, plane)
     if found is None:
@@ -199,16 +200,17 @@ def _numbers(values: Tensor) -> str:
     return base64.b64encode(values.cpu().numpy().astype("<f4").tobytes()).decode()
 
 
-def _names(space: Space, rows: list[int]) -> list[str]:
+def _names(space: Landscape, rows: list[int]) -> list[str]:
     label = space.columns.get("individual", space.columns.get("label"))
     return [f"#{row}" if label is None else f"#{row} {label[row]}" for row in rows]
 
 
 def _colors(
-    space: Space, column: str | None, rows: NDArray[np.int64]
+    space: Landscape, column: str | None, rows: NDArray[np.int64]
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Return the colour of each observation, and the legend."""
     from matplotlib import colormaps
+    from matplotlib.colors import to_hex
 
     if column is None:
         return [ACCENT] * len(rows), []
@@ -235,7 +237,7 @@ Strips = list[dict[str, str]]
 
 
 def _paths(
-    space: Space, plane: Plane, painter: Painter, pairs: Sequence[tuple[int, int]] | None
+    space: Landscape, plane: Plane, painter: Painter, pairs: Sequence[tuple[int, int]] | None
 ) -> tuple[Strips, list[dict[str, Any]]]:
     """Return the strips below the map, and the curves on it."""
     if space.sequences is not None:
@@ -257,7 +259,7 @@ def _paths(
         ):
             if curve is None:
                 continue
-            label = None if space.y is None else int(space.y[first])
+            label = int(space.y[first]) if space.y is not None and space.classes else None
             x = view.decoded_along(space, curve, COLUMNS, label).cpu()
             title = f"{number}. {name} from #{first} to #{last}: length {length:.4g}"
             strips.append({"title": title, "color": color, "source": painter.strip(x)})
@@ -265,7 +267,7 @@ def _paths(
     return strips, lines
 
 
-def typical_pairs(space: Space) -> list[tuple[int, int]]:
+def typical_pairs(space: Landscape) -> list[tuple[int, int]]:
     """Return the observations nearest to the means of the first three classes, in pairs.
 
     Without classes, the pair are the first and the last along the first principal component.
@@ -279,14 +281,16 @@ def typical_pairs(space: Space) -> list[tuple[int, int]]:
     return [(int(along.argmin()), int(along.argmax()))]
 
 
-def _typical(space: Space, flags: NDArray[np.bool_]) -> int:
+def _typical(space: Landscape, flags: NDArray[np.bool_]) -> int:
     """Return the observation of a group whose code is nearest to the mean of the group."""
     rows = torch.as_tensor(np.flatnonzero(flags), device=space.codes.device)
     codes = space.codes[rows]
     return int(rows[view.nearest_points(codes, codes.mean(0), 1).indices[0]])
 
 
-def _courses(space: Space, plane: Plane, painter: Painter) -> tuple[Strips, list[dict[str, Any]]]:
+def _courses(
+    space: Landscape, plane: Plane, painter: Painter
+) -> tuple[Strips, list[dict[str, Any]]]:
     """Return the visits and two futures of the first individuals, and their trajectories."""
     assert space.sequences is not None
     strips: Strips = []

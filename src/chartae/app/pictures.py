@@ -20,6 +20,8 @@ __all__ = ["Painter", "data_uri", "image_of", "sheet"]
 
 Pixels = NDArray[np.uint8]
 
+ENOUGH = 1000
+"""Number of observations that give the scale of pictures."""
 GAP = 2
 """Pixels between the pictures of a sheet."""
 BARS = 96
@@ -43,8 +45,12 @@ class Painter:
 
     @classmethod
     def of(cls, x: Tensor) -> "Painter":
-        """Return the painter on the scale of observations ``(N, *input_shape)``."""
-        return cls(*value_range([x.detach().cpu().double().numpy()]))
+        """Return the painter on the scale of observations ``(N, *input_shape)``.
+
+        Of many observations, evenly spaced ones decide.
+        """
+        few = x[:: max(1, len(x) // ENOUGH)]
+        return cls(*value_range([few.detach().cpu().double().numpy()]))
 
     def pixels(self, observation: Tensor | NDArray[Any]) -> Pixels:
         """Return a picture of an observation, ``(height, width)`` or ``(height, width, 3)``."""

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chartae.checks import check_choice, check_integer, check_shape
+from chartae.checks import check_choice, check_finite, check_integer, check_shape
 from chartae.data import ArrayDataset, Sequences
 from chartae.errors import ConfigurationError, DataError, DivergenceError
 from chartae.geometry import Metric, PullbackMetric, exponential_path
@@ -25,8 +25,8 @@ from chartae.samplers import SAMPLERS, Sampler, natural_sampler
 
 __all__ = [
     "Fan",
+    "Landscape",
     "Neighbours",
-    "Space",
     "attribute_direction",
     "columns_of",
     "decode",
@@ -62,7 +62,7 @@ MOST_CLASSES = 40
 
 
 @dataclass(frozen=True, eq=False)
-class Space:
+class Landscape:
     """A model, and the observations that are shown in its latent space.
 
     For a model of sequences, observations are visits.
@@ -122,7 +122,7 @@ class Space:
         metric: str = "auto",
         max_points: int = 50_000,
         seed: int = 0,
-    ) -> "Space":
+    ) -> "Landscape":
         """Return the space of a model of single observations.
 
         Args:
@@ -142,7 +142,7 @@ class Space:
         """
         if isinstance(model, SequenceModel):
             raise ConfigurationError(
-                f"model is a {type(model).__name__}: expected individuals, by Space.of_sequences"
+                f"model is a {type(model).__name__}: expected Landscape.of_sequences for it"
             )
         check_integer("max_points", max_points, minimum=2)
         model.eval()
@@ -168,7 +168,7 @@ class Space:
     @classmethod
     def _of_samples(
         cls, model: Autoencoder, class_names: tuple[str, ...], metric: str, seed: int
-    ) -> "Space":
+    ) -> "Landscape":
         name = natural_sampler(model)
         sampler = SAMPLERS[name](model)
         if sampler.needs_data:
@@ -189,7 +189,7 @@ class Space:
     @classmethod
     def of_sequences(
         cls, model: SequenceModel, sequences: Sequences, *, max_points: int = 50_000, seed: int = 0
-    ) -> "Space":
+    ) -> "Landscape":
         """Return the space of the visits of individuals, for a model of sequences.
 
         The code of a visit is the posterior mean of z(t) given all visits of its individual.
@@ -253,8 +253,16 @@ class Space:
         return self.model.latent_dim
 
     def latent(self, values: Any) -> Tensor:
-        """Return numbers as latents of the model's dtype, on its device."""
-        return torch.as_tensor(values, dtype=self.model.dtype, device=self.model.device)
+        """Return numbers ``(..., d)`` as latents of the model's dtype, on its device.
+
+        Raises:
+            DataError: for another dimension, or numbers that are not finite.
+        """
+        z = torch.as_tensor(values, dtype=self.model.dtype, device=self.model.device)
+        if z.dim() == 0 or z.shape[-1] != self.dim:
+            raise DataError(f"a latent has shape {tuple(z.shape)}: expected (..., {self.dim})")
+        check_finite("a latent", z)
+        return z
 
 
 def _metrics(
@@ -305,7 +313,7 @@ def _features(x: Tensor, names: list[str]) -> dict[str, Column]:
 # --- decoding -------------------------------------------------------------------------------------
 
 
-def without_decoding(space: Space) -> str | None:
+def without_decoding(space: Landscape) -> str | None:
     """Return the reason that single latents of the model are not decoded, or None."""
     if space.model.latent_space != "codes":
         return None
@@ -326,16 +334,16 @@ def on_the_space(model: Autoencoder, z: Tensor) -> Tensor:
         return z / norm
     if model.latent_space == "ball":
         radius = 0.999 / float(cast("Any", model).curvature) ** 0.5
-        return z * (radius / norm).clamp(max=1.0)
+        z = z * (radius / norm).clamp(max=1.0)
     return z
 
 
 @torch.no_grad()
-def decode(space: Space, z: Tensor, label: int | None = None) -> Tensor:
+def decode(space: Landscape, z: Tensor, label: int | None = None) -> Tensor:
     """Return decoded latents ``(n, d)``: the likelihood's mean, ``(n, *input_shape)``.
 
     Args:
-        space: the space.
+        space: the model and its observations.
         z: latents; points that are not on the space are moved there (`on_the_space`).
         label: the class, for a model whose conditions are classes. Vectors as conditions are the
             mean of those of the data.
@@ -350,7 +358,7 @@ def decode(space: Space, z: Tensor, label: int | None = None) -> Tensor:
     return decoded
 
 
-def conditions(space: Space, count: int, label: int | None) -> Tensor | None:
+def conditions(space: Landscape, count: int, label: int | None) -> Tensor | None:
     """Return the same condition ``count`` times; None for a model without conditions."""
     kind = space.model.conditions
     if kind is None:
@@ -362,15 +370,17 @@ def conditions(space: Space, count: int, label: int | None) -> Tensor | None:
 
 
 @torch.no_grad()
-def reconstruct(space: Space, index: int) -> Tensor:
-    """Return the reconstruction of an observation, ``(*input_shape)``."""
-    y = None if space.y is None else space.y[index, None]
-    rebuilt: Tensor = space.model.reconstruct(space.x[index, None], y)[0]
-    return rebuilt
+def reconstruct(space: Landscape, indices: Tensor) -> Tensor:
+    """Return reconstructions of observations by their numbers ``(n,)``: ``(n, *input_shape)``."""
+    parts = []
+    for rows in indices.to(space.x.device).split(256):
+        y = None if space.y is None else space.y[rows]
+        parts.append(space.model.reconstruct(space.x[rows], y))
+    return torch.cat(parts)
 
 
 def decoded_along(
-    space: Space, curve: Tensor, columns: int = 10, label: int | None = None
+    space: Landscape, curve: Tensor, columns: int = 10, label: int | None = None
 ) -> Tensor:
     """Return the decoded points of a curve ``(T, d)``, evenly spaced: ``(columns, ...)``."""
     places = torch.linspace(0, len(curve) - 1, columns, dtype=torch.float64).round().long()
@@ -405,7 +415,9 @@ def nearest_points(codes: Tensor, z: Tensor, count: int) -> Neighbours:
     return Neighbours(found.indices, found.values.sqrt())
 
 
-def volume_map(space: Space, plane: Plane, resolution: int = 100) -> tuple[Square, Tensor] | None:
+def volume_map(
+    space: Landscape, plane: Plane, resolution: int = 100
+) -> tuple[Square, Tensor] | None:
     """Return a square around the codes and the log-volume at its points; None without a metric.
 
     Values outside the domain of the metric are NaN.
@@ -423,7 +435,9 @@ def volume_map(space: Space, plane: Plane, resolution: int = 100) -> tuple[Squar
 # --- geometry -------------------------------------------------------------------------------------
 
 
-def geodesic_and_line(space: Space, start: Tensor, end: Tensor, *, num_points: int = 64) -> Join:
+def geodesic_and_line(
+    space: Landscape, start: Tensor, end: Tensor, *, num_points: int = 64
+) -> Join:
     """Return the geodesic and the straight line between two latents ``(d,)``, with lengths.
 
     Raises:
@@ -452,7 +466,7 @@ class Fan:
 
 @torch.no_grad()
 def exponential_fan(
-    space: Space,
+    space: Landscape,
     plane: Plane,
     start: Tensor,
     size: float,
@@ -463,7 +477,7 @@ def exponential_fan(
     """Return geodesics of equal Riemannian length from a point, by the exponential map.
 
     Args:
-        space: the space.
+        space: the model and its observations.
         plane: the plane that contains the initial directions.
         start: the point, ``(d,)``.
         size: the median length, on the map, of the initial velocities, which gives the Riemannian
@@ -496,14 +510,14 @@ def exponential_fan(
 # --- samples, attributes --------------------------------------------------------------------------
 
 
-def offered_samplers(space: Space) -> list[str]:
+def offered_samplers(space: Landscape) -> list[str]:
     """Return the names of the samplers that support the model and draw single latents."""
     if space.model.latent_space == "codes" or isinstance(space.model, SequenceModel):
         return []
     return [name for name, cls in SAMPLERS.items() if cls.unsupported_reason(space.model) is None]
 
 
-def fitted_sampler(space: Space, name: str) -> Sampler:
+def fitted_sampler(space: Landscape, name: str) -> Sampler:
     """Return a sampler by name, fitted to the observations.
 
     Raises:
@@ -514,7 +528,7 @@ def fitted_sampler(space: Space, name: str) -> Sampler:
 
 
 def sample_latents(
-    space: Space, sampler: Sampler, count: int, *, label: int | None = None, seed: int = 0
+    space: Landscape, sampler: Sampler, count: int, *, label: int | None = None, seed: int = 0
 ) -> Tensor:
     """Return latents of a fitted sampler, ``(count, d)``."""
     return sampler.sample_latents(count, seed, conditions(space, count, label))
@@ -584,19 +598,19 @@ def attribute_direction(
 # --- individuals ----------------------------------------------------------------------------------
 
 
-def _individual(space: Space, individual: int) -> tuple[SequenceModel, Sequences]:
+def _individual(space: Landscape, individual: int) -> tuple[SequenceModel, Sequences]:
     if space.sequences is None:
         raise DataError("these are not the visits of individuals")
     return cast("SequenceModel", space.model), space.sequences.subset([individual])
 
 
 def trajectory(
-    space: Space, individual: int, *, num_points: int = 60, beyond: float = 0.5, seed: int = 0
+    space: Landscape, individual: int, *, num_points: int = 60, beyond: float = 0.5, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Return times ``(num_points,)`` and the posterior means of z(t) of an individual.
 
     Args:
-        space: the space of visits.
+        space: the visits of individuals.
         individual: its number, from 0.
         num_points: number of times.
         beyond: how far the trajectory goes beyond the last visit, as a share of the follow-up.
@@ -609,7 +623,7 @@ def trajectory(
 
 
 def futures(
-    space: Space,
+    space: Landscape,
     individual: int,
     *,
     num_times: int = 10,

@@ -29,7 +29,14 @@ from chartae.persistence import CONFIG_FILE, WEIGHTS_FILE
 from chartae.persistence import load as load_module
 from chartae.randomness import derive_seed, resolve_seed, seeded
 from chartae.samplers import SAMPLERS, Sampler, natural_sampler
-from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, History, default_options, fit
+from chartae.training import (
+    CHECKPOINT_FILE,
+    HISTORY_FILE,
+    History,
+    default_options,
+    fit,
+    fit_defaults,
+)
 
 __all__ = ["ALL", "MODELS", "RECORD_FILE", "SAMPLERS", "Augmenter", "json_or_none"]
 
@@ -449,7 +456,8 @@ class Augmenter:
         place: Path | None,
     ) -> Learned:
         """Train a model, fit its sampler, and compare its samples to the real examples."""
-        options: dict[str, Any] = {"epochs": EPOCHS, "progress": False, **(self.fit_options or {})}
+        options: dict[str, Any] = {"epochs": EPOCHS, "progress": False, **fit_defaults(members)}
+        options |= self.fit_options or {}
         options["seed"] = derive_seed(self.seed, "fit", name)
         if self.jobs > 1:
             options["progress"] = False  # several processes would overwrite each other's bars

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from chartae.augmentation.augmenter import MODELS, SAMPLERS, Augmenter
 from chartae.checks import check_choice, check_number
+from chartae.data import ArrayDataset
 from chartae.data.arrays import as_tensor, restored, scaled
 from chartae.errors import DataError
 from chartae.nn import random_affine
@@ -36,7 +37,9 @@ Counts = Mapping[int, int]
 Method = Callable[[Array, Array, Counts, int], tuple[Array, Array]]
 """A function of observations ``(N, *input_shape)``, their class indices ``(N,)``, the numbers of
 samples by class index, each at least 1, and a seed; it returns synthetic observations and their
-class indices."""
+class indices. A method that is an object may have a method ``of_dataset(data, counts, seed)`` as
+well. Studies then call it with an `ArrayDataset`, which has the mask of observed values and the
+kinds of columns; other methods see imputed values."""
 
 OVERSAMPLERS = {
     "smote": "SMOTE",
@@ -74,6 +77,26 @@ class ModelMethod:
             x, y = x[needed], y[needed]
         x_new, y_new = augmenter.fit(x, y).sample(dict(counts))
         return np.asarray(x_new), np.asarray(y_new)
+
+    def of_dataset(self, data: ArrayDataset, counts: Counts, seed: int) -> tuple[Array, Array]:
+        """Train on a data set with labels, its mask and the kinds of its columns.
+
+        Args:
+            data: observations with class indices.
+            counts: number of samples of each class.
+            seed: the same seed gives the same samples.
+
+        Returns:
+            Observations ``(n, *input_shape)`` without gaps, on the scale of ``data.x``, and class
+            indices ``(n,)``.
+        """
+        assert data.y is not None
+        augmenter = self.augmenter(seed)
+        if not augmenter.is_conditional:
+            data = data.subset(np.isin(data.y.numpy(), list(counts)))
+        named = {data.class_names[index]: n for index, n in counts.items()}
+        made = augmenter.fit(data).sample_dataset(named)
+        return made.x.numpy(), np.repeat(list(counts), list(counts.values()))
 
     def augmenter(self, seed: int) -> Augmenter:
         """Return the untrained augmenter of a call; `fit` loads models kept by an earlier call."""

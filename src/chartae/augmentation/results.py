@@ -54,7 +54,11 @@ class TrainingSet:
 
 
 REAL = TrainingSet("real")
+"""Real examples alone."""
 WEIGHTED = TrainingSet("real", "class weights")
+"""Real examples, of which those of each class have the same total weight."""
+FEWEST_JUDGES = 200
+"""With fewer validation examples, over all repeats, the validation set does not choose."""
 FEWEST_REPEATS = 3
 """With fewer repeats no difference is called clear: two draws too easily agree by chance."""
 TOLERANCE = 0.02
@@ -261,8 +265,18 @@ class StudyResult:
         """Whether a training set has samples of a generative model."""
         return any(name in self.models for name in (training_set.method or "").split(" & "))
 
+    @property
+    def judge(self) -> str:
+        """The cohort that chooses between training sets: ``"validation"`` if it is large enough.
+
+        With fewer than 200 validation examples in all repeats together their choice is mostly
+        chance. Then the test set chooses, and intervals are corrected for the number of candidates.
+        """
+        size = self.settings["num_validation"] * self.settings["repeats"]
+        return "validation" if size >= FEWEST_JUDGES else "test"
+
     def chosen(self, training_sets: Sequence[TrainingSet]) -> tuple[TrainingSet, str]:
-        """Return the training set and the classifier with the best mean on the validation set.
+        """Return the training set and the classifier with the best mean, as the `judge` sees it.
 
         Of equal ones it is the first, so that real data come before synthetic ones.
 
@@ -272,16 +286,17 @@ class StudyResult:
         if not training_sets:
             raise ConfigurationError("training_sets is empty: expected at least one of the study")
         rows = [self._row(one) for one in training_sets]
-        means = self.figures["validation"][self.metric].mean(-1)[rows]
+        means = self.figures[self.judge][self.metric].mean(-1)[rows]
         row, column = np.unravel_index(int(means.argmax()), means.shape)
         return training_sets[int(row)], self.classifiers[int(column)]
 
     def verdict(self) -> dict[str, str]:
         """Return the answers of the study, by question.
 
-        The best way with a generative model and the best way without one are chosen on the
-        validation sets; the test sets compare the two. That is one comparison, whose interval needs
-        no correction. The other answers correct theirs for the number of classifiers.
+        The best way with a generative model and the best way without one are chosen by the `judge`.
+        The test sets compare the two. If validation sets have chosen, that is one comparison, whose
+        interval needs no correction; else it is corrected for the number of candidates with a
+        model. The other answers correct theirs for the number of classifiers.
         """
         answers: dict[str, str] = {}
         if not self.models:
@@ -302,16 +317,19 @@ class StudyResult:
         without = [s for s in self.training_sets if not self.uses_model(s)]
         (ours, first), (theirs, second) = self.chosen(with_model), self.chosen(without)
         difference = self.scores(ours, first) - self.scores(theirs, second)
-        found = self._comparison(difference, 1)
+        fair = self.judge == "validation"
+        found = self._comparison(difference, 1 if fair else len(with_model) * len(self.classifiers))
+        how = "chosen on validation data" if fair else "chosen on test data"
         answer = {
             "helps": "Yes.",
             "no clear difference": "No clear difference.",
             "hurts": "No: they are clearly worse than what you would do without them.",
         }[found.effect]
         return (
-            f"{answer} The best way without a model, chosen on validation data, is {second} on "
+            f"{answer} The best way without a model, {how}, is {second} on "
             f"{theirs}: {self.title} {_percent(self._mean(theirs, second))} %. The best with one "
-            f"is {first} on {ours}: {_percent(self._mean(ours, first))} %. Difference: {found}."
+            f"is {first} on {ours}: {_percent(self._mean(ours, first))} %. Difference: {found}"
+            + ("." if fair else f", corrected for {found.comparisons} candidates.")
         )
 
     def _harm(self, added: Sequence[TrainingSet]) -> str:
@@ -336,7 +354,8 @@ class StudyResult:
     def _add(self, combined: Sequence[TrainingSet]) -> str:
         ours, name = self.chosen(combined)
         theirs = TrainingSet("real + synthetic", "transforms", ours.number)
-        found = self.compare(ours, name, theirs)
+        count = 1 if self.judge == "validation" else len(combined) * len(self.classifiers)
+        found = self.compare(ours, name, theirs, comparisons=count)
         answer = {
             "helps": "Yes",
             "no clear difference": "No clear difference",
@@ -349,15 +368,15 @@ class StudyResult:
         if not only:
             return "There is no training set of synthetic examples only."
         ours, _ = self.chosen(only)
-        count = len(self.classifiers)
+        count = len(self.classifiers) * (1 if self.judge == "validation" else len(only))
         found = {name: self.compare(ours, name, comparisons=count) for name in self.classifiers}
         fair = [n for n, of in found.items() if of.difference - of.margin > -TOLERANCE]
         worst = min(found, key=lambda name: found[name].difference)
         which = f"{ours.method}, {ours.number}" if ours.number else ours.method
-        if len(fair) == count:
+        if len(fair) == len(found):
             answer = f"Yes: no classifier loses {100 * TOLERANCE:.0f} points or more"
         elif fair:
-            answer = f"For {len(fair)} of {count} classifiers ({', '.join(fair)})"
+            answer = f"For {len(fair)} of {len(found)} classifiers ({', '.join(fair)})"
         else:
             answer = f"It is not shown: every classifier may lose {100 * TOLERANCE:.0f} points"
         return (

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from chartae.augmentation.classifiers import (
     scores_of,
 )
 from chartae.augmentation.draws import Draw, make_draws
+from chartae.augmentation.imputation import imputed, typical_values
 from chartae.augmentation.methods import Method, ModelMethod
 from chartae.augmentation.results import REAL, WEIGHTED, StudyResult, TrainingSet
 from chartae.checks import check_choice, check_integer, check_number
@@ -82,6 +84,13 @@ def augmentation_study(
     Vectors are standardised by the statistics of each training set. Observations with values beyond
     [0, 1] that are not vectors are scaled by the range of the real training set.
 
+    Values may be missing. Models learn from the observed ones (`ModelMethod.of_dataset`). Other
+    methods, and all classifiers, see values imputed from the training set: the median of the
+    feature, or the most frequent category; a feature without any value there is 0 in all sets.
+    Samples of models have gaps as often as real ones, each those of a random training example of
+    its class, and are imputed, too. Without gaps, classifiers could recognise them, because no
+    value is the imputed one.
+
     Args:
         x: the pool, ``(N, *input_shape)``; types as in `ArrayDataset.from_arrays`; or an
             `ArrayDataset` with labels.
@@ -119,7 +128,7 @@ def augmentation_study(
         advance: called with the number of finished tasks and the number of all tasks, after each.
 
     Raises:
-        DataError: if the shapes of the arrays do not match, values are missing, a class has too few
+        DataError: if shapes of arrays or columns of tables do not match, a class has too few
             examples, or a method returns arrays of other shapes, other labels or NaN.
         ConfigurationError: for an argument out of range, or without methods or classifiers.
 
@@ -167,7 +176,16 @@ def augmentation_study(
         validation_share=validation_share,
         test_share=None if "test" in tests else test_share,
     )
-    inputs = _Inputs(pool.x.numpy(), _labels(pool), tests, draws, methods, classifiers, real_share)
+    incomplete = any(data.mask is not None for data in (pool, *tests.values()))
+    inputs = _Inputs(
+        pool,
+        tests,
+        draws,
+        methods,
+        classifiers,
+        real_share,
+        typical=[_typical(pool, draw) for draw in draws] if incomplete else (),
+    )
     sizes = np.bincount(inputs.y[draws[0].train], minlength=pool.num_classes)
     for label, size in zip(pool.class_names, sizes, strict=True):
         if size == 0:
@@ -201,43 +219,69 @@ class _Inputs:
     """What all runs of a study read.
 
     Attributes:
-        x: the pool, ``(N, *input_shape)``.
-        y: its class indices.
+        pool: labelled observations.
         tests: test sets and cohorts by name; ``"test"`` is missing if each draw has its own.
         draws: rows of the training, the validation and the test set of each repeat.
+        typical: for each repeat, the `typical_values` of the training set; empty if no value is
+            missing.
         synthetic: for each repeat, the synthetic sets by method: arrays, or the file with them.
         parameters: for each repeat, the tuned parameters by classifier.
     """
 
-    x: Array
-    y: Array
+    pool: ArrayDataset
     tests: Mapping[str, ArrayDataset]
     draws: Sequence[Draw]
     methods: Mapping[str, Method]
     classifiers: Mapping[str, Classifier]
     real_share: float | None
+    typical: Sequence[Array] = ()
     synthetic: Sequence[Mapping[str, Path | tuple[Array, Array]]] = ()
     parameters: Sequence[Mapping[str, Mapping[str, Any]]] = ()
+
+    @property
+    def y(self) -> Array:
+        return _labels(self.pool)
 
     @property
     def num_classes(self) -> int:
         return int(self.y.max()) + 1
 
     def train(self, repeat: int) -> tuple[Array, Array]:
-        rows = self.draws[repeat].train
-        return self.x[rows], self.y[rows]
+        return self._complete(repeat, self.train_data(repeat))
+
+    def train_data(self, repeat: int) -> ArrayDataset:
+        """Return the training set with its mask."""
+        return self.pool.subset(self.draws[repeat].train)
 
     def validation(self, repeat: int) -> tuple[Array, Array]:
-        rows = self.draws[repeat].validation
-        return self.x[rows], self.y[rows]
+        return self._complete(repeat, self.pool.subset(self.draws[repeat].validation))
+
+    def _complete(self, repeat: int, data: ArrayDataset) -> tuple[Array, Array]:
+        """Return imputed observations, and their class indices."""
+        mask = None if data.mask is None else data.mask.numpy()
+        return self.imputed(repeat, data.x.numpy(), mask), _labels(data)
+
+    def imputed(self, repeat: int, x: Array, mask: Array | None) -> Array:
+        """Return observations with the typical values of a training set where the mask is False."""
+        return imputed(x, mask, self.typical[repeat]) if self.typical else x
+
+    def with_gaps(self, repeat: int, x: Array, y: Array, seed: int) -> Array:
+        """Return samples in which values are missing, and imputed, as in a random real example."""
+        train = self.train_data(repeat)
+        if train.mask is None:
+            return self.imputed(repeat, x, None)
+        random = np.random.default_rng(derive_seed(seed, "missing values"))
+        places = {c: np.flatnonzero(_labels(train) == c) for c in np.unique(y)}
+        rows = [random.choice(places[c]) for c in y]
+        return self.imputed(repeat, x, train.mask.numpy()[rows])
 
     def held_out(self, repeat: int) -> dict[str, tuple[Array, Array]]:
         """Return the validation set, the test set and the cohorts of a repeat."""
         draw = self.draws[repeat]
         found = {"validation": self.validation(repeat)}
         if draw.test is not None:
-            found["test"] = self.x[draw.test], self.y[draw.test]
-        return found | {name: (of.x.numpy(), _labels(of)) for name, of in self.tests.items()}
+            found["test"] = self._complete(repeat, self.pool.subset(draw.test))
+        return found | {name: self._complete(repeat, of) for name, of in self.tests.items()}
 
     def made(self, repeat: int, method: str, counts: Mapping[int, int]) -> tuple[Array, Array]:
         """Return the first samples of each class of a synthetic set, as many as asked."""
@@ -371,7 +415,7 @@ class _Study:
         found |= {name: _arrays(of) if isinstance(of, Path) else of for name, of in files.items()}
         return {
             name: ArrayDataset.from_arrays(
-                x.astype(self.inputs.x.dtype),
+                x.astype(self.inputs.pool.x.numpy().dtype),
                 np.asarray(self.class_names)[y],
                 class_names=self.class_names,
             )
@@ -439,13 +483,13 @@ class _Study:
                 "repeats": repeats,
                 "seed": self.seed,
                 "class_names": list(self.class_names),
-                "num_pool": len(inputs.x),
+                "num_pool": len(inputs.pool),
                 "num_train": len(draw.train),
                 "num_validation": len(draw.validation),
                 "num_test": len(inputs.held_out(0)["test"][1]),
                 "per_class": np.bincount(inputs.y[draw.train]).tolist(),
                 "resplit": draw.test is not None,
-                "input_shape": list(inputs.x.shape[1:]),
+                "input_shape": list(inputs.pool.input_shape),
             },
         )
 
@@ -502,12 +546,6 @@ def _check_sets(
         name: _as_pool("x_test" if name == "test" else f"cohort {name!r}", pool, *sets)
         for name, sets in {**given, **cohorts}.items()
     }
-    for name, data in {"x": pool, **tests}.items():
-        if data.mask is not None:
-            raise DataError(
-                f"{name} has missing values: expected fully observed data, because classifiers "
-                "take none; impute them first, for example with scikit-learn"
-            )
     return pool, tests
 
 
@@ -520,8 +558,7 @@ def encoded(y: Any) -> Any:
 
 def _as_pool(name: str, pool: ArrayDataset, x: Any, y: Any) -> ArrayDataset:
     if isinstance(x, ArrayDataset):
-        found, names = x, x.class_names
-        indices = x.y
+        names, indices = x.class_names, x.y
         if indices is None or not names:
             raise DataError(f"{name} has no labels: expected one for each observation")
     else:
@@ -529,15 +566,25 @@ def _as_pool(name: str, pool: ArrayDataset, x: Any, y: Any) -> ArrayDataset:
     if unknown := sorted(set(names) - set(pool.class_names)):
         label = "y_test" if name == "x_test" else name
         raise DataError(f"{label} has classes that are not in y: {', '.join(unknown)}")
-    as_names = np.asarray(names)[indices.numpy()]
-    values = found.x if isinstance(x, ArrayDataset) else x
-    mask = found.mask if isinstance(x, ArrayDataset) else None
-    data = ArrayDataset.from_arrays(values, as_names, mask, class_names=pool.class_names)
+    if isinstance(x, ArrayDataset):
+        places = torch.tensor([pool.class_names.index(label) for label in names])
+        data = replace(x.to(dtype=pool.x.dtype), y=places[indices], class_names=pool.class_names)
+    else:
+        as_names = np.asarray(names)[indices.numpy()]
+        data = ArrayDataset.from_arrays(x, as_names, class_names=pool.class_names)
+    data = data.with_columns_of(pool.form, name)
     if data.input_shape != pool.input_shape:
         raise DataError(
             f"{name} has observations of shape {data.input_shape}: expected {pool.input_shape}"
         )
     return data
+
+
+def _typical(pool: ArrayDataset, draw: Draw) -> Array:
+    """Return the typical values of the training set of a draw."""
+    train = pool.subset(draw.train)
+    mask = None if train.mask is None else train.mask.numpy()
+    return typical_values(train.x.numpy(), mask, pool.form)
 
 
 def _check_two_classes(sets: Mapping[str, tuple[Array, Array]]) -> None:
@@ -584,8 +631,12 @@ def _generate(settings: Mapping[str, Any], inputs: _Inputs, attempt: int) -> Out
             counts[c] = max(n, counts.get(c, 0))
     if not counts:
         return Outcome({"reason": "the classes are balanced: it has nothing to make"})
+    of_dataset = getattr(inputs.methods[name], "of_dataset", None)
     try:
-        made = inputs.methods[name](x.copy(), y.copy(), counts, seed)
+        if of_dataset is None:
+            made = inputs.methods[name](x.copy(), y.copy(), counts, seed)
+        else:
+            made = of_dataset(inputs.train_data(repeat), counts, seed)
     except DataError as error:
         return Outcome({"reason": str(error)})
     x_new, y_new = map(np.asarray, made)
@@ -598,6 +649,8 @@ def _generate(settings: Mapping[str, Any], inputs: _Inputs, attempt: int) -> Out
         raise DataError(f"the method {name!r} returned NaN or infinite values")
     if not np.isin(y_new, y).all():
         raise DataError(f"the method {name!r} returned labels that are not in y")
+    if of_dataset is not None:
+        x_new = inputs.with_gaps(repeat, x_new, y_new, seed)
     if len(counts) > 1 and len(np.unique(y_new)) < 2 and settings["numbers"] != ["balance"]:
         return Outcome({"reason": "it makes samples of one class only"})
     content = io.BytesIO()

@@ -23,6 +23,7 @@ from chartae.cli.options import (
 from chartae.cli.output import (
     Outputs,
     check_folder_of,
+    check_rows,
     constant_line,
     print_lines,
     write_folder_of,
@@ -168,10 +169,8 @@ def _constant_columns(source: ArrayDataset, *, each_class: bool) -> dict[str, li
 def _check_form(out: Path, source: ArrayDataset, include_real: bool) -> None:
     """Raise an error, before any work, if the output cannot store such data."""
     shape = source.input_shape
-    if out.suffix == ".csv" and len(shape) != 1:
-        raise ConfigurationError(
-            f"out={str(out)!r}: observations of shape {shape} are not rows of a table"
-        )
+    if out.suffix == ".csv":
+        check_rows(out, shape)
     if out.suffix not in ("", ".npz", ".csv"):
         raise ConfigurationError(
             f"out={str(out)!r}: expected a name that ends in .npz or .csv, or that of a folder"

@@ -1,6 +1,7 @@
 """``chartae evaluate``: the figures of one trained model on five tasks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def evaluate(
     outputs.claim(out)
     machine.apply()
     trained = Trained.read(model, machine.place)
-    held_out = _conditioned(trained, data_options.read(data))
+    held_out = _as_learned(trained, data_options.read(data), "DATA")
     splits = _splits(trained, held_out, train, data_options, seed)
     with outputs.recording():
         features = None
@@ -96,7 +97,7 @@ def _splits(
 ) -> Splits:
     if train is None:
         return split_data(held_out, seed=seed)
-    learned = _conditioned(trained, options.read(train))
+    learned = _as_learned(trained, options.read(train), "train")
     if learned.class_names != held_out.class_names:
         raise DataError(
             f"train has the classes {', '.join(learned.class_names) or 'none'}: expected those of "
@@ -105,14 +106,14 @@ def _splits(
     return Splits(learned, held_out, held_out)
 
 
-def _conditioned(trained: Trained, data: ArrayDataset) -> ArrayDataset:
-    """Return data with the classes of a conditional model, in its order."""
+def _as_learned(trained: Trained, data: ArrayDataset, name: str) -> ArrayDataset:
+    """Return data with the columns of the model, and the classes of a conditional one."""
+    data = trained.columns_of(data, name)
     if not trained.class_names or data.class_names == trained.class_names:
         return data
     labels = trained.conditions(data)
     assert labels is not None
-    names = np.asarray(trained.class_names)[labels.numpy()]
-    return ArrayDataset.from_arrays(data.x, names, class_names=trained.class_names)
+    return replace(data, y=labels, class_names=trained.class_names)
 
 
 def _labels(data: ArrayDataset) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from chartae.app.explorer import Explorer
 from chartae.app.page import atlas_page
 from chartae.app.server import LOOPBACK, build_app, open_socket, serve
-from chartae.app.view import Space
+from chartae.app.view import Landscape
 from chartae.checks import check_integer
 from chartae.cli.followups import TrainedSequences
 from chartae.cli.options import ConfigFile, DataOptions, MachineOptions, Overwrite, VisitOptions
@@ -63,6 +63,7 @@ def explore(
     given = dict(locals())
     check_integer("max_points", max_points, minimum=2)
     check_integer("seed", seed, minimum=0)
+    check_integer("port", port, minimum=0, maximum=65535)
     pairs = [_pair(text) for text in between or []]
     if between and html is None:
         raise ConfigurationError("between is an option of --html: expected both")
@@ -82,7 +83,7 @@ def explore(
     print_lines(f"page: {html}")
 
 
-def _space(given: dict[str, Any]) -> Space:
+def _space(given: dict[str, Any]) -> Landscape:
     """Return the space of the model and the data that the options name."""
     folder, data, place = given["model"], given["data"], given["machine"].place
     how, visits = given["data_options"], given["visits"]
@@ -96,12 +97,12 @@ def _space(given: dict[str, Any]) -> Space:
             )
         followed = TrainedSequences.read(folder, place)
         people = followed.individuals(data, visits, how)
-        return Space.of_sequences(followed.model, people, **limits)
+        return Landscape.of_sequences(followed.model, people, **limits)
     if visits != VisitOptions():
         raise ConfigurationError("options of visits are given: MODEL is not one of follow-ups")
     trained = Trained.read(folder, place)
     source = None if data is None else how.read(data)
-    return Space.of(
+    return Landscape.of(
         trained.model,
         source,
         None if source is None else trained.conditions(source),
@@ -134,7 +135,7 @@ def _pair(text: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _serve(space: Space, title: str, host: str, port: int, *, open_browser: bool) -> None:
+def _serve(space: Landscape, title: str, host: str, port: int, *, open_browser: bool) -> None:
     app = build_app(Explorer(space, title), host=host)
     if host not in LOOPBACK:
         logger.warning("host=%s: anybody who can reach this address sees the data", host)

@@ -78,8 +78,9 @@ def interpolate(
         )
     source = None if data is None else data_options.read(data)
     if source is not None:
+        source = trained.columns_of(source, "DATA")
         trained.model.check_data("data", source.x)
-    ends = [_observation(n, text, trained.model, data_options) for n, text in (("A", a), ("B", b))]
+    ends = [_observation(n, text, trained, data_options) for n, text in (("A", a), ("B", b))]
     x = torch.cat([end.x for end in ends]).to(trained.model.device, trained.model.dtype)
     y = _conditions(trained.class_names, ends, label or [])
     conditions = None if source is None else trained.conditions(source)
@@ -116,15 +117,14 @@ def _file_and_index(text: str) -> tuple[Path, int | None]:
     return Path(file), int(index)
 
 
-def _observation(
-    name: str, text: str, model: Autoencoder, data_options: DataOptions
-) -> ArrayDataset:
+def _observation(name: str, text: str, trained: Trained, data_options: DataOptions) -> ArrayDataset:
     """Return the observation of ``FILE`` or ``FILE:INDEX``, as a dataset of one."""
+    model = trained.model
     file, index = _file_and_index(text)
     if file.suffix.lower() in IMAGES:
         found = data_options.read_image(file)
     else:
-        found = data_options.read(file)
+        found = trained.columns_of(data_options.read(file), name)
     if tuple(found.x.shape) == model.input_shape and index is None:
         found = replace(found, x=found.x[None], y=None, mask=None, class_names=(), names=())
     if index is None and len(found) != 1:

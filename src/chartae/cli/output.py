@@ -68,6 +68,14 @@ def check_suffix(path: Path, *suffixes: str) -> None:
         )
 
 
+def check_rows(out: Path, shape: tuple[int, ...]) -> None:
+    """Raise `ConfigurationError` if observations of a shape are not rows of a table."""
+    if len(shape) != 1:
+        raise ConfigurationError(
+            f"out={str(out)!r}: observations of shape {shape} are not rows of a table"
+        )
+
+
 def check_folder_of(out: Path, shape: tuple[int, ...]) -> None:
     """Raise `ConfigurationError` if observations of a shape cannot be files in a folder."""
     if _are_volumes(shape):

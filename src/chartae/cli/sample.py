@@ -18,13 +18,14 @@ from chartae.cli.options import (
 from chartae.cli.output import (
     Outputs,
     check_folder_of,
+    check_rows,
     check_suffix,
     print_lines,
     write_figure,
     write_folder_of,
 )
 from chartae.cli.trained import Trained
-from chartae.data import ArrayDataset, Form, write_npz
+from chartae.data import ArrayDataset, Form, write_npz, write_table
 from chartae.errors import ConfigurationError
 from chartae.report import image_grid
 from chartae.samplers import Sampler, natural_sampler
@@ -51,8 +52,8 @@ def sample(
     Args:
         model: Folder of a trained model or sampler, or the folder of models of "chartae augment".
         n: Number of observations.
-        out: A .npz file, a .png figure of all observations, or a folder of images or volumes in
-            class folders, with a table of their labels, manifest.csv.
+        out: A .npz file, a .csv file of vectors, a .png figure of all observations, or a folder of
+            images or volumes in class folders, with a table of their labels, manifest.csv.
         label: For a model of several classes, a class to draw. It can be given several times; by
             default all classes are drawn. Each class gets the same number of observations.
         fit_on: Training data for samplers that learn from data, such as code and mixture; with
@@ -63,7 +64,7 @@ def sample(
     check_integer("n", n, minimum=1)
     check_integer("seed", seed, minimum=0)
     if out.suffix:
-        check_suffix(out, ".npz", ".png")
+        check_suffix(out, ".npz", ".csv", ".png")
     inputs = [model, fit_on, data_options.labels, config]
     outputs = Outputs("sample", out.with_suffix(".json"), given, inputs=inputs)
     outputs.claim(out)
@@ -83,6 +84,8 @@ def sample(
             sampler = trained.loaded
         else:
             source = None if fit_on is None else data_options.read(fit_on)
+            if source is not None:
+                source = trained.columns_of(source, "the table of --fit-on")
             sampler = _fitted(trained, sampling, source)
         as_draws = sampler.model.observation_model.samples_are_draws
         x = sampler.sample(n, seed=seed, y=y, draw=as_draws).cpu()
@@ -91,9 +94,14 @@ def sample(
         kind = type(trained.model)
     if not out.suffix:
         check_folder_of(out, drawn.input_shape)
+    if out.suffix == ".csv":
+        check_rows(out, drawn.input_shape)
     with outputs.recording():
         if out.suffix == ".npz":
             write_npz(out, drawn)
+        elif out.suffix == ".csv":
+            outputs.remove(out)
+            write_table(out, drawn)
         elif not out.suffix:
             facts = {"model": kind.__name__.lower(), "seed": seed}
             write_folder_of(out, drawn, {name: [value] * n for name, value in facts.items()})

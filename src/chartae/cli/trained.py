@@ -81,6 +81,14 @@ class Trained:
             )
         return cls(loaded, () if model.conditions is None else names, form)
 
+    def columns_of(self, data: ArrayDataset, name: str) -> ArrayDataset:
+        """Return a table with the columns and categories that the model learned.
+
+        Raises:
+            DataError: if the table does not have them.
+        """
+        return data if self.form is None else data.with_columns_of(self.form, name)
+
     def conditions(self, data: ArrayDataset) -> Tensor | None:
         """Return the labels of data as class indices of the model; None without conditions.
 
@@ -91,9 +99,9 @@ class Trained:
         if not self.class_names:
             return None
         if data.y is None or not data.class_names:
-            raise DataError("the data of --fit-on have no labels: a conditional model needs them")
+            raise DataError("the data have no labels: a conditional model needs them")
         for name in data.class_names:
-            check_choice("label of --fit-on", name, self.class_names)
+            check_choice("label of the data", name, self.class_names)
         return torch.tensor([self.class_names.index(name) for name in data.class_names])[data.y]
 
 

@@ -28,7 +28,7 @@ class ArrayDataset(TensorSet):
     """Samples ``x``, with optional labels, a mask of observed entries, and weights.
 
     Args:
-        x: (N, *input_shape), float32 or float64, finite.
+        x: ``(N, *input_shape)``, float32 or float64, finite.
         y: (N,) int64, class indices in [0, len(class_names)); or (N, p), the dtype of ``x``,
             vectors that a model takes as conditions.
         mask: bool, the shape of ``x``; True where the entry was observed.
@@ -124,7 +124,7 @@ class ArrayDataset(TensorSet):
         copied. The dataset records the `form` in which samples were given.
 
         Args:
-            x: (N, *input_shape); uint8, bool, float32 or float64. In a masked array, the entries
+            x: ``(N, *input_shape)``; uint8, bool, float32 or float64. In a masked array, entries
                 that are not masked are observed. A DataFrame has columns of numbers or booleans,
                 which are not scaled, and columns of text or categories, which become one-hot
                 features; its missing cells are unobserved.
@@ -132,7 +132,7 @@ class ArrayDataset(TensorSet):
                 (N, p) floats: vectors that a model takes as conditions.
             mask: bool, the shape of ``x``; True where the entry was observed.
             class_names: names of the classes, in the order of their indices.
-            channels_last: ``x`` is (N, *sizes, channels), and becomes (N, channels, *sizes).
+            channels_last: ``x`` is ``(N, *sizes, channels)``; it becomes ``(N, channels, *sizes)``.
             columns: names of the features of vectors; those of a DataFrame are its columns.
             dtype: torch.float32, torch.float64, ``"default"`` for torch's default dtype, or None to
                 keep floats as given.
@@ -193,12 +193,14 @@ class ArrayDataset(TensorSet):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the samples, labels and names of classes, to recognise the data by."""
+        """A hash of samples, labels, mask, and names of classes and categories."""
         digest = hashlib.blake2b(digest_size=8)
         digest.update(repr((tuple(self.x.shape), self.x.dtype, self.class_names)).encode())
-        for tensor in (self.x, self.y):
+        for tensor in (self.x, self.y, self.mask):
             if tensor is not None:
                 digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        if self.form.column_dtypes:
+            digest.update(repr((self.form.column_dtypes, self.form.categories)).encode())
         return digest.hexdigest()
 
     @property
@@ -262,6 +264,68 @@ class ArrayDataset(TensorSet):
         if str(label) not in present:
             raise DataError(f"class {label!r} has no sample: expected one of {present}")
         return self.subset(self.y == self.class_names.index(str(label)))
+
+    def with_columns_of(self, form: Form, name: str = "x") -> "ArrayDataset":
+        """Return the rows with the columns and categories of another table, in its order.
+
+        Columns are found by their names. Data that are not tables come back unchanged.
+
+        Args:
+            form: the form of the other table, such as that of a training set.
+            name: what this table is called in messages.
+
+        Raises:
+            DataError: if columns are missing or too many, have numbers in place of categories or
+                the reverse, or a category that the other table does not have.
+
+        >>> import pandas as pd
+        >>> train = ArrayDataset.from_arrays(pd.DataFrame({"sex": ["f", "m"], "age": [61, 58]}))
+        >>> test = ArrayDataset.from_arrays(pd.DataFrame({"age": [49], "sex": ["m"]}))
+        >>> test.with_columns_of(train.form).x
+        tensor([[ 0.,  1., 49.]])
+        """
+        if not form.column_dtypes or not self.form.column_dtypes:
+            return self
+        places, firsts = self._places(form, name)
+        absent = torch.tensor([place is None for place in places], device=self.x.device)
+        x = self.x[:, [place or 0 for place in places]].masked_fill(absent, 0.0)
+        mask = None if self.mask is None else self.mask[:, firsts]
+        return replace(self, x=x, mask=mask, form=form)
+
+    def _places(self, form: Form, name: str) -> tuple[list[int | None], list[int]]:
+        """Return the feature here of each feature of ``form``, and the first one of its column.
+
+        The feature of a category that is not among those here is None.
+        """
+        own = {column: (start, kind) for column, start, kind in self.form.starts}
+        if set(own) != set(form.columns):
+            raise DataError(
+                f"{name} has the columns {list(self.form.columns)}: expected {list(form.columns)}"
+            )
+        places: list[int | None] = []
+        firsts: list[int] = []
+        for column, _, kind in form.starts:
+            start, found = own[column]
+            if (kind is None) != (found is None):
+                texts = ["categories", "numbers"]
+                raise DataError(
+                    f"{name} has {texts[found is None]} in column {column!r}: expected "
+                    f"{texts[kind is None]}"
+                )
+            if kind is None or found is None:
+                places.append(start)
+                firsts.append(start)
+                continue
+            for index, value in enumerate(found.values):
+                if value not in kind.values and bool(self.x[:, start + index].any()):
+                    raise DataError(
+                        f"{name} has {value!r} in column {column!r}: expected one of "
+                        f"{', '.join(map(repr, kind.values))}"
+                    )
+            known = {value: start + index for index, value in enumerate(found.values)}
+            places += [known.get(value) for value in kind.values]
+            firsts += [start] * len(kind.values)
+        return places, firsts
 
     def to(
         self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None

@@ -66,7 +66,7 @@ def read_data(
       ``class_names`` if present. Arrays that ``np.savez`` saved without names are samples and
       labels, in this order.
     * ``.npy``: samples, with labels from another file if it is given.
-    * ``.csv`` and ``.tsv``: numeric columns, see `read_table`.
+    * ``.csv`` and ``.tsv``: columns of numbers and of text, see `read_table`.
     * a folder: images or NIfTI volumes in one subfolder per class, beside a table of labels, or
       without labels, see `read_images` and `read_volumes`.
 
@@ -79,8 +79,8 @@ def read_data(
         label_column: the column of a table that holds the labels.
         labels: for an ``.npy`` file, the file of its labels, see `read_labels`.
         header: for a table, whether its first line names the columns.
-        channels_last: arrays are (N, *sizes, channels), and become (N, channels, *sizes), which
-            models expect. By default no array is transposed.
+        channels_last: arrays are ``(N, *sizes, channels)``, and become ``(N, channels, *sizes)``,
+            which models expect. By default no array is transposed.
         resize: for images and volumes, as in `read_images` and `read_volumes`.
         crop: for images and volumes, as in `read_images` and `read_volumes`.
         color: for images, as in `read_images`.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chartae.checks import check_shape
 from chartae.data.arrays import as_tensor, restored
-from chartae.data.columns import Categories, column_features, restored_column
+from chartae.data.columns import Categories, column_features, restored_cells, restored_column
 from chartae.data.space import Space
 from chartae.errors import DataError
 
@@ -28,7 +28,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Container = Literal["tensor", "array", "frame"]
+Container = Literal["tensor", "array", "frame", "table"]
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -46,13 +46,15 @@ class Form:
 
     Args:
         dtype: torch.uint8, torch.bool, torch.float32 or torch.float64.
-        container: a tensor, a NumPy array, or a pandas DataFrame.
+        container: a tensor, a NumPy array, a pandas DataFrame, or a table of a text file, which is
+            restored as an array of its cells.
         channels_last: whether the channels, the first axis of a sample in a dataset, were its last
             axis.
         columns: the names of the columns of a table; empty otherwise.
-        column_dtypes: for a DataFrame, the names of its columns' dtypes.
-        categories: for a DataFrame with categories, those of each column; None for a column of
-            numbers. The features of a column with K categories are one-hot, K features.
+        column_dtypes: for a DataFrame, the names of its columns' dtypes; for a table, ``"int64"``,
+            ``"float64"`` or ``"text"``.
+        categories: for a DataFrame or a table with categories, those of each column; None for a
+            column of numbers. The features of a column with K categories are one-hot, K features.
         label: the name of the column of labels of a table; empty otherwise.
         stored: NumPy's name of the dtype of pixels or voxels in files, such as ``"uint16"``; empty
             for samples that were not read from images or volumes.
@@ -78,6 +80,13 @@ class Form:
         if not self.categories:
             return (1,) * len(self.columns)
         return tuple(1 if kind is None else len(kind.values) for kind in self.categories)
+
+    @property
+    def starts(self) -> tuple[tuple[str | int, int, Categories | None], ...]:
+        """The name, the first feature and the categories of each column of a table."""
+        places = np.cumsum([0, *self.widths])[:-1].tolist()
+        kinds = self.categories or (None,) * len(self.columns)
+        return tuple(zip(self.columns, places, kinds, strict=True))
 
     @property
     def feature_names(self) -> tuple[str | int, ...]:
@@ -106,18 +115,31 @@ class Form:
             x = x.movedim(1, -1).contiguous()
         if self.container == "tensor":
             return x
-        array = x.cpu().numpy()
-        return array if self.container == "array" else self._frame(array)
+        if self.container == "array":
+            return x.cpu().numpy()
+        columns = self._columns(x)
+        if self.container == "frame":
+            from pandas import DataFrame
 
-    def _frame(self, values: NDArray[Any]) -> Any:
-        from pandas import DataFrame
+            frame = DataFrame(dict(enumerate(columns)))
+            frame.columns = list(self.columns)
+            return frame
+        cells = [column.astype(object) for column in columns] if self.categories else columns
+        return np.stack(cells, 1)
 
-        parts = np.split(values, np.cumsum(self.widths)[:-1], axis=1)
+    def cells(self, x: Tensor) -> list[NDArray[Any]]:
+        """Return the cells ``(N,)`` of each column of vectors ``(N, D)`` in this form."""
+        x = restored(x.detach(), self.dtype)
+        if self.column_dtypes:
+            return [np.asarray(column) for column in self._columns(x)]
+        return list(x.cpu().numpy().T)
+
+    def _columns(self, x: Tensor) -> list[Any]:
+        """Return the columns of a DataFrame as pandas Series; those of a table as arrays."""
+        parts = np.split(x.cpu().numpy(), np.cumsum(self.widths)[:-1], axis=1)
         kinds = self.categories or (None,) * len(parts)
-        series = map(restored_column, parts, self.column_dtypes, kinds)
-        frame = DataFrame(dict(enumerate(series)))
-        frame.columns = list(self.columns)
-        return frame
+        restore = restored_column if self.container == "frame" else restored_cells
+        return list(map(restore, parts, self.column_dtypes, kinds))
 
     def to_json(self) -> dict[str, Any]:
         """Return the form as JSON values."""

@@ -1,4 +1,4 @@
-"""Reading and writing tables of numbers with a column of labels."""
+"""Reading and writing tables of numbers and categories, with a column of labels."""
 
 import csv
 import io
@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chartae.atomic import atomic_path, check_writable
 from chartae.data.archives import read_numpy
 from chartae.data.arrays import DType
+from chartae.data.columns import LARGEST_WHOLE, Categories, are_dates, categories_of
 from chartae.data.dataset import ArrayDataset
 from chartae.data.labels import LABEL_NAMES
 from chartae.errors import ConfigurationError, DataError
@@ -36,6 +38,11 @@ _SEPARATORS = (",", ";", "\t")
 _MISSING = frozenset(["", "na", "n/a", "nan", "null", "none"])
 # Python's own notation also allows underscores, infinities and NaN.
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+_WHOLE = re.compile(r"[-+]?\d+")
+# Numbers in any notation. A column with one of them is no column of categories.
+_NUMERIC = re.compile(
+    r"[-+]?(?=.*\d)[\d.,_' ]+([eE][-+]?\d+)?\s*%?|[-+]?inf(inity)?", re.IGNORECASE
+)
 
 Line = tuple[int, list[str]]
 
@@ -47,12 +54,16 @@ def read_table(
     header: bool = True,
     dtype: DType = "default",
 ) -> ArrayDataset:
-    """Return the samples (N, columns) of a text file with numeric columns.
+    r"""Return the samples (N, features) of a text file with columns of numbers and of text.
 
-    Cells are separated by commas, semicolons or tabs, as in the first line. An empty cell, NA, NaN
-    or null is unobserved, and the dataset then has a mask. A first column without a name, which
-    DataFrames write, is the index of the rows and is left out. (A first line of 0, 1, 2, ..., which
-    DataFrames without column names write, is also a header.)
+    A column of numbers is one feature. The texts of a column of text are its categories, each of
+    which is one feature: 1 in cells with this text, 0 in others. The `Form` of the dataset restores
+    cells with their texts, and whole numbers in columns that have no others.
+
+    Cells are separated by commas, semicolons or tabs, as in the first line. An empty cell, NA, NaN,
+    null or None is unobserved, and the dataset then has a mask. A first column without a name,
+    which DataFrames write, is the index of the rows and is left out. (A first line of 0, 1, 2, ...,
+    which DataFrames without column names write, is also a header.)
 
     Args:
         path: the file, in UTF-8.
@@ -63,8 +74,17 @@ def read_table(
         dtype: as in `ArrayDataset.from_arrays`.
 
     Raises:
-        DataError: for a cell that is not a number (the message gives line and column); for a file
-            without a header or samples, or in which the labels cannot be found.
+        DataError: for text in a column of numbers (the message gives line and column); for a column
+            of dates, of names of the rows, or of more than 100 different texts; for a file without
+            a header or samples, or in which the labels cannot be found.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "patients.csv")
+    ...     _ = path.write_text("age,sex,label\n61,f,ill\n58,,ill\n49,m,well\n")
+    ...     data = read_table(path)
+    >>> data.x.tolist(), data.form.restore(data.x[:1])
+    ([[61.0, 1.0, 0.0], [58.0, 0.0, 0.0], [49.0, 0.0, 1.0]], array([[61, 'f']], dtype=object))
     """
     path = Path(path)
     names, lines = read_lines(path, header)
@@ -75,28 +95,71 @@ def read_table(
         raise DataError(f"{path}, line {number} has no label: expected one in every line")
     columns = [name for index, name in enumerate(names) if index != label]
     if not columns:
-        raise DataError(f"{path} has only labels: expected columns of numbers, too")
-    x = np.array(
-        [
-            [
-                read_number(path, number, column, cell)
-                for column, cell in zip(columns, row, strict=True)
-            ]
-            for number, row in lines
-        ]
+        raise DataError(f"{path} has only labels: expected other columns, too")
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise DataError(f"{path} has columns {twice} more than once: expected names that differ")
+    lines_of = [number for number, _ in lines]
+    cells_of = zip(*(row for _, row in lines), strict=True)
+    parts, dtypes, categories = zip(
+        *(
+            _column(path, name, lines_of, cells)
+            for name, cells in zip(columns, cells_of, strict=True)
+        ),
+        strict=True,
     )
+    x = np.concatenate(parts, 1)
     hidden = np.isnan(x)
-    if hidden.all(0).any():
-        empty = columns[int(hidden.all(0).argmax())]
-        raise DataError(f"{path} has no value in column {empty!r}: expected at least one")
     y = None if label is None else integers_if_all(labels)
     mask = ~hidden if hidden.any() else None
+    features = [name for name, part in zip(columns, parts, strict=True) for _ in part.T]
     dataset = ArrayDataset.from_arrays(
-        np.where(hidden, 0.0, x), y, mask, columns=columns if header else (), dtype=dtype
+        np.where(hidden, 0.0, x), y, mask, columns=features, dtype=dtype
     )
-    if label is None or not header:
-        return dataset
-    return replace(dataset, form=replace(dataset.form, label=names[label]))
+    form = replace(
+        dataset.form,
+        container="table",
+        columns=tuple(columns if header else map(int, columns)),
+        column_dtypes=dtypes,
+        categories=categories if any(categories) else (),
+        label=names[label] if header and label is not None else "",
+    )
+    return replace(dataset, form=form)
+
+
+def _column(
+    path: Path, name: str, lines: Sequence[int], cells: Sequence[str]
+) -> tuple[NDArray[np.float64], str, Categories | None]:
+    """Return the features ``(N, width)`` of a column, its dtype and its categories.
+
+    Features are NaN where the column was not observed.
+    """
+    texts = [cell.strip() for cell in cells]
+    seen = [text for text in texts if not _is_missing(text)]
+    if not seen:
+        raise DataError(f"{path} has no value in column {name!r}: expected at least one")
+    if not any(map(_NUMERIC.fullmatch, seen)) or are_dates(seen):
+        categories = categories_of(f"{path} has a column {name!r}", seen, "leave it out")
+        place = {text: index for index, text in enumerate(categories.values)}
+        codes = np.array([-1 if _is_missing(text) else place[text] for text in texts])
+        features = np.eye(len(place))[codes]
+        features[codes < 0] = np.nan
+        return features, "text", categories
+    example = next(n for n, text in zip(lines, texts, strict=True) if _NUMERIC.fullmatch(text))
+    for number, text in zip(lines, texts, strict=True):
+        if not _NUMERIC.fullmatch(text) and not _is_missing(text):
+            raise DataError(
+                f"{path}, line {number}: column {name!r} is {text!r}, expected a number as in line "
+                f"{example}; a column of categories has text only"
+            )
+    values = np.array(
+        [read_number(path, n, name, cell) for n, cell in zip(lines, cells, strict=True)]
+    )
+    whole = all(map(_WHOLE.fullmatch, seen)) and np.nanmax(np.abs(values)) <= LARGEST_WHOLE
+    return values[:, None], "int64" if whole else "float64", None
+
+
+def _is_missing(text: str) -> bool:
+    return text.lower() in _MISSING
 
 
 def write_table(
@@ -104,9 +167,10 @@ def write_table(
 ) -> None:
     """Write ``dataset`` (N, columns) as a ``.csv`` file that `read_table` can read.
 
-    Numbers are written in the dataset's `Form`, with enough digits to be read back exactly, and
-    booleans as 0 and 1. Columns have the names in the form. Columns without names, or with numbers
-    as names, are called ``x`` followed by the number. An unobserved entry is an empty cell.
+    Cells are written in the dataset's `Form`: categories by name, whole numbers without a decimal
+    point, other numbers with enough digits to be read back exactly, and booleans as 0 and 1.
+    Columns have the names in the form. Columns without names, or with numbers as names, are called
+    ``x`` followed by the number. An unobserved entry is an empty cell.
 
     Args:
         path: the file.
@@ -135,7 +199,7 @@ def write_table(
     if label in names:
         raise ConfigurationError(f"label={label!r} is a column of x: expected another name")
     check_writable("the folder of path", path.parent)
-    columns = _columns(dataset)
+    columns = _cells(dataset)
     if dataset.y is not None:
         names.append(label)
         columns.append([dataset.class_names[index] for index in dataset.y.tolist()])
@@ -148,16 +212,11 @@ def write_table(
         csv.writer(file, lineterminator="\n").writerows(zip(*columns, strict=True))
 
 
-def _columns(dataset: ArrayDataset) -> list[list[str]]:
-    """Return the cells of each feature."""
+def _cells(dataset: ArrayDataset) -> list[list[str]]:
+    """Return the cells of each column of features."""
     form, x = dataset.form, dataset.x.cpu()
-    if form.container == "frame":
-        frame = form.restore(x)
-        columns = [np.asarray(frame[name]) for name in form.columns]
-    else:
-        columns = list(replace(form, container="array").restore(x).T)
     precision = x.numpy().dtype
-    columns = [c.astype(precision) if c.dtype.kind == "f" else c for c in columns]
+    columns = [c.astype(precision) if c.dtype.kind == "f" else c for c in form.cells(x)]
     cells = [[cell_text(value) for value in column] for column in columns]
     if dataset.mask is not None:
         seen = form.of_columns(dataset.mask).T.tolist()
@@ -167,7 +226,7 @@ def _columns(dataset: ArrayDataset) -> list[list[str]]:
 
 
 def cell_text(value: object) -> str:
-    """Return the text of a cell with a number; booleans are 0 and 1."""
+    """Return the text of a cell; booleans are 0 and 1."""
     return str(int(value)) if isinstance(value, (bool, np.bool_)) else str(value)
 
 
@@ -284,7 +343,7 @@ def read_number(path: Path, line: int, column: str, cell: str) -> float:
     """Return the number in a cell, or NaN if the cell is unobserved."""
     if _NUMBER.fullmatch(cell) and math.isfinite(value := float(cell)):
         return value
-    if cell.strip().lower() in _MISSING:
+    if _is_missing(cell.strip()):
         return math.nan
     hint = ", with a decimal point" if _NUMBER.fullmatch(cell.replace(",", ".")) else ""
     raise DataError(f"{path}, line {line}: column {column!r} is {cell!r}, expected a number{hint}")

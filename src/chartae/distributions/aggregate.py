@@ -11,6 +11,7 @@ from chartae.distributions.normal import DiagonalNormal
 __all__ = ["Estimator", "log_aggregate"]
 
 Estimator = Literal["mss", "mws"]
+"""The estimators of `log_aggregate`."""
 
 
 def log_aggregate(

@@ -82,7 +82,7 @@ class AutoregressiveFlow(nn.Module):
     r"""Inverse autoregressive flow (Kingma et al., 2016), with the masked networks of zuko.
 
     .. math:: z_j' = z_j \, e^{a_j(z_{<j}, c)} + b_j(z_{<j}, c), \quad
-        \log |\det| = \textstyle\sum_j a_j
+        \log |\det| = {\textstyle\sum_j a_j}
 
     The forward direction, from the drawn latent to its image, takes one pass.
 

@@ -205,6 +205,7 @@ class Likelihood(nn.Module):
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {}
+"""The likelihoods by name; `register_likelihood` adds to them."""
 
 AnyLikelihood = TypeVar("AnyLikelihood", bound=type[Likelihood])
 

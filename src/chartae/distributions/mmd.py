@@ -21,6 +21,7 @@ def _imq(squared: Tensor, variance: float) -> Tensor:
 
 
 KERNELS: dict[str, Callable[[Tensor, float], Tensor]] = {"imq": _imq, "rbf": _rbf}
+"""The kernels of `mmd` by name: functions of squared distances and a variance."""
 
 
 def mmd(

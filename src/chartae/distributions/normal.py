@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 Covariance = Literal["diagonal", "full", "low-rank"]
+"""The kinds of covariance of `normal_head`."""
 LARGEST = 30.0
 """Bound of the coefficients of a head, so that float32 can invert the covariance."""
 

@@ -25,6 +25,7 @@ from chartae.randomness import resolve_seed, seeded
 __all__ = ["How", "Proposal", "SequenceModel", "times_of"]
 
 Proposal = Literal["set", "mixture", "visit", "prior"]
+"""What latents of individuals are drawn from, see `SequenceModel.log_likelihood`."""
 
 BLOCK = 2**21
 """Number of decoded features at once, which bounds the memory of likelihoods and draws."""

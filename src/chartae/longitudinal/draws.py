@@ -13,6 +13,7 @@ from chartae.data import Form
 __all__ = ["Draws", "How", "JointLikelihood"]
 
 How = Literal["best", "resample", "naive"]
+"""How draws are chosen given what was observed, see `SequenceModel.impute`."""
 
 
 @dataclass(frozen=True, repr=False)

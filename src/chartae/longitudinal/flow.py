@@ -48,7 +48,8 @@ class FlowVAE(SequenceModel):
     .. math:: E_q \sum_{l \in O} \log p(x_l | F(u; t_l)) - KL(q(u | x_O, t_O) \| p(u)),
 
     where O are the observed visits. With ``length_normalised`` the sum is a mean, as in the thesis;
-    this is not a bound, but the objective of a beta-VAE with beta = |O|, divided by |O|.
+    this is not a bound, but for n observed visits the objective of a beta-VAE with beta = n,
+    divided by n.
 
     Use it for images, volumes or scores at irregular times, with missing visits and features, to
     complete them, to continue them, and to draw new individuals.

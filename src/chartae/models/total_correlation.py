@@ -20,7 +20,7 @@ __all__ = ["BetaTCVAE", "FactorVAE"]
 class BetaTCVAE(VariationalAutoencoder):
     r"""beta-TC-VAE (Chen et al., 2018): three parts of the divergence, each with a weight.
 
-    .. math:: -E_q \log p(x|z) + \alpha I(x; z) + \beta \, KL(q(z) \| \textstyle\prod_j q(z_j))
+    .. math:: -E_q \log p(x|z) + \alpha I(x; z) + \beta \, KL(q(z) \| {\textstyle\prod_j q(z_j)})
         + \gamma \sum_j KL(q(z_j) \| p(z_j))
 
     The aggregated posterior q(z) of the N training samples is estimated on each batch

@@ -209,7 +209,7 @@ class HRQVAE(VQVAE):
     r"""Hierarchical residual-quantised autoencoder (Hosking et al., 2022).
 
     .. math:: z_q = \sum_{l=1}^L e^{(l)}, \quad
-        e^{(l)} = \arg\min_{e_k^{(l)}} \Big\| z_e - \sum_{m<l} e^{(m)} - e_k^{(l)} \Big\|
+        e^{(l)} = \arg\min_{e_k^{(l)}} \left\| z_e - \sum_{m<l} e^{(m)} - e_k^{(l)} \right\|
 
     Use it if a `VQVAE` would need a very large codebook: L levels of K codes each, from coarse to
     fine, represent :math:`K^L` vectors.

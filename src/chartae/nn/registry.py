@@ -27,13 +27,16 @@ __all__ = [
 ]
 
 NetworkSpec = str | Mapping[str, Any] | nn.Module
+"""A preset's name, a mapping ``{"name": ..., **options}``, or a module."""
 Shape = tuple[int, ...]
 LARGE = 1 << 20
 """Number of entries of a batch above which a network is probed on the meta device, without data."""
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {}
+"""The encoder presets by name; `register_encoder` adds to them."""
 DECODERS: dict[str, Callable[..., nn.Module]] = {}
+"""The decoder presets by name; `register_decoder` adds to them."""
 
 
 def register_encoder(name: str) -> Callable[[Factory], Factory]:

@@ -1,7 +1,12 @@
 """Training: `fit`, one loop for every model."""
 
 from chartae.training.callbacks import Callback
-from chartae.training.defaults import default_options, fills_unit_range, training_options
+from chartae.training.defaults import (
+    default_options,
+    fills_unit_range,
+    fit_defaults,
+    training_options,
+)
 from chartae.training.history import History
 from chartae.training.loop import CHECKPOINT_FILE, HISTORY_FILE, fit
 from chartae.training.optimizers import OPTIMIZERS, SCHEDULERS
@@ -16,5 +21,6 @@ __all__ = [
     "default_options",
     "fills_unit_range",
     "fit",
+    "fit_defaults",
     "training_options",
 ]

@@ -7,7 +7,7 @@ from chartae.data import ArrayDataset
 from chartae.distributions import Moments
 from chartae.models import MODELS, RHVAE
 
-__all__ = ["default_options", "fills_unit_range", "training_options"]
+__all__ = ["default_options", "fills_unit_range", "fit_defaults", "training_options"]
 
 CHUNK = 1024
 """Number of observations in one piece of the computation of moments."""
@@ -18,7 +18,8 @@ def default_options(
 ) -> dict[str, Any]:
     """Return the default arguments for the constructor of a model that learns from few examples.
 
-    Each column of a DataFrame has the likelihood of its kind (`MixedLikelihood`).
+    Each column of a table has the likelihood of its kind (`MixedLikelihood`). A table is a
+    DataFrame, or was read from a text file.
 
     Args:
         model: a name (`MODELS`).
@@ -35,7 +36,7 @@ def default_options(
     # do not have the class of their label.
     scale = 0.5 if conditional else 0.1
     likelihood: dict[str, Any] = {"name": "gaussian", "scale": scale, "link": "sigmoid"}
-    if data is not None and data.form.container == "frame":
+    if data is not None and data.form.column_dtypes:
         likelihood = _likelihood_of_columns(data)
     elif data is not None and not fills_unit_range(data):
         # Relative to the standard deviation of the data. In chest radiographs in [0, 1], a scale of
@@ -52,6 +53,19 @@ def _networks(model: str, data: ArrayDataset | None) -> dict[str, Any]:
     names = ["encoder", "decoder"]
     names += ["metric_network"] if issubclass(MODELS[model], RHVAE) else []
     return dict.fromkeys(names, "conv3d")
+
+
+def fit_defaults(data: ArrayDataset) -> dict[str, Any]:
+    """Return default arguments of `fit` for a model that learns from few examples.
+
+    Convolutions of volumes need more and larger steps than the dense networks of other data. With
+    20 heads of `phantom_heads`, one batch an epoch and small steps, the class collapses
+    (``docs/volumes.md``).
+
+    Args:
+        data: the training set.
+    """
+    return {"batch_size": 5, "learning_rate": 5e-3} if len(data.input_shape) == 4 else {}
 
 
 def training_options(model: str, data: ArrayDataset) -> dict[str, Any]:
@@ -80,7 +94,7 @@ def fills_unit_range(data: ArrayDataset) -> bool:
 
 
 def _likelihood_of_columns(data: ArrayDataset) -> dict[str, Any]:
-    """Return the likelihood of a DataFrame, with one block for neighbouring columns of a kind.
+    """Return the likelihood of a table, with one block for neighbouring columns of a kind.
 
     Booleans, and integers that are all 0 or 1, are Bernoulli. Other numbers are Gaussian.
     """
@@ -92,13 +106,15 @@ def _likelihood_of_columns(data: ArrayDataset) -> dict[str, Any]:
         form.column_dtypes, categories, form.widths, binary, strict=True
     ):
         if kinds is not None:
-            blocks.append({"name": "categorical", "width": width})
+            new: dict[str, Any] = {"name": "categorical", "width": width}
         elif is_binary and "float" not in dtype.lower():
-            blocks.append({"name": "bernoulli", "width": 1})
-        elif blocks and blocks[-1]["name"] == "gaussian":
+            new = {"name": "bernoulli", "width": 1}
+        else:
+            new = {"name": "gaussian", "width": 1, "scale": "per_feature"}
+        if new["name"] != "categorical" and blocks and blocks[-1]["name"] == new["name"]:
             blocks[-1]["width"] += 1
         else:
-            blocks.append({"name": "gaussian", "width": 1, "scale": "per_feature"})
+            blocks.append(new)
     if [block["name"] for block in blocks] == ["gaussian"]:
         return {"name": "gaussian", "scale": "per_feature"}
     return {"name": "mixed", "columns": blocks}

@@ -33,7 +33,9 @@ __all__ = ["CHECKPOINT_FILE", "HISTORY_FILE", "fit"]
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+"""File in ``output_dir`` from which an interrupted training continues."""
 HISTORY_FILE = "history.json"
+"""File in ``output_dir`` with the `History` of a training."""
 
 
 @gradients()

@@ -35,7 +35,9 @@ OPTIMIZERS: dict[str, OptimizerFactory] = {
     "rmsprop": lambda parameters, lr: optim.RMSprop(parameters, lr),
     "sgd": lambda parameters, lr: optim.SGD(parameters, lr, fused=True),
 }
+"""The optimizers by name: functions of parameters and a learning rate."""
 SCHEDULERS = ("cosine", "plateau")
+"""The names of the schedulers of the learning rate."""
 
 
 def name_of(argument: str, spec: object, choices: Iterable[str]) -> str:

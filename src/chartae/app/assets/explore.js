@@ -2,9 +2,9 @@
 (function () {
   "use strict";
   const dash = (window.dash_clientside = window.dash_clientside || {});
-  const MOST_WAIT = 3000; // ms after which a request without an answer is given up
+  const MOST_WAIT = 10000; // ms after which a request without an answer is given up
   const STILL = 4; // pixels that the pointer may move in a click
-  const state = { serial: 0, busy: false, since: 0, sent: 0, held: "", timer: null, down: null };
+  const state = { serial: 0, busy: false, sent: 0, newest: null, held: "", timer: null, down: null };
 
   // --- the pointer ------------------------------------------------------------------------------
 
@@ -37,6 +37,15 @@
     dash.set_props("clicked", { data: { n: ++state.serial, ...down.at } });
   }, true);
 
+  // A request without an answer, because the server failed, does not block those after it.
+  function giveUp(serial) {
+    if (!state.busy || state.sent !== serial) return;
+    state.busy = false;
+    if (state.newest.n !== serial) {
+      dash.set_props("pointer", { data: { ...state.newest, n: ++state.serial } });
+    }
+  }
+
   // --- callbacks --------------------------------------------------------------------------------
 
   const same = (a, b) =>
@@ -46,11 +55,11 @@
   dash.explorer = {
     // One request is under way at a time. The pointer that is newest when it is answered goes next.
     throttle(pointer, answered) {
-      const now = performance.now();
+      state.newest = pointer;
       if (answered && answered.n === state.sent) state.busy = false;
-      if (!pointer || pointer.n === state.sent) return dash.no_update;
-      if (state.busy && now - state.since < MOST_WAIT) return dash.no_update;
-      Object.assign(state, { busy: true, since: now, sent: pointer.n });
+      if (!pointer || pointer.n === state.sent || state.busy) return dash.no_update;
+      Object.assign(state, { busy: true, sent: pointer.n });
+      setTimeout(() => giveUp(pointer.n), MOST_WAIT);
       return pointer;
     },
 
@@ -63,7 +72,8 @@
 
     // ... and move it: the image at once, the point itself when they rest.
     slid(values) {
-      if (!values.length || same(values, state.held)) return dash.no_update;
+      if (!values.length) return dash.no_update;
+      if (same(values, state.held)) return { n: ++state.serial, z: state.held };
       clearTimeout(state.timer);
       state.timer = setTimeout(() => dash.set_props("point", { data: values }), 300);
       return { n: ++state.serial, z: values };
@@ -76,7 +86,7 @@
       names.forEach((name, k) => {
         const value = values[k];
         if (value === null || value === undefined || value.length === 0) return;
-        const short = (_, v) => (typeof v === "number" ? Number(v.toPrecision(6)) : v);
+        const short = (_, v) => (typeof v === "number" ? Number(v.toPrecision(9)) : v);
         query.set(name, JSON.stringify(value, short));
       });
       window.history.replaceState(null, "", "?" + query.toString());

@@ -38,7 +38,7 @@ COARSE = 0.01
 class RiemannianGaussian:
     r"""The Riemannian Gaussian of a metric (Said et al., 2017; thesis eq. 3.5).
 
-    .. math:: p(z) \propto \exp\Big(-\frac{d(z, \mu)^2}{2 \sigma^2}\Big)
+    .. math:: p(z) \propto \exp\left(-\frac{d(z, \mu)^2}{2 \sigma^2}\right)
 
     The density is with respect to the Riemannian volume or to the Lebesgue measure of the chart.
     All log densities are returned with respect to the Lebesgue measure. For the Riemannian measure

@@ -59,8 +59,8 @@ def random_walk(
     :math:`\det G(z) / \det G(z')`, and Metropolis-Hastings accepts with
 
     .. math::
-        \alpha = \min\Big(1, \frac{p(z')\, N(v'; 0, \Sigma) \det G(z)}
-        {p(z)\, N(v; 0, \Sigma) \det G(z')}\Big).
+        \alpha = \min\left(1, \frac{p(z')\, N(v'; 0, \Sigma) \det G(z)}
+        {p(z)\, N(v; 0, \Sigma) \det G(z')}\right).
 
     With ``whitened``, velocities are :math:`v \sim N(0, s\, G(z)^{-1})`. Their Riemannian length
     has the same distribution everywhere; in the chart they are long where the metric is small. The
@@ -68,8 +68,8 @@ def random_walk(
     :math:`K = \frac12 v^\top G(z) v` at both ends, the acceptance probability is
 
     .. math::
-        \alpha = \min\Big(1, \frac{p(z') \sqrt{\det G(z)}}{p(z) \sqrt{\det G(z')}}\,
-        e^{(K - K') / s}\Big).
+        \alpha = \min\left(1, \frac{p(z') \sqrt{\det G(z)}}{p(z) \sqrt{\det G(z')}}\,
+        e^{(K - K') / s}\right).
 
     Geodesics conserve K, so the last factor is the error of the integrator. If p is the volume
     element, nearly every step is accepted.

@@ -12,6 +12,7 @@ from chartae.randomness import derive_seed, make_generator
 __all__ = ["Selection", "nearest_neighbour_distances", "select_centroids"]
 
 Selection = Literal["k-medoids", "random"]
+"""Ways to choose centroids, see `select_centroids`."""
 
 POOL = 5000
 """Maximum number of codes given to k-medoids, whose distance matrix has N^2 entries."""

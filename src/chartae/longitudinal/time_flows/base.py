@@ -38,7 +38,7 @@ class TimeFlow(nn.Module):
     def forward(
         self, u: Tensor, times: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return F(u; t), ``(..., n, d)``, and log |det dF/du|, ``(..., n)``.
+        r"""Return F(u; t), ``(..., n, d)``, and :math:`\log |\det dF/du|`, ``(..., n)``.
 
         Args:
             u: ``(..., n, d)``.
@@ -50,7 +50,10 @@ class TimeFlow(nn.Module):
     def inverse(
         self, z: Tensor, times: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the u with F(u; t) = z, and log |det dF/du| there. Arguments as in `forward`."""
+        r"""Return the u with F(u; t) = z, and :math:`\log |\det dF/du|` there.
+
+        The arguments are those of `forward`.
+        """
         raise NotImplementedError
 
     def along(
