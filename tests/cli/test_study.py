@@ -2,10 +2,12 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
+from chartae.augmentation import augmentation_study
 from chartae.cli import run
 from chartae.data import digits, write_npz
 
@@ -89,6 +91,24 @@ def test_started_again_it_trains_nothing(here, capsys, monkeypatch) -> None:
     capsys.readouterr()
     assert run(changed("--synthetic", "7")) == 2
     assert "expected another folder" in failure(capsys)
+
+
+def test_a_killed_command_goes_on(here, capsys, monkeypatch) -> None:
+    """A killed process cleans up nothing: its folder is copied before the command ends."""
+
+    def killed(*args, **options):
+        result = augmentation_study(*args, **options)
+        shutil.copytree(here / "s", here / "killed")
+        return result
+
+    monkeypatch.setattr("chartae.cli.study.augmentation_study", killed)
+    assert run(LINE) == 0
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert not (here / "killed" / "report.html").exists()
+    assert run(changed("--out", "killed")) == 0, capsys.readouterr().err
+    tables = [(here / name / "results.csv").read_text() for name in ("s", "killed")]
+    assert tables[0] == tables[1]
 
 
 def test_a_table_of_unequal_scales_and_classes(here, capsys) -> None:

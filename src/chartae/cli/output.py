@@ -142,6 +142,7 @@ class Outputs:
         self.inputs = [path for path in inputs if path is not None]
         self.options = _flat(given, self.inputs)
         self.claimed: list[Path] = []
+        self.resumable = False
         self.earlier = self._read_record()
         self.strange: dict[Path, str] = {}
         self.lacking: list[Path] = []
@@ -161,6 +162,7 @@ class Outputs:
                 that is not writable.
         """
         resumable = list(resumable)
+        self.resumable = bool(resumable)
         self.claimed += [*paths, *resumable]
         for path in (*self.claimed, self.record):
             self._check_no_input(path, "would be written over")
@@ -238,18 +240,24 @@ class Outputs:
         """Remove an earlier run with ``overwrite``, and write the record after the block.
 
         If the block fails, the record is written only if the block has written files. Otherwise
-        the record of an earlier run stays valid.
+        the record of an earlier run stays valid. A run that can be resumed has a record from its
+        start, because a killed process writes none.
 
         Args:
             facts: content of the record besides the options and the files of the run.
         """
         if self.overwrite:
             self._clear()
+        begins = self.resumable and not self.record.exists()
+        if begins:
+            self._write_record(facts)
         try:
             yield
         except BaseException:
             if self._has_written():
                 self._write_record(facts)
+            elif begins:
+                self.record.unlink(missing_ok=True)
             self._remove_empty()
             raise
         self._write_record(facts)

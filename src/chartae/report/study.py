@@ -100,9 +100,9 @@ def study_tables(study: StudyResult) -> list[Table]:
         Table(
             "Are samples like the data, and are they copies?",
             "Means over repeats, shares in %. Right label: share of samples to which classifiers "
-            "of real data give their label. Precision and recall: shares of samples among "
-            "test data, and of test data among samples. Distance to training data: that of "
-            "samples, divided by that of test data; 0 is a copy, 1 is as new as test data. "
+            "that were trained on real data give their label. Precision and recall: shares of "
+            "samples among test data, and of test data among samples. Distance to training data: "
+            "that of samples, divided by that of test data; 0 is a copy, 1 is as new as test data. "
             "Membership AUC: how well the samples tell training data from test data; 0.5 is not "
             "at all, and 1 reveals every member.",
             ("method", *QUALITY.values()),
