@@ -22,10 +22,10 @@ from chartae.geometry import PosteriorMetric, frechet_mean, logarithmic_map
 
 def normal_coordinates(model: chartae.VAE, x: Tensor, codes: Tensor) -> Tensor:
     """Return geodesic normal coordinates of codes, ``(N, d)``."""
-    metric = PosteriorMetric.from_model(model, x, num_centroids=500)
+    metric = PosteriorMetric.from_model(model, x, num_centroids=200)
     centre = frechet_mean(metric, codes[:200])
     with torch.no_grad():
-        return logarithmic_map(metric, centre.expand_as(codes), codes, num_points=16)
+        return logarithmic_map(metric, centre.expand_as(codes), codes, num_points=8)
 
 
 def principal(z: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def principal(z: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--samples", type=int, default=600)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--latent-dim", type=int, default=6)
