@@ -94,7 +94,7 @@ def test_a_study_is_that_of_data_imputed_from_the_training_set():
     pool, test = dataset(), dataset(60, seed=1)
     x, y = arrays(pool)
     x_test, y_test = arrays(test)
-    (draw,) = make_draws(pool, repeats=[0], per_class=None, validation_share=0.2, test_share=None)
+    (draw,) = make_draws(pool, repeats=[0], per_class=None, validation_share=0.6, test_share=None)
     fill = np.nanmedian(x[draw.train], 0)
     for part in (SEX, STAGE):
         counts = np.nansum(x[draw.train, part], 0)
@@ -103,10 +103,12 @@ def test_a_study_is_that_of_data_imputed_from_the_training_set():
     options: dict[str, Any] = {
         "methods": {"noise": gaussian_noise, "resampling": resampling},
         "classifiers": {"LR": LOGISTIC, "1-NN": NEAREST},
+        "validation_share": 0.6,
         **ONCE,
     }
     found = augmentation_study(pool, None, test, None, **options)
     expected = augmentation_study(both[0], y, both[1], y_test, **options)
+    assert torch.equal(found.samples["real"].x, expected.samples["real"].x)
     assert found.training_sets == expected.training_sets
     for cohort, figures in expected.figures.items():
         for name, values in figures.items():
