@@ -329,7 +329,7 @@ BAD = np.where(X.max() - 1e-9 < X, np.nan, X)
         (
             pd.DataFrame({"id": [f"p{i}" for i in range(240)]}),
             np.repeat(Y, 6),
-            "a column 'id' with 240 different texts: expected at most 100",
+            "a column 'id' with 240 different texts in 240 cells",
         ),
         (pd.DataFrame({"a": X[:, 0], "b": [None] * 40}), Y, "a column 'b' without a value"),
         (torch.eye(40).to_sparse(), Y, "sparse or nested tensor"),

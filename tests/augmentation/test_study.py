@@ -391,16 +391,12 @@ def test_a_method_that_cannot_is_left_out():
 class Copier(ModelMethod):
     """A model that has learned by heart."""
 
-    of_dataset = None  # the call below is all that it has
-
     def __call__(self, x, y, counts, seed):
         return copies(x, y, counts, seed)
 
 
 class Newcomer(ModelMethod):
     """A perfect model: it draws from other real data."""
-
-    of_dataset = None  # the call below is all that it has
 
     def __call__(self, x, y, counts, seed):
         return DIGITS.x[800:1200].numpy(), DIGITS.y[800:1200].numpy()
@@ -584,8 +580,6 @@ def test_a_folder_takes_other_methods_and_options(tmp_path):
 
 class Scaled(ModelMethod):
     """Adds noise, as much as an option says."""
-
-    of_dataset = None
 
     def __call__(self, x, y, counts, seed):
         scale = self.options["fit_options"]["scale"]

@@ -539,7 +539,7 @@ def test_names_in_another_encoding_are_a_line_or_an_escape(here, capsys):
 def test_help_tells_the_defaults_that_hold(capsys):
     import inspect
 
-    from chartae.augmentation.augmenter import EPOCHS
+    from chartae.augmentation.augmenter import ENOUGH, EPOCHS, LONGEST
     from chartae.training import default_options
 
     fit = inspect.signature(chartae.fit).parameters
@@ -547,7 +547,8 @@ def test_help_tells_the_defaults_that_hold(capsys):
         run([command, "--help"])
         text = " ".join(capsys.readouterr().out.replace("│", " ").split())
         for fact in (
-            f"[default: {fit['epochs'].default} for train, {EPOCHS} for augment]",
+            f"[default: {fit['epochs'].default} for train; for augment {EPOCHS}, or from {ENOUGH} "
+            f"examples on the number that held-out examples choose, at most {LONGEST}]",
             f"[default: {fit['batch_size'].default}]",
             f"[default: {fit['learning_rate'].default}]",
             f"[default: {default_options('vae')['latent_dim']}; with codebooks "

@@ -137,6 +137,7 @@ def test_a_table_of_unequal_scales_and_classes(here, capsys) -> None:
     [
         (["--methods", "smot"], "methods='smot' is not known"),
         (["--methods", "vae+volum"], "the sampler in --methods='volum'"),
+        (["--methods", "smote,smote"], "expected different names"),
         (["--classifiers", "kNN"], "classifiers='kNN' is not known"),
         (["--synthetic", "x1"], "synthetic='x1'"),
         (["--metric", "acc"], "metric='acc'"),

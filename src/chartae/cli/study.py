@@ -147,10 +147,10 @@ def _methods(names: str | None, source: ArrayDataset, epochs: int | None) -> dic
     options: dict[str, Any] = {} if epochs is None else {"fit_options": {"epochs": epochs}}
     if epochs is not None:
         check_integer("epochs", epochs, minimum=1)
-    return {
-        name: make_method(name, **({} if name in METHODS else options))
-        for name in listed("methods", names or default) or []
-    }
+    wanted = listed("methods", names or default) or []
+    if len(set(wanted)) < len(wanted):
+        raise ConfigurationError(f"methods={names!r}: expected different names")
+    return {name: make_method(name, **({} if name in METHODS else options)) for name in wanted}
 
 
 def _write(

@@ -100,7 +100,8 @@ class ThesisClassifier(nn.Module):
 
     Four convolutions of 8, 16, 32 and 64 channels, with strides 1, 1, 2 and 2, batch normalisation,
     leaky ReLU and a pooling by 2; then a layer of ``hidden`` units. The tables have images of
-    208 x 176. In smaller images a stride or a pooling that would leave nothing is left out. For
+    208 x 176, and 256 entries before that layer; by their own strides and paddings there are 576.
+    In smaller images a stride or a pooling that would leave nothing is left out. For
     volumes it is a network of the same kind in three dimensions.
 
     Args:
