@@ -125,6 +125,12 @@ def test_other_tables_are_shown_with_their_notes():
     assert {"Likeness", "Ratios.", "<a>", "0.1", "No."} <= {text.strip() for text in page.text}
 
 
+def test_a_long_table_is_folded():
+    table = Table("Long", "All.", ("a", "b"), [("1", "2")], sortable=True, folded=True)
+    page = Page(Report("Tables", tables=[table]).render())
+    assert [name for name, _ in page.tags if name in ("details", "table")] == ["details", "table"]
+
+
 def test_parts_are_left_out_when_empty():
     page = Page(Report("Empty").render())
     assert not page.all("h2")

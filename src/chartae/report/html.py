@@ -69,6 +69,7 @@ class Table:
         rows: the cells of each row, as text.
         notes: sentences below the table.
         sortable: True to sort the rows by a column when its heading is clicked.
+        folded: True to show the table only after a click.
     """
 
     title: str
@@ -77,6 +78,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
     sortable: bool = False
+    folded: bool = False
 
 
 @dataclass(frozen=True, eq=False)

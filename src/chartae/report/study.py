@@ -120,15 +120,19 @@ def _figures_table(study: StudyResult, cohort: str) -> Table:
         name = label if row == REAL else f"{row.part}: {label}"
         for j, classifier in enumerate(study.classifiers):
             rows.append([name, classifier, *(_range(figures[key][i, j]) for key in SHOWN)])
+    names = study.settings["class_names"]
+    meaning = "means over classes, each against all others"
+    if len(names) == 2:
+        meaning = f"those of the class {names[-1]!r}"
     place = "the test set" if cohort == "test" else f"the cohort {cohort}"
     return Table(
         f"All figures on {place}",
-        "Means over repeats in %. With two classes, sensitivity, specificity, precision and F1 are "
-        f"those of the class {study.settings['class_names'][-1]!r}; with more, means over classes, "
-        "each against all others. Click a heading to sort.",
+        f"Means over repeats in %. Sensitivity, specificity, precision and F1 are {meaning}. "
+        "Click a heading to sort.",
         ("trained on", "classifier", *(CLASSIFICATION_FIGURES[key] for key in SHOWN)),
         rows,
         sortable=True,
+        folded=True,
     )
 
 
