@@ -27,6 +27,10 @@ COMMANDS = (
     "impute",
     "futures",
     "generate",
+    "evaluate",
+    "benchmark",
+    "study",
+    "doctor",
     "demo",
 )
 QUICK = ["--model", "vae", "--sampler", "normal", "--epochs", "2"]

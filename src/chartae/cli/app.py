@@ -205,6 +205,10 @@ COMMANDS = {
         "are copies. The same command goes on after an interruption.",
         "chartae study scans/ --test other-scans/ --per-class 40 --out scans-study",
     ),
+    "doctor": (
+        "Print versions and devices, and what is missing with the command that installs it.",
+        "chartae doctor",
+    ),
     "demo": (
         "Augment ten handwritten digits per class, and report the effect on four classifiers."
         "\n\nThe digits are those of scikit-learn. The geometry-aware autoencoder is compared "

@@ -1,0 +1,50 @@
+"""The subcommand ``doctor``."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+import pytest
+
+from chartae.cli import doctor as module
+from chartae.cli import run
+
+REQUIRES = [
+    "numpy>=2.0",
+    "torch>=99.0",
+    'strange>=1.0; extra == "app"',
+    'numpy>=2.0; extra == "app"',
+    "scipy>=1.0; extra == 'parquet'",
+    "colorama>=0.4; sys_platform == 'plan9'",
+    'pytest>=8; extra == "dev"',
+]
+
+
+@pytest.fixture
+def packages(monkeypatch):
+    monkeypatch.setattr(module, "requires", lambda name: REQUIRES)
+
+
+def test_tells_versions_and_what_is_missing(packages, capsys) -> None:
+    assert run(["doctor"]) == 0
+    lines = {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition("  ") for line in capsys.readouterr().out.splitlines())
+    }
+    assert lines["numpy"] == version("numpy")
+    assert lines["torch"] == "MISSING"  # too old
+    assert lines["[app]"] == "missing strange: pip install 'chartae[app]'"
+    assert lines["[parquet]"] == "installed"
+    assert "[dev]" not in lines
+    assert "colorama" not in lines  # of another system
+    assert "cores" in lines["CPU"]
+
+
+def test_knows_the_extras_of_this_package() -> None:
+    assert sorted(module.extras()) == ["app", "cluster", "nifti", "parquet"]
+
+
+def test_a_package_that_cannot_be_found_is_missing(monkeypatch) -> None:
+    def nowhere(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(module, "version", nowhere)
+    assert all(module.extras().values())
