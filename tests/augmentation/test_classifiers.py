@@ -120,7 +120,7 @@ def test_networks_are_for_images():
     assert any(of.network for of in default_classifiers((1, 8, 8)).values())
 
 
-@pytest.mark.parametrize("name", ["CNN", "DenseNet", "strong CNN"])
+@pytest.mark.parametrize("name", ["CNN", "DenseNet", "MRI CNN", "strong CNN"])
 @pytest.mark.parametrize("shape", [(5, 5), (3, 16, 12), (1, 8, 9, 10)])
 def test_networks_take_every_size(name, shape):
     x = random.random((8, *shape)).astype(np.float32)

@@ -1,11 +1,13 @@
 """The bodies of the thesis' classifiers."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
 
 from chartae.errors import ConfigurationError
-from chartae.nn import DenseNet, RegularisedConv, ThesisClassifier
+from chartae.nn import DenseNet, MRIClassifier, RegularisedConv, ThesisClassifier
 
 
 def convolutions(module: nn.Module) -> list[tuple[int, ...]]:
@@ -34,7 +36,17 @@ def test_the_layers_of_table_2_6() -> None:
     assert (linear.in_features, linear.out_features) == (64 * 3 * 3, 100)
 
 
-@pytest.mark.parametrize("kind", [DenseNet, ThesisClassifier, RegularisedConv])
+def test_the_network_a1_of_volumes() -> None:
+    with torch.device("meta"):
+        module = MRIClassifier((1, 169, 208, 179))
+    widths = (1, 8, 16, 32, 64, 128)
+    assert convolutions(module) == [(a, b, 3, 1) for a, b in pairwise(widths)]
+    linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
+    # 169 x 208 x 179, halved five times and rounded up, is 6 x 7 x 6.
+    assert [m.in_features for m in linear] == [128 * 6 * 7 * 6, 1300]
+
+
+@pytest.mark.parametrize("kind", [DenseNet, ThesisClassifier, RegularisedConv, MRIClassifier])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 7), (3, 9, 4), (2, 5, 6, 3)])
 def test_every_size_has_features_and_gradients(kind: type[nn.Module], shape: tuple) -> None:
     torch.manual_seed(0)

@@ -224,7 +224,8 @@ def test_convolutions_have_the_layers_of_their_tables(name):
 
 def test_every_preset_of_the_thesis_is_tried_here():
     ours = {name for name in ENCODERS if name.startswith("thesis/")}
-    others = {"thesis/discriminator", "thesis/celeba_discriminator", "thesis/classifier"}
+    others = {"thesis/discriminator", "thesis/celeba_discriminator"}
+    others |= {"thesis/classifier", "thesis/mri_classifier"}
     assert ours == {*PERCEPTRONS, *TABLES, *others}
     assert {name for name in DECODERS if name.startswith("thesis/")} == {*PERCEPTRONS, *TABLES}
 

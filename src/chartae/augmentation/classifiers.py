@@ -213,6 +213,11 @@ CLASSIFIERS: dict[str, Classifier] = {
         {"learning_rate": [1e-2, 1e-3, 1e-4]},
         network=True,
     ),
+    "MRI CNN": Classifier(
+        partial(NetworkClassifier, "thesis/mri_classifier"),
+        {"learning_rate": [1e-3, 1e-4, 1e-5]},
+        network=True,
+    ),
     "DenseNet": Classifier(
         partial(NetworkClassifier, "densenet", patience=50, epochs=500), network=True
     ),
@@ -222,7 +227,8 @@ CLASSIFIERS: dict[str, Classifier] = {
     ),
 }
 """The classifiers by name. ``"CNN"`` is that of thesis Tables 2.6 and 3.5, ``"DenseNet"`` that of
-section 1.8.3; ``"strong CNN"`` has dropout, weight decay and classic transforms in each step."""
+section 1.8.3, ``"MRI CNN"`` the network A1 of Fig. 1.7; ``"strong CNN"`` has dropout, weight decay
+and classic transforms in each step."""
 
 
 def default_classifiers(input_shape: tuple[int, ...]) -> dict[str, Classifier]:

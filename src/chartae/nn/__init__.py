@@ -1,7 +1,7 @@
 """Encoders and decoders, by preset name or as a torch module; presets for the thesis' tables."""
 
 from chartae.nn import thesis  # noqa: F401  registers its presets
-from chartae.nn.classifiers import DenseNet, RegularisedConv, ThesisClassifier
+from chartae.nn.classifiers import DenseNet, MRIClassifier, RegularisedConv, ThesisClassifier
 from chartae.nn.conv import (
     ResidualBlock,
     conv3d_decoder,
@@ -36,6 +36,7 @@ __all__ = [
     "ENCODERS",
     "DenseNet",
     "Discriminator",
+    "MRIClassifier",
     "MetricNetwork",
     "NetworkSpec",
     "RegularisedConv",

@@ -10,7 +10,7 @@ from chartae.errors import ConfigurationError
 from chartae.nn.conv import CONV, split_shape
 from chartae.nn.registry import register_encoder
 
-__all__ = ["DenseNet", "RegularisedConv", "ThesisClassifier"]
+__all__ = ["DenseNet", "MRIClassifier", "RegularisedConv", "ThesisClassifier"]
 
 NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 AVERAGE: dict[int, type[nn.Module]] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
@@ -184,5 +184,60 @@ class RegularisedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features ``(batch, features)``."""
+        found: Tensor = self.layers(x.reshape(-1, *self.image_shape))
+        return found
+
+
+@register_encoder("thesis/mri_classifier")
+class MRIClassifier(nn.Module):
+    """The network A1 of thesis Fig. 1.7 (Conv5_FC3 of Wen et al., 2020), without its last layer.
+
+    Five blocks of a convolution of 8, 16, 32, 64 and 128 channels, batch normalisation, ReLU and a
+    pooling by 2, rounded up; dropout; two layers of 1,300 and 50 units. It is made for volumes of
+    169 x 208 x 179, and takes images and smaller volumes, too.
+
+    Args:
+        input_shape: ``(C, D, H, W)``, ``(C, H, W)`` or ``(H, W)``.
+        hidden: sizes of the two layers.
+        dropout: share of features that a training step drops, in [0, 1).
+
+    Raises:
+        ConfigurationError: for a number out of range.
+
+    >>> MRIClassifier((1, 16, 20, 18))(torch.zeros(2, 1, 16, 20, 18)).shape
+    torch.Size([2, 50])
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        *,
+        hidden: tuple[int, int] = (1300, 50),
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        check_number("dropout", dropout, minimum=0.0, below=1.0)
+        for size in hidden:
+            check_integer("hidden", size, minimum=1)
+        channels, sizes = split_shape(input_shape)
+        dims, self.image_shape = len(sizes), (channels, *sizes)
+        layers: list[nn.Module] = []
+        for width in (8, 16, 32, 64, 128):
+            layers += [CONV[dims](channels, width, 3, padding=1), NORM[dims](width), nn.ReLU()]
+            layers.append(MAXIMUM[dims](2, ceil_mode=True))
+            channels, sizes = width, tuple((size + 1) // 2 for size in sizes)
+        first, second = hidden
+        self.layers = nn.Sequential(
+            *layers,
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(channels * math.prod(sizes), first),
+            nn.ReLU(),
+            nn.Linear(first, second),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features ``(batch, hidden[1])``."""
         found: Tensor = self.layers(x.reshape(-1, *self.image_shape))
         return found
