@@ -112,6 +112,7 @@ def test_repeats_are_seeds_that_follow_one_another():
     assert np.array_equal(both[..., 1], second[..., 0])
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_as_one():
     alone = study({"noise": gaussian_noise}, repeats=2)
     together = study({"noise": gaussian_noise}, repeats=2, workers=2)

@@ -26,6 +26,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(module, "CHOSEN", ("k-NN",))
 
 
+@pytest.mark.slow
 def test_writes_everything(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(["demo", "--quick", "--seeds", "1"]) == 0
