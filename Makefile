@@ -9,12 +9,13 @@ WORKERS ?= 2
 SINGLE_THREAD := OMP_NUM_THREADS=1
 PARALLEL := -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test test-slow coverage lint docs bench clean
+.PHONY: help demo test test-slow test-browser coverage lint docs bench clean
 
 help:
 	@echo "make demo       augment real images and write a report to chartae-demo/"
 	@echo "make test       run every check but the slow tests"
 	@echo "make test-slow  run the slow tests"
+	@echo "make test-browser  run the tests of the explorer in Chromium, if it is installed"
 	@echo "make coverage   run all but the slow tests, and list the lines that none runs"
 	@echo "make lint       run the checks that execute no test"
 	@echo "make docs       build the documentation site in docs/_build/html/"
@@ -43,6 +44,10 @@ test-slow: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs \
 		--doctree-dir docs/_build/doctrees . docs/_build/html
+
+# One process on a quiet machine: a page that is drawn late looks like one that is not drawn.
+test-browser: $(VENV)/.installed-dev
+	BROWSER=chromium $(BIN)/pytest -m slow tests/app/test_browser.py
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed/run.py
