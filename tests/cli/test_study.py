@@ -84,8 +84,8 @@ def test_cohorts_of_one_name_are_all_measured(here) -> None:
 def test_started_again_it_trains_nothing(here, capsys, monkeypatch) -> None:
     assert run(LINE) == 0
     first = (here / "s" / "results.csv").read_text()
-    monkeypatch.setattr("chartae.augmentation.study._generate", None)
-    monkeypatch.setattr("chartae.augmentation.study._score", None)
+    monkeypatch.setattr("chartae.augmentation.study.generate", None)
+    monkeypatch.setattr("chartae.augmentation.study.score", None)
     assert run(LINE) == 0
     assert (here / "s" / "results.csv").read_text() == first
     capsys.readouterr()

@@ -302,9 +302,9 @@ FAULTS = (
         ),
     ),
     Fault(
-        "augmentation/study.py",
-        "weight = real_share / (1.0 - real_share) * len(x_new) / len(x)",
-        "weight = (1.0 - real_share) / real_share * len(x_new) / len(x)",
+        "augmentation/study_runs.py",
+        "each = (1.0 - inputs.real_share) / inputs.real_share * len(x) / len(x_new)",
+        "each = inputs.real_share / (1.0 - inputs.real_share) * len(x) / len(x_new)",
         ("tests/augmentation/test_study.py::test_real_share_protects_from_bad_data",),
     ),
     # --- report, command, persistence, randomness -------------------------------------------

@@ -3,18 +3,14 @@
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
 
 from chartae.checks import check_choice, check_integer, check_number
 from chartae.cli.options import ConfigFile, DataOptions, Overwrite, listed
 from chartae.cli.output import Outputs, print_lines
+from chartae.cli.progress import showing
 from chartae.data import ArrayDataset
 from chartae.errors import ConfigurationError
 from chartae.evaluation import (
@@ -124,7 +120,7 @@ def benchmark(
     splits = split_data(source, test=_matching(source, test, data_options), seed=seed)
     chosen = [one for one in settings if row in (None, run_key(one))]
     with outputs.recording():
-        with _bar() as tell:
+        with showing("trainings") as advance:
             result = run_benchmark(
                 splits,
                 chosen,
@@ -134,7 +130,7 @@ def benchmark(
                 budget=seconds,
                 again=row is not None,
                 feature_seed=seed,
-                progress=tell,
+                progress=lambda state: _tell(state, advance),
             )
         found = {} if row else _write(out, result, splits, data, outputs.options)
     if row is not None:
@@ -179,6 +175,11 @@ def _write(
         command=command,
         files=files,
     )
+
+
+def _tell(state: Progress, advance: Callable[..., None]) -> None:
+    failed = f", {state.failed} failed" if state.failed else ""
+    advance(state.done, state.total, state.seconds_left, failed)
 
 
 def _missing(count: int, what: str) -> list[str]:
@@ -231,25 +232,3 @@ def _matching(source: ArrayDataset, path: Path | None, options: DataOptions) -> 
         check_choice("the class in test", name, source.class_names)
     names = [found.class_names[int(label)] for label in found.y]
     return ArrayDataset.from_arrays(found.x, names, class_names=source.class_names)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
-    """Show the progress of runs on standard error, if that is a terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("trainings", total=None, left="")
-
-        def tell(state: Progress) -> None:
-            left = "" if state.seconds_left is None else f"{state.seconds_left / 60.0:.0f} min left"
-            failed = f", {state.failed} failed" if state.failed else ""
-            bar.update(task, completed=state.done, total=state.total, left=left + failed)
-
-        yield tell

@@ -11,11 +11,12 @@ __all__ = ["showing"]
 
 
 @contextmanager
-def showing(what: str) -> Iterator[Callable[[int, int], None]]:
+def showing(what: str) -> Iterator[Callable[..., None]]:
     """Show on standard error how many tasks are finished, if that is a terminal.
 
     Yields:
-        A function of the number of finished tasks and of all tasks.
+        A function of the number of finished tasks and of all tasks; of the seconds until the end if
+        they are known; and of a text that stands behind the time.
     """
     console = Console(stderr=True)
     columns = (
@@ -31,8 +32,10 @@ def showing(what: str) -> Iterator[Callable[[int, int], None]]:
         task = bar.add_task(what, total=None, left="")
         started = time.monotonic()
 
-        def advance(done: int, total: int) -> None:
-            seconds = (time.monotonic() - started) / max(done, 1) * (total - done)
-            bar.update(task, completed=done, total=total, left=f"{seconds / 60.0:.0f} min left")
+        def advance(done: int, total: int, seconds: float | None = None, note: str = "") -> None:
+            if seconds is None:
+                seconds = (time.monotonic() - started) / max(done, 1) * (total - done)
+            left = f"{seconds / 60.0:.0f} min left{note}"
+            bar.update(task, completed=done, total=total, left=left)
 
         yield advance
