@@ -586,3 +586,52 @@ class Scaled(ModelMethod):
         scale = self.options["fit_options"]["scale"]
         noise = np.random.default_rng(seed).normal(0.0, 1.0, x.shape)
         return (x + scale * noise).astype(x.dtype), y
+
+
+# --- what classifiers get -------------------------------------------------------------------------
+
+SEEN = []
+
+
+class Weighed(LogisticRegression):
+    """Keeps the total weight of each class."""
+
+    def fit(self, x, y, sample_weight=None):
+        weight = np.ones(len(y)) if sample_weight is None else sample_weight
+        SEEN.append(np.bincount(y, weights=weight))
+        return super().fit(x, y, sample_weight)
+
+
+class Counted(KNeighborsClassifier):
+    """Keeps the number of its neighbours and of its training examples."""
+
+    def fit(self, x, y):
+        SEEN.append((self.n_neighbors, len(x)))
+        return super().fit(x, y)
+
+
+def test_class_weights_give_each_class_the_same_total():
+    SEEN.clear()
+    unbalanced({"copies": copies}, {"spy": Classifier(Weighed)}, synthetic=3, repeats=1)
+    real, weighted, *_ = SEEN
+    assert real.tolist() == [12, 12, 12, 4, *[12] * 6]
+    np.testing.assert_allclose(weighted, real.sum() / 10)
+
+
+def test_synthetic_examples_have_the_share_that_is_left():
+    SEEN.clear()
+    study({"copies": copies}, {"spy": Classifier(Weighed)}, real_share=0.8, repeats=1)
+    real, both, _ = SEEN
+    assert real.sum() == 50
+    assert both.sum() == pytest.approx(50 / 0.8)
+
+
+def test_a_neighbourhood_is_the_same_share_of_every_training_set():
+    SEEN.clear()
+    spy = Classifier(partial(Counted, 3), grows=("n_neighbors",))
+
+    def twice(x, y, counts, seed):
+        return np.repeat(x, 2, axis=0), np.repeat(y, 2)
+
+    study({"twice": twice}, {"spy": spy}, synthetic=10, repeats=1)
+    assert SEEN == [(3, 50), (9, 150), (6, 100)]  # real, both, synthetic only
