@@ -28,6 +28,7 @@ __all__ = [
     "check_replaceable",
     "is_state",
     "load",
+    "read_description",
     "read_state",
     "register",
     "save",
@@ -108,7 +109,9 @@ def save(module: Any, folder: str | Path) -> None:
 def check_replaceable(name: str, folder: Path) -> None:
     """Raise `ConfigurationError` if `save` would replace files that chartae did not write."""
     check_ours(
-        name, folder / CONFIG_FILE, lambda path: {"chartae", "class"} <= _read_json(path)[1].keys()
+        name,
+        folder / CONFIG_FILE,
+        lambda path: {"chartae", "class"} <= read_description(path)[1].keys(),
     )
     check_ours(name, folder / WEIGHTS_FILE, lambda path: "config" in _read_metadata(path))
 
@@ -173,7 +176,7 @@ def load(
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} has no {name}: expected a folder written by chartae")
-    text, description = _read_json(folder / CONFIG_FILE)
+    text, description = read_description(folder / CONFIG_FILE)
     tensors, metadata = _read_tensors(folder / WEIGHTS_FILE)
     if metadata.get("config") != _fingerprint(text):
         raise CheckpointError(
@@ -363,7 +366,12 @@ def _check_tensor(name: str, tensor: Tensor, like: Tensor, *, grows: bool) -> No
         raise CheckpointError(f"{name} has NaN or infinite values: expected finite numbers")
 
 
-def _read_json(path: Path) -> tuple[str, dict[str, Any]]:
+def read_description(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return the text of a configuration that `save` wrote, and the description in it.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or describes something else.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         description = json.loads(text)

@@ -30,6 +30,7 @@ COMMANDS = (
     "evaluate",
     "benchmark",
     "study",
+    "push",
     "doctor",
     "demo",
 )

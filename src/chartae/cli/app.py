@@ -123,8 +123,9 @@ app = App(
     help="Generative autoencoders, and data augmentation from few labelled examples.",
     help_epilogue=(
         "Try it: chartae demo. Options can also be written in a .toml or .json file, in a table "
-        "with the name of the subcommand; give the file as --config. --debug shows the traceback "
-        "of an error."
+        "with the name of the subcommand; give the file as --config. MODEL can be a model on the "
+        "Hugging Face Hub, user/name or user/name@revision. --debug shows the traceback of an "
+        "error."
     ),
     version=__version__,
     config=_from_file,
@@ -204,6 +205,13 @@ COMMANDS = {
         "them, whether they harm, whether they can stand in for the real data, and whether they "
         "are copies. The same command goes on after an interruption.",
         "chartae study scans/ --test other-scans/ --per-class 40 --out scans-study",
+    ),
+    "push": (
+        "Upload MODEL to the Hugging Face Hub, with a page about it.\n\n"
+        "The page has a picture of samples, the training, and a license and figures if they are "
+        "given. Only the model and its page are uploaded, not the data. Log in before with "
+        '"hf auth login", or set HF_TOKEN. Models of the hub can be the MODEL of all commands.',
+        "chartae push digits-vae user/digits-vae --license mit --private",
     ),
     "doctor": (
         "Print versions and devices, and what is missing with the command that installs it.",

@@ -16,7 +16,7 @@ from chartae.checks import check_integer
 from chartae.cli.followups import TrainedSequences
 from chartae.cli.options import ConfigFile, DataOptions, MachineOptions, Overwrite, VisitOptions
 from chartae.cli.output import Outputs, check_suffix, print_lines, record_of
-from chartae.cli.trained import Trained
+from chartae.cli.trained import Trained, model_folder
 from chartae.errors import ConfigurationError
 from chartae.loading import load
 from chartae.longitudinal import SequenceModel
@@ -85,10 +85,11 @@ def explore(
 
 def _space(given: dict[str, Any]) -> Landscape:
     """Return the space of the model and the data that the options name."""
-    folder, data, place = given["model"], given["data"], given["machine"].place
+    folder, data = model_folder(given["model"]), given["data"]
+    place = given["machine"].place
     how, visits = given["data_options"], given["visits"]
     limits = {"max_points": given["max_points"], "seed": given["seed"]}
-    if folder.is_dir() and isinstance(load(folder), SequenceModel):
+    if isinstance(load(folder), SequenceModel):
         if data is None:
             raise ConfigurationError("MODEL is one of follow-ups: expected DATA, individuals")
         if given["metric"] not in ("auto", "pullback"):

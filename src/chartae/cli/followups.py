@@ -13,6 +13,7 @@ from torch import Tensor
 
 from chartae.checks import check_choice, check_number
 from chartae.cli.options import DataOptions, VisitOptions, listed
+from chartae.cli.trained import model_folder
 from chartae.data import Form, Sequences, write_sequences
 from chartae.data.sequence_arguments import KEY_COLUMNS, read_key_columns
 from chartae.errors import CheckpointError, ConfigurationError, DataError
@@ -119,16 +120,13 @@ class TrainedSequences:
 
     @classmethod
     def read(cls, folder: Path, device: str = "cpu") -> Self:
-        """Return the model of a folder.
+        """Return the model of a folder or of the hub.
 
         Raises:
-            ConfigurationError: if it is not a folder, or has a model of another kind.
-            CheckpointError: if it is damaged.
+            ConfigurationError: as `model_folder`; or for a model of another kind.
+            CheckpointError: as `model_folder`; or if it is damaged.
         """
-        if not folder.is_dir():
-            raise ConfigurationError(
-                f"MODEL={str(folder)!r}: expected the folder of a trained model"
-            )
+        folder = model_folder(folder)
         model = load(folder, device=device)
         if not isinstance(model, SequenceModel):
             raise ConfigurationError(

@@ -319,7 +319,8 @@ def _flat(given: Mapping[str, Any], inputs: Collection[Path]) -> dict[str, Any]:
         if isinstance(value, list):
             return [text(part) for part in value]
         if isinstance(value, Path):
-            return str(value.resolve() if value in inputs else value)
+            # A model of the hub is no path.
+            return str(value.resolve() if value in inputs and value.exists() else value)
         return value
 
     flat = {name: text(value) for name, value in flat.items()}

@@ -13,16 +13,41 @@ from chartae.augmentation import RECORD_FILE
 from chartae.checks import check_choice
 from chartae.data import ArrayDataset, Form
 from chartae.errors import CheckpointError, ConfigurationError, DataError
+from chartae.hub import fetch, is_hub_id
 from chartae.loading import load
 from chartae.longitudinal import SequenceModel
 from chartae.models import Autoencoder
 from chartae.persistence import CONFIG_FILE
 from chartae.samplers import Sampler
 
-__all__ = ["RECORD", "Trained"]
+__all__ = ["RECORD", "Trained", "model_folder"]
 
 RECORD = "train.json"
 """The record of ``chartae train``."""
+
+
+def model_folder(model: Path) -> Path:
+    """Return the folder of a trained model: a path, or the copy of a model of the hub.
+
+    Args:
+        model: a folder; or, if there is none, ``user/name`` or ``user/name@revision``.
+
+    Raises:
+        ConfigurationError: for a path that is no folder; for a name without huggingface_hub.
+        CheckpointError: if the hub has no such model, or cannot be reached.
+    """
+    name, _, revision = model.as_posix().partition("@")
+    if model.exists() or not is_hub_id(name):
+        if not model.is_dir():
+            raise ConfigurationError(
+                f"MODEL={str(model)!r}: expected the folder of a trained model, or the name of one "
+                "on the Hugging Face Hub, as in user/name"
+            )
+        return model
+    try:
+        return fetch(name, revision=revision or None)
+    except (CheckpointError, ConfigurationError) as error:
+        raise type(error)(f"MODEL={str(model)!r} is not a folder, and {error}") from error
 
 
 @dataclass(frozen=True)
@@ -46,17 +71,15 @@ class Trained:
 
     @classmethod
     def read(cls, folder: Path, device: str = "cpu") -> Self:
-        """Return the model or sampler of a folder.
+        """Return the model or sampler of a folder or of the hub.
 
         Raises:
-            ConfigurationError: if it is not a folder, or has a model of follow-ups, or one with
+            ConfigurationError: as `model_folder`; or if it is a model of follow-ups, or one with
                 vectors as conditions.
-            CheckpointError: if it is damaged, or its record of the data does not match the model.
+            CheckpointError: as `model_folder`; or if it is damaged, or its record of the data does
+                not match the model.
         """
-        if not folder.is_dir():
-            raise ConfigurationError(
-                f"MODEL={str(folder)!r}: expected the folder of a trained model"
-            )
+        folder = model_folder(folder)
         loaded = load(folder, device=device)
         model: Autoencoder = loaded.model if isinstance(loaded, Sampler) else loaded
         if isinstance(model, SequenceModel):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from chartae.checks import check_annotated
 from chartae.errors import ConfigurationError, DataError
+from chartae.hub import Card, push
 from chartae.persistence import register, save
 
 __all__ = ["Configured"]
@@ -56,6 +57,53 @@ class Configured(nn.Module):
         A sampler is written together with its model.
         """
         save(self, folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: Card | None = None,
+        private: bool = False,
+        revision: str | None = None,
+        message: str | None = None,
+        create_pr: bool = False,
+        token: str | bool | None = None,
+    ) -> str:
+        """Upload to the Hugging Face Hub what `save_pretrained` writes; `chartae.load` reads it.
+
+        The repository is created if it does not exist. Nothing but the two files and the card is
+        uploaded. They tell what the model learned: its weights, class names, names of columns.
+        The extra ``hub`` is needed.
+
+        Args:
+            repo_id: the name of the repository, ``"user/name"``.
+            card: the page of the model, from `chartae.report.model_card`. None keeps the page that
+                the repository has; a new one gets a short page.
+            private: whether a new repository is private.
+            revision: a branch, which is created if it does not exist; None is the main branch.
+            message: the message of the commit.
+            create_pr: whether to open a pull request in place of a commit.
+            token: a token that may write; None is that of the machine (``hf auth login``, or
+                ``HF_TOKEN``). It is neither logged nor written, and errors do not show it.
+
+        Returns:
+            The URL of the commit or of the pull request.
+
+        Raises:
+            ConfigurationError: for a name that the hub does not allow; with ``private`` for a
+                repository that is public; without huggingface_hub; or as `save_pretrained`.
+            CheckpointError: if the hub cannot be reached, or refuses.
+        """
+        return push(
+            self,
+            repo_id,
+            card=card,
+            private=private,
+            revision=revision,
+            message=message,
+            create_pr=create_pr,
+            token=token,
+        )
 
     def check_buffers(self) -> None:
         """Raise an error of chartae's if the loaded state cannot be that of a fitted object.

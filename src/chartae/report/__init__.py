@@ -18,6 +18,7 @@ __all__ = [
     "latent_courses",
     "latent_map",
     "latent_maps",
+    "model_card",
     "one_row_per_class",
     "pace_strips",
     "quiz",
@@ -38,6 +39,7 @@ from chartae.report.benchmark import (
     write_benchmark_report,
     write_evaluation_report,
 )
+from chartae.report.card import model_card
 from chartae.report.figures import (
     image_grid,
     one_row_per_class,
