@@ -61,16 +61,14 @@ def load(
     >>> copy.encode(torch.zeros(5, 8, 8, dtype=torch.float64)).dtype
     torch.float64
     """
-    options = {"device": device, "dtype": dtype, **modules}
-    if Path(folder).exists() or not isinstance(folder, str) or not is_hub_id(folder):
-        if revision is not None:
-            raise ConfigurationError(
-                f"revision={revision!r}: {str(folder)!r} is a path; expected the name of a model "
-                "on the Hugging Face Hub, as in 'user/name'"
-            )
-        return persistence.load(folder, **options)
-    try:
-        copy = fetch(folder, revision=revision, token=token)
-    except (CheckpointError, ConfigurationError) as error:
-        raise type(error)(f"{folder!r} is not a folder, and {error}") from error
-    return persistence.load(copy, **options)
+    if isinstance(folder, str) and is_hub_id(folder) and not Path(folder).exists():
+        try:
+            folder = fetch(folder, revision=revision, token=token)
+        except (CheckpointError, ConfigurationError) as error:
+            raise type(error)(f"{folder!r} is not a folder, and {error}") from error
+    elif revision is not None:
+        raise ConfigurationError(
+            f"revision={revision!r}: {str(folder)!r} is a path; expected the name of a model on "
+            "the Hugging Face Hub, as in 'user/name'"
+        )
+    return persistence.load(folder, device=device, dtype=dtype, **modules)

@@ -45,7 +45,7 @@ class Hub(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repositories, self.requests, self.blobs = {}, [], {}
         self.mode = "regular"
-        self.failure = None  # a status, and a message, for every request
+        self.failure = None  # status and message of every answer, and perhaps a code
 
     def downloads(self):
         return [
@@ -84,8 +84,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append((self.command, path, self.headers.get("authorization")))
         self.known = self.headers.get("authorization") == f"Bearer {TOKEN}"
         if self.server.failure:
-            status, message = self.server.failure
-            return self.answer({"error": message}, status)
+            status, message, *code = self.server.failure
+            return self.answer({"error": message}, status, X_Error_Code="".join(code))
         for method, pattern, action in ROUTES:
             if self.command in method and (found := re.fullmatch(pattern, path)):
                 return action(self, *map(unquote, found.groups()), body=body, query=url.query)

@@ -98,7 +98,7 @@ def push(
 def _write_card(card: Card, repo_id: str, folder: Path) -> None:
     write_text(folder / CARD_FILE, card.text(repo_id))
     if card.figure is not None:
-        card.figure.savefig(folder / PICTURE_FILE, dpi=150, facecolor="white")
+        card.figure.savefig(folder / PICTURE_FILE, dpi=150, facecolor="white", bbox_inches="tight")
 
 
 def fetch(repo_id: str, *, revision: str | None = None, token: Token = None) -> Path:
@@ -119,7 +119,7 @@ def fetch(repo_id: str, *, revision: str | None = None, token: Token = None) -> 
     """
     _check_id(repo_id)
     api = _api(token)
-    with _asking(repo_id, token):
+    with _asking(repo_id, token, revision):
         # A commit, so that both files belong together.
         commit = api.resolve_revision(repo_id, revision=revision).resolved
         folder = Path(api.snapshot_download(repo_id, revision=commit, allow_patterns=[CONFIG_FILE]))
@@ -168,7 +168,7 @@ def _api(token: Token) -> "HfApi":
 
 
 @contextmanager
-def _asking(repo_id: str, token: Token) -> Iterator[None]:
+def _asking(repo_id: str, token: Token, revision: str | None = None) -> Iterator[None]:
     """Turn what huggingface_hub and its HTTP client raise into errors of chartae.
 
     Their own errors are not chained: they hold the request, and so the token.
@@ -190,7 +190,9 @@ def _asking(repo_id: str, token: Token) -> Iterator[None]:
             f"the Hugging Face Hub has no model {repo_id!r}; if it is private, {LOGIN}"
         ) from None
     except errors.RevisionNotFoundError:
-        raise CheckpointError(f"{repo_id!r} on the Hugging Face Hub has no such revision") from None
+        raise CheckpointError(
+            f"{repo_id!r} on the Hugging Face Hub has no revision {revision!r}"
+        ) from None
     except errors.HfHubHTTPError as error:
         status, reason = error.response.status_code, _text(error.server_message, token)
         hint = f"; {LOGIN}" if status in (401, 403) else ""

@@ -1,7 +1,7 @@
 """The page of a model on the Hugging Face Hub, with a picture of what the model makes."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ def model_card(
     >>> import chartae
     >>> card = model_card(chartae.VAE((8, 8), latent_dim=2), about="Of digits.", license="mit")
     >>> card.summary
-    'VAE, a generative model of images of 8 × 8, with 2 latent dimensions.\n\nOf digits.'
+    'VAE, a generative model of images of shape 8 × 8, with 2 latent dimensions.\n\nOf digits.'
     >>> card.task, card.caption
     ('unconditional-image-generation', 'Samples (NormalSampler)')
     """
@@ -118,8 +118,8 @@ def _summary(model: Autoencoder | Sampler) -> str:
     bare = _bare(model)
     sampler = f"{type(model).__name__}, a fitted sampler of " if model is not bare else ""
     size = " × ".join(map(str, bare.input_shape))
-    kinds = {1: f"vectors of {size} features", 4: f"volumes of {size}"}
-    what = kinds.get(len(bare.input_shape), f"images of {size}")
+    kinds = {1: f"vectors of {size} features", 4: f"volumes of shape {size}"}
+    what = kinds.get(len(bare.input_shape), f"images of shape {size}")
     if isinstance(bare, SequenceModel):
         what = f"individuals with several visits, which are {what}"
     return (
@@ -251,9 +251,12 @@ def _reconstructions(
             "vectors or of follow-ups; expected None"
         )
     count = COLUMNS * ROWS
-    x, y = (v if v is None or isinstance(v, Tensor) else np.asarray(v) for v in (data, y))
-    x, y = x[:count], None if y is None else y[:count]
+    x, labels = _first(data, count), None if y is None else _first(y, count)
     with torch.no_grad():
-        again = bare.reconstruct(x, y)
+        again = bare.reconstruct(x, labels)
     figure = image_grid({"data": x, "reconstructions": again}, columns=COLUMNS)
     return Picture(figure, "Observations and their reconstructions")
+
+
+def _first(values: ArrayLike | Tensor, count: int) -> Any:
+    return values[:count] if isinstance(values, Tensor) else np.asarray(values)[:count]
