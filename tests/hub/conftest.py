@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import huggingface_hub
 import pytest
@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer({"error": message}, status, X_Error_Code="".join(code))
         for method, pattern, action in ROUTES:
             if self.command in method and (found := re.fullmatch(pattern, path)):
-                return action(self, *map(unquote, found.groups()), body=body, query=url.query)
+                return action(self, *map(unquote, found.groups()), body=body)
         return self.refuse(404, "NoRoute", f"no route {self.command} {path}")
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_any
@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
             return None
         return oid
 
-    def create(self, body, query):
+    def create(self, body):
         asked = json.loads(body)
         name = f"{asked['organization']}/{asked['name']}"
         if not self.known:
@@ -122,20 +122,20 @@ class Handler(BaseHTTPRequestHandler):
         self.server.repositories[name] = Repository(private)
         return self.answer({"url": f"{self.server.url}/{name}"})
 
-    def validate(self, body, query):
+    def validate(self, body):
         licenses = re.findall(r'^license: "(.*)"$', json.loads(body)["content"], re.MULTILINE)
         if licenses and licenses[0] not in ("mit", "cc-by-4.0"):
             return self.answer({"errors": [{"message": '"license" must be one of mit'}]}, 400)
         return self.answer({"errors": [], "warnings": []})
 
-    def branch(self, name, branch, body, query):
+    def branch(self, name, branch, body):
         repository = self.repository(name)
         if branch in repository.branches:
             return self.refuse(409, "", "Reference already exists")
         repository.branches[branch] = repository.branches["main"]
         return self.answer({})
 
-    def preupload(self, name, revision, body, query):
+    def preupload(self, name, revision, body):
         if self.commit_of(self.repository(name), revision) is None:
             return None
         names = [file["path"] for file in json.loads(body)["files"]]
@@ -145,19 +145,19 @@ class Handler(BaseHTTPRequestHandler):
         files = [{"path": n, "uploadMode": m, "shouldIgnore": False} for n, m in modes.items()]
         return self.answer({"files": files})
 
-    def batch(self, name, body, query):
+    def batch(self, name, body):
         objects = [
             {**one, "actions": {"upload": {"href": f"{self.server.url}/lfs/{one['oid']}"}}}
             for one in json.loads(body)["objects"]
         ]
         return self.answer({"transfer": "basic", "objects": objects})
 
-    def put(self, oid, body, query):
+    def put(self, oid, body):
         assert hashlib.sha256(body).hexdigest() == oid
         self.server.blobs[oid] = body
         return self.answer()
 
-    def commit(self, name, revision, body, query):
+    def commit(self, name, revision, body):
         changes, message = {}, ""
         for item in map(json.loads, body.splitlines()):
             value = item["value"]
@@ -171,12 +171,12 @@ class Handler(BaseHTTPRequestHandler):
         url = f"{self.server.url}/{name}/commit/{oid}"
         return self.answer({"commitUrl": url, "commitOid": oid, "success": True})
 
-    def discuss(self, name, body, query):
+    def discuss(self, name, body):
         repository = self.server.repositories[name]
         repository.branches["refs/pr/1"] = repository.branches["main"]
         return self.answer({"num": 1, "pullRequest": True})
 
-    def discussion(self, name, number, body, query):
+    def discussion(self, name, number, body):
         now = "2026-01-01T00:00:00.000Z"
         return self.answer(
             {
@@ -189,24 +189,14 @@ class Handler(BaseHTTPRequestHandler):
 
     # --- reading --------------------------------------------------------------------------------
 
-    def info(self, name, revision="main", *, body, query):
+    def info(self, name, revision="main", *, body):
         repository = self.repository(name)
         if repository is None or (oid := self.commit_of(repository, revision)) is None:
             return None
         private = repository.private
         return self.answer({"id": name, "sha": oid, "private": private, "siblings": [], "tags": []})
 
-    def tree(self, name, revision, body, query):
-        assert parse_qs(query)["recursive"] == ["True"] or parse_qs(query)["recursive"] == ["true"]
-        files = self.server.repositories[name].files(revision)
-        return self.answer(
-            [
-                {"type": "file", "path": path, "size": len(content), "oid": _sha(content)}
-                for path, content in files.items()
-            ]
-        )
-
-    def resolve(self, name, revision, path, body, query):
+    def resolve(self, name, revision, path, body):
         repository = self.repository(name)
         if repository is None or (oid := self.commit_of(repository, revision)) is None:
             return None
@@ -233,7 +223,6 @@ ROUTES = [
     ("PUT", "/lfs/(.+)", Handler.put),
     ("GET", f"/api/models/{NAME}", Handler.info),
     ("GET", f"/api/models/{NAME}/revision/(.+)", Handler.info),
-    ("GET", f"/api/models/{NAME}/tree/(.+)", Handler.tree),
     ("GET HEAD", f"/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
 ]
 

@@ -120,21 +120,17 @@ def fetch(repo_id: str, *, revision: str | None = None, token: Token = None) -> 
     _check_id(repo_id)
     api = _api(token)
     with _asking(repo_id, token, revision):
-        # A commit, so that both files belong together.
+        # A commit, so that both files belong together. Other files are not even listed.
         commit = api.resolve_revision(repo_id, revision=revision).resolved
-        folder = Path(api.snapshot_download(repo_id, revision=commit, allow_patterns=[CONFIG_FILE]))
-    where = f"{repo_id!r} on the Hugging Face Hub"
-    if not (folder / CONFIG_FILE).is_file():
-        raise CheckpointError(f"{where} has no {CONFIG_FILE}: expected a model of chartae")
+        config = Path(api.hf_hub_download(repo_id, CONFIG_FILE, revision=commit))
     try:
-        read_description(folder / CONFIG_FILE)  # before the weights, which can be large
+        read_description(config)  # before the weights, which can be large
     except CheckpointError as error:
-        raise CheckpointError(f"{where} has no model of chartae: {error}") from error
-    with _asking(repo_id, token):
-        api.snapshot_download(repo_id, revision=commit, allow_patterns=[WEIGHTS_FILE])
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise CheckpointError(f"{where} has no {WEIGHTS_FILE}: expected a model of chartae")
-    return folder
+        raise CheckpointError(
+            f"{repo_id!r} on the Hugging Face Hub is no model of chartae: {error}"
+        ) from error
+    with _asking(repo_id, token, revision):
+        return Path(api.hf_hub_download(repo_id, WEIGHTS_FILE, revision=commit)).parent
 
 
 def _check_id(repo_id: str) -> None:
@@ -193,6 +189,11 @@ def _asking(repo_id: str, token: Token, revision: str | None = None) -> Iterator
         raise CheckpointError(
             f"{repo_id!r} on the Hugging Face Hub has no revision {revision!r}"
         ) from None
+    except errors.RemoteEntryNotFoundError:
+        raise CheckpointError(
+            f"{repo_id!r} on the Hugging Face Hub is no model of chartae: expected the files "
+            f"{CONFIG_FILE} and {WEIGHTS_FILE}"
+        ) from None
     except errors.HfHubHTTPError as error:
         status, reason = error.response.status_code, _text(error.server_message, token)
         hint = f"; {LOGIN}" if status in (401, 403) else ""
@@ -201,11 +202,11 @@ def _asking(repo_id: str, token: Token, revision: str | None = None) -> Iterator
         ) from None
     except (errors.LocalEntryNotFoundError, errors.RevisionResolutionError) as error:
         raise CheckpointError(
-            f"the Hugging Face Hub cannot be reached, and {repo_id!r} is not in the cache: "
+            f"the Hugging Face Hub cannot be reached, and the cache has no copy of {repo_id!r}: "
             f"{_text(error.__cause__ or error, token)}"
         ) from None
     except Exception as error:  # of the HTTP client, of the file system, or a refused card
-        reasons = [f"{type(one).__name__}: {one}" for one in (error, error.__cause__) if one]
+        reasons = {f"{type(one).__name__}: {one}": one for one in (error, error.__cause__) if one}
         raise CheckpointError(
             f"the exchange with the Hugging Face Hub about {repo_id!r} failed: "
             f"{_text('; '.join(reasons), token)}"
