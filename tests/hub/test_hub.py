@@ -323,6 +323,10 @@ def test_other_names_are_paths(name, hub):
 @example("a/" + "b" * 97)
 @example("ada/digits\n")
 @example("ada/x.git")
+@example("ada/x--y")
+@example("ada/x..y")
+@example("ada/-x")
+@example("ada/x.")
 def test_names_are_those_that_huggingface_hub_accepts(name):
     try:
         validate_repo_id(name)
@@ -424,6 +428,19 @@ def test_a_page_tells_the_training(hub):
     assert card.facts["Training"].startswith("2 epochs in ")
     assert card.caption == "The training, epoch by epoch"
     assert card.figure.axes
+
+
+def test_each_class_has_a_row_of_samples(monkeypatch):
+    drawn, sample = [], chartae.NormalSampler.sample
+
+    def spy(self, n, **options):
+        drawn.append(options["y"].tolist())
+        return sample(self, n, **options)
+
+    monkeypatch.setattr(chartae.NormalSampler, "sample", spy)
+    card = model_card(build(conditions=12))
+    assert drawn == [[label for label in range(10) for _ in range(10)]]
+    assert card.caption == "Samples (NormalSampler), a row for each of 10 classes"
 
 
 def test_real_data_are_shown_only_if_given():

@@ -23,7 +23,8 @@ class Card:
     Args:
         summary: sentences that tell what the model is, in Markdown.
         title: the heading; by default the name of the repository.
-        usage: lines of Python to use ``model``, which `chartae.load` has returned.
+        usage: lines of Python that load the model and use it; ``REPO_ID`` in them stands for the
+            name of the repository.
         facts: facts about the model and its training, by name.
         metrics: figures of the model, by name.
         license: an identifier of the hub, such as ``"mit"`` or ``"cc-by-4.0"``.
@@ -63,7 +64,7 @@ class Card:
 
     summary: str
     title: str = ""
-    usage: Sequence[str] = ()
+    usage: Sequence[str] = ("import chartae", "", 'model = chartae.load("REPO_ID")')
     facts: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     license: str | None = None
@@ -103,11 +104,11 @@ class Card:
         return "\n".join(["---", *lines, "---"])
 
     def _use(self, repo_id: str) -> list[str]:
-        code = ["import chartae", "", f'model = chartae.load("{repo_id}")', *self.usage]
+        code = "\n".join(self.usage).replace("REPO_ID", repo_id)
         return [
             "## Use",
             'The package is installed by `pip install "chartae[hub]"`.',
-            "\n".join(["```python", *code, "```"]),
+            f"```python\n{code}\n```",
         ]
 
 

@@ -153,25 +153,27 @@ def _facts(model: Autoencoder | Sampler, history: History | None) -> dict[str, s
 
 
 def _usage(model: Autoencoder | Sampler) -> list[str]:
-    """Return lines of Python that draw samples of ``model``."""
-    bare = _bare(model)
-    y = ""
+    """Return lines of Python that load ``model`` and draw samples."""
+    bare, y = _bare(model), ""
+    many = isinstance(bare, SequenceModel)
     if isinstance(bare.conditions, int):
-        y = ", y=torch.zeros(10, dtype=torch.long)"  # the first class
+        y = ", y=torch.zeros(10, dtype=torch.long)" if many else ", y=0"  # the first class
     elif bare.conditions is not None:
-        y = f", y=torch.zeros(10, {bare.conditions[0]})"
-    first = ["import torch", ""] if y else []
-    if isinstance(bare, SequenceModel):
-        return [*first, f"x = model.generate(10, times=[0.0, 1.0, 2.0]{y})  # ten individuals"]
-    name, lines = "model", []
-    if model is bare:
-        kind = _natural(bare)
-        if kind is None:
-            return ["x = model.reconstruct(x)  # observations of yours"]
-        name, lines = "sampler", [f"sampler = chartae.{kind.__name__}(model)"]
-        if kind(bare).needs_data:
-            lines.append("sampler.fit(x)  # observations of yours, from which it learns")
-    return [*first, *lines, f"x = {name}.sample(10{y})"]
+        y = f", y=torch.zeros({'10, ' if many else ''}{bare.conditions[0]})"
+    lines = ["import chartae", *(["import torch"] if "torch" in y else []), ""]
+    if isinstance(model, Sampler):
+        return [*lines, 'sampler = chartae.load("REPO_ID")', f"x = sampler.sample(10{y})"]
+    lines.append('model = chartae.load("REPO_ID")')
+    if many:
+        return [*lines, f"x = model.generate(10, times=[0.0, 1.0, 2.0]{y})  # ten individuals"]
+    kind = _natural(bare)
+    if kind is None:
+        return [*lines, "x = model.reconstruct(x)  # observations of yours"]
+    lines.append(f"sampler = chartae.{kind.__name__}(model)")
+    if kind(bare).needs_data:
+        fit = "sampler.fit(x)" if bare.conditions is None else "sampler.fit(x, y)"
+        lines.append(f"{fit}  # observations of yours, from which it learns")
+    return [*lines, f"x = sampler.sample(10{y})"]
 
 
 def _natural(model: Autoencoder) -> type[Sampler] | None:
