@@ -467,6 +467,8 @@ def test_wrong_pages(options, message):
         model_card(build(), **options)
 
 
-def test_a_page_is_of_a_model():
+def test_a_page_is_of_a_model(hub):
+    with pytest.raises(ConfigurationError, match="card is str: expected the result of chartae"):
+        build().push_to_hub(NAME, card="# Digits")
     with pytest.raises(ConfigurationError, match="model is Linear: expected a model or a sampler"):
         model_card(torch.nn.Linear(2, 2))

@@ -9,6 +9,7 @@ from chartae.cli.output import print_lines
 from chartae.cli.trained import Trained
 from chartae.errors import ConfigurationError, DataError
 from chartae.evaluation import METRICS
+from chartae.hub import check_hub_id
 from chartae.loading import load
 from chartae.report import model_card
 from chartae.training import HISTORY_FILE, History
@@ -53,6 +54,7 @@ def push(
     check_integer("seed", seed, minimum=0)
     if not model.is_dir():
         raise ConfigurationError(f"MODEL={str(model)!r}: expected the folder of a trained model")
+    check_hub_id(repo_id)  # before samples are drawn, which can take a while
     loaded = load(model)
     x = y = None
     if data is not None:

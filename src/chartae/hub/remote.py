@@ -16,7 +16,7 @@ from chartae.persistence import CONFIG_FILE, WEIGHTS_FILE, read_description, sav
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["fetch", "is_hub_id", "push"]
+__all__ = ["check_hub_id", "fetch", "is_hub_id", "push"]
 
 CARD_FILE = "README.md"
 NAME = re.compile(r"\w(?:[\w.-]{0,94}\w)?", re.ASCII)
@@ -59,9 +59,13 @@ def push(
     Returns:
         The URL of the commit or of the pull request.
     """
-    _check_id(repo_id)
+    check_hub_id(repo_id)
     check_boolean("private", private)
     check_boolean("create_pr", create_pr)
+    if not isinstance(card, Card | None):
+        raise ConfigurationError(
+            f"card is {type(card).__name__}: expected the result of chartae.report.model_card"
+        )
     if create_pr and revision is not None:
         raise ConfigurationError(
             f"create_pr=True and revision={revision!r}: a pull request has a revision of its own; "
@@ -117,7 +121,7 @@ def fetch(repo_id: str, *, revision: str | None = None, token: Token = None) -> 
         CheckpointError: if there is no such model or revision, or it is private; if it is not one
             of chartae; if the hub cannot be reached and the cache does not have the model.
     """
-    _check_id(repo_id)
+    check_hub_id(repo_id)
     api = _api(token)
     with _asking(repo_id, token, revision):
         # A commit, so that both files belong together. Other files are not even listed.
@@ -133,7 +137,8 @@ def fetch(repo_id: str, *, revision: str | None = None, token: Token = None) -> 
         return Path(api.hf_hub_download(repo_id, WEIGHTS_FILE, revision=commit)).parent
 
 
-def _check_id(repo_id: str) -> None:
+def check_hub_id(repo_id: str) -> None:
+    """Raise `ConfigurationError` unless a name can be that of a model on the hub."""
     if not isinstance(repo_id, str) or not is_hub_id(repo_id):
         raise ConfigurationError(
             f"repo_id={repo_id!r}: expected the name of a model on the Hugging Face Hub, as in "
