@@ -54,7 +54,7 @@ def push(
     create_pr: bool = False,
     token: Token = None,
 ) -> str:
-    """Upload a model or a sampler; see `chartae.models.Trainable.push_to_hub`.
+    """Upload a model or a sampler; see `chartae.models.configured.Configured.push_to_hub`.
 
     Returns:
         The URL of the commit or of the pull request.
