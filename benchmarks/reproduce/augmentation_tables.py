@@ -97,14 +97,14 @@ SETS = {
 class StepsClassifier(NetworkClassifier):
     """A DenseNet whose training stops after so many steps, not epochs, without progress."""
 
-    def __init__(self, steps: int, precision: str | None, random_state: int = 0) -> None:
+    def __init__(self, patience_steps: int, precision: str | None, random_state: int = 0) -> None:
         super().__init__("densenet", batch_size=50, precision=precision, random_state=random_state)
-        self.steps = steps
+        self.patience_steps = patience_steps
 
     def fit(self, x: np.ndarray[Any, Any], *others: Any, **options: Any) -> "StepsClassifier":
         steps_per_epoch = math.ceil(len(x) / self.batch_size)
-        self.patience = max(3, self.steps // steps_per_epoch)
-        self.epochs = max(6, 20 * self.steps // steps_per_epoch)
+        self.patience = max(3, self.patience_steps // steps_per_epoch)
+        self.epochs = max(6, 20 * self.patience_steps // steps_per_epoch)
         super().fit(x, *others, **options)
         return self
 
