@@ -48,7 +48,7 @@ def test_examples_of_weight_zero_teach_nothing():
 
 def test_the_validation_set_stops_the_training():
     wrong = TEST[0], 1 - TEST[1]
-    network = small(patience=2).fit(*TRAIN, validation=wrong)
+    network = small(patience=2, steps=1).fit(*TRAIN, validation=wrong)
     assert (network.predict(TEST[0]) == TEST[1]).mean() < 0.95  # it stopped before it learned
 
 
@@ -126,3 +126,24 @@ def test_networks_take_every_size(name, shape):
     x = random.random((8, *shape)).astype(np.float32)
     estimator = CLASSIFIERS[name].make().set_params(epochs=1)
     assert estimator.fit(x, np.arange(8) % 2).predict_proba(x).shape == (8, 2)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(40, 8), (120, 12), (5000, 200)])
+def test_an_epoch_of_a_small_set_has_several_steps(monkeypatch, size, expected):
+    given = {}
+    monkeypatch.setattr(
+        "chartae.augmentation.classifiers.fit", lambda *data, **options: given.update(options)
+    )
+    NetworkClassifier().fit(np.zeros((size, 8, 8), np.float32), np.arange(size) % 2)
+    assert given["batch_size"] == expected
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_perceptron_learns_few_examples_of_many_features(seed):
+    # With a patience of five epochs, which are five steps here, it stops at chance.
+    random, y = np.random.default_rng(0), np.arange(120) % 3
+    shifts = 0.05 * random.standard_normal((3, 3072))
+    x = (0.5 + 0.2 * random.standard_normal((120, 3072)) + shifts[y]).clip(0, 1)
+    found = fit_classifier(CLASSIFIERS["MLP"], x.astype(np.float32), y, parameters={}, seed=seed)
+    assert found.score(x, y) > 0.95

@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+SMALLEST = 8
+"""Observations that a step of a network has at least."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,14 @@ class NetworkClassifier:
             (`chartae.nn.random_affine`).
         epochs: largest number of passes over the training set.
         patience: epochs without a lower validation loss after which training stops.
-        batch_size: observations in a step.
+        batch_size: largest number of observations in a step.
+        steps: an epoch has at least this number of steps, of at least ``SMALLEST`` observations
+            each. With large batches, 100 observations would have one step in an epoch, so that
+            training would stop long before the network has learned them, and any larger training
+            set would seem to help. The thesis has batches of 200 at every size (``steps=1``).
         learning_rate: learning rate of the optimiser.
         weight_decay: weight of the squared parameters in AdamW.
+        precision: as in `chartae.fit`; ``"bf16-mixed"`` is faster where the processor has it.
         random_state: seed of the weights and of the order of batches.
     """
 
@@ -77,8 +84,10 @@ class NetworkClassifier:
     epochs: int = 200
     patience: int = 20
     batch_size: int = 200
+    steps: int = 10
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
+    precision: str | None = None
     random_state: int = 0
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -128,10 +137,11 @@ class NetworkClassifier:
             *(self.network_, train, held_out),
             epochs=self.epochs,
             patience=self.patience if held_out is not None else None,
-            batch_size=self.batch_size,
+            batch_size=min(self.batch_size, max(SMALLEST, len(train) // self.steps)),
             learning_rate=self.learning_rate,
             optimizer=partial(torch.optim.AdamW, weight_decay=self.weight_decay),
             seed=derive_seed(self.random_state, "fit"),
+            precision=self.precision,
             accelerator="cpu",
             progress=False,
         )
@@ -171,7 +181,8 @@ def _logistic_regression() -> Any:
 def _multilayer_perceptron() -> Any:
     from sklearn.neural_network import MLPClassifier
 
-    return MLPClassifier((400,), learning_rate_init=1e-3, max_iter=100, n_iter_no_change=5)
+    # Up to 200 examples are one step in an epoch, and the loss rises in some of the first ones.
+    return MLPClassifier((400,), learning_rate_init=1e-3, max_iter=200, n_iter_no_change=20)
 
 
 def _nearest_neighbours() -> Any:
