@@ -6,6 +6,7 @@ __all__ = [
     "ConfigurationError",
     "DataError",
     "DivergenceError",
+    "ProcessError",
 ]
 
 
@@ -27,3 +28,7 @@ class CheckpointError(ChartaeError, RuntimeError):
 
 class DivergenceError(ChartaeError, RuntimeError):
     """A computation (a loss, a chain) gave values that are not finite."""
+
+
+class ProcessError(ChartaeError, RuntimeError):
+    """Another process of a training on several devices has ended before this one."""

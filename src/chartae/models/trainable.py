@@ -95,6 +95,15 @@ class Trainable(Configured):
             batches: the training set in its own order, in parts.
         """
 
+    def share_updates(self, shared: bool) -> None:
+        """Set whether state that `loss` updates follows the batches of all processes.
+
+        Parameters do so anyway. Other running statistics are averaged after each epoch.
+
+        Args:
+            shared: whether several processes train this model, each with a part of every batch.
+        """
+
     def largest_input(self, batch: Batch) -> float:
         """Return the largest absolute value in the networks' input for a batch."""
         floats = [value for value in batch.values() if value.is_floating_point()]

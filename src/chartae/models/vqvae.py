@@ -131,6 +131,9 @@ class VQVAE(Autoencoder):
             f"perplexity of {use['perplexity']:.1f}; train for more epochs or lower num_codes"
         )
 
+    def share_updates(self, shared: bool) -> None:
+        self.quantizer.shared = shared
+
     def continuous(self, x: Tensor, y: Extra = None, mask: Extra = None) -> Tensor:
         """Return the vectors before quantisation, ``(batch, places, code_size)``."""
         vectors: Tensor = self.code_head(self.features(x, y, mask))

@@ -5,6 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
+from vector_quantize_pytorch.vector_quantize_pytorch import (
+    batched_sample_vectors,
+    sample_vectors_distributed,
+)
 
 __all__ = ["ResidualQuantizer"]
 
@@ -21,6 +25,9 @@ class ResidualQuantizer(ResidualVQ):  # type: ignore[misc]
         num_codes: number of codes of each level.
         dim: size of a code.
         decay: decay of the running means.
+
+    Attributes:
+        shared: whether updates use the vectors of all processes of `torch.distributed`.
     """
 
     def __init__(self, num_levels: int, num_codes: int, dim: int, decay: float) -> None:
@@ -32,6 +39,7 @@ class ResidualQuantizer(ResidualVQ):  # type: ignore[misc]
             threshold_ema_dead_code=0.05,
             rotation_trick=False,
         )
+        self.shared = False
 
     @torch.no_grad()
     def forward(self, vectors: Tensor, learn: bool = False) -> tuple[Tensor, Tensor]:
@@ -48,7 +56,7 @@ class ResidualQuantizer(ResidualVQ):  # type: ignore[misc]
                 index = _nearest(level.codebook, left)
                 code = level.codebook[index]
                 if learn and self.training:
-                    _follow(level._codebook, left, index)
+                    _follow(level._codebook, left, index, self.shared)
                 left = left - code
                 codes.append(code)
                 indices.append(index)
@@ -64,12 +72,18 @@ def _nearest(codes: Tensor, vectors: Tensor) -> Tensor:
     return torch.addmm(half, vectors, codes.mT, alpha=-1.0).min(-1).indices
 
 
-def _follow(book: Any, vectors: Tensor, indices: Tensor) -> None:
+def _follow(book: Any, vectors: Tensor, indices: Tensor, shared: bool) -> None:
     """Update a codebook by vectors ``(n, dim)`` and the indices of their codes ``(n,)``."""
     size, share = book.codebook_size, 1.0 - book.decay
     # A matrix product adds in a fixed order on every device.
     chosen = vectors.new_zeros(size, len(vectors)).scatter_(0, indices[None], 1.0)
-    book.embed_avg.lerp_((chosen @ vectors)[None], share)
-    book.cluster_size.lerp_(torch.bincount(indices, minlength=size)[None].to(vectors), share)
+    sums, counts = chosen @ vectors, torch.bincount(indices, minlength=size).to(vectors)
+    if shared:
+        torch.distributed.all_reduce(sums)
+        torch.distributed.all_reduce(counts)
+    book.embed_avg.lerp_(sums[None], share)
+    book.cluster_size.lerp_(counts[None], share)
     book.update_ema()
+    # What replaces dead codes must be the same vectors in all processes.
+    book.replace_sample_fn = sample_vectors_distributed if shared else batched_sample_vectors
     book.expire_codes_(vectors[None])

@@ -57,20 +57,39 @@ class Batches:
 
     @property
     def num_batches(self) -> int:
-        """Number of batches in this process's share of an epoch."""
-        return -(-(self.size // self.world) // self.batch_size)
+        """Number of steps in an epoch, in each of which every process has a batch."""
+        steps = -(-self.size // (self.batch_size * self.world))
+        # With a batch_size of 1, the last step may have fewer samples than processes.
+        return min(steps, self.size // self.world)
+
+    def step_size(self, step: int) -> int:
+        """Return the number of samples in a step of an epoch, of all processes together."""
+        least, larger = divmod(self.size, self.num_batches)
+        return least + (step < larger)
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield this process's batches of one epoch in random order, from batch ``start`` on."""
+        """Yield this process's batches of one epoch in random order, from step ``start`` on.
+
+        The processes divide each step of the epoch of one process with larger batches.
+        """
         order = torch.randperm(self.size, generator=make_generator(seed, "order", epoch))
-        share = order[self.rank :: self.world][: self.size // self.world]
-        generator = make_generator(seed, "workers", epoch)
-        return self.take(list(share.tensor_split(self.num_batches))[start:], generator)
+        steps = order.tensor_split(self.num_batches)[start:]
+        shares = [step.tensor_split(self.world)[self.rank] for step in steps]
+        return self.take(shares, make_generator(seed, "workers", epoch))
 
     def in_order(self) -> Iterator[Batch]:
         """Yield all samples in their own order, not only the share of this process."""
-        order, count = torch.arange(self.size), -(-self.size // self.batch_size)
-        return self.take(list(order.tensor_split(count)), make_generator(0))
+        return self.take(self._in_order(), make_generator(0))
+
+    def share_in_order(self) -> Iterator[tuple[int, Batch]]:
+        """Yield those batches of `in_order` that this process handles, with their numbers."""
+        numbers = range(self.rank, len(self._in_order()), self.world)
+        pieces = self._in_order()[self.rank :: self.world]
+        return zip(numbers, self.take(pieces, make_generator(0)), strict=True)
+
+    def _in_order(self) -> list[Tensor]:
+        count = -(-self.size // self.batch_size)
+        return list(torch.arange(self.size).tensor_split(count))
 
     def take(self, pieces: list[Tensor], generator: torch.Generator) -> Iterator[Batch]:
         """Yield the batches of the samples with the indices in each of ``pieces``."""

@@ -1,5 +1,6 @@
 """What Lightning Fabric runs: the devices, and a model's loss as the module that they share."""
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from math import nan
@@ -39,15 +40,30 @@ def check_engine(accelerator: str, strategy: str, precision: str | None) -> None
 
 
 def make_fabric(
-    accelerator: str, devices: int, strategy: str, precision: str | None, loggers: Sequence[Any]
+    accelerator: str,
+    devices: int,
+    nodes: int,
+    strategy: str,
+    precision: str | None,
+    loggers: Sequence[Any],
 ) -> "Fabric":
     """Return a Fabric whose processes, where there are several, have been started.
 
     Raises:
-        ConfigurationError: if this machine has no such devices.
+        ConfigurationError: if this machine has no such devices, or torchrun or SLURM has started
+            another number of processes.
     """
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import TorchElasticEnvironment
+    from lightning_fabric.strategies import DDPStrategy
 
+    started = int(os.environ["WORLD_SIZE"]) if TorchElasticEnvironment.detect() else 1
+    if started != 1 and started != devices * nodes:
+        raise ConfigurationError(
+            f"devices={devices}, nodes={nodes}: torchrun has started {started} processes; expected "
+            "--nproc-per-node as devices, and --nnodes as nodes"
+        )
+    several = devices * nodes > 1 or strategy == "ddp"
     try:
         with warnings.catch_warnings():
             # What Fabric would replace on a CPU is refused below.
@@ -55,7 +71,9 @@ def make_fabric(
             fabric = Fabric(
                 accelerator=accelerator,
                 devices=devices,
-                strategy=strategy,
+                num_nodes=nodes,
+                # Buffers are averaged once an epoch instead.
+                strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
                 precision=precision,  # type: ignore[arg-type]
                 loggers=list(loggers),
             )
@@ -64,8 +82,9 @@ def make_fabric(
         fabric.launch()
     except (ValueError, RuntimeError, ImportError) as error:
         raise ConfigurationError(
-            f"accelerator={accelerator!r}, devices={devices}, strategy={strategy!r}, "
-            f"precision={precision!r} is not available on this machine: {error}"
+            f"accelerator={accelerator!r}, devices={devices}, nodes={nodes}, "
+            f"strategy={strategy!r}, precision={precision!r} is not available on this machine: "
+            f"{error}"
         ) from error
     return fabric
 

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first asks a training to end, the second stops it at once."""
+"""Ctrl-C and SIGTERM ask a training to end; a second Ctrl-C stops it at once."""
 
 import signal
 import threading
@@ -6,31 +6,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["interrupts"]
+__all__ = ["Interrupts", "interrupts"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """What a training was asked.
+
+    Attributes:
+        signal: the number of the signal that asked it to end, 0 if none did.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
 
 
 @contextmanager
-def interrupts() -> Iterator[threading.Event]:
-    """Give an event that the first Ctrl-C sets; the second acts as usual.
+def interrupts() -> Iterator[Interrupts]:
+    """Record the first Ctrl-C, or the first SIGTERM, which has no other effect.
 
-    Outside the main thread, where Python delivers no signals, the event is never set, nor where
-    the process ignores Ctrl-C, as a job in the background of a script does.
+    A second Ctrl-C acts as usual. A second SIGTERM has no effect, because job schedulers may send
+    more than one.
+
+    Outside the main thread, where Python delivers no signals, nothing is recorded, nor is a signal
+    that the process ignores, as a job in the background of a script ignores Ctrl-C.
     """
-    event = threading.Event()
+    asked = Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        yield asked
         return
-    previous = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
-    if previous is signal.SIG_IGN:
-        yield event
-        return
+    previous = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
+    heard = [number for number in SIGNALS if previous[number] is not signal.SIG_IGN]
 
     def handle(number: int, frame: FrameType | None) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, previous)
+        asked.signal = max(asked.signal, number)
+        if number == signal.SIGINT:
+            signal.signal(number, previous[signal.SIGINT])
 
-    signal.signal(signal.SIGINT, handle)
+    for number in heard:
+        signal.signal(number, handle)
     try:
-        yield event
+        yield asked
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number in heard:
+            signal.signal(number, previous[number])

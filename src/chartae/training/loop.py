@@ -1,15 +1,16 @@
 """`fit`, the entry point of training: it checks arguments and data, and runs a `Trainer`."""
 
 import logging
-from collections.abc import Sequence
+import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from chartae.atomic import check_writable, remove_leftovers
 from chartae.checks import check_integer, check_number
-from chartae.errors import ConfigurationError
+from chartae.errors import CheckpointError, ConfigurationError
 from chartae.gradients import gradients
 from chartae.models import Trainable
 from chartae.persistence import check_ours, check_replaceable, is_state, read_state, save
@@ -25,8 +26,12 @@ from chartae.training.optimizers import (
     SchedulerFactory,
     name_of,
 )
+from chartae.training.processes import Processes, naming_lost_processes
 from chartae.training.state import Plan
 from chartae.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["CHECKPOINT_FILE", "HISTORY_FILE", "fit"]
 
@@ -55,6 +60,7 @@ def fit(
     seed: int | None = None,
     accelerator: str = "auto",
     devices: int = 1,
+    nodes: int = 1,
     strategy: str = "auto",
     precision: str | None = None,
     compile: bool = False,
@@ -141,6 +147,7 @@ def fit(
     learning_rate = check_number("learning_rate", learning_rate, above=0.0)
     kl_warmup = check_integer("kl_warmup", kl_warmup, minimum=0, maximum=epochs - 1)
     devices = check_integer("devices", devices, minimum=1)
+    nodes = check_integer("nodes", nodes, minimum=1)
     num_workers = check_integer("num_workers", num_workers, minimum=0)
     checkpoint_interval = check_number("checkpoint_interval", checkpoint_interval, minimum=0.0)
     check_engine(accelerator, strategy, precision)
@@ -159,7 +166,10 @@ def fit(
         )
     if resume and output_dir is None:
         raise ConfigurationError("resume=True without output_dir: expected the folder to resume")
-    batches = make_batches("train", train, model, batch_size, minimum=2, num_workers=num_workers)
+    processes = devices * nodes
+    batches = make_batches(
+        "train", train, model, batch_size, minimum=max(2, processes), num_workers=num_workers
+    )
     held_out = None
     if validation is not None:
         held_out = make_batches("validation", validation, model, batch_size)
@@ -173,7 +183,7 @@ def fit(
         kl_warmup=kl_warmup,
         clip_grad_norm=clip_grad_norm,
         precision=precision,
-        devices=devices,
+        devices=processes,
         seed=resolve_seed(seed),
     )
     folder = checkpoint = None
@@ -189,44 +199,61 @@ def fit(
 
     if accelerator == "auto" and model.dtype == torch.float64 and torch.backends.mps.is_available():
         accelerator = "cpu"
-    fabric = make_fabric(accelerator, devices, strategy, precision, loggers)
-    plan.seed = fabric.broadcast(plan.seed)
-    if checkpoint is not None and fabric.global_rank == 0:
-        remove_leftovers(checkpoint)
-    with seeded(plan.seed, "training", device=fabric.device):
-        trainer = Trainer(
-            fabric,
-            model,
-            plan,
-            batches,
-            held_out,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            precision=precision,
-            compile=compile,
-            checkpoint=checkpoint,
-            checkpoint_interval=checkpoint_interval,
-        )
-        if state is not None:
-            trainer.load_checkpoint(state)
-        if folder is not None and fabric.global_rank == 0:
-            # Until training ends, the record is marked as interrupted.
-            trainer.history.save(folder / HISTORY_FILE)
-        try:
-            trainer.run(callbacks, progress=progress)
-        finally:
-            # The curves are also written after an error, when they help to find its cause.
-            if folder is not None and fabric.global_rank == 0:
+    fabric = make_fabric(accelerator, devices, nodes, strategy, precision, loggers)
+    first = fabric.global_rank == 0
+    with naming_lost_processes():
+        plan.seed = fabric.broadcast(plan.seed)
+        _check_shared(fabric, checkpoint, state)
+        if checkpoint is not None and first:
+            remove_leftovers(checkpoint)
+        with seeded(plan.seed, "training", device=fabric.device):
+            trainer = Trainer(
+                fabric,
+                model,
+                plan,
+                batches,
+                held_out,
+                optimizer=optimizer,
+                scheduler=scheduler,
+                precision=precision,
+                compile=compile,
+                checkpoint=checkpoint,
+                checkpoint_interval=checkpoint_interval,
+            )
+            if state is not None:
+                trainer.load_checkpoint(state)
+            if folder is not None and first:
+                # Until training ends, the record is marked as interrupted.
                 trainer.history.save(folder / HISTORY_FILE)
-            failed = trainer.history.stopped in ("running", "diverged")
-            for tracker in loggers:
-                tracker.finalize("failed" if failed else "success")
-    if folder is not None:
-        if fabric.global_rank == 0:
+            try:
+                trainer.run(callbacks, progress=progress)
+            finally:
+                # The curves are also written after an error, when they help to find its cause.
+                if folder is not None and first:
+                    trainer.history.save(folder / HISTORY_FILE)
+                failed = trainer.history.stopped in ("running", "diverged")
+                for tracker in loggers if first else ():
+                    tracker.finalize("failed" if failed else "success")
+        if folder is not None and first:
             save(model, folder)
             logger.info("the model, its checkpoint and its history are in %s", folder)
         fabric.barrier()
+    if trainer.signal == signal.SIGTERM:
+        # Postponed until all is written, not refused.
+        signal.raise_signal(signal.SIGTERM)
     return trainer.history
+
+
+def _check_shared(
+    fabric: "Fabric", checkpoint: Path | None, state: Mapping[str, Any] | None
+) -> None:
+    """Raise `CheckpointError`, in all processes, if only some of them have found a checkpoint."""
+    found, missed = Processes(fabric).highest(state is not None, state is None)
+    if found and missed:
+        raise CheckpointError(
+            f"{checkpoint} was found by some processes only: expected an output_dir that all nodes "
+            "share"
+        )
 
 
 def _check_replaceable(folder: Path, *, resume: bool) -> None:

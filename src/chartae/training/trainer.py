@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -23,7 +23,7 @@ from chartae.training.batches import Batch, Batches, size_of
 from chartae.training.callbacks import Callback
 from chartae.training.engine import Hidden, Objective
 from chartae.training.history import History
-from chartae.training.interrupts import interrupts
+from chartae.training.interrupts import Interrupts, interrupts
 from chartae.training.optimizers import (
     OptimizerFactory,
     SchedulerFactory,
@@ -31,6 +31,7 @@ from chartae.training.optimizers import (
     make_scheduler,
     state_like,
 )
+from chartae.training.processes import Processes
 from chartae.training.progress import TrainingProgress
 from chartae.training.state import (
     Plan,
@@ -52,6 +53,8 @@ LARGE = 1e6
 """Data beyond it are what a divergence is blamed on, not the learning rate."""
 CHECK_EVERY = 50
 """Losses are looked at every so many steps, so that an accelerator need not wait at each."""
+AGREE_EVERY = 1.0
+"""Several processes agree about every so many seconds on whether to stop."""
 
 
 class Trainer:
@@ -88,32 +91,38 @@ class Trainer:
         self.checkpoint, self.checkpoint_interval = checkpoint, checkpoint_interval
         self.optimizer, self.scheduler = optimizer, scheduler
         self.kl_weight = getattr(model, "kl_weight", None)
+        self.processes = Processes(fabric)
         leave_inference_mode(model)
         model.on_fit_start(batches.size)
         self.groups = _trainable_groups(model)
-        if fabric.world_size > 1 and len(self.groups) > 1:
-            raise ConfigurationError(
-                f"devices={fabric.world_size}: {type(model).__name__} has adversaries "
-                f"({', '.join(self.groups)}), which train on one device only"
-            )
         self.objective = Objective(model, compile=compile)
         made = [make_optimizer(optimizer, p, plan.learning_rate) for p in self.groups.values()]
         # Fabric's wrappers cast and synchronise processes; where there is neither to do, they are a
         # detour of some 5 % of a small model's step.
-        synchronised, *wrapped = fabric.setup(self.objective, *made)
-        self.direct = fabric.world_size == 1 and precision in (None, "32-true")
-        self.losses = self.objective if self.direct else synchronised
+        self.direct = self.processes.alone and precision in (None, "32-true")
+        # DDP averages the gradients of one backward pass; opponents have one each.
+        self.synchronised = self.processes.alone or len(self.groups) == 1
+        if self.synchronised:
+            wrapper, *wrapped = fabric.setup(self.objective, *made)
+            self.losses = self.objective if self.direct else wrapper
+        else:
+            fabric.to_device(self.objective)
+            wrapped = [fabric.setup_optimizers(one) for one in made]
+            self.losses = self.own_losses
         self.optimizers = dict(zip(self.groups, made if self.direct else wrapped, strict=True))
         self.schedulers = [make_scheduler(scheduler, o, plan.epochs) for o in made]
         for source in filter(None, (batches, held_out)):
-            source.place(fabric.device, fabric.global_rank, fabric.world_size)
+            source.place(fabric.device, self.processes.rank, self.processes.count)
         self.history, self.at, self.good = History(), Position(), Snapshots(model)
         self.next_checkpoint = math.inf
+        self.signal = 0
 
     # --- the loop -----------------------------------------------------------------------------
 
     def run(self, callbacks: Sequence[Callback], *, progress: bool) -> None:
-        """Train until the plan, patience, a callback or Ctrl-C ends it; leave the model ready."""
+        """Train until the plan, patience, a callback or a signal ends it; leave the model ready."""
+        self.check_processes()
+        self.model.share_updates(not self.processes.alone)
         for callback in callbacks:
             callback.on_fit_start(self.model, self.history)
         try:
@@ -125,14 +134,25 @@ class Trainer:
         finally:
             # Also after an error or a second Ctrl-C: a model that can be used.
             self.objective.unwatch()
+            self.model.share_updates(False)
             self.restore()
             self.fix()
         self.warn_of_latents()
         for callback in callbacks:
             callback.on_fit_end(self.model, self.history)
 
+    def check_processes(self) -> None:
+        """Raise `DataError` unless all processes have the same data."""
+        for name, source in (("train", self.batches), ("validation", self.held_out)):
+            if source is not None and not self.processes.alone:
+                self.processes.check_same(name, source.describe())
+
     def prepare(self) -> None:
-        """Let the model learn the units of the data, unless a checkpoint has them."""
+        """Give all processes one model; let it learn the units of the data.
+
+        A checkpoint has the units.
+        """
+        self.processes.copy_first(self.model)
         if (self.at.epoch, self.at.step) == (0, 0):
             self.model.set_units(self.batches.in_order())
 
@@ -143,20 +163,19 @@ class Trainer:
             type(self.model).__name__,
             total=self.plan.epochs * per_epoch,
             done=at.epoch * per_epoch + at.step,
-            enabled=progress and self.fabric.global_rank == 0,
+            enabled=progress and self.processes.rank == 0,
         )
-        with bar, interrupts() as interrupted:
+        with bar, interrupts() as asked:
             while history.stopped == "running" and at.epoch < self.plan.epochs:
-                self.run_epoch(bar, interrupted.is_set)
+                self.run_epoch(bar, asked)
                 if at.step == 0:
                     self.call(callbacks)
-                    if time.monotonic() >= self.next_checkpoint:
-                        self.save_checkpoint()
-                if self.any_process(interrupted.is_set()) and at.epoch < self.plan.epochs:
+                    self.agree(asked)
+                if self.signal and at.epoch < self.plan.epochs:
                     history.stopped = "interrupted"
             if history.stopped == "running":
                 history.stopped = "finished"
-        if history.stopped == "interrupted":
+        if history.stopped == "interrupted" and self.processes.rank == 0:
             where, epoch = ("in", at.epoch + 1) if at.step else ("after", at.epoch)
             way = "" if self.checkpoint is None else f", and {self.checkpoint} can be resumed"
             logger.warning(
@@ -165,11 +184,30 @@ class Trainer:
 
     def call(self, callbacks: Sequence[Callback]) -> None:
         """Call every callback after an epoch; any of them may end the training."""
-        for callback in callbacks:
-            if callback.on_epoch_end(self.model, self.history):
-                self.history.stopped = "callback"
+        wishes = [bool(callback.on_epoch_end(self.model, self.history)) for callback in callbacks]
+        if any(self.processes.highest(any(wishes))):
+            self.history.stopped = "callback"
 
-    def run_epoch(self, bar: TrainingProgress, interrupted: Callable[[], bool]) -> None:
+    def agree(self, asked: Interrupts, seconds: float = 0.0) -> int:
+        """Learn of the signals that any process received; write a checkpoint if it is time.
+
+        Args:
+            asked: what this process was asked.
+            seconds: that a step takes in this process, 0 between epochs.
+
+        Returns:
+            After how many steps the processes agree again: a process alone after each.
+        """
+        due = time.monotonic() >= self.next_checkpoint
+        signal, due_in_any, slowest = self.processes.highest(asked.signal, due, seconds)
+        self.signal = int(signal)
+        if due_in_any:
+            self.save_checkpoint()
+        if self.processes.alone or not slowest:
+            return 1
+        return max(1, min(CHECK_EVERY, int(min(AGREE_EVERY, self.checkpoint_interval) / slowest)))
+
+    def run_epoch(self, bar: TrainingProgress, asked: Interrupts) -> None:
         """Train one epoch, from the step where the training stands, and record it."""
         at, plan, fabric = self.at, self.plan, self.fabric
         started = time.monotonic() - at.seconds
@@ -178,21 +216,22 @@ class Trainer:
             self.model.train()
         if at.step == 0:
             # Each epoch has its own noise, whatever callbacks and validation have drawn.
-            stream = ("noise", at.epoch, fabric.global_rank)
+            stream = ("noise", at.epoch, self.processes.rank)
             seed_generators(plan.seed, *stream, device=fabric.device)
-        alone, offset = fabric.world_size == 1, at.epoch * self.batches.num_batches
-        for batch in self.batches.epoch(plan.seed, at.epoch, start=at.step):
+        first, offset = at.step, at.epoch * self.batches.num_batches
+        next_agreement, begun = first + 1, time.monotonic()
+        for batch in self.batches.epoch(plan.seed, at.epoch, start=first):
             self.step(batch)
             at.step += 1
-            if at.step % CHECK_EVERY == 0 and alone:
+            if at.step % CHECK_EVERY == 0:
                 self.check_finite(torch.stack(at.terms[-CHECK_EVERY:]))
             bar.update(offset + at.step, self.history.train)
-            if alone and interrupted():
-                at.seconds = time.monotonic() - started
-                return
-            if alone and time.monotonic() >= self.next_checkpoint:
-                at.seconds = time.monotonic() - started
-                self.save_checkpoint()
+            if at.step == next_agreement:
+                now = time.monotonic()
+                at.seconds = now - started
+                next_agreement += self.agree(asked, (now - begun) / (at.step - first))
+                if self.signal:
+                    return
         self.end_epoch(time.monotonic() - started)
 
     def step(self, batch: Batch) -> None:
@@ -201,6 +240,13 @@ class Trainer:
         for parameter in chain.from_iterable(self.groups.values()):
             parameter.grad = None
         objectives, values = self.losses(Hidden(batch))
+        size = size_of(batch)
+        if not self.processes.alone:
+            # Means over samples, not over processes: their batches may differ by a sample.
+            total = self.batches.step_size(self.at.step)
+            share, size = size * self.processes.count / total, total
+            objectives = {name: share * value for name, value in objectives.items()}
+            values = share * values
         for name, parameters in self.groups.items():
             # Opponents share the graph, and each objective moves its own parameters only.
             options: dict[str, Any] = {}
@@ -210,13 +256,22 @@ class Trainer:
                 objectives[name].backward(**options)
             else:
                 self.fabric.backward(objectives[name], **options)
+        if not self.synchronised:
+            for parameters in self.groups.values():
+                self.processes.average_gradients(parameters)
         # Only now, for every gradient is taken at the same point.
         for name, optimizer in self.optimizers.items():
             if self.plan.clip_grad_norm is not None:
                 self.clip(name, optimizer, self.plan.clip_grad_norm)
             optimizer.step()
         self.at.terms.append(values)
-        self.at.sizes.append(size_of(batch))
+        self.at.sizes.append(size)
+
+    def own_losses(self, batch: Hidden) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the losses of a batch, without the other processes."""
+        with self.fabric.autocast():
+            losses: tuple[dict[str, Tensor], Tensor] = self.objective(batch)
+        return losses
 
     def clip(self, name: str, optimizer: Any, max_norm: float) -> None:
         """Scale down the gradients of a group whose norm is larger."""
@@ -230,7 +285,9 @@ class Trainer:
     def end_epoch(self, seconds: float) -> None:
         """Record the epoch, keep the weights if they are the best, and move on to the next."""
         at, history, plan = self.at, self.history, self.plan
-        train, latents = self.mean_terms(at.terms, at.sizes)
+        self.processes.average_buffers(self.model)
+        weights = torch.tensor(at.sizes) / (sum(at.sizes) * self.processes.count)
+        train, latents = self.mean_terms(at.terms, weights)
         validation = {} if self.held_out is None else self.evaluate(self.held_out)
         monitored = (validation or train)[self.model.monitored]
         rate = next(iter(self.optimizers.values())).param_groups[0]["lr"]
@@ -256,15 +313,20 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, batches: Batches) -> dict[str, float]:
-        """Return the mean terms over a set, in eval mode, with the full weight of the KL."""
+        """Return the mean terms over a set, in eval mode, with the full weight of the KL.
+
+        Each process handles some of the batches. The noise of a batch follows from its number.
+        """
         self.model.eval()
         self.set_epoch(math.inf)
-        terms, sizes = [], []
-        with seeded(self.plan.seed, "evaluation", device=self.fabric.device):
-            for batch in batches.in_order():
-                terms.append(self.losses(Hidden(batch))[1])
+        terms, sizes, device = [], [], self.fabric.device
+        with seeded(self.plan.seed, "evaluation", device=device):
+            for number, batch in batches.share_in_order():
+                seed_generators(self.plan.seed, "evaluation", number, device=device)
+                terms.append(self.own_losses(Hidden(batch))[1])
                 sizes.append(size_of(batch))
-        return self.mean_terms(terms, sizes, where="on the validation set, at the end")[0]
+        weights = torch.tensor(sizes) / batches.size
+        return self.mean_terms(terms, weights, where="on the validation set, at the end")[0]
 
     def restore(self) -> None:
         """Give the model its best weights, as far as there are any yet."""
@@ -288,46 +350,54 @@ class Trainer:
             self.model.kl_weight = self.kl_weight * min(1.0, epoch / self.plan.kl_warmup)
 
     def mean_terms(
-        self, terms: list[Tensor], sizes: list[int], where: str = ""
+        self, terms: list[Tensor], weights: Tensor, where: str = ""
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Return means over samples, all processes' if they are of training steps.
+        """Return means over samples, in all processes: of every term, and how latents were used.
 
-        They are those of every term, and how latents were used.
+        Args:
+            terms: those of each batch of this process, of which there may be none.
+            weights: of these batches; over all processes their sum is 1.
+            where: for errors; empty for steps of the training.
 
         Raises:
             DivergenceError: if one is not finite.
         """
-        rows = torch.stack(terms)
-        mean = rows[0]
-        if len(rows) > 1:
-            weights = torch.tensor(sizes, dtype=rows.dtype, device=rows.device) / sum(sizes)
-            mean = weights @ rows
-        if self.fabric.world_size > 1 and not where:
-            mean = _sum(self.fabric, mean) / self.fabric.world_size
         names = self.objective.names
+        none = torch.zeros(0, len(names) + self.objective.tally_size, device=self.fabric.device)
+        rows = torch.stack(terms) if terms else none
+        mean = self.processes.total(weights.to(rows) @ rows)
         numbers: list[float] = mean.tolist()
         values, tally = numbers[: len(names)], numbers[len(names) :]
         if not all(map(math.isfinite, values)):
             self.check_finite(rows, where)
-            self.check_finite(mean[None], where or "in another process")
+            self.check_finite(mean[None], where)
         known = tally and all(map(math.isfinite, tally))
         latents = self.model.latent_use(tally) if known else {}
         return dict(zip(names, values, strict=True)), latents
 
     def check_finite(self, rows: Tensor, where: str = "") -> None:
-        """Raise `DivergenceError` if a term is not finite; the last row is the latest step's."""
-        bad = torch.nonzero(~torch.isfinite(rows[:, : len(self.objective.names)])).tolist()
-        if not bad:
+        """Raise `DivergenceError` if a term is not finite; the last row is the latest step's.
+
+        All processes raise it if one of them has such a term.
+        """
+        finite = torch.isfinite(rows[:, : len(self.objective.names)])
+        bad = torch.nonzero(~finite.all(1))
+        # Counted from the last row, as the processes agree on the highest number.
+        (ago,) = self.processes.highest(len(rows) - int(bad[0]) if len(bad) else 0)
+        if not ago:
             return
-        row, term = bad[0]
-        step = self.at.step - len(rows) + row
+        step = self.at.step - int(ago)
         if step == 0 and self.held_out is None and self.good.epochs[0] == self.at.epoch - 1:
             self.good.undo()
-        where = where or f"in step {step + 1}"
         self.history.stopped = "diverged"
+        what = "a term became infinite or NaN in another process"
+        if len(bad):
+            row = int(bad[0])
+            term = int(torch.nonzero(~finite[row])[0])
+            what = f"the term {self.objective.names[term]!r} became {float(rows[row, term])}"
         raise DivergenceError(
-            f"the term {self.objective.names[term]!r} became {float(rows[row, term])} {where} of "
-            f"epoch {self.at.epoch + 1}: the model keeps its last good weights; {self.advice()}"
+            f"{what} {where or f'in step {step + 1}'} of epoch {self.at.epoch + 1}: the model "
+            f"keeps its last good weights; {self.advice()}"
         )
 
     def advice(self) -> str:
@@ -340,15 +410,9 @@ class Trainer:
                 return f"{seen}: scale x, or look for outliers"
         return "try a lower learning_rate or clip_grad_norm"
 
-    def any_process(self, flag: bool) -> bool:
-        """Return whether ``flag`` is true in any process, so that all decide alike."""
-        if self.fabric.world_size == 1:
-            return flag
-        return bool(_sum(self.fabric, torch.tensor(float(flag), device=self.fabric.device)) > 0)
-
     def log(self, groups: Mapping[str, Mapping[str, float]], rate: float) -> None:
         """Send the figures of an epoch to the loggers."""
-        if self.fabric.global_rank == 0 and self.fabric.loggers:
+        if self.processes.rank == 0 and self.fabric.loggers:
             figures = {
                 f"{group}/{name}": value
                 for group, values in groups.items()
@@ -363,7 +427,7 @@ class Trainer:
             return
         use = {name: values[best] for name, values in latents.items()}
         unused = self.model.unused_latents(use)
-        if unused is not None and self.fabric.global_rank == 0:
+        if unused is not None and self.processes.rank == 0:
             logger.warning("%s: %s", type(self.model).__name__, unused)
 
     # --- checkpoints --------------------------------------------------------------------------
@@ -371,9 +435,27 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Write where the training stands, and all that what follows depends on."""
         self.next_checkpoint = time.monotonic() + self.checkpoint_interval
-        if self.checkpoint is None or self.fabric.global_rank != 0:
+        if self.checkpoint is None:
             return
-        write_state(self.checkpoint, self.state())
+        state = self.state()
+        if not self.processes.alone:
+            state = self.with_all_processes(state)
+        if self.processes.rank == 0:
+            write_state(self.checkpoint, state)
+
+    def with_all_processes(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a state with the terms and generators of every process, stacked."""
+        gathered, position = self.processes.gathered, state["position"]
+        terms = gathered(torch.stack(position["terms"])).unbind(1) if position["terms"] else ()
+        rng = {kind: gathered(of_kind) for kind, of_kind in state["rng"].items()}
+        return {**state, "position": {**position, "terms": list(terms)}, "rng": rng}
+
+    def with_own(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the part of this process of a state from `with_all_processes`."""
+        rank, position = self.processes.rank, state["position"]
+        terms = [of_all[rank] for of_all in position["terms"]]
+        rng = {kind: of_all[rank] for kind, of_all in state["rng"].items()}
+        return {**state, "position": {**position, "terms": terms}, "rng": rng}
 
     def state(self) -> dict[str, Any]:
         """Return where the training stands, and all that what follows depends on."""
@@ -398,6 +480,8 @@ class Trainer:
                 changed then.
         """
         try:
+            if not self.processes.alone:
+                state = self.with_own(state)
             self.check_checkpoint(state)
             self.model.load_state_dict(state["model"])
             for name, optimizer in self.optimizers.items():
@@ -459,12 +543,6 @@ class Trainer:
                 plan.patience is None or at.bad_epochs < plan.patience
             )
         return self.history.stopped != "callback" and at.epoch < plan.epochs
-
-
-def _sum(fabric: "Fabric", value: Tensor) -> Tensor:
-    total = fabric.all_reduce(value, reduce_op="sum")
-    assert isinstance(total, Tensor)
-    return total
 
 
 def _trainable_groups(model: Trainable) -> dict[str, list[nn.Parameter]]:
