@@ -56,16 +56,27 @@ def test_one_batch_is_not_copied_and_not_given_twice():
 
 
 @given(st.integers(4, 40), st.integers(1, 9), st.integers(2, 4))
-def test_shares_are_equal_and_disjoint(size, batch_size, world):
-    shares = []
+def test_processes_divide_the_steps_of_one_with_larger_batches(size, batch_size, world):
+    alone, shares, validation = make(size, batch_size * world), [], {}
     for rank in range(world):
         batches = make(size, batch_size)
         batches.place(torch.device("cpu"), rank, world)
         shares.append(numbers(batches.epoch(0, 0)))
         assert flat(numbers(batches.in_order())) == list(range(size))
-    assert len({tuple(map(len, share)) for share in shares}) == 1
-    seen = flat(flat(share) for share in shares)
-    assert len(seen) == len(set(seen)) == size // world * world
+        own = {
+            number: batch["x"].flatten().int().tolist()
+            for number, batch in batches.share_in_order()
+        }
+        assert not own.keys() & validation.keys()
+        validation |= own
+    assert flat(validation[number] for number in sorted(validation)) == list(range(size))
+    assert {len(share) for share in shares} == {batches.num_batches}
+    steps = [flat(share[step] for share in shares) for step in range(batches.num_batches)]
+    assert list(map(len, steps)) == [batches.step_size(step) for step in range(len(steps))]
+    assert min(len(batch) for share in shares for batch in share) >= 1
+    if batch_size > 1:  # otherwise, a sample for each process is not always possible
+        assert steps == numbers(alone.epoch(0, 0))
+        assert max(len(batch) for share in shares for batch in share) <= batch_size
 
 
 class Rows(Dataset):

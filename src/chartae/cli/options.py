@@ -15,6 +15,7 @@ from chartae.data.images import Color
 from chartae.errors import ConfigurationError
 from chartae.longitudinal import SEQUENCE_MODELS
 from chartae.models import MODELS
+from chartae.training import is_first_process
 
 __all__ = [
     "AnyModelName",
@@ -24,6 +25,7 @@ __all__ = [
     "ModelName",
     "ModelOptions",
     "Overwrite",
+    "ProcessOptions",
     "SamplerOptions",
     "TrainingOptions",
     "VisitOptions",
@@ -251,6 +253,28 @@ class MachineOptions:
         if self.device not in ("auto", "gpu"):
             return self.device
         return "cuda" if torch.cuda.is_available() or self.device == "gpu" else "cpu"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ProcessOptions:
+    """Several devices and machines.
+
+    Args:
+        devices: Number of devices on each machine, with a process each. The command starts itself
+            once for each, unless torchrun or SLURM has done so.
+        nodes: Number of machines. torchrun or SLURM starts the command on each.
+        precision: 32-true, bf16-mixed or 16-mixed. [default: that of the model]
+    """
+
+    devices: int = 1
+    nodes: int = 1
+    precision: str | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.devices * self.nodes == 1 or is_first_process()
 
 
 @Parameter(name="*")

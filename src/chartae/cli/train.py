@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from chartae.cli.options import (
     MachineOptions,
     ModelOptions,
     Overwrite,
+    ProcessOptions,
     TrainingOptions,
     VisitOptions,
     without_none,
@@ -57,6 +59,7 @@ def train(
     data_options: DataOptions = DataOptions(),
     visits: VisitOptions = VisitOptions(),
     machine: MachineOptions = MachineOptions(),
+    processes: ProcessOptions = ProcessOptions(),
     config: ConfigFile = None,
 ) -> None:
     """Run the subcommand.
@@ -91,7 +94,8 @@ def train(
     inputs = [data, data_options.labels, visits.table, None if resume else config]
     outputs = Outputs("train", out / RECORD, given, inputs=inputs)
     files = [CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT_FILE]
-    outputs.claim(resumable=[out / file for file in files + [REPORT] * longitudinal])
+    if processes.is_first:
+        outputs.claim(resumable=[out / file for file in files + [REPORT] * longitudinal])
     machine.apply()
     source = visits.read(data, data_options) if longitudinal else data_options.read(data)
     learned, held_out = _split(source, validation, seed)
@@ -106,7 +110,8 @@ def train(
     observations = learned.visits() if isinstance(learned, Sequences) else learned
     constant = list(observations.constant_columns)
     lines: list[str] = []
-    with outputs.recording(constant_columns=constant):
+    recording = outputs.recording(constant_columns=constant)
+    with recording if processes.is_first else nullcontext():
         history = fit(
             autoencoder,
             learned,
@@ -114,16 +119,22 @@ def train(
             **training.arguments(),
             seed=seed,
             accelerator=machine.device,
+            devices=processes.devices,
+            nodes=processes.nodes,
+            precision=processes.precision,
             output_dir=out,
             resume=resume,
         )
-        if isinstance(learned, Sequences) and history.stopped != "interrupted":
+        ended = history.stopped != "interrupted"
+        if isinstance(learned, Sequences) and ended and processes.is_first:
             people = held_out if isinstance(held_out, Sequences) else None
             lines = write_report(
                 out, autoencoder, learned, people, history, {"Data": str(data)}, outputs.options
             )
-    if history.stopped == "interrupted":
+    if not ended:
         raise KeyboardInterrupt(f"interrupted; the same command with --resume continues in {out}")
+    if not processes.is_first:
+        return
     best = history.best_epoch or 0
     record = history.validation or history.train
     what = "individuals" if longitudinal else "observations"

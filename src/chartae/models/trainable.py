@@ -98,7 +98,7 @@ class Trainable(Configured):
     def share_updates(self, shared: bool) -> None:
         """Set whether state that `loss` updates follows the batches of all processes.
 
-        Parameters do so anyway. Other running statistics are averaged after each epoch.
+        Parameters do so anyway. Other running statistics are those of the first process.
 
         Args:
             shared: whether several processes train this model, each with a part of every batch.

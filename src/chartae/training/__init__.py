@@ -7,6 +7,7 @@ from chartae.training.defaults import (
     fit_defaults,
     training_options,
 )
+from chartae.training.engine import is_first_process
 from chartae.training.history import History
 from chartae.training.loop import CHECKPOINT_FILE, HISTORY_FILE, fit
 from chartae.training.optimizers import OPTIMIZERS, SCHEDULERS
@@ -22,5 +23,6 @@ __all__ = [
     "fills_unit_range",
     "fit",
     "fit_defaults",
+    "is_first_process",
     "training_options",
 ]

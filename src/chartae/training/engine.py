@@ -23,17 +23,25 @@ __all__ = [
     "Hidden",
     "Objective",
     "check_engine",
+    "is_first_process",
     "make_fabric",
 ]
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Environment variables that number the processes of a training: torchrun's, Fabric's, SLURM's."""
 
 
 def check_engine(accelerator: str, strategy: str, precision: str | None) -> None:
     """Raise `ConfigurationError` for an unknown name; Fabric is not needed to tell."""
     check_choice("accelerator", accelerator, ACCELERATORS)
+    if strategy == "fsdp":
+        raise ConfigurationError(
+            "strategy='fsdp' is not supported: expected 'ddp', with which every device holds the "
+            "whole model"
+        )
     check_choice("strategy", strategy, STRATEGIES)
     if precision is not None:
         check_choice("precision", precision, PRECISIONS)
@@ -55,7 +63,6 @@ def make_fabric(
     """
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import TorchElasticEnvironment
-    from lightning_fabric.strategies import DDPStrategy
 
     started = int(os.environ["WORLD_SIZE"]) if TorchElasticEnvironment.detect() else 1
     if started != 1 and started != devices * nodes:
@@ -63,7 +70,6 @@ def make_fabric(
             f"devices={devices}, nodes={nodes}: torchrun has started {started} processes; expected "
             "--nproc-per-node as devices, and --nnodes as nodes"
         )
-    several = devices * nodes > 1 or strategy == "ddp"
     try:
         with warnings.catch_warnings():
             # What Fabric would replace on a CPU is refused below.
@@ -72,8 +78,7 @@ def make_fabric(
                 accelerator=accelerator,
                 devices=devices,
                 num_nodes=nodes,
-                # Buffers are averaged once an epoch instead.
-                strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
+                strategy=strategy,
                 precision=precision,  # type: ignore[arg-type]
                 loggers=list(loggers),
             )
@@ -87,6 +92,14 @@ def make_fabric(
             f"{error}"
         ) from error
     return fabric
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the first of a training, which alone writes files.
+
+    It is known before the training starts. A process without others is the first.
+    """
+    return not any(int(os.environ.get(name, "0")) for name in RANKS)
 
 
 class Hidden:

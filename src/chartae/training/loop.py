@@ -17,7 +17,7 @@ from chartae.persistence import check_ours, check_replaceable, is_state, read_st
 from chartae.randomness import resolve_seed, seeded
 from chartae.training.batches import Data, make_batches
 from chartae.training.callbacks import Callback
-from chartae.training.engine import check_engine, make_fabric
+from chartae.training.engine import check_engine, is_first_process, make_fabric
 from chartae.training.history import History
 from chartae.training.optimizers import (
     OPTIMIZERS,
@@ -82,7 +82,12 @@ def fit(
     thread.
 
     Ctrl-C ends training after the current step, and keeps the best weights. A second Ctrl-C, or an
-    error, stops at once; the model then has its best weights, too.
+    error, stops at once; the model then has its best weights, too. SIGTERM, by which job schedulers
+    end a job, acts as the first Ctrl-C; when all is written, the process ends as by SIGTERM.
+
+    With several ``devices`` or ``nodes`` the script runs in several processes
+    (``docs/scaling.md``). Each needs all data, and trains with its share of each step: n processes
+    with a ``batch_size`` of b take the steps of one process with n b. Only the first writes files.
 
     Args:
         model: any `Trainable`.
@@ -108,8 +113,9 @@ def fit(
         seed: seed of batches, noise and all other random numbers; None draws a seed.
         accelerator: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"gpu"`` for CUDA or MPS. On
             Apple hardware ``"auto"`` trains a float64 model on the CPU, as MPS has no float64.
-        devices: number of processes; each has its own device and its share of every epoch. With
-            more than one, Lightning Fabric starts the running script once for each process.
+        devices: number of devices on each node, with a process each. With more than one, Lightning
+            Fabric starts the running script once for each, unless torchrun or SLURM has done so.
+        nodes: number of machines; torchrun or SLURM starts the script on each.
         strategy: how the processes work together: ``"auto"`` or ``"ddp"``.
         precision: None or ``"32-true"`` (the model's precision), ``"bf16-mixed"`` or
             ``"16-mixed"``.
@@ -121,8 +127,9 @@ def fit(
         output_dir: folder for the checkpoint, the history and the final model; None writes nothing.
             The files of an earlier completed training are replaced, other files never.
         resume: continue from the checkpoint in ``output_dir``, if there is one. The result is that
-            of a training that was never interrupted (without ``num_workers``, on one device).
+            of a training that was never interrupted (without ``num_workers``).
         checkpoint_interval: seconds between checkpoints; 0 writes one after every step.
+            Several processes agree about it once a second.
         progress: show a progress bar on standard error, if it is a terminal.
 
     Returns:
@@ -135,6 +142,7 @@ def fit(
         CheckpointError: if the checkpoint is damaged, cannot be written, or was made with other
             arguments.
         DivergenceError: if a loss is not finite; the model keeps its last good weights.
+        ProcessError: if another process has ended early.
 
     >>> import chartae, torch
     >>> model = chartae.VAE((8, 8), latent_dim=2)
@@ -190,7 +198,9 @@ def fit(
     if output_dir is not None:
         folder = check_writable("output_dir", output_dir)
         checkpoint = folder / CHECKPOINT_FILE
-        _check_replaceable(folder, resume=resume)
+        if processes == 1 or is_first_process():
+            # The others may come when the first has begun to write.
+            _check_replaceable(folder, resume=resume)
         plan.describe(model, batches, held_out)
     state = None
     if checkpoint is not None and resume and checkpoint.is_file():

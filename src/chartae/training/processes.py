@@ -1,6 +1,6 @@
 """What the processes of a training exchange, and what they agree on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +57,10 @@ class Processes:
         torch.distributed.all_gather(every, own.contiguous())
         return torch.stack(every).cpu()
 
-    def copy_first(self, module: nn.Module) -> None:
-        """Copy all parameters and buffers of the first process to the others."""
+    def copy_first(self, tensors: Iterable[Tensor]) -> None:
+        """Copy tensors of the first process to the others."""
         if not self.alone:
-            for tensor in module.state_dict().values():
+            for tensor in tensors:
                 torch.distributed.broadcast(tensor, 0)
 
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -72,22 +72,6 @@ class Processes:
         pieces = flat.split([gradient.numel() for gradient in gradients])
         for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.grad = piece.view_as(parameter)
-
-    def average_buffers(self, module: nn.Module) -> None:
-        """Replace floating-point buffers by their mean over the processes.
-
-        Those that differ are running statistics, as of a batch normalisation. The others must not
-        change by rounding.
-        """
-        if self.alone:
-            return
-        for buffer in module.buffers():
-            if buffer.is_floating_point():
-                first = buffer.clone()
-                torch.distributed.broadcast(first, 0)
-                difference = torch.where(buffer == first, 0.0, buffer - first)
-                torch.distributed.all_reduce(difference)
-                buffer.copy_(first + difference / self.count)
 
     def check_same(self, name: str, description: str) -> None:
         """Raise `DataError`, in every process, unless all processes describe data alike."""

@@ -152,7 +152,7 @@ class Trainer:
 
         A checkpoint has the units.
         """
-        self.processes.copy_first(self.model)
+        self.processes.copy_first(self.model.state_dict().values())
         if (self.at.epoch, self.at.step) == (0, 0):
             self.model.set_units(self.batches.in_order())
 
@@ -285,9 +285,10 @@ class Trainer:
     def end_epoch(self, seconds: float) -> None:
         """Record the epoch, keep the weights if they are the best, and move on to the next."""
         at, history, plan = self.at, self.history, self.plan
-        self.processes.average_buffers(self.model)
+        # Running statistics, which batches of a process have changed.
+        self.processes.copy_first(self.model.buffers())
         weights = torch.tensor(at.sizes) / (sum(at.sizes) * self.processes.count)
-        train, latents = self.mean_terms(at.terms, weights)
+        train, latents = self.mean_terms(torch.stack(at.terms), weights)
         validation = {} if self.held_out is None else self.evaluate(self.held_out)
         monitored = (validation or train)[self.model.monitored]
         rate = next(iter(self.optimizers.values())).param_groups[0]["lr"]
@@ -325,8 +326,9 @@ class Trainer:
                 seed_generators(self.plan.seed, "evaluation", number, device=device)
                 terms.append(self.own_losses(Hidden(batch))[1])
                 sizes.append(size_of(batch))
+        rows = torch.stack(terms) if terms else torch.stack(self.at.terms[-1:])[:0]
         weights = torch.tensor(sizes) / batches.size
-        return self.mean_terms(terms, weights, where="on the validation set, at the end")[0]
+        return self.mean_terms(rows, weights, where="on the validation set, at the end")[0]
 
     def restore(self) -> None:
         """Give the model its best weights, as far as there are any yet."""
@@ -350,12 +352,12 @@ class Trainer:
             self.model.kl_weight = self.kl_weight * min(1.0, epoch / self.plan.kl_warmup)
 
     def mean_terms(
-        self, terms: list[Tensor], weights: Tensor, where: str = ""
+        self, rows: Tensor, weights: Tensor, where: str = ""
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Return means over samples, in all processes: of every term, and how latents were used.
 
         Args:
-            terms: those of each batch of this process, of which there may be none.
+            rows: the terms of each batch of this process, of which there may be none.
             weights: of these batches; over all processes their sum is 1.
             where: for errors; empty for steps of the training.
 
@@ -363,8 +365,6 @@ class Trainer:
             DivergenceError: if one is not finite.
         """
         names = self.objective.names
-        none = torch.zeros(0, len(names) + self.objective.tally_size, device=self.fabric.device)
-        rows = torch.stack(terms) if terms else none
         mean = self.processes.total(weights.to(rows) @ rows)
         numbers: list[float] = mean.tolist()
         values, tally = numbers[: len(names)], numbers[len(names) :]
