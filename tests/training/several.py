@@ -45,7 +45,7 @@ CASES = {
     "VQVAE": ({"latent_dim": 8, "num_codes": 16, "decay": 0.5}, {"x": X}),
     "VAMP": ({"num_pseudo_inputs": 3}, {"x": X}),
     "RHVAE": ({}, {"x": X}),
-    "FlowVAE": ({}, {"x": VISITS, "times": TIMES, "observed": OBSERVED}),
+    "FlowVAE": ({"hidden_share": 0.0}, {"x": VISITS, "times": TIMES, "observed": OBSERVED}),
     "AAE": ({}, {"x": X}),
     "VAEGAN": ({}, {"x": X}),
     "PIWAE": ({}, {"x": X}),
@@ -78,13 +78,14 @@ def in_shares(model, processes):
 
 
 def constant_noise():
-    """Return a context in which all normal numbers are equal, whichever process draws them."""
+    """Return a context in which all random numbers are 0.5, whichever process draws them."""
 
     def half(*shape, generator=None, **options):
         return torch.full(shape if isinstance(shape[0], int) else shape[0], 0.5, **options)
 
     stack = ExitStack()
     for owner, name, constant in (
+        (torch, "rand", half),
         (torch, "randn", half),
         (torch, "randn_like", lambda tensor: torch.full_like(tensor, 0.5)),
         (torch.Tensor, "normal_", lambda tensor, *_: tensor.fill_(0.5)),
@@ -176,8 +177,6 @@ class Started(Callback):
         self.folder = folder
 
     def on_epoch_end(self, model, history):
-        rank = torch.distributed.get_rank()
-        (self.folder / f"pid of {rank}").write_text(str(os.getpid()))
         if history.num_epochs == 2:
             (self.folder / "started").touch()
 

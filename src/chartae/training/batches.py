@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -83,13 +84,12 @@ class Batches:
 
     def share_in_order(self) -> Iterator[tuple[int, Batch]]:
         """Yield those batches of `in_order` that this process handles, with their numbers."""
-        numbers = range(self.rank, len(self._in_order()), self.world)
         pieces = self._in_order()[self.rank :: self.world]
-        return zip(numbers, self.take(pieces, make_generator(0)), strict=True)
+        return zip(count(self.rank, self.world), self.take(pieces, make_generator(0)))
 
     def _in_order(self) -> list[Tensor]:
-        count = -(-self.size // self.batch_size)
-        return list(torch.arange(self.size).tensor_split(count))
+        number = -(-self.size // self.batch_size)
+        return list(torch.arange(self.size).tensor_split(number))
 
     def take(self, pieces: list[Tensor], generator: torch.Generator) -> Iterator[Batch]:
         """Yield the batches of the samples with the indices in each of ``pieces``."""

@@ -62,9 +62,9 @@ def make_fabric(
             another number of processes.
     """
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
-    started = int(os.environ["WORLD_SIZE"]) if TorchElasticEnvironment.detect() else 1
+    by_torchrun = torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
+    started = int(os.environ["WORLD_SIZE"]) if by_torchrun else 1
     if started != 1 and started != devices * nodes:
         raise ConfigurationError(
             f"devices={devices}, nodes={nodes}: torchrun has started {started} processes; expected "

@@ -287,8 +287,8 @@ class Trainer:
         at, history, plan = self.at, self.history, self.plan
         # Running statistics, which batches of a process have changed.
         self.processes.copy_first(self.model.buffers())
-        weights = torch.tensor(at.sizes) / (sum(at.sizes) * self.processes.count)
-        train, latents = self.mean_terms(torch.stack(at.terms), weights)
+        rows, samples = torch.stack(at.terms), sum(at.sizes) * self.processes.count
+        train, latents = self.mean_terms(rows, [size / samples for size in at.sizes])
         validation = {} if self.held_out is None else self.evaluate(self.held_out)
         monitored = (validation or train)[self.model.monitored]
         rate = next(iter(self.optimizers.values())).param_groups[0]["lr"]
@@ -327,8 +327,8 @@ class Trainer:
                 terms.append(self.own_losses(Hidden(batch))[1])
                 sizes.append(size_of(batch))
         rows = torch.stack(terms) if terms else torch.stack(self.at.terms[-1:])[:0]
-        weights = torch.tensor(sizes) / batches.size
-        return self.mean_terms(rows, weights, where="on the validation set, at the end")[0]
+        shares = [size / batches.size for size in sizes]
+        return self.mean_terms(rows, shares, where="on the validation set, at the end")[0]
 
     def restore(self) -> None:
         """Give the model its best weights, as far as there are any yet."""
@@ -352,20 +352,20 @@ class Trainer:
             self.model.kl_weight = self.kl_weight * min(1.0, epoch / self.plan.kl_warmup)
 
     def mean_terms(
-        self, rows: Tensor, weights: Tensor, where: str = ""
+        self, rows: Tensor, shares: Sequence[float], where: str = ""
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Return means over samples, in all processes: of every term, and how latents were used.
 
         Args:
             rows: the terms of each batch of this process, of which there may be none.
-            weights: of these batches; over all processes their sum is 1.
+            shares: those of the batches in the mean; over all processes their sum is 1.
             where: for errors; empty for steps of the training.
 
         Raises:
             DivergenceError: if one is not finite.
         """
         names = self.objective.names
-        mean = self.processes.total(weights.to(rows) @ rows)
+        mean = self.processes.total(rows.new_tensor(shares) @ rows)
         numbers: list[float] = mean.tolist()
         values, tally = numbers[: len(names)], numbers[len(names) :]
         if not all(map(math.isfinite, values)):
