@@ -132,26 +132,25 @@ def results(history, model):
     }
 
 
-class Signals(Callback):
-    """The losses of a training, the n-th of which raises a signal in one process."""
+def with_signal(model, step, number, rank):
+    """Make the loss of a step of the training raise a signal in one process."""
+    original, steps = model.loss, []
 
-    def __init__(self, model, step, number, rank):
-        self.steps, self.step, self.number, self.rank = 0, step, number, rank
-        self.original = model.loss
-        model.loss = self.loss
+    def loss(x):
+        if model.training:
+            steps.append(1)
+            if len(steps) == step and torch.distributed.get_rank() == rank:
+                signal.raise_signal(number)
+        return original(x)
 
-    def loss(self, x):
-        self.steps += 1
-        if self.steps == self.step and torch.distributed.get_rank() == self.rank:
-            signal.raise_signal(self.number)
-        return self.original(x)
+    model.loss = loss
 
 
 def long_training(folder, *, step=0, number=signal.SIGINT, rank=1):
     """Train for three epochs of 60 steps, with real noise; a signal may end it."""
     model = build("VAE")
     if step:
-        Signals(model, step, number, rank)
+        with_signal(model, step, number, rank)
     history = chartae.fit(
         model, X.repeat(4, 1)[:120], X, epochs=3, batch_size=1, seed=0, accelerator="cpu",
         devices=2, output_dir=folder, resume=True, checkpoint_interval=0.2, progress=False,
@@ -238,7 +237,8 @@ def main(what, folder, *arguments):
         broken("VAE", *arguments)
     elif what == "different data":
         torch.manual_seed(int(os.environ.get("LOCAL_RANK", "0")))
-        chartae.fit(build("VAE"), torch.rand(9, 6).double(), devices=2, accelerator="cpu")
+        x = torch.rand(9, 6, dtype=X.dtype)
+        chartae.fit(build("VAE"), x, devices=2, accelerator="cpu", progress=False)
     rank = torch.distributed.get_rank()
     (folder / f"{rank}.json").write_text(json.dumps(done))
 

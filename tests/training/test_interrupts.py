@@ -1,4 +1,4 @@
-"""Ctrl-C, and kill -9."""
+"""Ctrl-C, SIGTERM, and kill -9."""
 
 import multiprocessing
 import os
@@ -23,15 +23,15 @@ def ctrl_c():
 
 
 class Press(Callback):
-    """Presses Ctrl-C after an epoch, so many times."""
+    """Presses Ctrl-C, or sends another signal, after an epoch, so many times."""
 
-    def __init__(self, epoch, times=1):
-        self.epoch, self.times = epoch, times
+    def __init__(self, epoch, times=1, number=signal.SIGINT):
+        self.epoch, self.times, self.number = epoch, times, number
 
     def on_epoch_end(self, model, history):
         if history.num_epochs == self.epoch:
             for _ in range(self.times):
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(self.number)
                 time.sleep(0.01)  # two signals at once are one to the interpreter
 
 
@@ -97,6 +97,21 @@ def test_ctrl_c_in_the_first_epoch_keeps_what_was_learned(parabola, fit, monkeyp
     )
     assert history.best_epoch is None
     assert model.p.item() == 0.5
+
+
+def test_sigterm_acts_when_all_is_written(make_vae, fit, data, tmp_path):
+    written = []
+    files = tmp_path / "model.safetensors", tmp_path / CHECKPOINT_FILE
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: written.append([file.exists() for file in files])
+    )
+    try:
+        press = Press(3, times=2, number=signal.SIGTERM)
+        history = fit(make_vae(), data, epochs=50, callbacks=[press], output_dir=tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (history.stopped, history.num_epochs) == ("interrupted", 3)
+    assert written == [[True, True]]
 
 
 def test_where_ctrl_c_is_ignored_it_stays_so(make_vae, fit, data):

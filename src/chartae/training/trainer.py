@@ -453,8 +453,9 @@ class Trainer:
     def with_own(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the part of this process of a state from `with_all_processes`."""
         rank, position = self.processes.rank, state["position"]
-        terms = [of_all[rank] for of_all in position["terms"]]
-        rng = {kind: of_all[rank] for kind, of_all in state["rng"].items()}
+        # torch crashes if a generator is set to a view.
+        terms = [of_all[rank].clone() for of_all in position["terms"]]
+        rng = {kind: of_all[rank].clone() for kind, of_all in state["rng"].items()}
         return {**state, "position": {**position, "terms": terms}, "rng": rng}
 
     def state(self) -> dict[str, Any]:
