@@ -3,8 +3,8 @@
     python examples/several_devices.py --devices 2
     torchrun --nproc-per-node 2 examples/several_devices.py --devices 2
 
-See docs/scaling.md for several machines. Everything here runs in every process: each builds the same
-model and reads the same data. What only one process should do is under `is_first_process`.
+See docs/scaling.md for several machines. Everything here runs in every process: each builds the
+same model and reads the same data. What only one process should do is under `is_first_process`.
 """
 
 import argparse
