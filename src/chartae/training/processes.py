@@ -57,11 +57,14 @@ class Processes:
         torch.distributed.all_gather(every, own.contiguous())
         return torch.stack(every).cpu()
 
+    @torch.no_grad()
     def copy_first(self, tensors: Iterable[Tensor]) -> None:
         """Copy tensors of the first process to the others."""
         if not self.alone:
             for tensor in tensors:
-                torch.distributed.broadcast(tensor, 0)
+                whole = tensor.contiguous()
+                torch.distributed.broadcast(whole, 0)
+                tensor.copy_(whole)
 
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace gradients by their mean over the processes, in one exchange."""

@@ -122,7 +122,6 @@ class Trainer:
     def run(self, callbacks: Sequence[Callback], *, progress: bool) -> None:
         """Train until the plan, patience, a callback or a signal ends it; leave the model ready."""
         self.check_processes()
-        self.model.share_updates(not self.processes.alone)
         for callback in callbacks:
             callback.on_fit_start(self.model, self.history)
         try:
@@ -153,6 +152,7 @@ class Trainer:
         A checkpoint has the units.
         """
         self.processes.copy_first(self.model.state_dict().values())
+        self.model.share_updates(not self.processes.alone)
         if (self.at.epoch, self.at.step) == (0, 0):
             self.model.set_units(self.batches.in_order())
 
