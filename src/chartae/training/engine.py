@@ -15,6 +15,7 @@ from chartae.models import Losses, Trainable
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 __all__ = [
     "ACCELERATORS",
@@ -85,7 +86,7 @@ def make_fabric(
         if precision == "16-mixed" and fabric.device.type == "cpu":
             raise ValueError("a CPU has no 16-bit floats but bfloat16; try 'bf16-mixed'")
         fabric.launch()
-    except (ValueError, RuntimeError, ImportError) as error:
+    except (ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise ConfigurationError(
             f"accelerator={accelerator!r}, devices={devices}, nodes={nodes}, "
             f"strategy={strategy!r}, precision={precision!r} is not available on this machine: "
