@@ -85,7 +85,6 @@ def test_missing_labels(refuse, data, parabola):
         ({"seed": -3}, "seed=-3"),
         ({"devices": 0}, "devices=0"),
         ({"nodes": 0}, "nodes=0"),
-        ({"devices": 31}, "train has 30 sample.s.: expected at least 31"),
         ({"optimizer": "adm"}, r"optimizer='adm' is not known.*did you mean 'adam'"),
         ({"optimizer": None}, "optimizer=None is not known"),
         ({"scheduler": "cosin"}, "scheduler='cosin' is not known"),
@@ -99,6 +98,10 @@ def test_missing_labels(refuse, data, parabola):
 )
 def test_arguments(refuse, data, options, message):
     refuse(ConfigurationError, message, data, **options)
+
+
+def test_more_processes_than_samples(refuse, data):
+    refuse(DataError, r"train has 30 sample\(s\): expected at least 32", data, devices=16, nodes=2)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -159,13 +159,16 @@ class Trainer:
     def train(self, callbacks: Sequence[Callback], *, progress: bool) -> None:
         """Run epochs until something ends the training; ``history.stopped`` says what."""
         at, history, per_epoch = self.at, self.history, self.batches.num_batches
-        bar = TrainingProgress(
-            type(self.model).__name__,
-            total=self.plan.epochs * per_epoch,
-            done=at.epoch * per_epoch + at.step,
-            enabled=progress and self.processes.rank == 0,
-        )
-        with bar, interrupts() as asked:
+        # Signals first: the bar takes a moment.
+        with (
+            interrupts() as asked,
+            TrainingProgress(
+                type(self.model).__name__,
+                total=self.plan.epochs * per_epoch,
+                done=at.epoch * per_epoch + at.step,
+                enabled=progress and self.processes.rank == 0,
+            ) as bar,
+        ):
             while history.stopped == "running" and at.epoch < self.plan.epochs:
                 self.run_epoch(bar, asked)
                 if at.step == 0:
