@@ -285,8 +285,8 @@ def index() -> str:
         NOTICE,
         "# Models",
         "A model has a posterior, a prior, a likelihood and an objective. Any model accepts any\n"
-        "likelihood, any networks, and conditions. The table gives the other parts of each model,\n"
-        "by default.",
+        "likelihood, any networks, and conditions. The table gives the defaults of each model.\n"
+        "*ELBO* is the evidence lower bound. The pages of the models give the other objectives.",
         "\n".join(
             [
                 "| model | latents | posterior | prior | objective | reference |",

@@ -152,7 +152,7 @@ class TestExecute:
             ({"jobs": 0}, "jobs=0"),
             ({"budget": 0.0}, "budget"),
             ({"retries": -1}, "retries=-1"),
-            ({"settings": [{"x": 1}, {"x": 1}]}, "stand twice"),
+            ({"settings": [{"x": 1}, {"x": 1}]}, "given twice"),
             ({"scheduler": "tcp://127.0.0.1:1"}, "does not answer"),
         ],
     )

@@ -132,7 +132,7 @@ class Landscape:
             columns: further columns, ``(N,)`` each.
             class_names: names of the classes that are conditions.
             metric: as in `chartae.models.paths.natural_metrics`.
-            max_points: largest number of observations; of more, as many are drawn at random.
+            max_points: largest number of observations; of more, a random subset is shown.
             seed: the seed of samples and of the draw.
 
         Raises:

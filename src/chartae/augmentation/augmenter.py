@@ -210,7 +210,7 @@ class Augmenter:
 
         Args:
             per_class: number of samples of each class; a mapping from labels to numbers; or
-                ``"balance"`` for as many of each class as it lacks to the largest one.
+                ``"balance"`` to fill up each class to the size of the largest one.
             seed: seed of the samples; None takes the augmenter's.
 
         Returns:

@@ -201,7 +201,7 @@ class ManifoldOverSampler(BaseOverSampler):  # type: ignore[misc]
         labels, one_hot = check_target_type(y, indicate_one_vs_all=True)
         labels = np.asarray(labels)
         if isinstance(X, np.ma.MaskedArray):
-            raise DataError("X is a masked array: expected a plain one, or a DataFrame with gaps")
+            raise DataError("X is a masked array: expected a plain one, or a DataFrame with NaN")
         if is_frame(X):
             validate_data(self, X=X, reset=True, skip_check_array=True)
             x = X

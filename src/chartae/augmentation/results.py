@@ -323,7 +323,7 @@ class StudyResult:
         answer = {
             "helps": "Yes.",
             "no clear difference": "No clear difference.",
-            "hurts": "No: they are clearly worse than what you would do without them.",
+            "hurts": "No: they are clearly worse than the best method without a model.",
         }[found.effect]
         return (
             f"{answer} The best way without a model, {how}, is {second} on "

@@ -163,7 +163,7 @@ COMMANDS = {
         "chartae interpolate digits-vae digits.npz:0 digits.npz:7 --data digits.npz --out path.png",
     ),
     "explore": (
-        "Explore the latent space of MODEL in a browser, or write one page of it.\n\n"
+        "Explore the latent space of MODEL in a browser, or write it to one HTML page.\n\n"
         "The map shows the codes of DATA over the log-volume. Point at it to see the decoded "
         "observation and its neighbours, click for geodesics and the exponential map, compare "
         "samplers, and edit observations by their attributes. For a model of follow-ups it shows "
@@ -172,17 +172,17 @@ COMMANDS = {
     ),
     "impute": (
         "Complete individuals of DATA with the values that were not observed, from MODEL.\n\n"
-        "MODEL is one of follow-ups. The output has the form of DATA, and intervals.",
+        "MODEL is a model of follow-ups. The output has the form of DATA, with intervals.",
         "chartae impute scores-model scores.csv --out completed.csv",
     ),
     "futures": (
         "Predict individuals of DATA at given times, from MODEL.\n\n"
-        "MODEL is one of follow-ups. The output has the form of DATA, and intervals.",
+        "MODEL is a model of follow-ups. The output has the form of DATA, with intervals.",
         "chartae futures scores-model scores.csv --after 0.5,1,2 --out in-two-years.csv",
     ),
     "generate": (
         "Draw new individuals with several visits from MODEL, and write them to a file.\n\n"
-        "MODEL is one of follow-ups. The output has the form of its training data.",
+        "MODEL is a model of follow-ups. The output has the form of its training data.",
         "chartae generate scores-model --times 0,1,2,3 --n 500 --out new.csv",
     ),
     "evaluate": (
@@ -192,18 +192,19 @@ COMMANDS = {
     ),
     "benchmark": (
         "Train many models on DATA, and rank them on five tasks.\n\n"
-        "The tasks are those of evaluate. Validation data choose configurations and samplers, and "
-        "test data report. The folder has a report, a table of all figures, and the finished runs: "
-        "the same command goes on after an interruption, also from several machines at once.",
+        "The tasks are those of evaluate. Configurations and samplers are chosen on validation "
+        "data, and reported figures are measured on test data. The folder has a report, a table of "
+        "all figures, and the finished runs. After an interruption, start the same command again: "
+        "it continues. Several machines can work in one folder at once.",
         "chartae benchmark digits.npz --models vae,ae,wae --epochs 100 --out digits-benchmark",
     ),
     "study": (
         "Find out whether augmentation helps classifiers on DATA.\n\n"
-        "Methods make synthetic training sets, with and without models; classifiers are trained on "
+        "Methods make synthetic training sets, with and without models. Classifiers are trained on "
         "real, on real and synthetic, and on synthetic data, and tested on held-out data. The "
-        "report tells in words whether synthetic data help more than what you would do without "
-        "them, whether they harm, whether they can stand in for the real data, and whether they "
-        "are copies. The same command goes on after an interruption.",
+        "report says in words whether synthetic data help more than methods without a model, "
+        "whether they harm, whether they can replace the real data, and whether they are copies. "
+        "After an interruption, start the same command again: it continues.",
         "chartae study scans/ --test other-scans/ --per-class 40 --out scans-study",
     ),
     "push": (

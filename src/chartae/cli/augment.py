@@ -73,7 +73,7 @@ def augment(
             folder of images or volumes in class folders, with a table of their labels, seed and
             nearest real files, manifest.csv.
         per_class: Number of synthetic observations of each class.
-        balance: Write as many of each class as it lacks to the largest one, instead of per_class.
+        balance: Fill up each class to the size of the largest one, instead of --per-class.
         conditional: Learn all classes with one model, given the label, instead of one model for
             each class. A cvae is always conditional.
         include_real: Write the real data before the synthetic data.

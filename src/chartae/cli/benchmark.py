@@ -83,7 +83,7 @@ def benchmark(
             with a tenth of it.
         encoder: Preset of the encoder of all models. [default: mlp]
         decoder: Preset of the decoder of all models. [default: mlp]
-        test: Test data in a file or folder of their own; by default a fifth of DATA.
+        test: Test data in a separate file or folder; by default a fifth of DATA.
         jobs: Number of processes, with one thread each. [default: one for each core]
         scheduler: Address of a Dask scheduler, whose workers take the place of the processes.
         budget: Time for all runs, as in 90s, 30m or 2h. Runs that do not fit are left out.
@@ -161,7 +161,7 @@ def _write(
         files[str(out / PARQUET)] = "the same as a Parquet file"
     except ConfigurationError:  # pandas or pyarrow is not installed
         (out / PARQUET).unlink(missing_ok=True)
-    files[str(out / "rows")] = "the runs, from which the command goes on"
+    files[str(out / "rows")] = "the finished runs, from which the command continues"
     command = (
         f"chartae benchmark {shlex.quote(str(data))} --config {shlex.quote(str(out / RECORD))}"
     )

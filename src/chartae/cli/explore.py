@@ -53,7 +53,7 @@ def explore(
         between: For --html, two observations whose geodesic is on the page, by their numbers, as
             in 0:7. It can be given several times. [default: the typical ones of the first classes]
         metric: Metric of the geodesics, as for interpolate.
-        max_points: Largest number of observations on the map; of more, as many are drawn at random.
+        max_points: Largest number of observations on the map. Of more, a random subset is shown.
         host: Address at which the page is served. By default only this machine can reach it;
             0.0.0.0 is all addresses of the machine, and anybody who can reach them sees the data.
         port: Port of the page; if it is in use, the next free one.
@@ -91,7 +91,9 @@ def _space(given: dict[str, Any]) -> Landscape:
     limits = {"max_points": given["max_points"], "seed": given["seed"]}
     if isinstance(load(folder), SequenceModel):
         if data is None:
-            raise ConfigurationError("MODEL is one of follow-ups: expected DATA, individuals")
+            raise ConfigurationError(
+                "MODEL is a model of follow-ups: expected DATA with individuals"
+            )
         if given["metric"] not in ("auto", "pullback"):
             raise ConfigurationError(
                 f"metric={given['metric']!r}: a model of follow-ups has the pullback metric only"
@@ -100,7 +102,7 @@ def _space(given: dict[str, Any]) -> Landscape:
         people = followed.individuals(data, visits, how)
         return Landscape.of_sequences(followed.model, people, **limits)
     if visits != VisitOptions():
-        raise ConfigurationError("options of visits are given: MODEL is not one of follow-ups")
+        raise ConfigurationError("options of visits are given: expected a model of follow-ups")
     trained = Trained.read(folder, place)
     source = None if data is None else how.read(data)
     return Landscape.of(

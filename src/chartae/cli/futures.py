@@ -49,7 +49,7 @@ def futures(
         out: An .npz file; a .csv file of scores; or a folder of images. It has one value at
             each time: the mean of the draws, or the best draw.
         times: Times at which individuals are predicted, as in 1,2.5,3.
-        after: Times since the last visit that was used of each individual, instead of --times.
+        after: Times after the last used visit of each individual, instead of --times.
         first: Use only this number of the first visits of each individual. [default: all]
         how: As for impute. [default: resample for scores, best for images]
         draws: Number of draws of each individual.

@@ -38,12 +38,13 @@ def impute(
         model: Folder of a model of "chartae train --longitudinal".
         data: Individuals, as for train. In a table, a visit without any score is imputed at its
             time, and so is an image without a file name.
-        out: An .npz file; a .csv file of scores; or a folder of images. Values that were observed
-            are repeated as they are.
-        how: resample: values are means of draws that are weighted by how well they fit what was
-            observed, so that intervals are right; weights that would leave less than a quarter of
-            the draws are tempered. best: the draw that fits best, with intervals of all draws.
-            naive: a draw given one visit. [default: resample for scores, best for images]
+        out: An .npz file; a .csv file of scores; or a folder of images. Observed values are
+            copied unchanged.
+        how: How draws are combined. resample: values are means of draws, which are weighted by
+            how well they fit the observed values; the weights are tempered if they would leave
+            less than a quarter of the draws. best: the draw that fits best, with intervals from
+            all draws. naive: a draw given one visit. [default: resample for scores, best for
+            images]
         draws: Number of draws of each individual.
         level: Level of the intervals: in a table the columns NAME_lower and NAME_upper, in an .npz
             file the arrays lower and upper. Those of images are of their means, without the noise

@@ -61,9 +61,9 @@ def study(
         data: Labelled data: a .npz, .npy with --labels, .csv, .tsv or .pt file, or a folder of
             images in one subfolder per class.
         out: Folder for the report, the table and the finished runs. If the command is started
-            again, it goes on; finished runs with the same options are kept.
-        test: Test data in a file or folder of their own; by default three tenths of DATA, others in
-            each repeat.
+            again, it continues; finished runs with the same options are kept.
+        test: Test data in a separate file or folder; by default three tenths of DATA, with a new
+            split in each repeat.
         cohort: Further test data, such as another hospital's; may be given several times.
         methods: Names between commas: resampling, noise, transforms, mixup, smote, borderline, svm,
             adasyn; or a model and a sampler, as in vae+mixture; with "conditional " before it, one
@@ -161,7 +161,7 @@ def _write(
     files = {
         str(out / TABLE): "a line for each training set, classifier, repeat and held-out set",
         str(out / RESULT): "the same with the verdict and the tuned hyper-parameters",
-        str(out / "rows"): "the runs, from which the command goes on",
+        str(out / "rows"): "the finished runs, from which the command continues",
     }
     for name in result.models:
         model, _, sampler = name.removeprefix("conditional ").partition("+")

@@ -73,8 +73,9 @@ def train(
             too.
         longitudinal: DATA are individuals with several visits. The report shows what the model
             finds when visits are hidden from it. For scores the default is a linear flowvae: a
-            line and waves for each individual, with exact likelihoods, as in a mixed model. It is
-            a neural one with --decoder mlp --model-options.flow time --model-options.inference set.
+            line and waves for each individual, with exact likelihoods, as in a mixed model. For a
+            neural flowvae give --decoder mlp --model-options.flow time
+            --model-options.inference set.
         conditional: Train the model on the labels too, so that it can draw samples of each class.
             A cvae is always conditional. With --longitudinal: on the covariates.
         validation: Fraction of the data held out for the choice of the best epoch and for

@@ -39,7 +39,7 @@ def nearest_distance_ratio(train: Tensor, held_out: Tensor, synthetic: Tensor) -
     of_held_out, of_synthetic = _distances(train, held_out, synthetic)
     reference = of_held_out.median()
     if not float(reference) > 0.0:
-        raise DataError("most held-out samples are in train: expected samples that it lacks")
+        raise DataError("most held-out samples are in train: expected others")
     return float(of_synthetic.median() / reference)
 
 

@@ -11,7 +11,7 @@ __all__ = ["AE"]
 
 
 class AE(Autoencoder):
-    r"""Autoencoder: minus the log-likelihood at the code of x, a squared error if it is Gaussian.
+    r"""Autoencoder, trained by the log-likelihood at the code of x (Gaussian: a squared error).
 
     .. math:: -\log p(x | z = f(x))
 

@@ -34,7 +34,7 @@ Geometry = Literal["learned", "posterior"]
 class RHVAE(HVAE):
     r"""Geometry-aware VAE (Chadebec et al., 2020; thesis chapter 1).
 
-    The Hamiltonian flow of the `HVAE` on a Riemannian latent space. The inverse metric is learned:
+    It is an `HVAE` whose latent space has a Riemannian metric. The inverse metric is learned:
 
     .. math:: G^{-1}(z) = \sum_i w_i(z) M_i + \lambda I, \quad w_i(z) = e^{-\|z - c_i\|^2 / T^2}
 

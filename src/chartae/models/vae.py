@@ -80,8 +80,8 @@ class DisentangledBetaVAE(BetaVAE):
     .. math:: -E_q \log p(x|z) + \beta \, | KL(q(z|x) \| p(z)) - C |
 
     with C rising linearly from 0 to ``capacity`` over the first ``warmup`` epochs of a training.
-    The difference is that of each x. (Some published code takes that of the mean over a batch. Some
-    posteriors are then far from the prior, and samples worse.)
+    The difference is computed for each x. (Some published code computes it for the mean over a
+    batch. Some posteriors are then far from the prior, and samples are worse.)
 
     Use it for disentangled coordinates without the blur of a large :math:`\beta`: as the capacity
     rises, the latents encode one factor of variation after the other.

@@ -118,7 +118,9 @@ def execute(
     keys = [run_key(one) for one in settings]
     if len(set(keys)) < len(keys):
         twice = next(one for one, key in zip(settings, keys, strict=True) if keys.count(key) > 1)
-        raise ConfigurationError(f"settings={dict(twice)!r} stand twice: expected different runs")
+        raise ConfigurationError(
+            f"settings={dict(twice)!r} are given twice: expected different runs"
+        )
     with Store(folder, context) as store, _engine(jobs, scheduler, shared) as engine:
         for one in settings if again else ():
             store.remove(one)

@@ -137,7 +137,7 @@ def fitted_mixture(
     distinct = len(codes.unique(dim=0))
     if distinct < count:
         logger.warning(
-            "num_components=%d: x has %d distinct code(s), and the other components weigh nothing",
+            "num_components=%d: x has %d distinct code(s), and the other components have weight 0",
             *(count, distinct),
         )
     elif not mixture.converged_:
