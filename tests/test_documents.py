@@ -1,6 +1,7 @@
 """The examples of README and CONTRIBUTING are run as they stand."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,18 @@ def run(*blocks: str) -> dict[str, Any]:
     return namespace
 
 
+def commands(name: str) -> list[list[str]]:
+    """Return the arguments of the commands of a page, with one epoch for those that train."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / name).read_text("utf-8"), flags=re.DOTALL)
+    found = []
+    for line in "".join(blocks).splitlines():
+        program, *arguments = shlex.split(re.sub(r"--epochs \d+ ?", "", line))
+        assert program == "chartae"
+        trains = arguments[0] in {"train", "augment", "study", "benchmark"}
+        found.append([*arguments, *["--epochs", "1"] * trains])
+    return found
+
+
 # tests/hub runs the examples of docs/hub.md, which need a hub.
 NAMES = sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name != "hub.md")
 PAGES = ["README.md", *(f"docs/{name}" for name in NAMES)]
@@ -41,6 +54,7 @@ SLOW = {
     "docs/geodesics.md",
     "docs/imbalance.md",
     "docs/sampling.md",
+    "docs/start_vae.md",
     "docs/statistics.md",
     "docs/study.md",
     "docs/volumes.md",
@@ -68,14 +82,20 @@ def test_commands_of_followups_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     scores = np.random.default_rng(0).random((12, 3, 2))
     people = Sequences(scores, times=[0, 1, 2], covariates=["f", "m"] * 6, covariate_names=["sex"])
     write_sequences("scores.csv", people)
-    text = (ROOT / "docs" / "followups.md").read_text("utf-8")
-    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    for line in "".join(blocks).splitlines():
-        program, *arguments = line.split()
-        assert program == "chartae"
-        extra = ["--epochs", "1"] if arguments[0] == "train" else []
-        given = re.sub(r"--epochs \d+ ?", "", " ".join(arguments)).split()
-        assert chartae.cli.run([*given, *extra]) == 0, line
+    for arguments in commands("docs/followups.md"):
+        assert chartae.cli.run(arguments) == 0, arguments
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["start_images", "start_followups", "start_models"])
+def test_commands_of_a_first_page_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a newcomer would type them, but with one epoch."""
+    monkeypatch.chdir(tmp_path)
+    run(*python_blocks(f"docs/{name}.md"))
+    for arguments in commands(f"docs/{name}.md"):
+        assert chartae.cli.run(arguments) == 0, arguments
 
 
 @pytest.mark.slow
@@ -83,9 +103,8 @@ def test_command_of_volumes_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """As a reader would type it, but with one epoch."""
     monkeypatch.chdir(tmp_path)
     run(python_blocks("docs/volumes.md")[0])
-    text = (ROOT / "docs" / "volumes.md").read_text("utf-8")
-    (line,) = re.findall(r"```sh\nchartae (.*)\n```", text)
-    assert chartae.cli.run([*line.split(), "--epochs", "1"]) == 0
+    (arguments,) = commands("docs/volumes.md")
+    assert chartae.cli.run(arguments) == 0
     assert len(read_volumes("new")) == 20
     for name in ("new.json", "new.html", "new-models", "new/manifest.csv", "new/control/00.nii.gz"):
         assert Path(name).exists()
