@@ -45,7 +45,7 @@ class TestBenchmark:
         assert "Which model reconstructs best?" in out
         assert "Which model and sampler generate best?" in out
         html = (here / "b" / "report.html").read_text()
-        assert "Level with it" in html or "Next:" in html
+        assert "Equally good" in html or "Next:" in html
         assert html.count("data:image/png") == 2  # reconstructions and samples
         assert 'class="sortable"' in html
         assert "--row" in html

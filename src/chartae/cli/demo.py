@@ -217,12 +217,12 @@ def _report(
 
 
 def first_line(study: StudyResult) -> str:
-    """Return in a sentence whether the generators are better than all that was tried without."""
+    """Return in a sentence whether the generators are better than all methods without a model."""
     answer = study.verdict()["Do synthetic data help?"]
     return {
-        "Yes": "On these digits synthetic data are better than all that was tried without them.",
-        "No ": "On these digits synthetic data make no clear difference to the best that was tried "
-        "without them.",
-        "No:": "On these digits synthetic data do not help: the best that was tried without them "
-        "is clearly better.",
+        "Yes": "On these digits synthetic data are better than every method without a model.",
+        "No ": "On these digits synthetic data make no clear difference, compared with the best "
+        "method without a model.",
+        "No:": "On these digits synthetic data do not help: the best method without a model is "
+        "clearly better.",
     }[answer[:3]]

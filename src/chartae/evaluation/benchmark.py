@@ -252,7 +252,7 @@ def benchmark(
 
     Each run trains one configuration of one model and evaluates it as `evaluate_model` does, in the
     features of a small classifier that is trained once on the training and validation sets, or of
-    the data themselves without labels. Runs are kept in the folder, so that the same call goes on
+    the data themselves without labels. Runs are kept in the folder, so that the same call continues
     after an interruption; see `chartae.runs.execute`. A training that diverges is repeated with a
     tenth of the learning rate, and marked.
 

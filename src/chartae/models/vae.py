@@ -17,8 +17,8 @@ class VAE(VariationalAutoencoder):
 
     .. math:: -\mathrm{ELBO}(x) = -E_q \log p(x|z) + KL(q(z|x) \| p(z))
 
-    Use it first. It is fast and robust, and it is the baseline for every other model here. Any
-    sampler of a Euclidean latent space and the whole geometry work with it.
+    Use it first. It is fast and robust, and it is the baseline for every other model here. All
+    samplers of Euclidean latent spaces, and the geometry, work with it.
 
     Args:
         networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.

@@ -58,7 +58,7 @@ TEXTS = {
     "representation": "Accuracy on the test set of a linear classifier of the embeddings, and how "
     "k-means of the training set's embeddings agrees with the classes.",
     "interpolation": "Mean distance of decoded points between pairs of test observations to the "
-    "nearest training observation, divided by that of the test set: 1 is like data.",
+    "nearest training observation, divided by that of the test set: 1 is the same as for data.",
 }
 SHOWN = 10
 """Number of pictures in a row."""
@@ -79,7 +79,7 @@ def answers(result: BenchmarkResult) -> dict[str, str]:
         near = [entry for entry in others if _level(first, entry)]
         text = f"{first.title}: {METRICS[metric].title} {_value(first)}."
         if near:
-            text += f" Level with it: {'; '.join(f'{e.title} {_value(e)}' for e in near)}."
+            text += f" Equally good: {'; '.join(f'{e.title} {_value(e)}' for e in near)}."
         if others and len(near) < len(others):
             following = next(entry for entry in others if entry not in near)
             text += f" Next: {following.title} {_value(following)}."

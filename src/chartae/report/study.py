@@ -74,7 +74,7 @@ def write_study_report(
         answers=study.verdict(),
         facts={
             **facts,
-            "Training": f"{s['num_train']} examples ({sizes}), others in each of {s['repeats']} "
+            "Training": f"{s['num_train']} examples ({sizes}), new ones in each of {s['repeats']} "
             "repeats",
             "Validation": f"{s['num_validation']} examples, which stop networks and choose methods",
             "Test": f"{s['num_test']:,} examples, {own}",

@@ -1,7 +1,7 @@
 """Tables of runs: many independent, seeded computations, each of which gives one row.
 
 A run is a function of its settings. Rows are kept in a folder under the hash of their settings, so
-that interrupted work goes on where it stopped. This room knows nothing of models.
+that interrupted work goes on where it stopped. This package does not depend on models.
 """
 
 from chartae.runs.execution import Progress, execute
