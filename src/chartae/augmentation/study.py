@@ -116,7 +116,7 @@ def augmentation_study(
             next seed.
         workers: number of processes, with one thread each; None takes one per core.
         scheduler: address of a Dask scheduler, whose workers take the place of the processes.
-        folder: where finished parts are kept, so that the same call continues after an interruption;
+        folder: keeps finished parts, so that the same call continues after an interruption;
             None keeps nothing. Models are known there by name and options, other methods and
             classifiers by their names: take another folder if one of them changes.
         advance: called with the number of finished tasks and the number of all tasks, after each.

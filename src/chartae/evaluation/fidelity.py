@@ -213,7 +213,7 @@ def inception_score(probabilities: ArrayLike | Tensor, splits: int = 1) -> float
     .. math:: \exp\, E_x\, KL(p(y|x) \| p(y))
 
     It is 1 if all samples have the same probabilities, and C if each sample has one certain class
-    and all C classes are equally frequent. It does not use real data, so neither copies nor a lack of
+    and all C classes are equally frequent. It does not use real data: neither copies nor a lack of
     variety within a class lower it. Small sets have lower scores.
 
     Args:

@@ -77,7 +77,7 @@ def execute(
     A run that raises `DivergenceError` is repeated ``retries`` times with the next number of the
     attempt; the function then takes a lower learning rate. A run that raises another error has a
     row with the error; the others go on, and the next call tries it again. Runs whose process dies
-    are repeated once. After a kill or Ctrl-C, the same call continues; at most the runs in flight are
+    are repeated once. After a kill or Ctrl-C, the same call continues; at most unfinished runs are
     lost. Several calls on one folder, also on several machines, share the work.
 
     Args:
