@@ -327,8 +327,8 @@ class StudyResult:
         }[found.effect]
         return (
             f"{answer} The best way without a model, {how}, is {second} on "
-            f"{theirs}: {self.title} {_percent(self._mean(theirs, second))} %. The best with one "
-            f"is {first} on {ours}: {_percent(self._mean(ours, first))} %. Difference: {found}"
+            f"{theirs}: {self.title} {_percent(self._mean(theirs, second))} %. The best way "
+            f"with a model is {first} on {ours}: {_percent(self._mean(ours, first))} %. Difference: {found}"
             + ("." if fair else f", corrected for {found.comparisons} candidates.")
         )
 
@@ -398,7 +398,7 @@ class StudyResult:
             sentences.append(
                 f"{name}: {_percent(share)} % exact copies. Samples are {ratio:.2f} times as far "
                 f"from training data as test data are. They {reveals} who was in the training "
-                f"set (area under the curve {auc:.2f}; 0.5 is nothing)."
+                f"set (area under the curve {auc:.2f}; 0.5 is chance)."
             )
         return " ".join(sentences)
 

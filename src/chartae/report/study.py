@@ -74,8 +74,8 @@ def write_study_report(
         answers=study.verdict(),
         facts={
             **facts,
-            "Training": f"{s['num_train']} examples ({sizes}), new ones in each of {s['repeats']} "
-            "repeats",
+            "Training": f"{s['num_train']} examples ({sizes}), drawn again in each repeat; "
+            f"number of repeats: {s['repeats']}",
             "Validation": f"{s['num_validation']} examples, which stop networks and choose methods",
             "Test": f"{s['num_test']:,} examples, {own}",
             "Versions": versions(),
