@@ -328,7 +328,8 @@ class StudyResult:
         return (
             f"{answer} The best way without a model, {how}, is {second} on "
             f"{theirs}: {self.title} {_percent(self._mean(theirs, second))} %. The best way "
-            f"with a model is {first} on {ours}: {_percent(self._mean(ours, first))} %. Difference: {found}"
+            f"with a model is {first} on {ours}: {_percent(self._mean(ours, first))} %. "
+            f"Difference: {found}"
             + ("." if fair else f", corrected for {found.comparisons} candidates.")
         )
 
