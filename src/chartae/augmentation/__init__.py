@@ -11,6 +11,7 @@ __all__ = [
     "SAMPLERS",
     "WEIGHTED",
     "Augmenter",
+    "Benefit",
     "ClassFidelity",
     "Classifier",
     "Comparison",
@@ -33,6 +34,7 @@ __all__ = [
     "smote",
     "spread_ratio",
     "transforms",
+    "would_help",
 ]
 
 from chartae.augmentation.augmenter import (
@@ -41,6 +43,7 @@ from chartae.augmentation.augmenter import (
     SAMPLERS,
     Augmenter,
 )
+from chartae.augmentation.benefit import Benefit, would_help
 from chartae.augmentation.classifiers import (
     CLASSIFIERS,
     Classifier,

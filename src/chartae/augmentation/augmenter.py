@@ -181,7 +181,7 @@ class Augmenter:
                 "this Augmenter was loaded, and its model or sampler was a function: set it with "
                 "set_params before fit"
             )
-        data = self._dataset(x, y, mask, weight)
+        data = self.labelled(x, y, mask, weight)
         labels = Labels.of(data.class_names, x if isinstance(x, ArrayDataset) else y)
         parts = {ALL: data} if self.is_conditional else self._each_class(data)
         example, defaults = data.subset([0]), self._default_options(data, parts)
@@ -237,6 +237,27 @@ class Augmenter:
         y = indices.repeat_interleave(torch.tensor(list(counts.values())))
         x = self._draw_all(counts, seed)
         return ArrayDataset(x, y, class_names=self.class_names, form=self._form)
+
+    def labelled(self, x: Any, y: Any = None, mask: Any = None, weight: Any = None) -> ArrayDataset:
+        """Return the data set with labels from which `fit` learns, without classes of no example.
+
+        Args:
+            x: as in `fit`.
+            y: as in `fit`.
+            mask: as in `fit`.
+            weight: as in `fit`.
+
+        Raises:
+            DataError: as `fit` does for x, y, mask and weight.
+        """
+        if isinstance(x, ArrayDataset):
+            if any(given is not None for given in (y, mask, weight)):
+                raise DataError("x is an ArrayDataset: expected no y, mask or weight as well")
+            if not x.class_names:
+                raise DataError("x has no labels: expected one for each observation")
+            return _of_present_classes(x)
+        encode_labels(y)  # raises an error if they are not labels
+        return ArrayDataset.from_arrays(x, y, mask, channels_last=self.channels_last, weight=weight)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -376,16 +397,6 @@ class Augmenter:
         check_integer("jobs", self.jobs, minimum=1)
         check_integer("seed", self.seed, minimum=0)
         _check_options("fit_options", self.fit_options, fit)
-
-    def _dataset(self, x: Any, y: Any, mask: Any, weight: Any) -> ArrayDataset:
-        if isinstance(x, ArrayDataset):
-            if any(given is not None for given in (y, mask, weight)):
-                raise DataError("x is an ArrayDataset: expected no y, mask or weight as well")
-            if not x.class_names:
-                raise DataError("x has no labels: expected one for each observation")
-            return _of_present_classes(x)
-        encode_labels(y)  # raises an error if they are not labels
-        return ArrayDataset.from_arrays(x, y, mask, channels_last=self.channels_last, weight=weight)
 
     def _each_class(self, data: ArrayDataset) -> dict[str, ArrayDataset]:
         """Return the examples of each class that has at least two, by class name."""

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from chartae import __version__
 from chartae.augmentation.classifiers import Classifier, default_classifiers
-from chartae.augmentation.draws import Draw, make_draws
-from chartae.augmentation.imputation import typical_values
+from chartae.augmentation.draws import make_draws
 from chartae.augmentation.methods import Method, ModelMethod
 from chartae.augmentation.results import REAL, WEIGHTED, StudyResult, TrainingSet
 from chartae.augmentation.study_runs import (
@@ -28,6 +27,7 @@ from chartae.augmentation.study_runs import (
     read_arrays,
     score,
     tune,
+    typical_of,
 )
 from chartae.checks import check_choice, check_integer, check_number
 from chartae.data import ArrayDataset, encode_labels
@@ -178,7 +178,7 @@ def augmentation_study(
         methods,
         classifiers,
         real_share,
-        typical=[_typical(pool, draw) for draw in draws] if incomplete else (),
+        typical=[typical_of(pool, draw) for draw in draws] if incomplete else (),
     )
     sizes = np.bincount(inputs.y[draws[0].train], minlength=pool.num_classes)
     for label, size in zip(pool.class_names, sizes, strict=True):
@@ -482,13 +482,6 @@ def _as_pool(name: str, pool: ArrayDataset, x: Any, y: Any) -> ArrayDataset:
             f"{name} has observations of shape {data.input_shape}: expected {pool.input_shape}"
         )
     return data
-
-
-def _typical(pool: ArrayDataset, draw: Draw) -> Array:
-    """Return the typical values of the training set of a draw."""
-    train = pool.subset(draw.train)
-    mask = None if train.mask is None else train.mask.numpy()
-    return typical_values(train.x.numpy(), mask, pool.form)
 
 
 def _check_two_classes(sets: Mapping[str, tuple[Array, Array]]) -> None:

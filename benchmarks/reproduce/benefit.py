@@ -1,0 +1,112 @@
+"""Does `would_help` answer as a large test set does?
+
+For each set, draw and generator: the answer of `would_help` on few examples, and the difference that
+samples of an augmenter of all of these examples make on a large test set.
+
+    python benchmarks/reproduce/benefit.py DATA --sets mnist fashion --draws 3
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from augmentation_tables import SETS
+
+from chartae import Augmenter
+from chartae.augmentation import CLASSIFIERS, ModelMethod, would_help
+from chartae.augmentation.benefit import METHOD, predictions
+from chartae.augmentation.draws import Draw
+from chartae.augmentation.study_runs import Inputs
+from chartae.data import ArrayDataset
+from chartae.randomness import derive_seed
+
+LARGEST = 2000
+"""Number of test examples."""
+SIZES = {name: of.per_class for name, of in SETS.items()} | {"pneumonia": {"0": 50, "1": 150}}
+"""Examples of each class; for fewer than 100 in all there is no answer."""
+
+
+def few(pool: ArrayDataset, sizes: dict[str, int], draw: int) -> ArrayDataset:
+    """Return some examples of each class."""
+    random = np.random.default_rng(derive_seed(draw, "examples"))
+    assert pool.y is not None
+    y = pool.y.numpy()
+    return pool.subset(
+        np.concatenate(
+            [
+                random.choice(np.flatnonzero(y == pool.class_names.index(name)), n, replace=False)
+                for name, n in sizes.items()
+            ]
+        )
+    )
+
+
+def truth(
+    data: ArrayDataset, test: ArrayDataset, options: dict[str, object], classifier: str, seed: int
+) -> tuple[float, float]:
+    """Return the balanced accuracies on a test set, with real examples alone, and with samples."""
+    inputs = Inputs(
+        data,
+        {"test": test},
+        [Draw(np.arange(len(data)), np.arange(len(data)), None)],
+        {METHOD: ModelMethod(options)},
+        {classifier: CLASSIFIERS[classifier]},
+        real_share=0.5,
+    )
+    found = predictions(inputs, 0, seed, "200")
+    assert test.y is not None
+    y = test.y.numpy()
+    means = [np.mean([found[part][y == c].mean() for c in np.unique(y)]) for part in ("real", "both")]
+    return float(means[0]), float(means[1])
+
+
+def rows(arguments: argparse.Namespace) -> Iterator[str]:
+    for name in arguments.sets:
+        (x, y), (x_test, y_test) = SETS[name].read(arguments.data)
+        pool, test = ArrayDataset.from_arrays(x, y), ArrayDataset.from_arrays(x_test, y_test)
+        test = test.subset(np.arange(len(test))[:: max(1, len(test) // LARGEST)])
+        for draw in range(arguments.draws):
+            data = few(pool, SIZES[name], draw)
+            for model, _, sampler in (m.partition("+") for m in arguments.methods):
+                options = {"model": model, "sampler": sampler}
+                for classifier in arguments.classifiers:
+                    started = perf_counter()
+                    found = would_help(Augmenter(**options, seed=draw), data, classifier=classifier)
+                    seconds = perf_counter() - started
+                    real, both = truth(data, test, options, classifier, draw)
+                    difference = found.comparison
+                    inside = abs(100 * (both - real) - 100 * difference.difference)
+                    yield (
+                        f"| {name} | {draw} | {model}+{sampler} | {classifier} | {found.examples} "
+                        f"| {found.answer} | {100 * difference.difference:+.1f} ± "
+                        f"{100 * difference.margin:.1f} | {100 * (both - real):+.1f} "
+                        f"| {'yes' if inside <= 100 * difference.margin else 'no'} "
+                        f"| {100 * found.real:.1f} | {100 * real:.1f} "
+                        f"| {100 * found.right_label:.0f} | {found.membership_auc:.2f} "
+                        f"| {seconds:.0f} |"
+                    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder with mnist.npz, fashion_mnist.npz, ...")
+    parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
+    parser.add_argument("--methods", nargs="*", default=["rhvae+volume"])
+    parser.add_argument("--classifiers", nargs="*", default=["random forest"])
+    parser.add_argument("--draws", type=int, default=3)
+    arguments = parser.parse_args()
+    logging.getLogger("chartae").setLevel(logging.ERROR)
+    print(
+        "| set | draw | method | classifier | examples | the samples | difference | on test data "
+        "| inside | real | on test data | right label % | membership | seconds |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for row in rows(arguments):
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
