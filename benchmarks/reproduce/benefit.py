@@ -1,7 +1,7 @@
 """Does `would_help` answer as a large test set does?
 
-For each set, draw and generator: the answer of `would_help` on few examples, and the difference that
-samples of an augmenter of all of these examples make on a large test set.
+For each set, draw and generator: the answer of `would_help` on few examples, and the difference
+that samples of an augmenter of all of these examples make on a large test set.
 
     python benchmarks/reproduce/benefit.py DATA --sets mnist fashion --draws 3
 """
@@ -59,7 +59,9 @@ def truth(
     found = predictions(inputs, 0, seed, "200")
     assert test.y is not None
     y = test.y.numpy()
-    means = [np.mean([found[part][y == c].mean() for c in np.unique(y)]) for part in ("real", "both")]
+    means = [
+        np.mean([found[part][y == c].mean() for c in np.unique(y)]) for part in ("real", "both")
+    ]
     return float(means[0]), float(means[1])
 
 

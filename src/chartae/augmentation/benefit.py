@@ -160,15 +160,15 @@ def would_help(
         check_integer("per_class", per_class, minimum=1)
     data = augmenter.labelled(x, y)
     labels = class_indices(data)
-    sizes = np.bincount(labels)
-    smallest = int(sizes[sizes > 0].min())
+    sizes = np.bincount(labels)  # of classes that all have an example
+    smallest = int(sizes.min())
     answer: Answer = "too few examples to tell"
     facts = (classifier, len(data), smallest, folds)
-    if per_class == "balance" and len(set(sizes[data.classes])) == 1:
+    if per_class == "balance" and np.ptp(sizes) == 0:
         raise ConfigurationError(
             "per_class='balance', and all classes have the same size: expected a number"
         )
-    if len(data) < FEWEST or smallest < 2 * folds or len(data.classes) < 2:
+    if len(data) < FEWEST or smallest < 2 * folds or len(sizes) < 2:
         return Benefit(answer, *facts)
     inputs = _inputs(augmenter, data, classifier, folds)
     rows = [predictions(inputs, fold, augmenter.seed, str(per_class)) for fold in range(folds)]
