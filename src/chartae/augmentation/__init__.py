@@ -7,6 +7,7 @@ __all__ = [
     "METHODS",
     "MODELS",
     "REAL",
+    "RECIPES",
     "RECORD_FILE",
     "SAMPLERS",
     "WEIGHTED",
@@ -20,6 +21,7 @@ __all__ = [
     "Method",
     "ModelMethod",
     "NetworkClassifier",
+    "Recipe",
     "StudyResult",
     "TrainingSet",
     "augmentation_study",
@@ -68,6 +70,7 @@ from chartae.augmentation.methods import (
     smote,
     transforms,
 )
+from chartae.augmentation.recipes import RECIPES, Recipe
 from chartae.augmentation.results import REAL, WEIGHTED, Comparison, StudyResult, TrainingSet
 from chartae.augmentation.study import augmentation_study
 from chartae.augmentation.weights import sample_weight

@@ -20,6 +20,7 @@ from chartae.atomic import check_writable, write_text
 from chartae.augmentation.fidelity import ClassFidelity, Fidelity
 from chartae.augmentation.labels import Labels
 from chartae.augmentation.messages import warnings_about
+from chartae.augmentation.recipes import RECIPES
 from chartae.checks import check_boolean, check_choice, check_integer
 from chartae.data import ArrayDataset, Form, encode_labels, held_out_split
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
@@ -151,6 +152,37 @@ class Augmenter:
         self.conditional, self.channels_last = conditional, channels_last
         self.singles, self.jobs, self.seed, self.output_dir = singles, jobs, seed, output_dir
         self._check_arguments()
+
+    @classmethod
+    def from_recipe(cls, name: str, **arguments: Any) -> Self:
+        """Return an augmenter with the hyper-parameters of a table of the thesis.
+
+        Args:
+            name: a name of `RECIPES`.
+            arguments: arguments of `Augmenter`. Options of the model, the sampler and the training
+                replace those of the recipe one by one. Another sampler has no options of the
+                recipe.
+
+        Raises:
+            ConfigurationError: for an unknown name, another model, or a wrong argument.
+
+        >>> Augmenter.from_recipe("thesis/mnist", seed=3).model_options["latent_dim"]
+        2
+        """
+        check_choice("recipe", name, RECIPES)
+        recipe = dict(RECIPES[name].arguments)
+        if (model := arguments.get("model", recipe["model"])) != recipe["model"]:
+            raise ConfigurationError(
+                f"model={model!r}: the recipe {name!r} is one of the model {recipe['model']!r}"
+            )
+        if arguments.get("sampler", "auto") not in ("auto", recipe["sampler"]):
+            del recipe["sampler_options"]
+        merged = {
+            key: {**recipe[key], **(arguments.get(key) or {})}
+            for key in ("model_options", "sampler_options", "fit_options")
+            if key in recipe
+        }
+        return cls(**{**recipe, **arguments, **merged})
 
     def fit(self, x: Any, y: Any = None, mask: Any = None, *, weight: Any = None) -> Self:
         """Train on observations ``(N, *input_shape)`` with labels ``(N,)``.

@@ -1,13 +1,15 @@
 """``chartae augment``: synthetic labelled data from a few real ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
+from cyclopts import Parameter
 
-from chartae.augmentation import RECORD_FILE, Augmenter, Benefit, would_help
+from chartae.augmentation import RECIPES, RECORD_FILE, Augmenter, Benefit, would_help
 from chartae.augmentation.augmenter import Singles
 from chartae.checks import check_integer
 from chartae.cli.options import (
@@ -39,6 +41,14 @@ __all__ = ["augment"]
 UNLIKE = 3
 """Exit status with ``--strict`` if the samples of a class differ from its real examples."""
 
+RecipeName = Annotated[
+    str | None,
+    Parameter(
+        help="Hyper-parameters of a table of the thesis, which other options replace: one of "
+        f"{', '.join(RECIPES)}."
+    ),
+]
+
 
 def augment(
     data: Path,
@@ -47,6 +57,7 @@ def augment(
     per_class: int = 1000,
     balance: bool = False,
     model: ModelName = "rhvae",
+    recipe: RecipeName = None,
     sampling: SamplerOptions = SamplerOptions(),
     conditional: bool = False,
     model_options: ModelOptions = ModelOptions(),
@@ -103,9 +114,12 @@ def augment(
     if not source.class_names:
         raise DataError(f"{data} has no labels: expected one for each observation")
     _check_form(out, source, include_real)
-    augmenter = Augmenter(
-        model,
-        sampling.sampler,
+    make: Callable[..., Augmenter] = Augmenter
+    if recipe is not None:
+        make = partial(Augmenter.from_recipe, recipe)
+    augmenter = make(
+        model=model,
+        sampler=sampling.sampler,
         model_options=model_options.arguments(),
         sampler_options=sampling.arguments(),
         fit_options={"progress": True, **training.arguments(), "accelerator": machine.device},
