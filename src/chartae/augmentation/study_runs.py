@@ -261,9 +261,10 @@ def _cross_validation(classifier: Classifier, x: Array, y: Array, seed: int) -> 
     estimator = classifier.make()
     if "random_state" in estimator.get_params():
         estimator.set_params(random_state=seed % 2**32)
+    candidates = [{k: [v] for k, v in one.items()} for one in classifier.candidates(seed)]
     search = GridSearchCV(
         estimator,
-        dict(classifier.grid),
+        candidates,
         cv=StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32),
         scoring="accuracy" if np.ptp(np.bincount(y)) == 0 else "balanced_accuracy",
         refit=False,
@@ -283,7 +284,6 @@ def _held_out_search(
 
     It is the search of thesis section 2.7.2: networks are too slow for cross-validation.
     """
-    from sklearn.model_selection import ParameterGrid
 
     def score(parameters: Mapping[str, Any]) -> float:
         fitted = fit_classifier(
@@ -292,7 +292,7 @@ def _held_out_search(
         predicted = np.asarray(fitted.predict(validation[0]))
         return classification_figures(validation[1], predicted)["balanced_accuracy"]
 
-    best: dict[str, Any] = max(ParameterGrid(dict(classifier.grid)), key=score)
+    best: dict[str, Any] = max(classifier.candidates(seed), key=score)
     return best
 
 
