@@ -307,8 +307,8 @@ CLASSIFIERS: dict[str, Classifier] = {
 section 1.8.3, with a depth of 20; others have their depth in the name (Fig. 1.6, middle).
 ``"MRI CNN"`` and ``"MRI CNN A2"`` are the networks A1 and A2 of Fig. 1.7. ``"MRI CNN search"`` is
 the random search of section 1.5.5, from which the networks B1 and B2 of the thesis come. The thesis
-says what is varied, but gives no ranges: those here are a choice, and so is the number of draws, 100
-in the thesis. The validation set judges candidates, in place of five folds. ``"ResNet"`` has
+says what is varied, but gives no ranges: those here are a choice. So is the number of draws, 100 in
+the thesis. The validation set judges candidates, in place of five folds. ``"ResNet"`` has
 residual blocks. ``"strong CNN"`` has dropout, weight decay and classic transforms in each step."""
 
 

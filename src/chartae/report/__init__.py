@@ -22,6 +22,7 @@ __all__ = [
     "one_row_per_class",
     "pace_strips",
     "quiz",
+    "scaling_plot",
     "score_fits",
     "score_plot",
     "study_sections",
@@ -43,6 +44,7 @@ from chartae.report.card import model_card
 from chartae.report.figures import (
     image_grid,
     one_row_per_class,
+    scaling_plot,
     score_plot,
     training_curves,
 )
