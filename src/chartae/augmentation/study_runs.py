@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from chartae.augmentation.classifiers import Classifier, fit_classifier, scores_of
 from chartae.augmentation.draws import Draw
-from chartae.augmentation.imputation import imputed, typical_values
+from chartae.augmentation.imputation import examples_of_classes, imputed, typical_values
 from chartae.augmentation.methods import Method
 from chartae.data import ArrayDataset
 from chartae.data.arrays import as_tensor
@@ -102,8 +102,7 @@ class Inputs:
         if train.mask is None:
             return self.imputed(repeat, x, None)
         random = np.random.default_rng(derive_seed(seed, "missing values"))
-        places = {c: np.flatnonzero(class_indices(train) == c) for c in np.unique(y)}
-        rows = [random.choice(places[c]) for c in y]
+        rows = examples_of_classes(class_indices(train), y, random)
         return self.imputed(repeat, x, train.mask.numpy()[rows])
 
     def held_out(self, repeat: int) -> dict[str, tuple[Array, Array]]:

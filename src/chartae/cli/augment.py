@@ -6,11 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import numpy as np
 import torch
 from cyclopts import Parameter
 
 from chartae.augmentation import RECIPES, RECORD_FILE, Augmenter, Benefit, would_help
 from chartae.augmentation.augmenter import Singles
+from chartae.augmentation.imputation import examples_of_classes
 from chartae.checks import check_integer
 from chartae.cli.options import (
     ConfigFile,
@@ -34,6 +36,7 @@ from chartae.cli.results import few_baselines, fidelity_table, sections
 from chartae.data import ArrayDataset, write_npz, write_table
 from chartae.errors import ConfigurationError, DataError
 from chartae.evaluation.neighbours import nearest_real
+from chartae.randomness import derive_seed
 from chartae.report import Report, versions
 
 __all__ = ["augment"]
@@ -63,6 +66,7 @@ def augment(
     model_options: ModelOptions = ModelOptions(),
     training: TrainingOptions = TrainingOptions(),
     include_real: bool = False,
+    keep_gaps: bool = False,
     report: bool = False,
     singles: str = "skip",
     strict: bool = False,
@@ -89,6 +93,9 @@ def augment(
         conditional: Learn all classes with one model, given the label, instead of one model for
             each class. A cvae is always conditional.
         include_real: Write the real data before the synthetic data.
+        keep_gaps: Leave out of each synthetic observation what a random real one of its class
+            lacks. By default synthetic observations are complete, and a classifier that takes
+            missing values could recognise them by that.
         report: Write a report with images, latent maps and training curves.
         singles: What to do with a class of one observation, which is not enough for its own model:
             skip it with a warning, or refuse the data.
@@ -113,7 +120,9 @@ def augment(
     source = data_options.read(data)
     if not source.class_names:
         raise DataError(f"{data} has no labels: expected one for each observation")
-    _check_form(out, source, include_real)
+    _check_form(out, source, with_mask=include_real or keep_gaps)
+    if keep_gaps and source.mask is None:
+        raise ConfigurationError("keep_gaps=True: expected data with missing values")
     make: Callable[..., Augmenter] = Augmenter
     if recipe is not None:
         make = partial(Augmenter.from_recipe, recipe)
@@ -145,7 +154,8 @@ def augment(
             )
             augmenter.save(models)
             outputs.remove(out)
-            _write(out, source, synthetic, include_real, {"model": model, "seed": seed})
+            written = _with_gaps(source, synthetic, seed) if keep_gaps else synthetic
+            _write(out, source, written, include_real, {"model": model, "seed": seed})
             if not no_check:
                 # More samples than 200 of each class hardly change a classifier.
                 number: Any = "balance" if balance else min(per_class, 200)
@@ -192,7 +202,7 @@ def _constant_columns(source: ArrayDataset, *, each_class: bool) -> dict[str, li
     return {place: columns for place, columns in found.items() if columns}
 
 
-def _check_form(out: Path, source: ArrayDataset, include_real: bool) -> None:
+def _check_form(out: Path, source: ArrayDataset, *, with_mask: bool) -> None:
     """Raise an error, before any work, if the output cannot store such data."""
     shape = source.input_shape
     if out.suffix == ".csv":
@@ -205,7 +215,7 @@ def _check_form(out: Path, source: ArrayDataset, include_real: bool) -> None:
         raise ConfigurationError(f"out={str(out)!r} is a folder: expected a file, by its name")
     if out.suffix == "":
         check_folder_of(out, shape)
-    if out.suffix == "" and include_real and source.mask is not None:
+    if out.suffix == "" and with_mask and source.mask is not None:
         raise ConfigurationError(
             f"out={str(out)!r}: files of images or volumes cannot store the mask of the real data: "
             "expected a name that ends in .npz"
@@ -219,13 +229,24 @@ def _named_as(source: ArrayDataset, synthetic: ArrayDataset) -> ArrayDataset:
     return replace(synthetic, y=numbers[synthetic.y], class_names=source.class_names)
 
 
+def _with_gaps(source: ArrayDataset, synthetic: ArrayDataset, seed: int) -> ArrayDataset:
+    """Return synthetic data in which values are missing as in random real ones of the class."""
+    assert source.y is not None
+    assert source.mask is not None
+    assert synthetic.y is not None
+    random = np.random.default_rng(derive_seed(seed, "missing values"))
+    rows = examples_of_classes(source.y.numpy(), synthetic.y.numpy(), random)
+    return replace(synthetic, mask=source.mask[torch.from_numpy(rows)])
+
+
 def _joined(real: ArrayDataset, synthetic: ArrayDataset) -> ArrayDataset:
-    """Return real and synthetic data; synthetic data have no unobserved values."""
+    """Return real and synthetic data."""
     assert real.y is not None
     assert synthetic.y is not None
     mask = real.mask
     if mask is not None:
-        mask = torch.cat([mask, torch.ones_like(synthetic.x, dtype=torch.bool)])
+        complete = torch.ones_like(synthetic.x, dtype=torch.bool)
+        mask = torch.cat([mask, complete if synthetic.mask is None else synthetic.mask])
     x, y = torch.cat([real.x, synthetic.x]), torch.cat([real.y, synthetic.y])
     return replace(real, x=x, y=y, mask=mask, names=())
 

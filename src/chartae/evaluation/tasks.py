@@ -129,7 +129,10 @@ class Splits:
                 )
         for name, part in {"train": self.train, **self.held_out}.items():
             if part.mask is not None and not bool(part.mask.all()):
-                raise DataError(f"{name} has unobserved values: expected fully observed data")
+                raise DataError(
+                    f"{name} has {int((~part.mask).sum())} unobserved value(s): expected none; leave "
+                    "out their rows or columns, or fill them first"
+                )
 
     @property
     def held_out(self) -> dict[str, ArrayDataset]:
