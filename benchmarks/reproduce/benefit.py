@@ -29,19 +29,23 @@ SIZES = {name: of.per_class for name, of in SETS.items()} | {"pneumonia": {"0": 
 """Examples of each class; for fewer than 100 in all there is no answer."""
 
 
-def few(pool: ArrayDataset, sizes: dict[str, int], draw: int) -> ArrayDataset:
-    """Return some examples of each class."""
+def few(pool: ArrayDataset, sizes: dict[str, int], draw: int) -> tuple[ArrayDataset, ArrayDataset]:
+    """Return some examples of each class, and the others."""
     random = np.random.default_rng(derive_seed(draw, "examples"))
     assert pool.y is not None
     y = pool.y.numpy()
-    return pool.subset(
-        np.concatenate(
-            [
-                random.choice(np.flatnonzero(y == pool.class_names.index(name)), n, replace=False)
-                for name, n in sizes.items()
-            ]
-        )
+    rows = np.concatenate(
+        [
+            random.choice(np.flatnonzero(y == pool.class_names.index(name)), n, replace=False)
+            for name, n in sizes.items()
+        ]
     )
+    return pool.subset(rows), pool.subset(np.setdiff1d(np.arange(len(pool)), rows))
+
+
+def some(data: ArrayDataset) -> ArrayDataset:
+    """Return at most about `LARGEST` observations."""
+    return data.subset(np.arange(len(data))[:: max(1, len(data) // LARGEST)])
 
 
 def truth(
@@ -69,16 +73,16 @@ def rows(arguments: argparse.Namespace) -> Iterator[str]:
     for name in arguments.sets:
         (x, y), (x_test, y_test) = SETS[name].read(arguments.data)
         pool, test = ArrayDataset.from_arrays(x, y), ArrayDataset.from_arrays(x_test, y_test)
-        test = test.subset(np.arange(len(test))[:: max(1, len(test) // LARGEST)])
         for draw in range(arguments.draws):
-            data = few(pool, SIZES[name], draw)
+            data, rest = few(pool, SIZES[name], draw)
+            tested = some(rest if arguments.rest else test)
             for model, _, sampler in (m.partition("+") for m in arguments.methods):
                 options = {"model": model, "sampler": sampler}
                 for classifier in arguments.classifiers:
                     started = perf_counter()
                     found = would_help(Augmenter(**options, seed=draw), data, classifier=classifier)
                     seconds = perf_counter() - started
-                    real, both = truth(data, test, options, classifier, draw)
+                    real, both = truth(data, tested, options, classifier, draw)
                     difference = found.comparison
                     inside = abs(100 * (both - real) - 100 * difference.difference)
                     yield (
@@ -98,6 +102,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
     parser.add_argument("--methods", nargs="*", default=["rhvae+volume"])
     parser.add_argument("--classifiers", nargs="*", default=["random forest"])
+    parser.add_argument("--rest", action="store_true", help="test on the rest of the training file")
     parser.add_argument("--draws", type=int, default=3)
     arguments = parser.parse_args()
     logging.getLogger("chartae").setLevel(logging.ERROR)
