@@ -17,7 +17,7 @@ from augmentation_tables import SETS
 
 from chartae import Augmenter
 from chartae.augmentation import CLASSIFIERS, ModelMethod, would_help
-from chartae.augmentation.benefit import METHOD, predictions
+from chartae.augmentation.benefit import METHOD, held_out_fold
 from chartae.augmentation.draws import Draw
 from chartae.augmentation.study_runs import Inputs
 from chartae.data import ArrayDataset
@@ -60,12 +60,10 @@ def truth(
         {classifier: CLASSIFIERS[classifier]},
         real_share=0.5,
     )
-    found = predictions(inputs, 0, seed, "200")
+    found = held_out_fold(inputs, 0, seed, "200")
     assert test.y is not None
     y = test.y.numpy()
-    means = [
-        np.mean([found[part][y == c].mean() for c in np.unique(y)]) for part in ("real", "both")
-    ]
+    means = [np.mean([of[y == c].mean() for c in np.unique(y)]) for of in found[:2]]
     return float(means[0]), float(means[1])
 
 

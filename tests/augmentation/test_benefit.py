@@ -63,9 +63,9 @@ def test_the_interval_is_that_of_paired_differences(monkeypatch):
         test = inputs.draws[fold].test
         real = np.full(len(test), 0.5)
         both = real + np.concatenate(change)[test]
-        return {"real": real, "both": both, "right": 1.0, "membership": 0.5}
+        return benefit.Fold(real, both, 1.0, 0.5)
 
-    monkeypatch.setattr(benefit, "predictions", known)
+    monkeypatch.setattr(benefit, "held_out_fold", known)
     found = would_help(Augmenter(), np.zeros((120, 2)), y)
     assert found.comparison.difference == pytest.approx((0.75 - 0.2) / 2)
     errors = [np.var(of, ddof=1) / len(of) for of in change]
@@ -92,13 +92,17 @@ def test_unequal_classes_are_compared_with_class_weights(monkeypatch):
     )
     assert found.answer == "make no clear difference"
     assert abs(found.comparison.difference) < 0.03
+    assert found.weighted
+    assert "but with class weights" in str(found)
     assert found.real > 0.6  # without weights the rare class is hardly ever predicted
 
 
 @pytest.mark.parametrize("y", [[0, 1] * 40, [0] * 150 + [1] * 5])
 def test_too_few_examples_have_no_answer(y):
     found = would_help(Augmenter(), np.zeros((len(y), 3)), y)
-    assert found == Benefit("too few examples to tell", "random forest", len(y), y.count(1), 3)
+    unequal = len(set(map(y.count, y))) > 1
+    facts = ("random forest", len(y), y.count(1), 3, unequal)
+    assert found == Benefit("too few examples to tell", *facts)
     assert "at least 100" in str(found)
     assert found.to_json()["real"] is None
 
@@ -124,7 +128,7 @@ def test_the_command_prints_and_records_the_answer(tmp_path, monkeypatch, capsys
 
     def known(augmenter, source, **options):
         asked.append((augmenter.model, len(source), options))
-        return Benefit("would harm", "random forest", 100, 50, 3, 0.9, 0.8, 0.05, 0.7, 0.6)
+        return Benefit("would harm", "random forest", 100, 50, 3, True, 0.9, 0.8, 0.05, 0.7, 0.6)
 
     monkeypatch.setattr("chartae.cli.augment.would_help", known)
     x, y = examples(12)

@@ -1,9 +1,8 @@
 """Whether the samples of an augmenter would help a classifier, measured on held-out examples."""
 
 import io
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,6 +58,7 @@ class Benefit:
         examples: number of real examples.
         smallest: number of examples of the smallest class.
         folds: number of parts, each of which was held out once.
+        weighted: whether the classifier of real examples alone has class weights.
         real: balanced accuracy of the classifier trained on real examples alone, in [0, 1].
         augmented: balanced accuracy with real examples and samples.
         margin: half the width of the 95 % confidence interval of the difference.
@@ -72,6 +72,7 @@ class Benefit:
     examples: int
     smallest: int
     folds: int
+    weighted: bool
     real: float = float("nan")
     augmented: float = float("nan")
     margin: float = float("nan")
@@ -95,9 +96,10 @@ class Benefit:
                 f"class with {self.smallest}; at least {FEWEST} are needed, and "
                 f"{2 * self.folds} of each class"
             )
+        weights = ", but with class weights" if self.weighted else ""
         return (
             f"the samples {self.answer} (classifier: {self.classifier}): balanced accuracy "
-            f"{100 * self.augmented:.1f} % with them, {100 * self.real:.1f} % without, "
+            f"{100 * self.augmented:.1f} % with them, {100 * self.real:.1f} % without{weights}, "
             f"{self.comparison}; {100 * self.right_label:.0f} % of the samples have the right "
             f"label; membership AUC {self.membership_auc:.2f}"
         )
@@ -164,7 +166,7 @@ def would_help(
     sizes = np.bincount(labels)  # of classes that all have an example
     smallest = int(sizes.min())
     answer: Answer = "too few examples to tell"
-    facts = (classifier, len(data), smallest, folds)
+    facts = (classifier, len(data), smallest, folds, bool(np.ptp(sizes) > 1))
     if per_class == "balance" and np.ptp(sizes) == 0:
         raise ConfigurationError(
             "per_class='balance', and all classes have the same size: expected a number"
@@ -172,9 +174,9 @@ def would_help(
     if len(data) < FEWEST or smallest < 2 * folds or len(sizes) < 2:
         return Benefit(answer, *facts)
     inputs = _inputs(augmenter, data, classifier, folds)
-    rows = [predictions(inputs, fold, augmenter.seed, str(per_class)) for fold in range(folds)]
+    found = [held_out_fold(inputs, fold, augmenter.seed, str(per_class)) for fold in range(folds)]
     order = np.concatenate([draw.test for draw in inputs.draws if draw.test is not None])
-    real, both = (np.concatenate([row[part] for row in rows]) for part in ("real", "both"))
+    real, both = (np.concatenate(of) for of in zip(*(one[:2] for one in found), strict=True))
     of_class = [np.flatnonzero(labels[order] == index) for index in data.classes]
     variance = [(both - real)[members].var(ddof=1) / len(members) for members in of_class]
     margin = 1.96 * float(np.sqrt(np.sum(variance))) / len(of_class)
@@ -184,8 +186,8 @@ def would_help(
         *facts,
         *means,
         margin,
-        float(np.mean([row["right"] for row in rows])),
-        float(np.mean([row["membership"] for row in rows])),
+        float(np.mean([one.right_label for one in found])),
+        float(np.mean([one.membership_auc for one in found])),
     )
 
 
@@ -211,11 +213,33 @@ def _inputs(augmenter: Augmenter, data: ArrayDataset, classifier: str, folds: in
     )
 
 
-def predictions(inputs: Inputs, fold: int, seed: int, number: str) -> Mapping[str, Any]:
-    """Return, for each held-out example, the share of classifiers that are right about it.
+class Fold(NamedTuple):
+    """What classifiers say about the examples that are held out once.
 
-    ``"real"`` and ``"both"`` are those without and with samples; ``"right"`` is the share of the
-    samples that have the right label, and ``"membership"`` their membership AUC.
+    Attributes:
+        real: for each held-out example, the share of classifiers of real examples that are right.
+        both: the same for classifiers of real examples and samples.
+        right_label: share of the samples to which the first ones give their label.
+        membership_auc: as in `Benefit`.
+    """
+
+    real: Array
+    both: Array
+    right_label: float
+    membership_auc: float
+
+
+def held_out_fold(inputs: Inputs, fold: int, seed: int, number: str) -> Fold:
+    """Learn the training set of a fold; train classifiers without and with samples; test them.
+
+    Args:
+        inputs: the training and the test set of each fold, one method and one classifier.
+        fold: its number.
+        seed: seed of the augmenter and of the classifiers.
+        number: how many samples, as in `numbers_by_class`.
+
+    Raises:
+        DataError: if the method cannot make samples.
     """
     start = {"repeat": fold, "seed": derive_seed(seed, "fold", fold)}
     made = generate({**start, "method": METHOD, "numbers": [number]}, inputs, 0)
@@ -224,31 +248,24 @@ def predictions(inputs: Inputs, fold: int, seed: int, number: str) -> Mapping[st
     samples = read_arrays(io.BytesIO(made.files[SYNTHETIC]))
     (classifier,) = inputs.classifiers
     tuned = tune({**start, "classifier": classifier}, inputs, 0).figures
-    folds = len(inputs.draws)
+    each = len(inputs.draws)
     inputs = replace(
-        inputs, synthetic=[{METHOD: samples}] * folds, parameters=[{classifier: tuned}] * folds
+        inputs, synthetic=[{METHOD: samples}] * each, parameters=[{classifier: tuned}] * each
     )
     x, y = inputs.held_out(fold)["test"]
-    unequal = np.ptp(np.bincount(inputs.train(fold)[1])) > 1
-    sets = {
-        "real": WEIGHTED if unequal else REAL,
-        "both": TrainingSet("real + synthetic", METHOD, number),
-    }
-    found: dict[str, Any] = {name: np.zeros(len(y)) for name in sets}
-    right = 0.0
+    # Sizes of equal classes differ by one at most within a fold.
+    reference = WEIGHTED if np.ptp(np.bincount(inputs.train(fold)[1])) > 1 else REAL
+    with_samples = TrainingSet("real + synthetic", METHOD, number)
+    real, both, right = np.zeros(len(y)), np.zeros(len(y)), 0.0
     for attempt in range(SEEDS):
-        for name, which in sets.items():
-            settings = {
-                "repeat": fold,
-                "seed": derive_seed(seed, "classifier", fold, attempt),
-                "part": which.part,
-                "method": which.method,
-                "number": which.number,
-                "classifier": classifier,
-            }
-            predict = trained(settings, inputs)
-            found[name] += (predict(x)[0] == y) / SEEDS
-            if name == "real":
-                right += float((predict(samples[0])[0] == samples[1]).mean()) / SEEDS
-    quality = made.figures["quality"]
-    return found | {"right": right, "membership": quality.get("membership_auc", float("nan"))}
+        settings = {
+            "repeat": fold,
+            "seed": derive_seed(seed, "classifier", fold, attempt),
+            "classifier": classifier,
+        }
+        without = trained({**settings, **asdict(reference)}, inputs)
+        real += (without(x)[0] == y) / SEEDS
+        right += float((without(samples[0])[0] == samples[1]).mean()) / SEEDS
+        both += (trained({**settings, **asdict(with_samples)}, inputs)(x)[0] == y) / SEEDS
+    membership = made.figures["quality"].get("membership_auc", float("nan"))
+    return Fold(real, both, right, membership)

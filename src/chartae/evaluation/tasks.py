@@ -130,8 +130,8 @@ class Splits:
         for name, part in {"train": self.train, **self.held_out}.items():
             if part.mask is not None and not bool(part.mask.all()):
                 raise DataError(
-                    f"{name} has {int((~part.mask).sum())} unobserved value(s): expected none; leave "
-                    "out their rows or columns, or fill them first"
+                    f"{name} has {int((~part.mask).sum())} unobserved value(s): expected none; "
+                    "leave out their rows or columns, or fill them first"
                 )
 
     @property
