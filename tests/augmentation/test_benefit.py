@@ -12,7 +12,7 @@ from chartae import Augmenter
 from chartae.augmentation import Benefit, would_help
 from chartae.cli import run
 from chartae.data import ArrayDataset
-from chartae.errors import ConfigurationError
+from chartae.errors import ConfigurationError, DataError
 
 FEATURES = 60
 
@@ -143,6 +143,21 @@ def test_the_command_prints_and_records_the_answer(tmp_path, monkeypatch, capsys
     assert run([*line, "--no-check", "--overwrite"]) == 0
     assert "check" not in capsys.readouterr().out
     assert len(asked) == 1
+
+
+def test_the_samples_are_kept_if_the_check_fails(tmp_path, monkeypatch, capsys):
+    def fails(augmenter, source, **options):
+        raise DataError("a fold has one example of class 'a'")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("chartae.cli.augment.would_help", fails)
+    x, y = examples(12)
+    np.savez("few.npz", x=x, y=np.array([f"class {c}" for c in y]))
+    line = "augment few.npz --out new.npz --model ae --sampler mixture --epochs 1 --per-class 5"
+    assert run(line.split()) == 0
+    assert "check: it failed: a fold has one example" in capsys.readouterr().out
+    assert len(np.load("new.npz")["y"]) == 10
+    assert "a fold has" in json.loads(Path("new.json").read_text())["benefit"]["error"]
 
 
 def test_missing_values_are_imputed():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from cyclopts import Parameter
 
-from chartae.augmentation import RECIPES, RECORD_FILE, Augmenter, Benefit, would_help
+from chartae.augmentation import RECIPES, RECORD_FILE, Augmenter, would_help
 from chartae.augmentation.augmenter import Singles
 from chartae.augmentation.imputation import examples_of_classes
 from chartae.checks import check_integer
@@ -34,7 +34,7 @@ from chartae.cli.output import (
 )
 from chartae.cli.results import few_baselines, fidelity_table, sections
 from chartae.data import ArrayDataset, write_npz, write_table
-from chartae.errors import ConfigurationError, DataError
+from chartae.errors import ChartaeError, ConfigurationError, DataError
 from chartae.evaluation.neighbours import nearest_real
 from chartae.randomness import derive_seed
 from chartae.report import Report, versions
@@ -143,7 +143,7 @@ def augment(
     files = {str(out): f"synthetic observations, {many}", str(models): "models"}
     fidelity: dict[str, Any] = {}
     benefit: dict[str, Any] = {}
-    answer: Benefit | None = None
+    answer = ""
     constant = _constant_columns(source, each_class=not augmenter.is_conditional)
     try:
         with outputs.recording(fidelity=fidelity, constant_columns=constant, benefit=benefit):
@@ -157,10 +157,8 @@ def augment(
             written = _with_gaps(source, synthetic, seed) if keep_gaps else synthetic
             _write(out, source, written, include_real, {"model": model, "seed": seed})
             if not no_check:
-                # More samples than 200 of each class hardly change a classifier.
-                number: Any = "balance" if balance else min(per_class, 200)
-                answer = would_help(augmenter, source, per_class=number)
-                benefit |= answer.to_json()
+                answer, figures = _checked(augmenter, source, per_class, balance)
+                benefit |= figures
             if report:
                 files[str(page)] = "report"
                 made = _report(data, augmenter, source, synthetic, answer, outputs.options, files)
@@ -170,8 +168,24 @@ def augment(
         raise KeyboardInterrupt(message) from None
     print_lines(*(constant_line(columns, place) for place, columns in constant.items()))
     print_lines(*(f"{meaning}: {path}" for path, meaning in files.items()))
-    print_lines(*([] if answer is None else [f"check: {answer}"]))
+    print_lines(*([f"check: {answer}"] if answer else []))
     return UNLIKE if strict and augmenter.fidelity_.problems else 0
+
+
+def _checked(
+    augmenter: Augmenter, source: ArrayDataset, per_class: int, balance: bool
+) -> tuple[str, dict[str, Any]]:
+    """Return whether samples would help, in a sentence and in figures.
+
+    An error does not end the command, because the samples are already written.
+    """
+    # More samples than 200 of each class hardly change a classifier.
+    number: Any = "balance" if balance else min(per_class, 200)
+    try:
+        found = would_help(augmenter, source, per_class=number)
+    except ChartaeError as error:
+        return f"it failed: {error}", {"error": str(error)}
+    return str(found), found.to_json()
 
 
 def _check_balance(source: ArrayDataset, balance: bool) -> None:
@@ -285,7 +299,7 @@ def _report(
     augmenter: Augmenter,
     source: ArrayDataset,
     synthetic: ArrayDataset,
-    answer: Benefit | None,
+    answer: str,
     options: Mapping[str, Any],
     files: Mapping[str, str],
 ) -> Report:
@@ -300,7 +314,7 @@ def _report(
             "Data": f"{data}: {source}",
             "Models": f"{len(augmenter.models_)} {type(model).__name__}, with {model.latent_dim} "
             "latent dimensions",
-            **({} if answer is None else {"Would they help?": str(answer)}),
+            **({"Would they help?": answer} if answer else {}),
             "Seed": str(augmenter.seed),
             "Versions": versions(),
         },
