@@ -203,6 +203,6 @@ def test_scaling_plot_has_a_line_of_means_for_each_training_set():
     for row, line in enumerate(lines):
         assert list(line.get_xdata()) == [20, 50]
         expected = [100 * studies[size].mean[row, 1] for size in (20, 50)]
-        np.testing.assert_allclose(line.get_ydata(), expected)
+        assert list(line.get_ydata()) == pytest.approx(expected)
     assert [line.get_linestyle() for line in lines] == ["-", "-", "--"]
     figure.canvas.draw()

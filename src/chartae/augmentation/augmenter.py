@@ -170,19 +170,17 @@ class Augmenter:
         2
         """
         check_choice("recipe", name, RECIPES)
-        recipe = dict(RECIPES[name].arguments)
+        recipe: dict[str, Any] = dict(RECIPES[name].arguments)
         if (model := arguments.get("model", recipe["model"])) != recipe["model"]:
             raise ConfigurationError(
                 f"model={model!r}: the recipe {name!r} is one of the model {recipe['model']!r}"
             )
         if arguments.get("sampler", "auto") not in ("auto", recipe["sampler"]):
             del recipe["sampler_options"]
-        merged = {
-            key: {**recipe[key], **(arguments.get(key) or {})}
-            for key in ("model_options", "sampler_options", "fit_options")
-            if key in recipe
-        }
-        return cls(**{**recipe, **arguments, **merged})
+        for key in ("model_options", "sampler_options", "fit_options"):
+            if key in recipe:
+                arguments[key] = recipe[key] | dict(arguments.get(key) or {})
+        return cls(**(recipe | arguments))
 
     def fit(self, x: Any, y: Any = None, mask: Any = None, *, weight: Any = None) -> Self:
         """Train on observations ``(N, *input_shape)`` with labels ``(N,)``.

@@ -180,14 +180,17 @@ def would_help(
     of_class = [np.flatnonzero(labels[order] == index) for index in data.classes]
     variance = [(both - real)[members].var(ddof=1) / len(members) for members in of_class]
     margin = 1.96 * float(np.sqrt(np.sum(variance))) / len(of_class)
-    means = [float(np.mean([of[members].mean() for members in of_class])) for of in (real, both)]
+    without, augmented = (
+        float(np.mean([of[members].mean() for members in of_class])) for of in (real, both)
+    )
     return Benefit(
-        ANSWERS[Comparison(means[1] - means[0], margin).effect],
+        ANSWERS[Comparison(augmented - without, margin).effect],
         *facts,
-        *means,
-        margin,
-        float(np.mean([one.right_label for one in found])),
-        float(np.mean([one.membership_auc for one in found])),
+        real=without,
+        augmented=augmented,
+        margin=margin,
+        right_label=float(np.mean([one.right_label for one in found])),
+        membership_auc=float(np.mean([one.membership_auc for one in found])),
     )
 
 
