@@ -14,6 +14,7 @@ from time import perf_counter
 
 import numpy as np
 from augmentation_tables import SETS
+from sklearn.datasets import load_breast_cancer
 
 from chartae import Augmenter
 from chartae.augmentation import CLASSIFIERS, ModelMethod, would_help
@@ -25,8 +26,19 @@ from chartae.randomness import derive_seed
 
 LARGEST = 2000
 """Number of test examples."""
-SIZES = {name: of.per_class for name, of in SETS.items()} | {"pneumonia": {"0": 50, "1": 150}}
+SIZES = {name: of.per_class for name, of in SETS.items()} | {
+    "pneumonia": {"0": 50, "1": 150},
+    "cancer": {"0": 60, "1": 60},
+}
 """Examples of each class; for fewer than 100 in all there is no answer."""
+
+
+def read(name: str, folder: Path) -> tuple[ArrayDataset, ArrayDataset | None]:
+    """Return a pool, and a test set if the set has one."""
+    if name == "cancer":
+        return ArrayDataset.from_arrays(*load_breast_cancer(return_X_y=True)), None
+    train, test = SETS[name].read(folder)
+    return ArrayDataset.from_arrays(*train), ArrayDataset.from_arrays(*test)
 
 
 def few(pool: ArrayDataset, sizes: dict[str, int], draw: int) -> tuple[ArrayDataset, ArrayDataset]:
@@ -69,11 +81,10 @@ def truth(
 
 def rows(arguments: argparse.Namespace) -> Iterator[str]:
     for name in arguments.sets:
-        (x, y), (x_test, y_test) = SETS[name].read(arguments.data)
-        pool, test = ArrayDataset.from_arrays(x, y), ArrayDataset.from_arrays(x_test, y_test)
+        pool, test = read(name, arguments.data)
         for draw in range(arguments.draws):
             data, rest = few(pool, SIZES[name], draw)
-            tested = some(rest if arguments.rest else test)
+            tested = some(rest if arguments.rest or test is None else test)
             for model, _, sampler in (m.partition("+") for m in arguments.methods):
                 options = {"model": model, "sampler": sampler}
                 for classifier in arguments.classifiers:
@@ -97,7 +108,7 @@ def rows(arguments: argparse.Namespace) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with mnist.npz, fashion_mnist.npz, ...")
-    parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
+    parser.add_argument("--sets", nargs="*", choices=SIZES, default=list(SIZES))
     parser.add_argument("--methods", nargs="*", default=["rhvae+volume"])
     parser.add_argument("--classifiers", nargs="*", default=["random forest"])
     parser.add_argument("--rest", action="store_true", help="test on the rest of the training file")
