@@ -30,6 +30,10 @@ from chartae.report import image_grid
 from chartae.runs import Outcome, execute
 from chartae.samplers import Sampler
 
+Array = np.ndarray[Any, Any]
+Samples = dict[tuple[str, str, str], Array]
+"""Images ``(n, 28, 28)`` by set, model and sampler."""
+
 SHOWN = 10
 LETTERS = "hmnuvw"
 """Letters whose strokes are those of an M."""
@@ -107,6 +111,27 @@ def run(settings: Mapping[str, Any], shared: Mapping[str, Tensor], attempt: int)
     return Outcome(figures, {"samples.npz": content.getvalue()})
 
 
+def three_sets(sets: Mapping[str, Tensor], samples: Samples) -> dict[str, Array]:
+    """Return the images of Figures 1.10 and 2.3: a row for each set."""
+    spread = torch.linspace(0, 119, SHOWN).long()
+    sheet = {"training images": np.concatenate([sets[name][spread] for name in THREE])}
+    for model, ways in SAMPLERS.items():
+        for way in ways:
+            rows = [samples[name, model, way][:SHOWN] for name in THREE]
+            sheet[f"{model}, {way}"] = np.concatenate(rows)
+    return sheet
+
+
+def two_groups(sets: Mapping[str, Tensor], samples: Samples) -> dict[str, Array]:
+    """Return the images of Figure 2.4."""
+    sheet = {}
+    for name in GROUPS:
+        sheet[f"{name}, training images"] = sets[name][: 2 * SHOWN].numpy()
+        for model, way in (("VAE", "prior"), ("RHVAE", "random walk")):
+            sheet[f"{name}, {model}, {way}"] = samples[name, model, way][: 2 * SHOWN]
+    return sheet
+
+
 def time_walk(x: Tensor) -> str:
     """Return how long 100 samples of the random walk take, for images of 208 x 176."""
     x = interpolate(x[:, None], (208, 176), mode="bilinear")[:, 0]
@@ -128,7 +153,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
-    parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, default=400, help="the largest number")
     parser.add_argument("--jobs", type=int)
     arguments = parser.parse_args()
     sets = small_sets(arguments.data)
@@ -142,7 +167,7 @@ def main() -> None:
         jobs=arguments.jobs,
         progress=lambda state: print(f"{state.done} of {state.total}", flush=True),
     )
-    samples: dict[tuple[str, str, str], np.ndarray[Any, Any]] = {}
+    samples: Samples = {}
     for row in table.done:
         print(dict(row.settings), dict(row.figures), f"{row.cpu_seconds:.0f} s of one core")
         with np.load(table.file(row, "samples.npz"), allow_pickle=False) as drawn:
@@ -150,18 +175,9 @@ def main() -> None:
                 samples[row.settings["set"], row.settings["model"], way] = drawn[way] / 255.0
     for row in table.failed:
         print(f"failed: {dict(row.settings)}: {row.error}")
-    ways = [(model, way) for model in MODELS for way in SAMPLERS[model]]
-    spread = torch.linspace(0, 119, SHOWN).long()
-    sheet = {"training images": np.concatenate([sets[s][spread] for s in THREE])}
-    for model, way in ways:
-        sheet[f"{model}, {way}"] = np.concatenate([samples[s, model, way][:SHOWN] for s in THREE])
-    image_grid(sheet, columns=SHOWN).savefig(arguments.figures / "small-sets.png", dpi=100)
-    groups = {}
-    for name in GROUPS:
-        groups[f"{name}, training images"] = sets[name][: 2 * SHOWN].numpy()
-        for model, way in (("VAE", "prior"), ("RHVAE", "random walk")):
-            groups[f"{name}, {model}, {way}"] = samples[name, model, way][: 2 * SHOWN]
-    image_grid(groups, columns=SHOWN).savefig(arguments.figures / "two-groups.png", dpi=100)
+    for name, groups in {"small-sets": three_sets, "two-groups": two_groups}.items():
+        figure = image_grid(groups(sets, samples), columns=SHOWN)
+        figure.savefig(arguments.figures / f"{name}.png", dpi=80)
     print(time_walk(sets["normal"]))
 
 
