@@ -9,13 +9,14 @@ WORKERS ?= 2
 SINGLE_THREAD := OMP_NUM_THREADS=1
 PARALLEL := -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test test-slow test-browser test-wheel coverage lint docs bench wheel clean
+.PHONY: help demo test test-slow test-browser test-cuda test-wheel coverage lint docs bench wheel clean
 
 help:
 	@echo "make demo       augment real images and write a report to chartae-demo/"
 	@echo "make test       run every check but the slow tests"
 	@echo "make test-slow  run the slow tests"
 	@echo "make test-browser  run the tests of the explorer in Chromium, if it is installed"
+	@echo "make test-cuda  run the tests of models and samplers on a GPU, if there is one"
 	@echo "make test-wheel  build the sdist and the wheel, install and use the wheel; part of test-slow"
 	@echo "make coverage   run all but the slow tests, and list the lines that none runs"
 	@echo "make lint       run the checks that execute no test"
@@ -50,6 +51,9 @@ docs: $(VENV)/.installed-docs
 # One process on a quiet machine: a page that is drawn late looks like one that is not drawn.
 test-browser: $(VENV)/.installed-dev
 	BROWSER=chromium $(BIN)/pytest -m slow tests/app/test_browser.py
+
+test-cuda: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/cuda
 
 test-wheel: $(VENV)/.installed-dev
 	$(SINGLE_THREAD) $(BIN)/pytest -m slow tests/test_wheel.py

@@ -23,10 +23,12 @@ PAGES = [
     *sorted(DOCS.glob("*.md")),
     *sorted((DOCS / "models").glob("*.md")),
 ]
-FOREIGN = set("""
-    False None True __all__ Dataset PixelCNN RandomOverSampler SMOTE CNN amx_bf16 n_neighbors
-    memory_lower memory_upper create_graph Module
-""".split())  # fmt: skip
+FOREIGN = {
+    *("False", "None", "True", "__all__"),
+    *("CNN", "Dataset", "Module", "PixelCNN", "RandomOverSampler", "SMOTE"),
+    *("amx_bf16", "create_graph", "n_neighbors"),
+    *("memory_lower", "memory_upper"),
+}
 """Names of Python, of other libraries, and of columns in files that the command writes."""
 FILE = re.compile(r"\.(cff|csv|html|json|md|npz|parquet|png|py|txt)$")
 MADE = {"docs/_build"}
