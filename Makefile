@@ -9,7 +9,7 @@ WORKERS ?= 2
 SINGLE_THREAD := OMP_NUM_THREADS=1
 PARALLEL := -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test test-slow test-browser test-cuda test-wheel coverage lint docs bench wheel clean
+.PHONY: help demo test test-slow test-browser test-cuda test-wheel coverage lint docs notebooks bench wheel clean
 
 help:
 	@echo "make demo       augment real images and write a report to chartae-demo/"
@@ -21,6 +21,7 @@ help:
 	@echo "make coverage   run all but the slow tests, and list the lines that none runs"
 	@echo "make lint       run the checks that execute no test"
 	@echo "make docs       build the documentation site in docs/_build/html/"
+	@echo "make notebooks  write the pages that have code as Jupyter notebooks in docs/_build/notebooks/"
 	@echo "make wheel      build the sdist and the wheel of a release in dist/"
 	@echo "make bench      time chartae against plain PyTorch and Pythae"
 	@echo "make clean      remove the environment and what the other targets wrote"
@@ -47,6 +48,9 @@ test-slow: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs \
 		--doctree-dir docs/_build/doctrees . docs/_build/html
+
+notebooks:
+	$(PYTHON) docs/generate_notebooks.py
 
 # One process on a quiet machine: a page that is drawn late looks like one that is not drawn.
 test-browser: $(VENV)/.installed-dev

@@ -33,7 +33,7 @@ def points(axes):
 def test_each_space_has_the_codes_of_its_model_on_its_chart():
     spaces = models()
     normal, disk, sphere = latent_spaces(spaces, X, LABELS, class_names=("a", "b", "c")).axes
-    order = np.concatenate([np.flatnonzero(LABELS == k) for k in range(3)])
+    order = np.concatenate([np.flatnonzero(k == LABELS) for k in range(3)])
     for axes, name in ((normal, "normal"), (disk, "disk")):
         codes = spaces[name].encode(X).detach().numpy()[order]
         np.testing.assert_allclose(points(axes), codes, atol=1e-6)
