@@ -39,8 +39,10 @@ def log_aggregate(
     """
     # log q(z_i | x_k) of each coordinate: (i, k, d).
     pairs = posterior.base_dist.log_prob(z[:, None])
-    total = torch.as_tensor(size, dtype=z.dtype, device=z.device).clamp_min(len(z))
-    log_weights = log_shares(len(z), total, estimator)
+    # N may be beyond the largest number of 16 bits.
+    dtype = torch.promote_types(z.dtype, torch.float32)
+    total = torch.as_tensor(size, dtype=dtype, device=z.device).clamp_min(len(z))
+    log_weights = log_shares(len(z), total, estimator).to(z)
     if weight is not None:
         # A weight of 0 is the least positive number: densities stay finite if all are 0.
         log_weights = log_weights + weight.to(z).clamp_min(torch.finfo(z.dtype).tiny).log()
