@@ -8,6 +8,8 @@ by default docs/figures. It takes less than a minute.
 import sys
 from pathlib import Path
 
+import torch
+
 import chartae
 from chartae.data import digits
 from chartae.report import latent_spaces, sampler_maps, sphere_and_disk
@@ -18,6 +20,7 @@ SHOWN = 600
 
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
     data = digits()
     shape = data.input_shape
     models = {
@@ -26,7 +29,7 @@ def main(folder):
         "sphere": chartae.SVAE(shape, 3, likelihood="bernoulli"),
     }
     for model in models.values():
-        chartae.fit(model, data.x, epochs=60, learning_rate=3e-3, seed=0, progress=False)
+        chartae.fit(model, data.x, epochs=60, seed=0, progress=False)
     x, y = data.x[:SHOWN], data.y[:SHOWN]
     vae = models["normal"]
     samplers = {

@@ -80,7 +80,7 @@ def latent_spaces(
         if isinstance(model, PoincareVAE):
             _draw_boundary(axes, model.curvature**-0.5)
         elif not on_sphere:
-            draw_frame(axes, plane, plane.square(2, points), legend=False)
+            draw_frame(axes, plane, plane.square(100, points), legend=False)
         else:
             axes.set_xticklabels([])
             axes.set_yticklabels([])
@@ -132,7 +132,7 @@ def sampler_maps(
     chart = Chart(model.encode(x), labels, class_names=class_names)
     plane = Plane(chart.codes)
     drawn = {title: sampler.sample_latents(n, seed) for title, sampler in samplers.items()}
-    square = plane.square(2, chart.codes, *drawn.values())
+    square = plane.square(100, chart.codes, *drawn.values())
     first, *rest = figure.subplots(1, len(drawn) + 1, sharex=True, sharey=True)
     draw_codes(first, chart, plane, size=14.0)
     draw_frame(first, plane, square, "codes", legend=False)
