@@ -233,4 +233,5 @@ def _share_legend(figure: "Figure") -> None:
     """Name the classes once, below all panels."""
     handles, names = figure.axes[0].get_legend_handles_labels()
     if names:
-        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+        columns = min(len(names), 4 * len(figure.axes))  # as many as are as wide as the panels
+        figure.legend(handles, names, loc="outside lower center", ncols=columns)
