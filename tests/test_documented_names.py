@@ -25,12 +25,21 @@ PAGES = [
 ]
 FOREIGN = {
     *("False", "None", "True", "__all__"),
-    *("CNN", "Dataset", "Module", "PixelCNN", "RandomOverSampler", "SMOTE"),
-    *("amx_bf16", "create_graph", "n_neighbors", "nn", "torch"),
+    *("CNN", "Dataset", "FSDPStrategy", "Module", "PixelCNN", "RandomOverSampler", "SMOTE"),
+    *("amx_bf16", "create_graph", "fully_shard", "n_neighbors", "nn", "torch"),
     *("memory_lower", "memory_upper"),
+    *("HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN"),
+    *(
+        "--accelerator",
+        "--master-addr",
+        "--node-rank",
+        "--nproc-per-node",
+        "--ntasks-per-node",
+        "--signal",
+    ),
 }
-"""Names of Python, of other libraries, and of columns in files that the command writes."""
-FILE = re.compile(r"\.(cff|csv|html|json|md|npz|parquet|png|py|txt)$")
+"""Names of Python, of other programs, and of columns in files that the command writes."""
+FILE = re.compile(r"\.(cff|csv|html|json|md|npz|parquet|png|py|safetensors|txt)$")
 MADE = {"docs/_build"}
 """Folders that commands make."""
 
@@ -150,7 +159,7 @@ def test_commands_and_options(page: Path) -> None:
             known = options(name)
         if program == "chartae" or code.startswith("--"):
             for option in re.findall(r"--[\w-]+", code):
-                assert option in {*known, "--help", "--debug"}, code
+                assert option in {*known, *FOREIGN, "--help", "--debug"}, code
 
 
 @each_page
