@@ -18,13 +18,16 @@ __all__ = [
     "latent_courses",
     "latent_map",
     "latent_maps",
+    "latent_spaces",
     "model_card",
     "one_row_per_class",
     "pace_strips",
     "quiz",
+    "sampler_maps",
     "scaling_plot",
     "score_fits",
     "score_plot",
+    "sphere_and_disk",
     "study_sections",
     "study_tables",
     "training_curves",
@@ -64,4 +67,5 @@ from chartae.report.geometry import (
 )
 from chartae.report.html import Question, Report, Section, Table, versions
 from chartae.report.latent import Chart, latent_map, latent_maps
+from chartae.report.spaces import latent_spaces, sampler_maps, sphere_and_disk
 from chartae.report.study import quiz, study_sections, study_tables, write_study_report

@@ -17,7 +17,7 @@ from chartae.persistence import check_ours, check_replaceable, is_state, read_st
 from chartae.randomness import resolve_seed, seeded
 from chartae.training.batches import Data, make_batches
 from chartae.training.callbacks import Callback
-from chartae.training.engine import check_engine, is_first_process, make_fabric
+from chartae.training.engine import Compilation, check_engine, is_first_process, make_fabric
 from chartae.training.history import History
 from chartae.training.optimizers import (
     OPTIMIZERS,
@@ -63,7 +63,7 @@ def fit(
     nodes: int = 1,
     strategy: str = "auto",
     precision: str | None = None,
-    compile: bool = False,
+    compile: Compilation = False,
     num_workers: int = 0,
     loggers: Sequence[Any] = (),
     callbacks: Sequence[Callback] = (),
@@ -119,7 +119,10 @@ def fit(
         strategy: how the processes work together: ``"auto"`` or ``"ddp"``.
         precision: None or ``"32-true"`` (the model's precision), ``"bf16-mixed"`` or
             ``"16-mixed"``.
-        compile: compile the loss with `torch.compile`, which needs a C++ compiler.
+        compile: compile the loss with `torch.compile`, which needs a C++ compiler. With
+            ``"reduce-overhead"``, PyTorch's mode of this name, its kernels and those of its
+            gradients are also captured as CUDA graphs, so that a small model need not launch them
+            one by one. On a CPU this changes nothing.
         num_workers: processes that load the samples of a ``Dataset``. On macOS and Windows, more
             than 0 requires that the script's code is under ``if __name__ == "__main__":``.
         loggers: Lightning loggers; they receive every term of every epoch.
@@ -158,7 +161,7 @@ def fit(
     nodes = check_integer("nodes", nodes, minimum=1)
     num_workers = check_integer("num_workers", num_workers, minimum=0)
     checkpoint_interval = check_number("checkpoint_interval", checkpoint_interval, minimum=0.0)
-    check_engine(accelerator, strategy, precision)
+    check_engine(accelerator, strategy, precision, compile)
     if patience is not None:
         patience = check_integer("patience", patience, minimum=1)
     if clip_grad_norm is not None:

@@ -21,7 +21,7 @@ from chartae.persistence import write_state
 from chartae.randomness import seed_generators, seeded
 from chartae.training.batches import Batch, Batches, size_of
 from chartae.training.callbacks import Callback
-from chartae.training.engine import Hidden, Objective
+from chartae.training.engine import Compilation, Hidden, Objective
 from chartae.training.history import History
 from chartae.training.interrupts import Interrupts, interrupts
 from chartae.training.optimizers import (
@@ -82,7 +82,7 @@ class Trainer:
         optimizer: str | OptimizerFactory,
         scheduler: str | SchedulerFactory | None,
         precision: str | None,
-        compile: bool,
+        compile: Compilation,
         checkpoint: Path | None,
         checkpoint_interval: float,
     ) -> None:
