@@ -32,6 +32,7 @@ __all__ = [
     "write_evaluation_report",
     "write_followup_report",
     "write_study_report",
+    "write_tuning_report",
 ]
 
 from chartae.report.benchmark import (
@@ -63,3 +64,4 @@ from chartae.report.geometry import (
 from chartae.report.html import Question, Report, Section, Table, versions
 from chartae.report.latent import Chart, latent_map, latent_maps
 from chartae.report.study import quiz, study_sections, study_tables, write_study_report
+from chartae.report.tuning import write_tuning_report
