@@ -43,6 +43,7 @@ SLOW = {
     "docs/sampling.md",
     "docs/statistics.md",
     "docs/study.md",
+    "docs/tuning.md",
     "docs/volumes.md",
 }
 

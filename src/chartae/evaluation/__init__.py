@@ -59,18 +59,23 @@ from chartae.evaluation.memorisation import (
 )
 from chartae.evaluation.reconstruction import ms_ssim, mse, psnr, ssim
 from chartae.evaluation.representation import Clustering, Probe, cluster_accuracy, linear_probe
+from chartae.evaluation.search import SearchResult, Trial
+from chartae.evaluation.spaces import Choice, Interval, default_space, read_range
 from chartae.evaluation.surgery import CodeUsage, Surgery, active_units, code_usage, elbo_surgery
 from chartae.evaluation.tasks import METRICS, TASKS, Evaluation, Measure, Splits, evaluate_model
+from chartae.evaluation.tuning import OBJECTIVES, TuningResult, tune
 
 __all__ = [
     "CLASSIFICATION_FIGURES",
     "DCI",
     "GRIDS",
     "METRICS",
+    "OBJECTIVES",
     "PRD",
     "TASKS",
     "BenchmarkResult",
     "Calibration",
+    "Choice",
     "Classifier",
     "Clustering",
     "CodeUsage",
@@ -81,12 +86,16 @@ __all__ = [
     "Extractor",
     "FrechetInfinity",
     "InceptionFeatures",
+    "Interval",
     "KernelDistance",
     "Measure",
     "PrecisionRecall",
     "Probe",
+    "SearchResult",
     "Splits",
     "Surgery",
+    "Trial",
+    "TuningResult",
     "active_units",
     "benchmark",
     "benchmark_settings",
@@ -99,6 +108,7 @@ __all__ = [
     "copies",
     "coverage",
     "dci",
+    "default_space",
     "density_coverage",
     "elbo_surgery",
     "embedding",
@@ -122,6 +132,7 @@ __all__ = [
     "precision_recall",
     "psnr",
     "read_grid",
+    "read_range",
     "roughness",
     "sap",
     "score_auc",
@@ -129,4 +140,5 @@ __all__ = [
     "ssim",
     "subset_kernel_distance",
     "train_classifier",
+    "tune",
 ]

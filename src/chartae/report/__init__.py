@@ -36,6 +36,7 @@ __all__ = [
     "write_evaluation_report",
     "write_followup_report",
     "write_study_report",
+    "write_tuning_report",
 ]
 
 from chartae.report.benchmark import (
@@ -69,3 +70,4 @@ from chartae.report.html import Question, Report, Section, Table, versions
 from chartae.report.latent import Chart, latent_map, latent_maps
 from chartae.report.spaces import latent_spaces, sampler_maps, sphere_and_disk
 from chartae.report.study import quiz, study_sections, study_tables, write_study_report
+from chartae.report.tuning import write_tuning_report

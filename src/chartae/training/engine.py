@@ -148,6 +148,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: Hidden) -> tuple[dict[str, Tensor], Tensor]:
         """Return each objective; and the values of all objectives and terms, then the tally."""
+        self.watch.outputs.clear()  # what a callback has encoded is not of this batch
         losses = self.loss(**batch.tensors)
         objectives = dict(losses.objectives)
         if not self.names:
