@@ -75,8 +75,9 @@ def train(model: PlainVAE, x: Tensor, *, epochs: int, batch_size: int) -> None:
     """Fused Adam, batches indexed from the tensor, no record, no best weights, no checks."""
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
     for _ in range(epochs):
-        # A set that is one batch needs no order.
-        order = torch.randperm(len(x)).split(batch_size) if batch_size < len(x) else [slice(None)]
+        order = [slice(None)]  # a set that is one batch needs no other
+        if batch_size < len(x):
+            order = torch.randperm(len(x), device=x.device).split(batch_size)
         for index in order:
             optimizer.zero_grad()
             model.loss(x[index]).backward()

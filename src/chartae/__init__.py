@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chartae.app import explore
     from chartae.augmentation import Augmenter, ManifoldOverSampler
+    from chartae.evaluation import tune
     from chartae.loading import load
     from chartae.models import *
     from chartae.samplers import *
@@ -62,6 +63,7 @@ __all__ = [
     "explore",
     "fit",
     "load",
+    "tune",
 ]
 
 _HOMES = {
@@ -71,6 +73,7 @@ _HOMES = {
     "explore": "app",
     "fit": "training",
     "load": "loading",
+    "tune": "evaluation",
 }
 
 

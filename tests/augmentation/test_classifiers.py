@@ -1,13 +1,17 @@
 """Classifiers of studies: networks with early stopping, weights, neighbourhoods."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import sklearn
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from chartae.augmentation import CLASSIFIERS, Classifier, NetworkClassifier, default_classifiers
 from chartae.augmentation.classifiers import fit_classifier, scores_of
+from chartae.augmentation.study_runs import _held_out_search
 from chartae.errors import ConfigurationError
 
 random = np.random.default_rng(0)
@@ -120,7 +124,7 @@ def test_networks_are_for_images():
     assert any(of.network for of in default_classifiers((1, 8, 8)).values())
 
 
-@pytest.mark.parametrize("name", ["CNN", "DenseNet", "MRI CNN", "strong CNN"])
+@pytest.mark.parametrize("name", ["CNN", "DenseNet 10", "MRI CNN A2", "ResNet", "strong CNN"])
 @pytest.mark.parametrize("shape", [(5, 5), (3, 16, 12), (1, 8, 9, 10)])
 def test_networks_take_every_size(name, shape):
     x = random.random((8, *shape)).astype(np.float32)
@@ -147,3 +151,27 @@ def test_the_perceptron_learns_few_examples_of_many_features(seed):
     x = (0.5 + 0.2 * random.standard_normal((120, 3072)) + shifts[y]).clip(0, 1)
     found = fit_classifier(CLASSIFIERS["MLP"], x.astype(np.float32), y, parameters={}, seed=seed)
     assert found.score(x, y) > 0.95
+
+
+def test_a_search_trains_what_it_draws_and_keeps_the_best_on_validation_data():
+    """Of two learning rates only one learns; the network has the options of the encoder."""
+    grid = {"learning_rate": [5e-3, 1e-9], "encoder__channels": [4], "encoder__hidden": [1]}
+    grid |= {"encoder__blocks": [1, 2, 3], "encoder__dropout": [0.0]}
+    search = replace(CLASSIFIERS["MRI CNN search"], grid=grid, draws=4)
+    tried = search.candidates(3)
+    assert len(tried) == 4
+    assert len({tuple(one.values()) for one in tried}) == 4
+    assert tried == search.candidates(3) != search.candidates(4)
+    best = _held_out_search(search, TRAIN, TEST, 3)
+    assert best in tried
+    assert best["learning_rate"] == 5e-3
+    network = search.make().set_params(**best)
+    assert network.encoder == {
+        "name": "thesis/mri_classifier",
+        "channels": 4,
+        "hidden": 1,
+        "blocks": best["encoder__blocks"],
+        "dropout": 0.0,
+    }
+    with pytest.raises(ConfigurationError, match="blocks"):
+        NetworkClassifier(torch.nn.Flatten()).set_params(encoder__blocks=2)

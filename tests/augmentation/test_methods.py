@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from chartae.augmentation import ModelMethod, gaussian_noise, smote
+from chartae.augmentation import ModelMethod, gaussian_noise, make_method, smote
 from chartae.augmentation.methods import OVERSAMPLERS
+from chartae.errors import ConfigurationError
 
 X = np.random.default_rng(0).random((8, 3, 3)).astype(np.float32)
 Y = np.repeat([0, 1], 4)
@@ -52,3 +53,19 @@ def test_integers_are_interpolated_as_their_floats_are(kind):
     made, expected = (smote(of, y, {1: 20}, 0, kind=kind)[0] for of in given)
     assert made.dtype == np.uint8
     np.testing.assert_allclose(made / 255, expected, atol=0.501 / 255)
+
+
+def test_a_name_has_options_of_the_model():
+    method = make_method("conditional vae(latent_dim=3 encoder=mlp)+normal", model_options={"a": 1})
+    assert method.options == {
+        "model": "vae",
+        "sampler": "normal",
+        "conditional": True,
+        "model_options": {"a": 1, "latent_dim": 3, "encoder": "mlp"},
+    }
+    options = {"fit_options": {"epochs": 1}}
+    augmenter = make_method("vae(latent_dim=3)+normal", **options).augmenter(0).fit(X, Y)
+    assert augmenter.models_["0"].latent_dim == 3
+    for wrong in ("vae(latent_dim)+normal", "vae(latent_dim=3", "vae(latent_dim=3)normal", ""):
+        with pytest.raises(ConfigurationError, match="methods"):
+            make_method(wrong)

@@ -635,3 +635,18 @@ def test_a_neighbourhood_is_the_same_share_of_every_training_set():
 
     study({"twice": twice}, {"spy": spy}, synthetic=10, repeats=1)
     assert SEEN == [(3, 50), (9, 150), (6, 100)]  # real, both, synthetic only
+
+
+def test_channels_may_be_last():
+    random = np.random.default_rng(0)
+    x, y = random.random((60, 3, 4, 5)), np.arange(60) % 2
+    options = {"methods": {"copies": copies}, "classifiers": {"1-NN": NEAREST}, "repeats": 1}
+    options |= {"synthetic": 5, "workers": 1, "cohorts": {"other": (x[:9], y[:9])}}
+    first = augmentation_study(x[:40], y[:40], x[40:], y[40:], **options)
+    last = np.moveaxis(x, 1, -1)
+    options["cohorts"] = {"other": (last[:9], y[:9])}
+    second = augmentation_study(
+        *(last[:40], y[:40], last[40:], y[40:]), **options, channels_last=True
+    )
+    assert second.settings["input_shape"] == [3, 4, 5]
+    assert second.to_json() == first.to_json()

@@ -23,6 +23,13 @@ def packages(monkeypatch):
     monkeypatch.setattr(module, "requires", lambda name: REQUIRES)
 
 
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
 def test_tells_versions_and_what_is_missing(packages, capsys) -> None:
     assert run(["doctor"]) == 0
     lines = {
@@ -36,10 +43,12 @@ def test_tells_versions_and_what_is_missing(packages, capsys) -> None:
     assert "[dev]" not in lines
     assert "colorama" not in lines  # of another system
     assert "cores" in lines["CPU"]
+    assert lines["tracker mlflow"] in (_version("mlflow"), "missing: pip install mlflow")
+    assert "tracker csv" not in lines
 
 
 def test_knows_the_extras_of_this_package() -> None:
-    assert sorted(module.extras()) == ["app", "cluster", "hub", "nifti", "parquet"]
+    assert sorted(module.extras()) == ["app", "cluster", "hub", "nifti", "parquet", "tune"]
 
 
 def test_a_package_that_cannot_be_found_is_missing(monkeypatch) -> None:

@@ -143,6 +143,8 @@ def test_a_table_of_unequal_scales_and_classes(here, capsys) -> None:
         (["--metric", "acc"], "metric='acc'"),
         (["--repeats", "0"], "--repeats=0"),
         (["--per-class", "100"], "expected at least 125"),
+        (["--per-class", "4,4"], "--per-class='4,4'"),
+        (["--methods", "vae(latent_dim)"], "methods has 'vae(latent_dim)'"),
         (["--test", "nothing.npz"], "nothing.npz"),
     ],
 )
@@ -157,3 +159,19 @@ def test_tables_have_no_networks(here, capsys) -> None:
     line = ["study", "t.csv", "--out", "t", "--classifiers", "DenseNet"]
     assert run(line) == 2
     assert "expects images or volumes" in failure(capsys)
+
+
+def test_several_sizes_are_compared(here, capsys) -> None:
+    options = ["--methods", "noise,vae(latent_dim=2)+normal", "--repeats", "1", "--epochs", "1"]
+    assert run(changed(*options, "--per-class", "3,6")) == 0
+    out = capsys.readouterr().out
+    assert "3 of each class: Do synthetic data help?" in out
+    assert "6 of each class: Do synthetic data help?" in out
+    with (here / "s" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["per_class"] for row in rows} == {"3", "6"}
+    assert {row["method"] for row in rows} == {"", "noise", "vae(latent_dim=2)+normal"}
+    html = (here / "s" / "report.html").read_text()
+    assert "Scores by number of examples" in html
+    assert "--model vae --sampler normal --model-options.latent-dim 2" in html
+    assert sorted(path.name for path in (here / "s" / "sizes").iterdir()) == ["3", "6"]

@@ -73,6 +73,20 @@ def test_augment(table, name) -> None:
     assert read_table("new.csv").form.columns == read_table(name).form.columns
 
 
+def test_augment_leaves_out_what_real_rows_lack(table, capsys) -> None:
+    line = ["augment", "table.csv", "--model", "vae", "--sampler", "mixture", "--epochs", "1"]
+    assert run([*line, "--per-class", "100", "--out", "new.csv", "--keep-gaps"]) == 0
+    pattern = {(kind, not marker, not sex) for _, marker, sex, *_, kind in table}
+    rows = read("new.csv")
+    assert {(kind, not marker, not sex) for _, marker, sex, *_, kind in rows} == pattern
+    assert np.mean([not marker for _, marker, *_ in rows]) == pytest.approx(0.2, abs=0.1)
+    assert run(["augment", "full.csv", "--out", "f.csv", "--keep-gaps"]) == 2
+    assert "expected data with missing values" in capsys.readouterr().err
+    assert run(["train", "table.csv", "--out", "m", "--epochs", "1"]) == 0
+    assert run(["evaluate", "m", "table.csv", "--out", "e.json"]) == 2
+    assert "leave out their rows or columns" in capsys.readouterr().err
+
+
 def test_sample(table, capsys) -> None:
     line = ["augment", "table.csv", "--model", "vae", "--epochs", "2", "--per-class", "2"]
     assert run([*line, "--out", "new.csv"]) == 0

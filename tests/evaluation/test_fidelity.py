@@ -13,6 +13,7 @@ from chartae.evaluation import (
     density_coverage,
     fidelity,
     frechet_distance,
+    frechet_distance_infinity,
     inception_score,
     kernel_distance,
     prd,
@@ -20,9 +21,11 @@ from chartae.evaluation import (
     subset_kernel_distance,
 )
 from chartae.evaluation.fidelity import PRD
+from chartae.randomness import make_generator
 
 ALL = (
     frechet_distance,
+    frechet_distance_infinity,
     kernel_distance,
     subset_kernel_distance,
     prd,
@@ -91,6 +94,82 @@ def test_a_collapsed_set_is_further_than_half_of_the_set() -> None:
     x = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
     halves = frechet_distance(x[:500], x[500:])
     assert halves < 0.05 < 1.0 < frechet_distance(x, x[:1].repeat(500, 1))
+
+
+# --- without the bias of few samples --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def extrapolated() -> dict[str, np.ndarray]:
+    """Distances of 30 pairs of normal sets, of 240 and 300 samples, whose true distance is 2.6."""
+    found: dict[str, list[float]] = {"plain": [], "distance": [], "standard_error": []}
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        real, fake = rng.normal(size=(240, 20)), 0.3 + 1.2 * rng.normal(size=(300, 20))
+        result = frechet_distance_infinity(real, fake, num_sizes=3)
+        found["plain"].append(frechet_distance(real, fake))
+        found["distance"].append(result.distance)
+        found["standard_error"].append(result.standard_error)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def test_extrapolation_removes_the_bias(extrapolated: dict[str, np.ndarray]) -> None:
+    true = 20 * (0.3**2 + 0.2**2)
+    plain, distance = extrapolated["plain"], extrapolated["distance"]
+    assert plain.mean() - true > 10 * plain.std() / math.sqrt(30)
+    assert abs(distance.mean() - true) < 3 * distance.std() / math.sqrt(30)
+    assert distance.std() < 1.5 * plain.std()
+
+
+def test_the_standard_error_is_that_of_other_data(extrapolated: dict[str, np.ndarray]) -> None:
+    ratio = extrapolated["standard_error"].mean() / extrapolated["distance"].std()
+    assert 0.7 < ratio < 1.8
+
+
+def test_a_distance_without_bias_stays_as_it_is() -> None:
+    # Each sample is there 240 times, in each part too: all distances are those of the two means.
+    real, fake = np.zeros((240, 2)), np.full((240, 2), 3.0)
+    result = frechet_distance_infinity(real, fake)
+    assert result.distance == pytest.approx(18.0)
+    assert result.standard_error == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_line_is_fitted_through_the_means_of_disjoint_parts() -> None:
+    # Two sets on a line: a distance is a function of means and deviations that a loop can repeat.
+    real, fake = normal(40, 1, 0), 2.0 * normal(40, 1, 1)
+    generator = make_generator(0, "frechet_distance_infinity")
+    a, b = (x[torch.randperm(40, generator=generator).numpy(), 0] for x in (real, fake))
+
+    def gap(x: np.ndarray, y: np.ndarray) -> float:
+        return float((x.mean() - y.mean()) ** 2 + (x.std(ddof=1) - y.std(ddof=1)) ** 2)
+
+    whole, halves = gap(a, b), (gap(a[::2], b[::2]) + gap(a[1::2], b[1::2])) / 2
+    found = frechet_distance_infinity(real, fake, num_sizes=2)
+    assert found.distance == pytest.approx(2 * whole - halves)  # through (1, whole), (2, halves)
+    assert found == frechet_distance_infinity(real, fake, num_sizes=2, seed=0)
+    assert found != frechet_distance_infinity(real, fake, num_sizes=2, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "error", "words"),
+    [
+        (
+            ((104, 20), (500, 20)), {}, DataError,
+            "real has 104 samples of 20 features: expected at least 105 for num_sizes=5",
+        ),
+        (((500, 2), (19, 2)), {"num_sizes": 2}, DataError, "fake has 19 .* least 20"),
+        (((50, 2), (50, 2)), {"num_sizes": 1}, ConfigurationError, "num_sizes=1"),
+        (((50, 2), (50, 2)), {"seed": -1}, ConfigurationError, "seed=-1"),
+    ],
+)  # fmt: skip
+def test_too_few_samples_for_an_extrapolation_are_refused(
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+    options: dict[str, int],
+    error: type[Exception],
+    words: str,
+) -> None:
+    with pytest.raises(error, match=words):
+        frechet_distance_infinity(np.zeros(sizes[0]), np.zeros(sizes[1]), **options)
 
 
 # --- kernel distance -----------------------------------------------------------------------------
@@ -289,7 +368,9 @@ def test_sets_of_other_sizes_have_the_same_weight_in_a_curve() -> None:
 # --- of all of them ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("metric", [m for m in ALL if m is not subset_kernel_distance])
+@pytest.mark.parametrize(
+    "metric", [m for m in ALL if m not in (frechet_distance_infinity, subset_kernel_distance)]
+)
 def test_neither_blocks_nor_the_order_of_samples_matter(
     metric: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,7 +394,8 @@ def vars_of(result: object) -> list[float]:
 @pytest.mark.parametrize("metric", ALL)
 def test_arrays_and_tensors_of_any_dtype_give_floats(metric: Callable[..., object]) -> None:
     real, fake = np.rint(9 * normal(30, 3, 0)), np.rint(9 * normal(30, 3, 1))
-    options = {"size": 10} if metric is subset_kernel_distance else {}
+    options = {subset_kernel_distance: {"size": 10}, frechet_distance_infinity: {"num_sizes": 2}}
+    options = options.get(metric, {})
     expected = vars_of(metric(real, fake, **options))
     assert all(isinstance(value, float) for value in expected)
     for cast in (np.int64, np.float32):

@@ -209,6 +209,16 @@ class TestKinds:
             assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
+def test_without_a_test_set_there_are_figures_of_the_validation_set_only() -> None:
+    choosing = Splits(SPLITS.train, SPLITS.validation)
+    model = AE((8, 8), 2).eval()
+    tasks = ("reconstruction", "generation")
+    whole, found = (evaluate_model(model, part, tasks=tasks) for part in (SPLITS, choosing))
+    assert found.figures == {"validation": whole.figures["validation"]}
+    assert [*found.samplers["mixture"]] == ["validation"]
+    assert "copies" not in found.samplers["mixture"]["validation"]
+
+
 class TestRefusals:
     def test_unknown_names(self) -> None:
         with pytest.raises(ConfigurationError, match="samplers='none'"):
@@ -230,5 +240,5 @@ class TestRefusals:
         mask = torch.ones_like(train.x, dtype=torch.bool)
         mask[0, 0, 0] = False
         masked = ArrayDataset(train.x, train.y, mask, train.class_names)
-        with pytest.raises(DataError, match="train has unobserved values"):
+        with pytest.raises(DataError, match=r"train has \d+ unobserved value\(s\)"):
             Splits(masked, SPLITS.validation, SPLITS.test)

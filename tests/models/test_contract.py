@@ -565,18 +565,6 @@ def test_the_loss_can_be_traced_by_the_compiler(make, digits):
     )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_on_an_accelerator(make, digits, fit):
-    model = make()
-    model.warmup = 0
-    fit(model, dataset(model, digits), epochs=1, accelerator="cuda")
-    model.to("cuda")
-    y = conditions_of(model, 64)
-    z = model.encode(digits.cuda(), None if y is None else y.cuda())
-    assert z.is_cuda
-    assert torch.isfinite(z).all()
-
-
 @pytest.fixture
 def fit():
     return partial(chartae.fit, seed=0, progress=False)

@@ -17,6 +17,10 @@ COVARIANCE = torch.tensor([[1.0, 0.7], [0.7, 1.5]]).double()
 NOISE = 0.3
 
 
+def shares_of(batch, size, estimator):
+    return log_shares(batch, torch.tensor(size, dtype=torch.float64), estimator)
+
+
 class Codes(BetaTCVAE):
     """The posterior of x is N(x, NOISE^2): a known mixture, a Gaussian in the limit."""
 
@@ -53,7 +57,7 @@ def test_stratified_sampling_is_unbiased_for_the_density():
     # Over the choice of the others in the batch, the estimate of q(z_1) is the mixture of all N.
     size, batch = 7, 4
     density = torch.rand(size, generator=torch.Generator().manual_seed(0)).double()
-    weights = log_shares(batch, size, "mss").exp().double()
+    weights = shares_of(batch, size, "mss").exp().double()
     torch.manual_seed(0)
     estimates = []
     for _ in range(20000):
@@ -66,14 +70,14 @@ def test_stratified_sampling_is_unbiased_for_the_density():
 
 def test_weights_are_those_of_chen_et_al():
     size, batch = 100, 5
-    weights = log_shares(batch, size, "mss").exp()
+    weights = shares_of(batch, size, "mss").exp()
     torch.testing.assert_close(weights.diagonal(), torch.full((5,), 1 / size).double())
     # Each row holds the shares of one mixture.
     for count in (2, batch, size):
-        rows = log_shares(count, size, "mss").exp().sum(1)
+        rows = shares_of(count, size, "mss").exp().sum(1)
         torch.testing.assert_close(rows, torch.ones(count).double())
     torch.testing.assert_close(
-        log_shares(batch, size, "mws").exp(), torch.full((5, 5), 1 / (size * batch)).double()
+        shares_of(batch, size, "mws").exp(), torch.full((5, 5), 1 / (size * batch)).double()
     )
 
 
@@ -91,7 +95,7 @@ def test_a_weight_counts_a_sample_of_the_mixture_so_many_times():
     # Stratified: the shares of q(z_i | x_k), of which Chen et al. say what they are, times weights.
     joint, _ = log_aggregate(posterior, z, 7, "mss", count / 2)
     densities = DiagonalNormal(means[:, None], scales.exp()[:, None]).log_prob(z).exp()
-    shares = log_shares(3, 7, "mss").exp() * (count / 2)
+    shares = shares_of(3, 7, "mss").exp() * (count / 2)
     torch.testing.assert_close(joint, (shares * densities.T).sum(1).log())
 
 

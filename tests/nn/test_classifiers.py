@@ -46,6 +46,27 @@ def test_the_network_a1_of_volumes() -> None:
     assert [m.in_features for m in linear] == [128 * 6 * 7 * 6, 1300]
 
 
+def test_the_network_a2_keeps_the_ratio_of_inputs_to_outputs() -> None:
+    with torch.device("meta"):
+        module = MRIClassifier((1, 84, 104, 89), hidden=2)
+    linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
+    sizes = [linear[0].in_features, *(m.out_features for m in linear), 2]
+    assert sizes[0] == 128 * 3 * 4 * 3
+    ratios = [before / after for before, after in pairwise(sizes)]
+    assert max(ratios) / min(ratios) < 1.05
+
+
+def test_the_search_varies_blocks_channels_convolutions_and_layers() -> None:
+    options = {"blocks": 2, "channels": 4, "convolutions": 3, "hidden": 0, "dropout": 0.0}
+    module = MRIClassifier((1, 9, 8, 7), **options)
+    widths = (1, 4, 4, 4, 8, 8, 8)
+    assert convolutions(module) == [(a, b, 3, 1) for a, b in pairwise(widths)]
+    assert module(torch.zeros(2, 1, 9, 8, 7)).shape == (2, 8 * 3 * 2 * 2)
+    for name, value in {"blocks": 0, "hidden": -1, "convolutions": 0}.items():
+        with pytest.raises(ConfigurationError, match=name):
+            MRIClassifier((1, 9, 8, 7), **{name: value})
+
+
 @pytest.mark.parametrize("kind", [DenseNet, ThesisClassifier, RegularisedConv, MRIClassifier])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 7), (3, 9, 4), (2, 5, 6, 3)])
 def test_every_size_has_features_and_gradients(kind: type[nn.Module], shape: tuple) -> None:

@@ -11,6 +11,7 @@ from chartae.report import (
     latent_map,
     latent_maps,
     one_row_per_class,
+    scaling_plot,
     score_plot,
     training_curves,
 )
@@ -184,4 +185,24 @@ def test_score_plot_has_a_panel_for_each_classifier(repeats):
     figure = score_plot(study)
     assert [axes.get_title() for axes in figure.axes] == list(names)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["m"]
+    figure.canvas.draw()
+
+
+def test_scaling_plot_has_a_line_of_means_for_each_training_set():
+    sets = (REAL, TrainingSet("real + synthetic", "m", "x3"), TrainingSet("synthetic only", "m"))
+    studies = {
+        size: StudyResult(
+            *(sets, ("LR", "k-NN"), {"test": {"accuracy": random.random((3, 2, 4))}}, {}),
+            {"metric": "accuracy"},
+        )
+        for size in (50, 20)
+    }
+    figure = scaling_plot(studies)
+    assert [axes.get_title() for axes in figure.axes] == ["LR", "k-NN"]
+    lines = [container.lines[0] for container in figure.axes[1].containers]
+    for row, line in enumerate(lines):
+        assert list(line.get_xdata()) == [20, 50]
+        expected = [100 * studies[size].mean[row, 1] for size in (20, 50)]
+        assert list(line.get_ydata()) == pytest.approx(expected)
+    assert [line.get_linestyle() for line in lines] == ["-", "-", "--"]
     figure.canvas.draw()

@@ -4,7 +4,6 @@ import inspect
 
 import pytest
 import torch
-from tests.models.conftest import conditions_of
 from torch import nn
 
 import chartae.models
@@ -18,8 +17,6 @@ from chartae.samplers import (
     VolumeSampler,
     compatible_samplers,
 )
-from chartae.samplers.learned import LearnedSampler
-from chartae.training import fit
 
 SMALL = {"name": "mlp", "hidden": [8]}
 X = torch.rand(12, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -201,21 +198,3 @@ def test_what_is_not_observed_does_not_change_a_fit(kind):
     ]
     assert (made[0] == made[1]).all()
     assert (made[0] == made[2]).all()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("name", ["VAE", "RHVAE", "VQVAE", "SVAE", "PoincareVAE", "CVAE", "VAMP"])
-def test_on_an_accelerator(name):
-    x = torch.rand(40, 8, 8, generator=torch.Generator().manual_seed(0))
-    model = build(name)
-    y = conditions_of(model, 40)
-    data = {"x": x} if y is None else {"x": x, "y": y}
-    fit(model, data, epochs=1, accelerator="cuda", seed=0, progress=False)
-    model.cuda()
-    given = None if y is None else y.cuda()
-    for kind in compatible_samplers(model):
-        options = {"epochs": 1} if issubclass(kind, LearnedSampler) else {}
-        sampler = kind(model, **options).fit(x.cuda(), given)
-        first, again = (sampler.sample(5, 0, None if y is None else given[:5]) for _ in range(2))
-        assert first.is_cuda
-        assert (first == again).all(), kind

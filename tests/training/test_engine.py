@@ -45,7 +45,7 @@ def test_a_compiled_loss_trains_alike(make_vae, fit, data):
 def test_no_compiler_is_said(make_vae, fit, data, monkeypatch):
     from torch._dynamo.exc import BackendCompilerFailed
 
-    def compile(function):
+    def compile(function, **options):
         def fail(**batch):
             raise BackendCompilerFailed(function, RuntimeError("no working C++ compiler"), None)
 
@@ -65,3 +65,19 @@ def test_mixed_precision_saves_float32(name, make_vae, fit, data, tmp_path):
     assert {tensor.dtype for tensor in saved.values() if tensor.is_floating_point()} == {
         torch.float32
     }
+
+
+def test_a_mode_is_that_of_the_compiler(make_vae, fit, data, monkeypatch):
+    given = []
+
+    def compile(function, **options):
+        given.append(options)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile)
+    fit(make_vae(), data, epochs=1, compile=True)
+    fit(make_vae(), data, epochs=1, compile="reduce-overhead")
+    assert given == [{}, {"mode": "reduce-overhead", "dynamic": False}]
+    for wrong in ("reduce_overhead", 1):
+        with pytest.raises(ConfigurationError, match=f"compile={wrong!r}"):
+            fit(make_vae(), data, epochs=1, compile=wrong)

@@ -7,10 +7,12 @@ __all__ = [
     "METHODS",
     "MODELS",
     "REAL",
+    "RECIPES",
     "RECORD_FILE",
     "SAMPLERS",
     "WEIGHTED",
     "Augmenter",
+    "Benefit",
     "ClassFidelity",
     "Classifier",
     "Comparison",
@@ -19,6 +21,7 @@ __all__ = [
     "Method",
     "ModelMethod",
     "NetworkClassifier",
+    "Recipe",
     "StudyResult",
     "TrainingSet",
     "augmentation_study",
@@ -33,6 +36,7 @@ __all__ = [
     "smote",
     "spread_ratio",
     "transforms",
+    "would_help",
 ]
 
 from chartae.augmentation.augmenter import (
@@ -41,6 +45,7 @@ from chartae.augmentation.augmenter import (
     SAMPLERS,
     Augmenter,
 )
+from chartae.augmentation.benefit import Benefit, would_help
 from chartae.augmentation.classifiers import (
     CLASSIFIERS,
     Classifier,
@@ -65,6 +70,7 @@ from chartae.augmentation.methods import (
     smote,
     transforms,
 )
+from chartae.augmentation.recipes import RECIPES, Recipe
 from chartae.augmentation.results import REAL, WEIGHTED, Comparison, StudyResult, TrainingSet
 from chartae.augmentation.study import augmentation_study
 from chartae.augmentation.weights import sample_weight

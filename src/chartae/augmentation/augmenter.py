@@ -20,6 +20,7 @@ from chartae.atomic import check_writable, write_text
 from chartae.augmentation.fidelity import ClassFidelity, Fidelity
 from chartae.augmentation.labels import Labels
 from chartae.augmentation.messages import warnings_about
+from chartae.augmentation.recipes import RECIPES
 from chartae.checks import check_boolean, check_choice, check_integer
 from chartae.data import ArrayDataset, Form, encode_labels, held_out_split
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
@@ -152,6 +153,35 @@ class Augmenter:
         self.singles, self.jobs, self.seed, self.output_dir = singles, jobs, seed, output_dir
         self._check_arguments()
 
+    @classmethod
+    def from_recipe(cls, name: str, **arguments: Any) -> Self:
+        """Return an augmenter with the hyper-parameters of a table of the thesis.
+
+        Args:
+            name: a name of `RECIPES`.
+            arguments: arguments of `Augmenter`. Options of the model, the sampler and the training
+                replace those of the recipe one by one. Another sampler has no options of the
+                recipe.
+
+        Raises:
+            ConfigurationError: for an unknown name, another model, or a wrong argument.
+
+        >>> Augmenter.from_recipe("thesis/mnist", seed=3).model_options["latent_dim"]
+        2
+        """
+        check_choice("recipe", name, RECIPES)
+        recipe: dict[str, Any] = dict(RECIPES[name].arguments)
+        if (model := arguments.get("model", recipe["model"])) != recipe["model"]:
+            raise ConfigurationError(
+                f"model={model!r}: the recipe {name!r} is one of the model {recipe['model']!r}"
+            )
+        if arguments.get("sampler", "auto") not in ("auto", recipe["sampler"]):
+            del recipe["sampler_options"]
+        for key in ("model_options", "sampler_options", "fit_options"):
+            if key in recipe:
+                arguments[key] = recipe[key] | dict(arguments.get(key) or {})
+        return cls(**(recipe | arguments))
+
     def fit(self, x: Any, y: Any = None, mask: Any = None, *, weight: Any = None) -> Self:
         """Train on observations ``(N, *input_shape)`` with labels ``(N,)``.
 
@@ -181,7 +211,7 @@ class Augmenter:
                 "this Augmenter was loaded, and its model or sampler was a function: set it with "
                 "set_params before fit"
             )
-        data = self._dataset(x, y, mask, weight)
+        data = self.labelled(x, y, mask, weight)
         labels = Labels.of(data.class_names, x if isinstance(x, ArrayDataset) else y)
         parts = {ALL: data} if self.is_conditional else self._each_class(data)
         example, defaults = data.subset([0]), self._default_options(data, parts)
@@ -237,6 +267,27 @@ class Augmenter:
         y = indices.repeat_interleave(torch.tensor(list(counts.values())))
         x = self._draw_all(counts, seed)
         return ArrayDataset(x, y, class_names=self.class_names, form=self._form)
+
+    def labelled(self, x: Any, y: Any = None, mask: Any = None, weight: Any = None) -> ArrayDataset:
+        """Return the data set with labels from which `fit` learns, without classes of no example.
+
+        Args:
+            x: as in `fit`.
+            y: as in `fit`.
+            mask: as in `fit`.
+            weight: as in `fit`.
+
+        Raises:
+            DataError: as `fit` does for x, y, mask and weight.
+        """
+        if isinstance(x, ArrayDataset):
+            if any(given is not None for given in (y, mask, weight)):
+                raise DataError("x is an ArrayDataset: expected no y, mask or weight as well")
+            if not x.class_names:
+                raise DataError("x has no labels: expected one for each observation")
+            return _of_present_classes(x)
+        encode_labels(y)  # raises an error if they are not labels
+        return ArrayDataset.from_arrays(x, y, mask, channels_last=self.channels_last, weight=weight)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -376,16 +427,6 @@ class Augmenter:
         check_integer("jobs", self.jobs, minimum=1)
         check_integer("seed", self.seed, minimum=0)
         _check_options("fit_options", self.fit_options, fit)
-
-    def _dataset(self, x: Any, y: Any, mask: Any, weight: Any) -> ArrayDataset:
-        if isinstance(x, ArrayDataset):
-            if any(given is not None for given in (y, mask, weight)):
-                raise DataError("x is an ArrayDataset: expected no y, mask or weight as well")
-            if not x.class_names:
-                raise DataError("x has no labels: expected one for each observation")
-            return _of_present_classes(x)
-        encode_labels(y)  # raises an error if they are not labels
-        return ArrayDataset.from_arrays(x, y, mask, channels_last=self.channels_last, weight=weight)
 
     def _each_class(self, data: ArrayDataset) -> dict[str, ArrayDataset]:
         """Return the examples of each class that has at least two, by class name."""

@@ -43,6 +43,8 @@ class Classifier:
         grid: candidate values by parameter, as for `sklearn.model_selection.GridSearchCV`; empty
             for a classifier without tuning. Cross-validation chooses among them, and the validation
             set for a network.
+        draws: number of random combinations of the candidates that are tried (Bergstra and Bengio,
+            2012); None tries all.
         grows: parameters that are numbers of examples, such as ``n_neighbors``. They are multiplied
             by the size of a training set, relative to the real one, so that a neighbourhood of more
             examples is as large as before.
@@ -52,8 +54,23 @@ class Classifier:
 
     make: Callable[[], Any]
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    draws: int | None = None
     grows: tuple[str, ...] = ()
     network: bool = False
+
+    def candidates(self, seed: int) -> list[dict[str, Any]]:
+        """Return the combinations of hyper-parameters that tuning tries.
+
+        >>> tuned = Classifier(list, {"a": [1, 2], "b": [3, 4]}, draws=3)
+        >>> len(tuned.candidates(0)), tuned.candidates(0) == tuned.candidates(0)
+        (3, True)
+        """
+        from sklearn.model_selection import ParameterGrid, ParameterSampler
+
+        every = ParameterGrid(dict(self.grid))
+        if self.draws is None or self.draws >= len(every):
+            return list(every)
+        return list(ParameterSampler(dict(self.grid), self.draws, random_state=seed % 2**32))
 
 
 @dataclass
@@ -97,12 +114,26 @@ class NetworkClassifier:
     def set_params(self, **params: Any) -> "NetworkClassifier":
         """Change arguments; the next `fit` uses them.
 
+        Args:
+            params: arguments by name; ``encoder__dropout`` is the option ``dropout`` of an encoder
+                that is a preset.
+
         Raises:
             ConfigurationError: for an unknown name.
         """
+        nested = {name.partition("__")[2]: v for name, v in params.items() if _is_nested(name)}
+        params = {name: value for name, value in params.items() if not _is_nested(name)}
         for name in params:
             check_choice("params", name, self.get_params())
         vars(self).update(params)
+        if nested:
+            preset = {"name": self.encoder} if isinstance(self.encoder, str) else self.encoder
+            if not isinstance(preset, Mapping):
+                raise ConfigurationError(
+                    f"params has options of the encoder, {', '.join(nested)}: expected an encoder "
+                    "that is a preset"
+                )
+            self.encoder = {**preset, **nested}
         return self
 
     def fit(
@@ -155,6 +186,10 @@ class NetworkClassifier:
         """Return class indices ``(n,)``."""
         predicted: Array = self.classes_[self.predict_proba(x).argmax(1)]
         return predicted
+
+
+def _is_nested(name: str) -> bool:
+    return name.startswith("encoder__")
 
 
 class _Moving(Network):
@@ -229,8 +264,39 @@ CLASSIFIERS: dict[str, Classifier] = {
         {"learning_rate": [1e-3, 1e-4, 1e-5]},
         network=True,
     ),
+    "MRI CNN A2": Classifier(
+        partial(NetworkClassifier, {"name": "thesis/mri_classifier", "hidden": 2}),
+        {"learning_rate": [1e-3, 1e-4, 1e-5]},
+        network=True,
+    ),
+    "MRI CNN search": Classifier(
+        partial(NetworkClassifier, "thesis/mri_classifier", epochs=50),
+        {
+            "encoder__blocks": [2, 3, 4, 5],
+            "encoder__channels": [4, 8, 16, 32],
+            "encoder__convolutions": [1, 2, 3],
+            "encoder__hidden": [0, 1, 2],
+            "encoder__dropout": [0.0, 0.25, 0.5, 0.75],
+            "learning_rate": [1e-2, 1e-3, 1e-4, 1e-5],
+            "weight_decay": [0.0, 1e-4, 1e-3, 1e-2],
+        },
+        draws=20,
+        network=True,
+    ),
     "DenseNet": Classifier(
         partial(NetworkClassifier, "densenet", patience=50, epochs=500), network=True
+    ),
+    **{
+        f"DenseNet {depth}": Classifier(
+            partial(
+                NetworkClassifier, {"name": "densenet", "depth": depth}, patience=50, epochs=500
+            ),
+            network=True,
+        )
+        for depth in (10, 40)
+    },
+    "ResNet": Classifier(
+        partial(NetworkClassifier, "resnet"), {"learning_rate": [1e-2, 1e-3, 1e-4]}, network=True
     ),
     "strong CNN": Classifier(
         partial(NetworkClassifier, "regularised_conv", transforms=True, weight_decay=1e-2),
@@ -238,8 +304,12 @@ CLASSIFIERS: dict[str, Classifier] = {
     ),
 }
 """The classifiers by name. ``"CNN"`` is that of thesis Tables 2.6 and 3.5, ``"DenseNet"`` that of
-section 1.8.3, ``"MRI CNN"`` the network A1 of Fig. 1.7; ``"strong CNN"`` has dropout, weight decay
-and classic transforms in each step."""
+section 1.8.3, with a depth of 20; others have their depth in the name (Fig. 1.6, middle).
+``"MRI CNN"`` and ``"MRI CNN A2"`` are the networks A1 and A2 of Fig. 1.7. ``"MRI CNN search"`` is
+the random search of section 1.5.5, from which the networks B1 and B2 of the thesis come. The thesis
+says what is varied, but gives no ranges: those here are a choice. So is the number of draws, 100 in
+the thesis. The validation set judges candidates, in place of five folds. ``"ResNet"`` has
+residual blocks. ``"strong CNN"`` has dropout, weight decay and classic transforms in each step."""
 
 
 def default_classifiers(input_shape: tuple[int, ...]) -> dict[str, Classifier]:

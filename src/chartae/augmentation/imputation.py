@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from chartae.data import Form
 
-__all__ = ["imputed", "typical_values"]
+__all__ = ["examples_of_classes", "imputed", "typical_values"]
 
 Array = NDArray[Any]
 
@@ -58,3 +58,18 @@ def imputed(x: Array, mask: Array | None, typical: Array) -> Array:
     known = np.isfinite(typical)
     seen = known if mask is None else mask & known
     return np.where(seen, x, np.where(known, typical, 0.0)).astype(x.dtype)
+
+
+def examples_of_classes(y: Array, y_new: Array, random: np.random.Generator) -> Array:
+    """Return, for each new label, the row of a random example of this class, ``(n,)``.
+
+    Samples that lack what these examples lack have gaps as often as real ones.
+
+    >>> examples_of_classes(np.array([0, 1]), np.array([1, 0, 1]), np.random.default_rng(0))
+    array([1, 0, 1])
+    """
+    rows = np.zeros(len(y_new), dtype=np.int64)
+    for label in np.unique(y_new):
+        of_class = y_new == label
+        rows[of_class] = random.choice(np.flatnonzero(y == label), int(of_class.sum()))
+    return rows

@@ -1,10 +1,12 @@
 """Methods of augmentation, as functions with the same signature, so that studies compare them."""
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from chartae.augmentation.augmenter import MODELS, SAMPLERS, Augmenter
 from chartae.checks import check_choice, check_number
 from chartae.data import ArrayDataset
 from chartae.data.arrays import as_tensor, restored, scaled
-from chartae.errors import DataError
+from chartae.errors import ConfigurationError, DataError
 from chartae.nn import random_affine
 from chartae.randomness import derive_seed, make_generator
 
@@ -22,6 +24,7 @@ __all__ = [
     "METHODS",
     "OVERSAMPLERS",
     "Method",
+    "MethodName",
     "ModelMethod",
     "gaussian_noise",
     "make_method",
@@ -295,32 +298,73 @@ METHODS: dict[str, Method] = {
 """The methods without a model, by name."""
 
 
+class MethodName(NamedTuple):
+    """The parts of the name of a method with a model."""
+
+    model: str
+    model_options: dict[str, Any]
+    sampler: str
+    conditional: bool
+
+    @classmethod
+    def of(cls, name: str) -> Self:
+        """Read a name as `make_method` does.
+
+        >>> MethodName.of("conditional vae(latent_dim=5 encoder=conv)+mixture")[:3]
+        ('vae', {'latent_dim': 5, 'encoder': 'conv'}, 'mixture')
+
+        Raises:
+            ConfigurationError: if it is not the name of a model, options and a sampler.
+        """
+        found = re.fullmatch(r"(conditional )?([^(+]*)(?:\((.*)\))?(?:\+(.*))?", name)
+        given = [] if found is None else (found[3] or "").split()
+        if found is None or not all(re.fullmatch(r"\w+=.+", one) for one in given):
+            raise ConfigurationError(
+                f"methods has {name!r}: expected a name, or a model, options in parentheses and a "
+                "sampler, as in 'vae(latent_dim=5)+mixture'"
+            )
+        options = {}
+        for one in given:
+            key, _, text = one.partition("=")
+            try:
+                options[key] = json.loads(text)
+            except json.JSONDecodeError:
+                options[key] = text
+        check_choice("methods", found[2], [*METHODS, *MODELS])
+        if found[4] is not None:
+            check_choice("the sampler in methods", found[4], ["auto", *SAMPLERS])
+        return cls(found[2], options, found[4] or "auto", found[1] is not None)
+
+
 def make_method(name: str, **options: Any) -> Method:
     """Return a method by its name.
 
     Args:
         name: a name of `METHODS`; or a model and a sampler with a plus between them, as in
-            ``"rhvae+volume"`` or ``"vae+mixture"``; a model alone takes its natural sampler. The
-            prefix ``"conditional "`` learns all classes with one model.
+            ``"rhvae+volume"`` or ``"vae+mixture"``; a model alone takes its natural sampler.
+            Parentheses have options of the model with spaces between them, as in
+            ``"vae(latent_dim=5 encoder=conv)+mixture"``. The prefix ``"conditional "`` learns all
+            classes with one model.
         options: arguments of `Augmenter` for models.
 
     Raises:
         ConfigurationError: for an unknown name.
 
+    >>> make_method("vae(latent_dim=5)+mixture").options["model_options"]
+    {'latent_dim': 5}
     >>> make_method("vae+mixture").options["sampler"]
     'mixture'
     """
     if name in METHODS:
         return METHODS[name]
-    model, plus, sampler = name.removeprefix("conditional ").partition("+")
-    check_choice("methods", model, [*METHODS, *MODELS])
-    if plus:
-        check_choice("the sampler in methods", sampler, ["auto", *SAMPLERS])
+    model = MethodName.of(name)
+    given = {**options.get("model_options", {}), **model.model_options}
     return ModelMethod(
         {
-            "model": model,
-            "sampler": sampler or "auto",
-            "conditional": name.startswith("conditional "),
+            "model": model.model,
+            "sampler": model.sampler,
+            "conditional": model.conditional,
             **options,
+            **({"model_options": given} if given else {}),
         }
     )

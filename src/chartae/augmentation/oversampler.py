@@ -19,6 +19,7 @@ from torch import Tensor
 import chartae
 from chartae.atomic import check_writable, write_text
 from chartae.augmentation.augmenter import Augmenter, json_or_none
+from chartae.augmentation.imputation import examples_of_classes
 from chartae.data import ArrayDataset
 from chartae.data.arrays import check_dense
 from chartae.data.form import is_frame
@@ -231,9 +232,11 @@ class ManifoldOverSampler(BaseOverSampler):  # type: ignore[misc]
         names = dict(zip(np.unique(y).tolist(), given.data.class_names, strict=True))
         made = augmenter.sample_dataset({names[label]: n for label, n in counts.items()})
         new = made.form.restore(_within(made.x, given.data))
-        if given.data.mask is not None:
-            new = self._with_gaps(new, given.x, y, counts, augmenter.seed)
         labels = np.repeat(np.array(list(counts), dtype=y.dtype), list(counts.values()))
+        if given.data.mask is not None:
+            random = np.random.default_rng(derive_seed(augmenter.seed, "missing cells"))
+            missing = given.x.isna().to_numpy()
+            new = new.mask(missing[examples_of_classes(y, labels, random)])
         return _joined(given.x, new), np.concatenate([y, labels])
 
     def _fresh_augmenter(self, data: ArrayDataset) -> Augmenter:
@@ -250,16 +253,6 @@ class ManifoldOverSampler(BaseOverSampler):  # type: ignore[misc]
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
             augmenter.set_params(seed=seed)
         return augmenter.set_params(singles="refuse")
-
-    @staticmethod
-    def _with_gaps(
-        new: Any, given: Any, y: NDArray[Any], counts: Mapping[Any, int], seed: int
-    ) -> Any:
-        """Return synthetic rows in which cells are missing as in a random row of the class."""
-        random = np.random.default_rng(derive_seed(seed, "missing cells"))
-        missing = given.isna().to_numpy()
-        rows = [random.choice(np.flatnonzero(y == label), n) for label, n in counts.items()]
-        return new.mask(missing[np.concatenate(rows)])
 
 
 def _default_for_tables(data: ArrayDataset) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from chartae import __version__
 from chartae.augmentation.classifiers import Classifier, default_classifiers
-from chartae.augmentation.draws import Draw, make_draws
-from chartae.augmentation.imputation import typical_values
+from chartae.augmentation.draws import make_draws
 from chartae.augmentation.methods import Method, ModelMethod
 from chartae.augmentation.results import REAL, WEIGHTED, StudyResult, TrainingSet
 from chartae.augmentation.study_runs import (
@@ -28,6 +27,7 @@ from chartae.augmentation.study_runs import (
     read_arrays,
     score,
     tune,
+    typical_of,
 )
 from chartae.checks import check_choice, check_integer, check_number
 from chartae.data import ArrayDataset, encode_labels
@@ -53,6 +53,7 @@ def augmentation_study(
     methods: Mapping[str, Method],
     classifiers: Mapping[str, Classifier] | None = None,
     cohorts: Mapping[str, tuple[Any, Any]] | None = None,
+    channels_last: bool = False,
     per_class: int | Mapping[Any, int] | None = None,
     synthetic: Number | Sequence[Number] = 200,
     real_share: float | None = 0.5,
@@ -95,6 +96,7 @@ def augmentation_study(
         methods: `Method` functions by name (`METHODS`, `make_method`).
         classifiers: `Classifier` objects by name; None takes `default_classifiers`.
         cohorts: further test sets by name, each with observations and labels.
+        channels_last: whether arrays are ``(N, *sizes, channels)``. An `ArrayDataset` has its own.
         per_class: number of real training examples of each class, drawn from the pool in each
             repeat, or the numbers by label. Validation examples are drawn in addition. None takes
             all that are not held out; with a test set of its own, the training sets of repeats then
@@ -160,7 +162,7 @@ def augmentation_study(
                 f"methods has the name {name!r}: expected no 'real' and no '&'"
             )
     numbers = _check_numbers(synthetic)
-    pool, tests = _check_sets(x, y, x_test, y_test, cohorts or {})
+    pool, tests = _check_sets(x, y, x_test, y_test, cohorts or {}, channels_last)
     if classifiers is None:
         classifiers = default_classifiers(pool.input_shape)
     draws = make_draws(
@@ -178,7 +180,7 @@ def augmentation_study(
         methods,
         classifiers,
         real_share,
-        typical=[_typical(pool, draw) for draw in draws] if incomplete else (),
+        typical=[typical_of(pool, draw) for draw in draws] if incomplete else (),
     )
     sizes = np.bincount(inputs.y[draws[0].train], minlength=pool.num_classes)
     for label, size in zip(pool.class_names, sizes, strict=True):
@@ -434,10 +436,17 @@ def _check_numbers(synthetic: Number | Sequence[Number]) -> list[str]:
 
 
 def _check_sets(
-    x: Any, y: Any, x_test: Any, y_test: Any, cohorts: Mapping[str, tuple[Any, Any]]
+    x: Any,
+    y: Any,
+    x_test: Any,
+    y_test: Any,
+    cohorts: Mapping[str, tuple[Any, Any]],
+    channels_last: bool,
 ) -> tuple[ArrayDataset, dict[str, ArrayDataset]]:
     """Return the pool, and the test sets by name, with the classes of the pool."""
-    pool = x if isinstance(x, ArrayDataset) else ArrayDataset.from_arrays(x, encoded(y))
+    pool = x
+    if not isinstance(x, ArrayDataset):
+        pool = ArrayDataset.from_arrays(x, encoded(y), channels_last=channels_last)
     if pool.y is None or not pool.class_names:
         raise DataError("y has no labels: expected one for each observation of x")
     if len(pool.classes) < 2:
@@ -447,7 +456,9 @@ def _check_sets(
         if name in ("test", "validation"):
             raise ConfigurationError(f"cohorts has the name {name!r}: expected another")
     tests = {
-        name: _as_pool("x_test" if name == "test" else f"cohort {name!r}", pool, *sets)
+        name: _as_pool(
+            "x_test" if name == "test" else f"cohort {name!r}", pool, *sets, channels_last
+        )
         for name, sets in {**given, **cohorts}.items()
     }
     return pool, tests
@@ -460,7 +471,7 @@ def encoded(y: Any) -> Any:
     return y
 
 
-def _as_pool(name: str, pool: ArrayDataset, x: Any, y: Any) -> ArrayDataset:
+def _as_pool(name: str, pool: ArrayDataset, x: Any, y: Any, channels_last: bool) -> ArrayDataset:
     if isinstance(x, ArrayDataset):
         names, indices = x.class_names, x.y
         if indices is None or not names:
@@ -475,20 +486,15 @@ def _as_pool(name: str, pool: ArrayDataset, x: Any, y: Any) -> ArrayDataset:
         data = replace(x.to(dtype=pool.x.dtype), y=places[indices], class_names=pool.class_names)
     else:
         as_names = np.asarray(names)[indices.numpy()]
-        data = ArrayDataset.from_arrays(x, as_names, class_names=pool.class_names)
+        data = ArrayDataset.from_arrays(
+            x, as_names, class_names=pool.class_names, channels_last=channels_last
+        )
     data = data.with_columns_of(pool.form, name)
     if data.input_shape != pool.input_shape:
         raise DataError(
             f"{name} has observations of shape {data.input_shape}: expected {pool.input_shape}"
         )
     return data
-
-
-def _typical(pool: ArrayDataset, draw: Draw) -> Array:
-    """Return the typical values of the training set of a draw."""
-    train = pool.subset(draw.train)
-    mask = None if train.mask is None else train.mask.numpy()
-    return typical_values(train.x.numpy(), mask, pool.form)
 
 
 def _check_two_classes(sets: Mapping[str, tuple[Array, Array]]) -> None:

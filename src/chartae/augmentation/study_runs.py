@@ -2,18 +2,18 @@
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chartae.augmentation.classifiers import Classifier, fit_classifier, scores_of
 from chartae.augmentation.draws import Draw
-from chartae.augmentation.imputation import imputed
+from chartae.augmentation.imputation import examples_of_classes, imputed, typical_values
 from chartae.augmentation.methods import Method
 from chartae.data import ArrayDataset
 from chartae.data.arrays import as_tensor
@@ -32,10 +32,13 @@ __all__ = [
     "numbers_by_class",
     "read_arrays",
     "score",
+    "trained",
     "tune",
+    "typical_of",
 ]
 
 Array = NDArray[Any]
+Predict = Callable[[Array], tuple[Array, Array | None]]
 SYNTHETIC = "synthetic.npz"
 """The file of a run with the synthetic set of a method."""
 COMPARED = 1000
@@ -99,8 +102,7 @@ class Inputs:
         if train.mask is None:
             return self.imputed(repeat, x, None)
         random = np.random.default_rng(derive_seed(seed, "missing values"))
-        places = {c: np.flatnonzero(class_indices(train) == c) for c in np.unique(y)}
-        rows = [random.choice(places[c]) for c in y]
+        rows = examples_of_classes(class_indices(train), y, random)
         return self.imputed(repeat, x, train.mask.numpy()[rows])
 
     def held_out(self, repeat: int) -> dict[str, tuple[Array, Array]]:
@@ -137,15 +139,22 @@ def numbers_by_class(number: str, y: Array) -> dict[int, int]:
     return dict.fromkeys(sizes, int(number))
 
 
+def typical_of(pool: ArrayDataset, draw: Draw) -> Array:
+    """Return the typical values of the training set of a draw."""
+    train = pool.subset(draw.train)
+    mask = None if train.mask is None else train.mask.numpy()
+    return typical_values(train.x.numpy(), mask, pool.form)
+
+
 def class_indices(data: ArrayDataset) -> Array:
     """Return the labels ``(N,)`` of a data set that has them."""
     assert data.y is not None
     return data.y.numpy()
 
 
-def read_arrays(path: Path) -> tuple[Array, Array]:
+def read_arrays(file: Path | BinaryIO) -> tuple[Array, Array]:
     """Return observations and class indices of the file of a synthetic set."""
-    with np.load(path, allow_pickle=False) as archive:
+    with np.load(file, allow_pickle=False) as archive:
         return archive["x"], archive["y"]
 
 
@@ -251,9 +260,10 @@ def _cross_validation(classifier: Classifier, x: Array, y: Array, seed: int) -> 
     estimator = classifier.make()
     if "random_state" in estimator.get_params():
         estimator.set_params(random_state=seed % 2**32)
+    candidates = [{k: [v] for k, v in one.items()} for one in classifier.candidates(seed)]
     search = GridSearchCV(
         estimator,
-        dict(classifier.grid),
+        candidates,
         cv=StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32),
         scoring="accuracy" if np.ptp(np.bincount(y)) == 0 else "balanced_accuracy",
         refit=False,
@@ -273,7 +283,6 @@ def _held_out_search(
 
     It is the search of thesis section 2.7.2: networks are too slow for cross-validation.
     """
-    from sklearn.model_selection import ParameterGrid
 
     def score(parameters: Mapping[str, Any]) -> float:
         fitted = fit_classifier(
@@ -282,12 +291,33 @@ def _held_out_search(
         predicted = np.asarray(fitted.predict(validation[0]))
         return classification_figures(validation[1], predicted)["balanced_accuracy"]
 
-    best: dict[str, Any] = max(ParameterGrid(dict(classifier.grid)), key=score)
+    best: dict[str, Any] = max(classifier.candidates(seed), key=score)
     return best
 
 
 def score(settings: Mapping[str, Any], inputs: Inputs, attempt: int) -> Outcome:
     """Train a classifier on one training set; measure it on all held-out sets."""
+    repeat, count = settings["repeat"], inputs.num_classes
+    predict = trained(settings, inputs)
+
+    def figures(x: Array, y: Array) -> dict[str, float]:
+        predicted, scores = predict(x)
+        return classification_figures(y, predicted, scores, num_classes=count)
+
+    found: dict[str, Any] = {
+        cohort: figures(*both) for cohort, both in inputs.held_out(repeat).items()
+    }
+    found["gan_test"] = {}
+    if settings["part"] == "real" and settings["method"] is None:
+        largest = dict.fromkeys(range(count), COMPARED)
+        for other in inputs.synthetic[repeat]:
+            made = inputs.made(repeat, other, largest)
+            found["gan_test"][other] = figures(*made)["accuracy"]
+    return Outcome(found)
+
+
+def trained(settings: Mapping[str, Any], inputs: Inputs) -> Predict:
+    """Train a classifier on one training set; return what predicts classes and their scores."""
     repeat, name, method = settings["repeat"], settings["classifier"], settings["method"]
     classifier, number = inputs.classifiers[name], settings["number"]
     x, y = inputs.train(repeat)
@@ -313,35 +343,28 @@ def score(settings: Mapping[str, Any], inputs: Inputs, attempt: int) -> Outcome:
             weight = np.concatenate([weight, np.full(len(x_new), each)])
             x, y = np.concatenate([x, x_new]), np.concatenate([y, y_new])
         growth = len(x) / len(real)
-    sets = inputs.held_out(repeat)
-    count = inputs.num_classes
+
+    def prepared(of: Array) -> Array:
+        return _prepared(of.astype(real.dtype), x, classifier, real)
+
+    held_out, labels = inputs.validation(repeat)
     with _quiet():
         estimator = fit_classifier(
             classifier,
-            _prepared(x, x, classifier, real),
+            prepared(x),
             y,
             parameters=inputs.parameters[repeat][name],
             seed=derive_seed(settings["seed"], "classifier", name),
             weight=weight,
             growth=growth,
-            validation=(
-                _prepared(sets["validation"][0], x, classifier, real),
-                sets["validation"][1],
-            ),
+            validation=(prepared(held_out), labels),
         )
 
-        def figures(part: Array, labels: Array) -> dict[str, float]:
-            predicted, scores = scores_of(estimator, _prepared(part, x, classifier, real), count)
-            return classification_figures(labels, predicted, scores, num_classes=count)
+    def predict(of: Array) -> tuple[Array, Array | None]:
+        with _quiet():
+            return scores_of(estimator, prepared(of), inputs.num_classes)
 
-        found: dict[str, Any] = {cohort: figures(*both) for cohort, both in sets.items()}
-        found["gan_test"] = {}
-        if settings["part"] == "real" and method is None:
-            largest = dict.fromkeys(range(count), COMPARED)
-            for other in inputs.synthetic[repeat]:
-                made = inputs.made(repeat, other, largest)
-                found["gan_test"][other] = figures(made[0].astype(real.dtype), made[1])["accuracy"]
-    return Outcome(found)
+    return predict
 
 
 def _prepared(x: Array, train: Array, classifier: Classifier, real: Array | None = None) -> Array:

@@ -198,6 +198,16 @@ COMMANDS = {
         "it continues. Several machines can work in one folder at once.",
         "chartae benchmark digits.npz --models vae,ae,wae --epochs 100 --out digits-benchmark",
     ),
+    "tune": (
+        "Look for the configuration of a model with the best figure on validation data.\n\n"
+        "The validation data are a part of DATA. Optuna proposes the latent dimension, the "
+        "learning rate, the batch size, and the arguments that the thesis varies for the model. "
+        "What an option gives is fixed, as in --latent-dim 8. Bad trials are stopped early. The "
+        "folder has the best model, a table of all trials, a report, and the options with which "
+        "train makes the best model again. The same command goes on after an interruption, also "
+        "from several machines at once.",
+        "chartae tune digits.npz --model betavae --trials 50 --workers 2 --out digits-tuned",
+    ),
     "study": (
         "Find out whether augmentation helps classifiers on DATA.\n\n"
         "Methods make synthetic training sets, with and without models. Classifiers are trained on "

@@ -1,14 +1,13 @@
 """``chartae benchmark``: many models on one data set, ranked on five tasks."""
 
 import json
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from chartae.checks import check_choice, check_integer, check_number
-from chartae.cli.options import ConfigFile, DataOptions, Overwrite, listed
+from chartae.cli.options import ConfigFile, DataOptions, Overwrite, listed, seconds_of
 from chartae.cli.output import Outputs, print_lines
 from chartae.cli.progress import showing
 from chartae.data import ArrayDataset
@@ -25,14 +24,13 @@ from chartae.evaluation import benchmark as run_benchmark
 from chartae.report import write_benchmark_report
 from chartae.runs import Progress, run_key, write_table
 
-__all__ = ["benchmark"]
+__all__ = ["WORK", "benchmark", "missing", "tell"]
 
 RECORD, REPORT, TABLE, PARQUET = "benchmark.json", "report.html", "results.csv", "results.parquet"
 WORK = ("context.json", "rows", "files", "claims")
 """What the table of runs keeps in the folder."""
 COMMON = "ae,vae,betavae,iwae,vamp,wae,infovae,rae,aae,vqvae,svae,iafvae"
 """The models of a benchmark without ``--models``."""
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def benchmark(
@@ -94,7 +92,7 @@ def benchmark(
     check_integer("seeds", seeds, minimum=1)
     check_integer("seed", seed, minimum=0)
     check_number("learning_rate", learning_rate, above=0.0)
-    seconds = _seconds(budget)
+    seconds = seconds_of(budget)
     networks = {"encoder": encoder, "decoder": decoder}
     settings = benchmark_settings(
         models=listed("models", models) or [],
@@ -130,7 +128,7 @@ def benchmark(
                 budget=seconds,
                 again=row is not None,
                 feature_seed=seed,
-                progress=lambda state: _tell(state, advance),
+                progress=lambda state: tell(state, advance),
             )
         found = {} if row else _write(out, result, splits, data, outputs.options)
     if row is not None:
@@ -138,8 +136,8 @@ def benchmark(
         return
     print_lines(
         *(f"{question} {answer}" for question, answer in found.items()),
-        *_missing(len(result.table.failed), "failed"),
-        *_missing(len(result.table.left_out), "did not fit into the budget"),
+        *missing(len(result.table.failed), "failed"),
+        *missing(len(result.table.left_out), "did not fit into the budget"),
         f"table: {out / TABLE}",
         f"report: {out / REPORT}",
     )
@@ -177,12 +175,13 @@ def _write(
     )
 
 
-def _tell(state: Progress, advance: Callable[..., None]) -> None:
+def tell(state: Progress, advance: Callable[..., None]) -> None:
+    """Show the state of a table of runs."""
     failed = f", {state.failed} failed" if state.failed else ""
     advance(state.done, state.total, state.seconds_left, failed)
 
 
-def _missing(count: int, what: str) -> list[str]:
+def missing(count: int, what: str) -> list[str]:
     """Return a line about runs without figures; none if there are none."""
     if not count:
         return []
@@ -196,20 +195,6 @@ def _print_row(result: BenchmarkResult) -> None:
             done.to_json()["figures"] if not done.failed else {"error": done.error}, indent=1
         )
     )
-
-
-def _seconds(text: str | None) -> float | None:
-    """Return a time in seconds.
-
-    >>> _seconds("30m"), _seconds("90s"), _seconds(None)
-    (1800.0, 90.0, None)
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if match is None or float(match[1]) == 0.0:
-        raise ConfigurationError(f"budget={text!r}: expected a time, as in 90s, 30m or 2h")
-    return float(match[1]) * UNITS[match[2]]
 
 
 def _integers(name: str, text: str | None) -> Sequence[int | None]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chartae import __version__
+from chartae.training import TRACKERS
 
 __all__ = ["doctor", "extras"]
 
@@ -36,6 +37,9 @@ def _facts() -> dict[str, str]:
     for extra, missing in extras().items():
         command = f"missing {', '.join(missing)}: pip install 'chartae[{extra}]'"
         facts[f"[{extra}]"] = command.replace("[", r"\[") if missing else "installed"
+    for tracker in sorted({*TRACKERS} - {"csv"}):  # which needs no package
+        found = _installed(Requirement(tracker))
+        facts[f"tracker {tracker}"] = found or f"missing: pip install {tracker}"
     return {name.replace("[", r"\["): value for name, value in facts.items()}
 
 
@@ -54,7 +58,7 @@ def extras() -> dict[str, list[str]]:
     A package counts as missing if it is not installed, or too old.
 
     >>> sorted(extras())
-    ['app', 'cluster', 'hub', 'nifti', 'parquet']
+    ['app', 'cluster', 'hub', 'nifti', 'parquet', 'tune']
     """
     return {
         extra: [str(one.name) for one in _requirements(extra) if not _installed(one)]

@@ -1,6 +1,7 @@
 """Groups of options that subcommands share."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +31,11 @@ __all__ = [
     "TrainingOptions",
     "VisitOptions",
     "listed",
+    "seconds_of",
     "without_none",
 ]
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 ConfigFile = Annotated[
     Path | None,
@@ -217,6 +221,23 @@ def listed(name: str, text: str | None) -> list[str] | None:
     if not all(parts):
         raise ConfigurationError(f"{name}={text!r}: expected names or numbers, as in a,b,c")
     return parts
+
+
+def seconds_of(text: str | None) -> float | None:
+    """Return a time in seconds; None for None.
+
+    Raises:
+        ConfigurationError: for another form.
+
+    >>> seconds_of("30m"), seconds_of("90s"), seconds_of(None)
+    (1800.0, 90.0, None)
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if match is None or float(match[1]) == 0.0:
+        raise ConfigurationError(f"budget={text!r}: expected a time, as in 90s, 30m or 2h")
+    return float(match[1]) * UNITS[match[2]]
 
 
 Overwrite = Annotated[

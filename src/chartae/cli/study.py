@@ -1,6 +1,7 @@
 """``chartae study``: does augmentation help, on the user's own data?"""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from chartae.augmentation import (
     default_classifiers,
     make_method,
 )
+from chartae.augmentation.methods import MethodName
 from chartae.checks import check_choice, check_integer
 from chartae.cli.options import ConfigFile, DataOptions, Overwrite, listed
 from chartae.cli.output import Outputs, print_lines
@@ -26,8 +28,9 @@ from chartae.runs import write_table
 __all__ = ["study"]
 
 RECORD, REPORT, TABLE, RESULT = "study.json", "report.html", "results.csv", "result.json"
-WORK = ("context.json", "rows", "files", "claims")
-"""What the table of runs keeps in the folder."""
+SIZES = "sizes"
+WORK = ("context.json", "rows", "files", "claims", SIZES)
+"""What the tables of runs keep in the folder; one table for each of several sizes in `SIZES`."""
 IMAGES = "resampling,noise,transforms,mixup,smote,rhvae+volume,vae+mixture"
 VECTORS = "resampling,noise,mixup,smote,borderline,adasyn,rhvae+volume,vae+mixture"
 """The methods of a study without ``--methods``, for images and volumes, and for tables."""
@@ -41,7 +44,7 @@ def study(
     cohort: list[Path] | None = None,
     methods: str | None = None,
     classifiers: str | None = None,
-    per_class: int | None = None,
+    per_class: str | None = None,
     synthetic: str = "200",
     real_share: float | None = 0.5,
     no_weights: bool = False,
@@ -66,14 +69,16 @@ def study(
             split in each repeat.
         cohort: Further test data, such as another hospital's; may be given several times.
         methods: Names between commas: resampling, noise, transforms, mixup, smote, borderline, svm,
-            adasyn; or a model and a sampler, as in vae+mixture; with "conditional " before it, one
-            model learns all classes. [default: for images
+            adasyn; or a model and a sampler, as in vae+mixture or vae(latent_dim=5)+mixture; with
+            "conditional " before it, one model learns all classes. [default: for images
             resampling,noise,transforms,mixup,smote,rhvae+volume,vae+mixture; for tables with
             borderline and adasyn in place of transforms]
         classifiers: Names between commas; the error for a wrong name lists all. [default: for
             images logistic regression, MLP, k-NN, random forest, RBF SVM, strong CNN; for tables
             with gradient boosting in place of the networks]
         per_class: Number of real training examples of each class, drawn again in each repeat.
+            Several numbers between commas, as in 20,50,200, make a study for each; the report
+            then shows scores against the number, and the rest of it is about the last one.
             [default: all that are not held out]
         synthetic: How many synthetic examples, between commas: a number for each class, x5 for a
             training set of five times the size, or balance for classes of equal size.
@@ -100,38 +105,54 @@ def study(
         raise DataError(f"{data} has no labels: expected one for each observation")
     tests = {path: data_options.read(path) for path in [*([test] if test else []), *cohorts]}
     chosen = _methods(methods, source, epochs)
+    numbers = _numbers(per_class)
     names = listed("classifiers", classifiers) or list(default_classifiers(source.input_shape))
     for name in names:
         check_choice("classifiers", name, CLASSIFIERS)
         if CLASSIFIERS[name].network and len(source.input_shape) == 1:
             raise ConfigurationError(f"classifiers has {name!r}: it expects images or volumes")
-    with outputs.recording(), showing("models and classifiers") as advance:
-        result = augmentation_study(
-            source,
-            None,
-            tests[test] if test else None,
-            None,
-            methods=chosen,
-            classifiers={name: CLASSIFIERS[name] for name in names},
-            cohorts={_cohort(path, cohorts): (tests[path], None) for path in cohorts},
-            per_class=per_class,
-            synthetic=listed("synthetic", synthetic) or [],
-            real_share=None if no_weights else real_share,
-            metric=metric,
-            repeats=repeats,
-            seed=seed,
-            workers=jobs,
-            scheduler=scheduler,
-            folder=out,
-            advance=advance,
+    studies: dict[int | None, StudyResult] = {}
+    with outputs.recording():
+        for size in numbers:
+            with showing("models and classifiers") as advance:
+                studies[size] = augmentation_study(
+                    source,
+                    None,
+                    tests[test] if test else None,
+                    None,
+                    methods=chosen,
+                    classifiers={name: CLASSIFIERS[name] for name in names},
+                    cohorts={_cohort(path, cohorts): (tests[path], None) for path in cohorts},
+                    per_class=size,
+                    synthetic=listed("synthetic", synthetic) or [],
+                    real_share=None if no_weights else real_share,
+                    metric=metric,
+                    repeats=repeats,
+                    seed=seed,
+                    workers=jobs,
+                    scheduler=scheduler,
+                    folder=out if len(numbers) == 1 else out / SIZES / str(size),
+                    advance=advance,
+                )
+        _write(out, studies, data, source, outputs.options)
+    for size, result in studies.items():
+        start = "" if len(studies) == 1 else f"{size} of each class: "
+        lines = [f"{question} {answer}" for question, answer in result.verdict().items()]
+        lines += [f"{name} is left out: {reason}" for name, reason in result.left_out.items()]
+        print_lines(*(start + line for line in lines))
+    print_lines(f"table: {out / TABLE}", f"report: {out / REPORT}")
+
+
+def _numbers(per_class: str | None) -> list[int | None]:
+    """Return the numbers of examples of each class; None for all."""
+    given = listed("per_class", per_class)
+    if given is None:
+        return [None]
+    if not all(one.isdecimal() and int(one) >= 2 for one in given) or len(set(given)) < len(given):
+        raise ConfigurationError(
+            f"per_class={per_class!r}: expected different numbers of at least 2, as in 20,50,200"
         )
-        _write(out, result, data, source, outputs.options)
-    print_lines(
-        *(f"{question} {answer}" for question, answer in result.verdict().items()),
-        *(f"{name} is left out: {reason}" for name, reason in result.left_out.items()),
-        f"table: {out / TABLE}",
-        f"report: {out / REPORT}",
-    )
+    return [int(one) for one in given]
 
 
 def _cohort(path: Path, paths: list[Path]) -> str:
@@ -154,19 +175,36 @@ def _methods(names: str | None, source: ArrayDataset, epochs: int | None) -> dic
 
 
 def _write(
-    out: Path, result: StudyResult, data: Path, source: ArrayDataset, options: dict[str, Any]
+    out: Path,
+    studies: Mapping[int | None, StudyResult],
+    data: Path,
+    source: ArrayDataset,
+    options: dict[str, Any],
 ) -> None:
-    write_table(result.records(), out / TABLE)
+    *_, result = studies.values()
+    several = len(studies) > 1
+    records = [
+        ({"per_class": size} if several else {}) | record
+        for size, of in studies.items()
+        for record in of.records()
+    ]
+    write_table(records, out / TABLE)
     write_text(out / RESULT, result.to_json())
     files = {
         str(out / TABLE): "a line for each training set, classifier, repeat and held-out set",
         str(out / RESULT): "the same with the verdict and the tuned hyper-parameters",
-        str(out / "rows"): "the finished runs, from which the command continues",
+        str(out / (SIZES if several else "rows")): (
+            "the finished runs, from which the command continues"
+        ),
     }
     for name in result.models:
-        model, _, sampler = name.removeprefix("conditional ").partition("+")
-        how = [f"--model {model}", f"--sampler {sampler or 'auto'}"]
-        how += ["--conditional"] if name.startswith("conditional ") else []
+        parts = MethodName.of(name)
+        how = [f"--model {parts.model}", f"--sampler {parts.sampler}"]
+        how += [
+            f"--model-options.{key.replace('_', '-')} {shlex.quote(str(value))}"
+            for key, value in parts.model_options.items()
+        ]
+        how += ["--conditional"] if parts.conditional else []
         command = f"chartae augment {shlex.quote(str(data))} {' '.join(how)} --out synthetic.npz"
         files[command] = f"makes samples of {name} from all of the data"
     write_study_report(
@@ -176,4 +214,5 @@ def _write(
         facts={"Data": f"{data}: {source}"},
         settings=options,
         files=files,
+        sizes={size: of for size, of in studies.items() if size is not None},
     )

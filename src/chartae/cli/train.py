@@ -20,6 +20,7 @@ from chartae.cli.options import (
     ProcessOptions,
     TrainingOptions,
     VisitOptions,
+    listed,
     without_none,
 )
 from chartae.cli.output import Outputs, constant_line, print_lines
@@ -31,9 +32,9 @@ from chartae.models import CVAE, MODELS, Autoencoder
 from chartae.models.base import Conditions
 from chartae.persistence import CONFIG_FILE, WEIGHTS_FILE
 from chartae.randomness import seeded
-from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, fit, training_options
+from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, TRACKERS, fit, training_options
 
-__all__ = ["train"]
+__all__ = ["effective", "train"]
 
 EPOCHS, BATCH_SIZE = 200, 32
 """Defaults with ``--longitudinal``: there are fewer individuals than observations."""
@@ -54,6 +55,7 @@ def train(
     training: TrainingOptions = TrainingOptions(),
     validation: float = 0.0,
     seed: int = 0,
+    logger: str | None = None,
     resume: bool = False,
     overwrite: Overwrite = False,
     data_options: DataOptions = DataOptions(),
@@ -82,9 +84,15 @@ def train(
             --patience. With --longitudinal it is a fraction of the individuals, and the report is
             about them.
         seed: Seed of the weights, the split, the batches and the noise.
+        logger: Trackers of the training, between commas: csv, tensorboard, wandb or mlflow. Each
+            adds a run with curves, options and pictures to the folder of its name in OUT, and sends
+            nothing to a server, unless WANDB_MODE or MLFLOW_TRACKING_URI is set.
         resume: Continue an interrupted training from the checkpoint in the folder.
     """
     given = dict(locals())
+    trackers = listed("logger", logger) or []
+    for tracker in trackers:
+        check_choice("logger", tracker, TRACKERS)
     check_integer("seed", seed, minimum=0)
     name = model or ("flowvae" if longitudinal else "vae")
     check_choice("model", name, SEQUENCE_MODELS if longitudinal else MODELS)
@@ -96,6 +104,7 @@ def train(
     outputs = Outputs("train", out / RECORD, given, inputs=inputs)
     files = [CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT_FILE]
     if processes.is_first:
+        # Trackers add a run to their folders, and replace none.
         outputs.claim(resumable=[out / file for file in files + [REPORT] * longitudinal])
     machine.apply()
     source = visits.read(data, data_options) if longitudinal else data_options.read(data)
@@ -107,7 +116,7 @@ def train(
         usual = {"epochs": EPOCHS, "batch_size": BATCH_SIZE}
         usual |= SCORES_TRAINING if _is_linear(name, arguments) else {}
         training = replace(training, **(usual | training.arguments()))
-    outputs.options |= {"model": name, **_effective(training, model_options, arguments)}
+    outputs.options |= {"model": name, **effective(training, model_options, arguments)}
     observations = learned.visits() if isinstance(learned, Sequences) else learned
     constant = list(observations.constant_columns)
     lines: list[str] = []
@@ -123,6 +132,7 @@ def train(
             devices=processes.devices,
             nodes=processes.nodes,
             precision=processes.precision,
+            loggers=trackers,
             output_dir=out,
             resume=resume,
         )
@@ -145,6 +155,7 @@ def train(
         f"{history.num_epochs} epochs, best {best + 1} with loss {record['loss'][best]:.4g}",
         *lines,
         f"model: {out}",
+        *(f"{tracker}: {out / tracker}" for tracker in trackers),
     )
 
 
@@ -209,8 +220,8 @@ def _conditions(source: ArrayDataset | Sequences) -> Conditions:
     return (source.y.shape[1],)
 
 
-def _effective(
-    training: TrainingOptions, options: ModelOptions, arguments: dict[str, Any]
+def effective(
+    training: TrainingOptions, options: ModelOptions, arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the values of all options, with the defaults of `fit` and the model's arguments.
 

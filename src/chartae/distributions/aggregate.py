@@ -1,6 +1,5 @@
 """Estimates of the aggregated posterior q(z) of a training set, from one batch."""
 
-import math
 from typing import Literal
 
 import torch
@@ -17,7 +16,7 @@ Estimator = Literal["mss", "mws"]
 def log_aggregate(
     posterior: DiagonalNormal,
     z: Tensor,
-    size: int,
+    size: int | Tensor,
     estimator: Estimator = "mss",
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -32,14 +31,18 @@ def log_aggregate(
     Args:
         posterior: the posteriors of the batch, over ``(batch, d)``.
         z: one draw of each posterior, ``(batch, d)``.
-        size: N; if it is less than the batch size, the batch size is used.
+        size: N, also as a tensor, which need not leave its device; if it is less than the batch
+            size, the batch size is used.
         estimator: ``"mss"`` or ``"mws"``.
         weight: the weight of each sample of the batch, ``(batch,)``, with a mean of 1 over the
             training set; None gives all samples the same weight.
     """
     # log q(z_i | x_k) of each coordinate: (i, k, d).
     pairs = posterior.base_dist.log_prob(z[:, None])
-    log_weights = log_shares(len(z), max(size, len(z)), estimator).to(z)
+    # N may be beyond the largest number of 16 bits.
+    dtype = torch.promote_types(z.dtype, torch.float32)
+    total = torch.as_tensor(size, dtype=dtype, device=z.device).clamp_min(len(z))
+    log_weights = log_shares(len(z), total, estimator).to(z)
     if weight is not None:
         # A weight of 0 is the least positive number: densities stay finite if all are 0.
         log_weights = log_weights + weight.to(z).clamp_min(torch.finfo(z.dtype).tiny).log()
@@ -48,17 +51,17 @@ def log_aggregate(
     return log_joint, log_product
 
 
-def log_shares(batch: int, size: int, estimator: Estimator) -> Tensor:
+def log_shares(batch: int, size: Tensor, estimator: Estimator) -> Tensor:
     """Return the log weight of sample k of a batch in q(z_i), ``(batch, batch)``."""
     if estimator == "mws":
-        return torch.full((batch, batch), -math.log(batch * size), dtype=torch.float64)
+        return -(batch * size).log().expand(batch, batch)
     if batch == 1:
-        return torch.zeros(1, 1, dtype=torch.float64)
+        return size.new_zeros(1, 1)
     # The own posterior of z_i has weight 1 / N. The others are M = batch - 1 draws from the
     # remaining N - 1 samples. They share the remaining weight; one of them has a larger share.
     others = batch - 1
-    weights = torch.full((batch, batch), 1.0 / others, dtype=torch.float64)
-    rows = torch.arange(batch)
+    weights = size.new_full((batch, batch), 1.0 / others)
+    rows = torch.arange(batch, device=size.device)
     weights[rows, (rows + 1) % batch] = (size - others) / (size * others)
     weights[rows, rows] = 1.0 / size
     return weights.log()

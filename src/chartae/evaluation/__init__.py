@@ -28,10 +28,12 @@ from chartae.evaluation.features import (
 from chartae.evaluation.fidelity import (
     PRD,
     DensityCoverage,
+    FrechetInfinity,
     KernelDistance,
     PrecisionRecall,
     density_coverage,
     frechet_distance,
+    frechet_distance_infinity,
     inception_score,
     kernel_distance,
     prd,
@@ -57,18 +59,23 @@ from chartae.evaluation.memorisation import (
 )
 from chartae.evaluation.reconstruction import ms_ssim, mse, psnr, ssim
 from chartae.evaluation.representation import Clustering, Probe, cluster_accuracy, linear_probe
+from chartae.evaluation.search import SearchResult, Trial
+from chartae.evaluation.spaces import Choice, Interval, default_space, read_range
 from chartae.evaluation.surgery import CodeUsage, Surgery, active_units, code_usage, elbo_surgery
 from chartae.evaluation.tasks import METRICS, TASKS, Evaluation, Measure, Splits, evaluate_model
+from chartae.evaluation.tuning import OBJECTIVES, TuningResult, tune
 
 __all__ = [
     "CLASSIFICATION_FIGURES",
     "DCI",
     "GRIDS",
     "METRICS",
+    "OBJECTIVES",
     "PRD",
     "TASKS",
     "BenchmarkResult",
     "Calibration",
+    "Choice",
     "Classifier",
     "Clustering",
     "CodeUsage",
@@ -77,13 +84,18 @@ __all__ = [
     "Entry",
     "Evaluation",
     "Extractor",
+    "FrechetInfinity",
     "InceptionFeatures",
+    "Interval",
     "KernelDistance",
     "Measure",
     "PrecisionRecall",
     "Probe",
+    "SearchResult",
     "Splits",
     "Surgery",
+    "Trial",
+    "TuningResult",
     "active_units",
     "benchmark",
     "benchmark_settings",
@@ -96,12 +108,14 @@ __all__ = [
     "copies",
     "coverage",
     "dci",
+    "default_space",
     "density_coverage",
     "elbo_surgery",
     "embedding",
     "evaluate_model",
     "factor_score",
     "frechet_distance",
+    "frechet_distance_infinity",
     "hidden_error",
     "inception_score",
     "kernel_distance",
@@ -118,6 +132,7 @@ __all__ = [
     "precision_recall",
     "psnr",
     "read_grid",
+    "read_range",
     "roughness",
     "sap",
     "score_auc",
@@ -125,4 +140,5 @@ __all__ = [
     "ssim",
     "subset_kernel_distance",
     "train_classifier",
+    "tune",
 ]

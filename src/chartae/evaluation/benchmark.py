@@ -77,7 +77,7 @@ def _train_and_evaluate(settings: Mapping[str, Any], shared: _Shared, attempt: i
         DivergenceError: if training diverges.
     """
     splits = _subset(shared.splits, settings["train_size"], settings["seed"])
-    with _warnings() as warnings:
+    with collected_warnings() as warnings:
         figures, pictures = _evaluated(settings, splits, shared.classifier, attempt)
     return Outcome({**figures, "warnings": warnings}, {PICTURES: pictures})
 
@@ -87,7 +87,7 @@ def _evaluated(
 ) -> tuple[dict[str, Any], bytes]:
     """Return the figures of a run, and its pictures."""
     seed: int = settings["seed"]
-    model = _make_model(settings, splits.train)
+    model = make_model(settings, splits.train)
     history = fit(
         model,
         splits.train if model.condition_dim else splits.train.x,
@@ -124,17 +124,17 @@ def _evaluated(
 
 
 @contextmanager
-def _warnings() -> Iterator[list[str]]:
+def collected_warnings() -> Iterator[list[str]]:
     """Collect the library's warnings in the block, in place of printing them."""
     messages: dict[str, None] = {}
     logger = logging.getLogger("chartae")
-    handler = _Collector(messages)
-    logger.addHandler(handler)
+    before = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [_Collector(messages)], False
     found: list[str] = []
     try:
         yield found
     finally:
-        logger.removeHandler(handler)
+        logger.handlers, logger.propagate = before
         found += messages
 
 
@@ -147,7 +147,8 @@ class _Collector(logging.Handler):
         self.messages[record.getMessage()] = None
 
 
-def _make_model(settings: Mapping[str, Any], train: ArrayDataset) -> Autoencoder:
+def make_model(settings: Mapping[str, Any], train: ArrayDataset) -> Autoencoder:
+    """Return a new model with the settings of a run, and the defaults for a training set."""
     kind = MODELS[settings["model"]]
     options = training_options(settings["model"], train)
     if settings["latent_dim"] is not None:
@@ -272,22 +273,13 @@ def benchmark(
             out of range, or a configuration that a model does not take.
         DataError: if the data do not fit a model.
     """
+    if splits.test is None:
+        raise DataError("splits has no test set: expected one, on which the benchmark reports")
     for one in settings:
         _check(one, splits)
-    parts = (splits.train, splits.validation, splits.test)
-    data = [part.fingerprint for part in parts]
+    data = [part.fingerprint for part in (splits.train, *splits.held_out.values())]
     context = {"version": __version__, "data": data, "features": feature_seed}
-    classifier = None
-    if splits.labelled:
-        both = [splits.train, splits.validation]
-        classifier = train_classifier(
-            torch.cat([part.x for part in both]),
-            np.asarray(splits.train.class_names)[
-                torch.cat([_labels(part) for part in both]).numpy()
-            ],
-            seed=feature_seed,
-            accelerator="cpu",
-        )
+    classifier = feature_classifier(splits, feature_seed)
 
     def cost(one: Mapping[str, Any]) -> tuple[str, float]:
         kind = json.dumps([one["model"], one["options"], one["samplers"]], sort_keys=True)
@@ -309,6 +301,23 @@ def benchmark(
     return BenchmarkResult(table, None if classifier is None else classifier.accuracy)
 
 
+def feature_classifier(splits: Splits, seed: int) -> Classifier | None:
+    """Return the classifier whose features are compared; None without labels.
+
+    It learns from the training and the validation set.
+    """
+    if not splits.labelled:
+        return None
+    both = [splits.train, splits.validation]
+    labels = torch.cat([_labels(part) for part in both]).numpy()
+    return train_classifier(
+        torch.cat([part.x for part in both]),
+        np.asarray(splits.train.class_names)[labels],
+        seed=seed,
+        accelerator="cpu",
+    )
+
+
 def _labels(data: ArrayDataset) -> Tensor:
     assert data.y is not None
     return data.y
@@ -323,7 +332,7 @@ def _check(settings: Mapping[str, Any], splits: Splits) -> None:
         )
     if issubclass(MODELS[settings["model"]], CVAE) and not splits.labelled:
         raise DataError(f"the model {settings['model']!r} needs labels of at least two classes")
-    _make_model(settings, splits.train)
+    make_model(settings, splits.train)
 
 
 # --- results --------------------------------------------------------------------------------------

@@ -23,10 +23,12 @@ from chartae.randomness import derive_seed, make_generator
 __all__ = [
     "PRD",
     "DensityCoverage",
+    "FrechetInfinity",
     "KernelDistance",
     "PrecisionRecall",
     "density_coverage",
     "frechet_distance",
+    "frechet_distance_infinity",
     "inception_score",
     "kernel_distance",
     "prd",
@@ -42,6 +44,8 @@ ROUNDING = 1e-12
 """Squared distances whose difference is a smaller share of the squared norms are equal."""
 LARGEST = 1e50
 """Largest feature: the cubes of products of larger ones overflow."""
+GROUPS = 10
+"""Number of groups of samples of which the jackknife leaves out one at a time."""
 SLOPES = 1001
 """Number of points of a PRD curve (Sajjadi et al., 2018)."""
 
@@ -59,7 +63,8 @@ def frechet_distance(real: ArrayLike | Tensor, fake: ArrayLike | Tensor) -> floa
     and covariances are equal. It is biased upwards, by an amount that decreases with the number of
     samples and increases with the number of features; below one sample per feature the bias can be
     larger than the distance. So sets of equal sizes should be compared, of more samples than
-    features. `kernel_distance` has no such bias and should be preferred for small sets.
+    features. `frechet_distance_infinity` removes the bias; `kernel_distance` has none and should be
+    preferred for small sets.
 
     The distance to the model's own reconstructions judges the sampler without the decoder, whose
     blur both sets have (thesis section 3.5.1)::
@@ -85,7 +90,10 @@ def frechet_distance(real: ArrayLike | Tensor, fake: ArrayLike | Tensor) -> floa
     >>> round(frechet_distance(x, x + 1.0), 6)
     3.0
     """
-    a, b = _both(real, fake)
+    return _frechet(*_both(real, fake))
+
+
+def _frechet(a: Tensor, b: Tensor) -> float:
     means = a.mean(0), b.mean(0)
     # tr (S1 S2)^1/2 is the sum of singular values of the product of roots S1 = A A^T, S2 = B B^T.
     roots = [
@@ -103,6 +111,97 @@ def _smaller(root: Tensor) -> Tensor:
         return root
     triangle: Tensor = torch.linalg.qr(root.mT, mode="r").R
     return triangle.mT
+
+
+@dataclass(frozen=True)
+class FrechetInfinity:
+    """A Frechet distance without the bias of few samples.
+
+    Attributes:
+        distance: the distance extrapolated to infinitely many samples. It is negative by chance if
+            the distributions are equal.
+        standard_error: its standard error over data sets of the same sizes, at least 0.
+    """
+
+    distance: float
+    standard_error: float
+
+
+def frechet_distance_infinity(
+    real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, num_sizes: int = 5, seed: int = 0
+) -> FrechetInfinity:
+    r"""Return the Frechet distance extrapolated to infinitely many samples.
+
+    With the features of an Inception network it is the :math:`\mathrm{FID}_\infty` (Chong and
+    Forsyth, 2020, section 3). The bias of `frechet_distance` is proportional to 1 / n to first
+    order, with n the number of samples, and depends on the model. Distances of random subsets are
+    therefore fitted by a line in 1 / n; its intercept at 1 / n = 0 is the result.
+
+    Both sets are divided at random into 1, 2, ... ``num_sizes`` equal parts. The distance at each
+    size is the mean over the parts. The paper draws one subset of each of 15 sizes, and keeps the
+    real set whole, so its bias remains. Means over disjoint parts vary less: for normals in 10
+    to 64 dimensions the standard deviation of the result is .6 to .8 of that by 15 subsets.
+
+    The standard error is that of the jackknife, which repeats the extrapolation without each tenth
+    of the samples. It is rather too large: for the same normals 1.0 to 1.5 times the true one.
+    The regression's own standard error would be too small, as subsets share samples.
+
+    The time is that of ``11 num_sizes (num_sizes + 1) / 2`` distances. For features as many as
+    Inception's 2,048, ``num_sizes=2`` saves most of it.
+
+    Args:
+        real: ``(N, ...)``; features of real data. Further dimensions are flattened.
+        fake: ``(M, ...)``, features of generated data, of the same size.
+        num_sizes: number of sizes of subsets, at least 2.
+        seed: seed of the parts.
+
+    Raises:
+        DataError: for values that are not finite, different sizes, or fewer samples in the smallest
+            part than features + 1, or than 10: there the bias is not proportional to 1 / n.
+        ConfigurationError: for fewer than 2 sizes.
+
+    >>> rng = np.random.default_rng(0)
+    >>> real, fake = rng.normal(size=(2, 200, 30))  # the same distribution
+    >>> round(frechet_distance(real, fake), 1)
+    2.8
+    >>> result = frechet_distance_infinity(real, fake)
+    >>> abs(result.distance) < 2.0 * result.standard_error
+    True
+    """
+    check_integer("num_sizes", num_sizes, minimum=2)
+    generator = make_generator(check_integer("seed", seed, minimum=0), "frechet_distance_infinity")
+    pair = _both(real, fake)
+    least = num_sizes * max(pair[0].shape[1] + 1, GROUPS)
+    for name, values in zip(("real", "fake"), pair, strict=True):
+        if len(values) < least:
+            raise DataError(
+                f"{name} has {len(values)} samples of {values.shape[1]} features: expected at "
+                f"least {least} for num_sizes={num_sizes}"
+            )
+    a, b = (x[torch.randperm(len(x), generator=generator).to(x.device)] for x in pair)
+    without = [_extrapolated(a, b, num_sizes, group) for group in range(GROUPS)]
+    error = math.sqrt(GROUPS - 1) * float(np.std(without))
+    return FrechetInfinity(_extrapolated(a, b, num_sizes, None), error)
+
+
+def _extrapolated(a: Tensor, b: Tensor, num_sizes: int, left_out: int | None) -> float:
+    """Return the intercept, without one of the groups of samples."""
+    sizes = range(1, num_sizes + 1)  # in parts: 1 / n is proportional to it
+    distances = [
+        sum(
+            _frechet(*(x[_part(len(x), count, part, left_out)] for x in (a, b)))
+            for part in range(count)
+        )
+        / count
+        for count in sizes
+    ]
+    return float(np.polyfit(sizes, distances, 1)[-1])
+
+
+def _part(samples: int, count: int, part: int, left_out: int | None) -> Tensor:
+    """Return the indices of one of ``count`` parts; leaving out a group changes no other index."""
+    index = torch.arange(part, samples, count)
+    return index if left_out is None else index[index * GROUPS // samples != left_out]
 
 
 def kernel_distance(real: ArrayLike | Tensor, fake: ArrayLike | Tensor) -> float:

@@ -36,7 +36,7 @@ from chartae.models import Autoencoder, VariationalAutoencoder
 from chartae.randomness import derive_seed, make_generator, seeded
 from chartae.samplers import SAMPLERS, Sampler, natural_sampler
 
-__all__ = ["METRICS", "TASKS", "Evaluation", "Measure", "Splits", "evaluate_model"]
+__all__ = ["METRICS", "TASKS", "TEST_ONLY", "Evaluation", "Measure", "Splits", "evaluate_model"]
 
 Figures = dict[str, float]
 
@@ -71,6 +71,8 @@ class Measure:
     higher: bool
 
 
+TEST_ONLY = ("prd_f8", "prd_f1_8", "novelty", "copies")
+"""Figures that no configuration is chosen by; there are none on the validation set."""
 METRICS: dict[str, Measure] = {
     "mse": Measure("reconstruction", "mean squared error", False),
     "psnr": Measure("reconstruction", "PSNR (dB)", True),
@@ -105,7 +107,7 @@ class Splits:
     Args:
         train: the training set.
         validation: real data that choose among configurations.
-        test: real data that are used for nothing else.
+        test: real data that are used for nothing else; None while configurations are chosen.
 
     Raises:
         DataError: if their shapes or classes differ, or values are unobserved.
@@ -113,7 +115,7 @@ class Splits:
 
     train: ArrayDataset
     validation: ArrayDataset
-    test: ArrayDataset
+    test: ArrayDataset | None = None
 
     def __post_init__(self) -> None:
         for name, part in self.held_out.items():
@@ -129,12 +131,16 @@ class Splits:
                 )
         for name, part in {"train": self.train, **self.held_out}.items():
             if part.mask is not None and not bool(part.mask.all()):
-                raise DataError(f"{name} has unobserved values: expected fully observed data")
+                raise DataError(
+                    f"{name} has {int((~part.mask).sum())} unobserved value(s): expected none; "
+                    "leave out their rows or columns, or fill them first"
+                )
 
     @property
     def held_out(self) -> dict[str, ArrayDataset]:
         """The data that no model learns from, by name."""
-        return {"validation": self.validation, "test": self.test}
+        test = {} if self.test is None else {"test": self.test}
+        return {"validation": self.validation, **test}
 
     @property
     def labelled(self) -> bool:
@@ -147,7 +153,8 @@ class Evaluation:
     """The figures of one model.
 
     Attributes:
-        figures: for ``"validation"`` and ``"test"`` the figures of the model by name (`METRICS`).
+        figures: for ``"validation"``, and for ``"test"`` if there is such a set, the figures of the
+            model by name (`METRICS`).
         samplers: the same for each sampler.
         skipped: what was left out, with the reason.
         pictures: observations to show, by name: ``"real"`` and ``"reconstruction"`` ``(n,
@@ -208,7 +215,8 @@ def evaluate_model(
     for name in tasks:
         check_choice("tasks", name, TASKS)
     check_integer("runs", runs, minimum=1)
-    model.check_data("test", splits.test.x[:1].to(model.device, model.dtype))
+    *_, (name, part) = splits.held_out.items()  # of one shape
+    model.check_data(name, part.x[:1].to(model.device, model.dtype))
     task = _Task(model, splits, features or pixels, seed)
     skipped: dict[str, str] = {}
     figures: dict[str, Figures] = {name: {} for name in splits.held_out}
@@ -225,13 +233,13 @@ def evaluate_model(
                 figures[name]["probe_accuracy"] = task.probe(name, runs)
         if "clustering" in tasks:
             found = task.clusters(runs)
-            figures["validation"] |= found
-            figures["test"] |= found
+            for name in figures:
+                figures[name] |= found
     if "interpolation" in tasks:
         for name in figures:
             curves, reasons = task.interpolation(name)
             figures[name] |= task.distances(name, curves)
-        pictures |= curves  # those of the test set, which is the last
+        pictures |= curves  # those of the last set
         skipped |= reasons
     by_sampler: dict[str, dict[str, Figures]] = {}
     if "generation" in tasks:
@@ -264,6 +272,7 @@ class _Task:
             self.units = torch.where(deviation > 0.0, deviation, 1.0)
             if features is pixels:
                 self.features = lambda x: pixels(torch.as_tensor(x).cpu() / self.units)
+        self.last = [*splits.held_out][-1]
         parts = {"train": splits.train, **splits.held_out}
         self.x = {name: part.x.to(model.device, model.dtype) for name, part in parts.items()}
         self.y = {
@@ -295,8 +304,8 @@ class _Task:
 
     def reconstructed(self) -> dict[str, Tensor]:
         return {
-            "real": self.x["test"][:SHOWN].cpu(),
-            "reconstruction": self._reconstruct("test")[:SHOWN].cpu(),
+            "real": self.x[self.last][:SHOWN].cpu(),
+            "reconstruction": self._reconstruct(self.last)[:SHOWN].cpu(),
         }
 
     @torch.no_grad()
@@ -340,7 +349,8 @@ class _Task:
         rows, seen, (synthetic,) = as_rows(train, {"samples": fake})
         closest = nearest(synthetic[:SHOWN], torch.ones_like(synthetic[:SHOWN]), rows, seen)
         shown = {f"samples/{name}": fake, f"nearest/{name}": train[closest.indices]}
-        figures["test"] |= self._memory(fake)
+        if "test" in figures:
+            figures["test"] |= self._memory(fake)
         return figures, {key: value[:SHOWN].cpu() for key, value in shown.items()}
 
     def _fitted(self, name: str) -> Sampler:
@@ -350,7 +360,7 @@ class _Task:
 
     def _drawn_conditions(self, count: int) -> Tensor | None:
         """Return conditions of held-out data, as many as samples; None for other models."""
-        y = self.y["test"]
+        y = self.y[self.last]
         if y is None:
             return None
         generator = make_generator(self.seed, "conditions")

@@ -69,7 +69,7 @@ class BetaTCVAE(VariationalAutoencoder):
         posterior = as_family(self.posterior(x, y, mask), DiagonalNormal)
         z = posterior.rsample()
         log_joint, log_product = log_aggregate(
-            posterior, z, int(self.training_size), self.estimator, weight
+            posterior, z, self.training_size, self.estimator, weight
         )
         log_posterior = posterior.log_prob(z)
         log_prior = self.prior(y).log_prob(z)

@@ -112,7 +112,10 @@ class VQVAE(Autoencoder):
         indices: Tensor = output[1].flatten(0, -2)
         levels = torch.arange(self.num_levels, device=indices.device)
         numbers = (indices + self.num_codes * levels).flatten()
-        return torch.bincount(numbers, minlength=self.tally_size) / len(indices)
+        # `bincount` would make the step wait for an accelerator.
+        counts = torch.zeros(self.tally_size, device=indices.device)
+        counts.scatter_add_(0, numbers, torch.ones_like(numbers, dtype=counts.dtype))
+        return counts / len(indices)
 
     def latent_use(self, tally: Sequence[float]) -> dict[str, float]:
         every = torch.tensor(tally, dtype=torch.float64)

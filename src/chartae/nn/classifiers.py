@@ -1,6 +1,7 @@
 """The bodies of the classifiers of the thesis: a DenseNet, and a small convolutional network."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -193,15 +194,24 @@ class RegularisedConv(nn.Module):
 
 @register_encoder("thesis/mri_classifier")
 class MRIClassifier(nn.Module):
-    """The network A1 of thesis Fig. 1.7 (Conv5_FC3 of Wen et al., 2020), without its last layer.
+    """The networks of thesis Fig. 1.7 for volumes, without their last layer.
 
-    Five blocks of a convolution of 8, 16, 32, 64 and 128 channels, batch normalisation, ReLU and a
-    pooling by 2, rounded up; dropout; two layers of 1,300 and 50 units. It is made for volumes of
-    169 x 208 x 179, and takes images and smaller volumes, too.
+    Blocks of convolutions with batch normalisation and ReLU, each with a pooling by 2, rounded up,
+    and with twice the channels of the block before; dropout; fully connected layers with leaky
+    ReLU. The defaults are the network A1 (Conv5_FC3 of Wen et al., 2020) for volumes of
+    169 x 208 x 179: five blocks of one convolution, and layers of 1,300 and 50 units.
+
+    ``hidden=2`` is the network A2 for volumes of 84 x 104 x 89: the layers keep the same ratio of
+    their inputs to their outputs, down to two classes (section 1.5.5), which makes them 349 and 26
+    units there. The networks B1 and B2 come from a random search over the other arguments
+    (``CLASSIFIERS["MRI CNN search"]``); the figure has their sizes.
 
     Args:
         input_shape: ``(C, D, H, W)``, ``(C, H, W)`` or ``(H, W)``.
-        hidden: sizes of the two layers.
+        blocks: number of blocks.
+        channels: channels of the first block.
+        convolutions: number of convolutions in a block.
+        hidden: sizes of the fully connected layers, or their number.
         dropout: share of features that a training step drops, in [0, 1).
 
     Raises:
@@ -215,32 +225,46 @@ class MRIClassifier(nn.Module):
         self,
         input_shape: tuple[int, ...],
         *,
-        hidden: tuple[int, int] = (1300, 50),
+        blocks: int = 5,
+        channels: int = 8,
+        convolutions: int = 1,
+        hidden: Sequence[int] | int = (1300, 50),
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
         check_number("dropout", dropout, minimum=0.0, below=1.0)
-        for size in hidden:
-            check_integer("hidden", size, minimum=1)
-        channels, sizes = split_shape(input_shape)
-        dims, self.image_shape = len(sizes), (channels, *sizes)
+        for name, size in (("blocks", blocks), ("channels", channels)):
+            check_integer(name, size, minimum=1)
+        check_integer("convolutions", convolutions, minimum=1)
+        before, sizes = split_shape(input_shape)
+        dims, self.image_shape = len(sizes), (before, *sizes)
         layers: list[nn.Module] = []
-        for width in (8, 16, 32, 64, 128):
-            layers += [CONV[dims](channels, width, 3, padding=1), NORM[dims](width), nn.ReLU()]
+        for width in (channels * 2**block for block in range(blocks)):
+            for _ in range(convolutions):
+                layers += [CONV[dims](before, width, 3, padding=1), NORM[dims](width), nn.ReLU()]
+                before = width
             layers.append(MAXIMUM[dims](2, ceil_mode=True))
-            channels, sizes = width, tuple((size + 1) // 2 for size in sizes)
-        first, second = hidden
-        self.layers = nn.Sequential(
-            *layers,
-            nn.Flatten(),
-            nn.Dropout(dropout),
-            nn.Linear(channels * math.prod(sizes), first),
-            nn.ReLU(),
-            nn.Linear(first, second),
-            nn.ReLU(),
-        )
+            sizes = tuple((size + 1) // 2 for size in sizes)
+        layers += [nn.Flatten(), nn.Dropout(dropout)]
+        features = before * math.prod(sizes)
+        for size in _even(features, hidden) if isinstance(hidden, int) else hidden:
+            check_integer("hidden", size, minimum=1)
+            layers += [nn.Linear(features, size), nn.LeakyReLU()]
+            features = size
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features ``(batch, hidden[1])``."""
+        """Return features ``(batch, features)``."""
         found: Tensor = self.layers(x.reshape(-1, *self.image_shape))
         return found
+
+
+def _even(features: int, count: int) -> list[int]:
+    """Return sizes of layers with the same ratio of inputs to outputs, down to two classes.
+
+    >>> _even(128 * 3 * 4 * 3, 2)
+    [349, 26]
+    """
+    check_integer("hidden", count, minimum=0)
+    ratio = max(1.0, (features / 2) ** (1 / (count + 1)))
+    return [max(2, round(features / ratio**layer)) for layer in range(1, count + 1)]

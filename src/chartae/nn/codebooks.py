@@ -77,7 +77,7 @@ def _follow(book: Any, vectors: Tensor, indices: Tensor, shared: bool) -> None:
     size, share = book.codebook_size, 1.0 - book.decay
     # A matrix product adds in a fixed order on every device.
     chosen = vectors.new_zeros(size, len(vectors)).scatter_(0, indices[None], 1.0)
-    sums, counts = chosen @ vectors, torch.bincount(indices, minlength=size).to(vectors)
+    sums, counts = chosen @ vectors, chosen.sum(1)
     if shared:
         torch.distributed.all_reduce(sums)
         torch.distributed.all_reduce(counts)

@@ -18,12 +18,16 @@ __all__ = [
     "latent_courses",
     "latent_map",
     "latent_maps",
+    "latent_spaces",
     "model_card",
     "one_row_per_class",
     "pace_strips",
     "quiz",
+    "sampler_maps",
+    "scaling_plot",
     "score_fits",
     "score_plot",
+    "sphere_and_disk",
     "study_sections",
     "study_tables",
     "training_curves",
@@ -32,6 +36,7 @@ __all__ = [
     "write_evaluation_report",
     "write_followup_report",
     "write_study_report",
+    "write_tuning_report",
 ]
 
 from chartae.report.benchmark import (
@@ -43,6 +48,7 @@ from chartae.report.card import model_card
 from chartae.report.figures import (
     image_grid,
     one_row_per_class,
+    scaling_plot,
     score_plot,
     training_curves,
 )
@@ -62,4 +68,6 @@ from chartae.report.geometry import (
 )
 from chartae.report.html import Question, Report, Section, Table, versions
 from chartae.report.latent import Chart, latent_map, latent_maps
+from chartae.report.spaces import latent_spaces, sampler_maps, sphere_and_disk
 from chartae.report.study import quiz, study_sections, study_tables, write_study_report
+from chartae.report.tuning import write_tuning_report

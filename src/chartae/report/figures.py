@@ -26,6 +26,7 @@ __all__ = [
     "draw_observations",
     "image_grid",
     "one_row_per_class",
+    "scaling_plot",
     "score_plot",
     "training_curves",
     "value_range",
@@ -256,6 +257,51 @@ def score_plot(study: StudyResult) -> "Figure":
             axes.set_xlabel(f"test {study.title} (%)")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def scaling_plot(studies: Mapping[int, StudyResult]) -> "Figure":
+    """Return a figure of scores against the number of real examples of each class (Fig. 1.6).
+
+    It has one panel for each classifier, and one line for each training set: solid with real
+    examples, dashed for synthetic ones only. Bars are one standard deviation over repeats.
+
+    Args:
+        studies: studies of the same methods and classifiers, by the number of examples.
+    """
+    from matplotlib.figure import Figure
+
+    first = next(iter(studies.values()))
+    sizes = sorted(studies)
+    shared = [
+        one for one in first.training_sets if all(one in s.training_sets for s in studies.values())
+    ]
+    across = min(2, len(first.classifiers))
+    down = math.ceil(len(first.classifiers) / across)
+    figure = Figure((4.6 * across, 3.2 * down + 0.25 * len(shared)), layout="constrained")
+    colours = dict.fromkeys(one.method for one in shared)
+    for place, classifier in enumerate(first.classifiers, start=1):
+        axes = figure.add_subplot(down, across, place, title=classifier, xscale="log")
+        for row in shared:
+            scores = [100.0 * studies[size].scores(row, classifier) for size in sizes]
+            axes.errorbar(
+                sizes,
+                [of.mean() for of in scores],
+                [of.std(ddof=1) if len(of) > 1 else 0.0 for of in scores],
+                label=str(row),
+                color=INK if row == REAL else f"C{list(colours).index(row.method)}",
+                linestyle="dashed" if row.part == "synthetic only" else "solid",
+                marker="o",
+                markersize=3,
+                capsize=2,
+            )
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        axes.set_xlabel("real examples of each class")
+        axes.set_ylabel(f"test {first.title} (%)")
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=across, frameon=False)
     return figure
 
 

@@ -270,7 +270,9 @@ def draw_codes(axes: "Axes", chart: Chart, plane: Plane, size: float = 26.0) -> 
         axes.scatter(members[:, 0], members[:, 1], color=color, label=shown, **style)
 
 
-def draw_frame(axes: "Axes", plane: Plane, square: Square, title: str = "") -> None:
+def draw_frame(
+    axes: "Axes", plane: Plane, square: Square, title: str = "", *, legend: bool = True
+) -> None:
     """Name the axes, limit them to the square, and add a legend if anything has a label."""
     left, right, below, above = square.extent
     axes.set(
@@ -281,7 +283,7 @@ def draw_frame(axes: "Axes", plane: Plane, square: Square, title: str = "") -> N
         ylim=(below, above),
     )
     axes.set_aspect("equal")
-    if axes.get_legend_handles_labels()[0]:
+    if legend and axes.get_legend_handles_labels()[0]:
         axes.legend(framealpha=0.85, fontsize="small", loc="best", ncols=2)
 
 

@@ -16,6 +16,7 @@ from chartae.report.figures import (
     draw_observations,
     image_grid,
     one_row_per_class,
+    scaling_plot,
     score_plot,
     value_range,
 )
@@ -50,6 +51,7 @@ def write_study_report(
     settings: Mapping[str, Any],
     files: Mapping[str, str],
     summary: str = "",
+    sizes: Mapping[int, StudyResult] | None = None,
 ) -> None:
     """Write the report of a study as one HTML file.
 
@@ -61,9 +63,11 @@ def write_study_report(
         settings: the value of every option.
         files: a description of each written file, by path.
         summary: one or two sentences under the title.
+        sizes: studies by the number of real examples of each class, this one among them; from two
+            on the report shows scores against the number.
     """
     s = study.settings
-    sizes = ", ".join(
+    counts = ", ".join(
         f"{name}: {n}" for name, n in zip(s["class_names"], s["per_class"], strict=True)
     )
     own = "another part of the data in each repeat" if s["resplit"] else "the same in each repeat"
@@ -74,7 +78,7 @@ def write_study_report(
         answers=study.verdict(),
         facts={
             **facts,
-            "Training": f"{s['num_train']} examples ({sizes}), drawn again in each repeat; "
+            "Training": f"{s['num_train']} examples ({counts}), drawn again in each repeat; "
             f"number of repeats: {s['repeats']}",
             "Validation": f"{s['num_validation']} examples, which stop networks and choose methods",
             "Test": f"{s['num_test']:,} examples, {own}",
@@ -83,10 +87,25 @@ def write_study_report(
         settings={**settings, "tuned": dict(study.tuned)},
         study=study,
         tables=study_tables(study),
-        sections=study_sections(study),
+        sections=[*_scaling(sizes or {}), *study_sections(study)],
         quiz=quiz(study.samples["real"], study.samples[made[0]], seed=s["seed"]) if made else (),
         files=files,
     ).save(path)
+
+
+def _scaling(studies: Mapping[int, StudyResult]) -> list[Section]:
+    if len(studies) < 2:
+        return []
+    return [
+        Section(
+            "Scores by number of examples",
+            "Real training examples of each class on the horizontal axis. Each line is a training "
+            "set, with bars of one standard deviation over repeats. The rest of the report is "
+            "about the last number.",
+            scaling_plot(studies),
+            "test score of each classifier against the number of real examples of each class",
+        )
+    ]
 
 
 def study_tables(study: StudyResult) -> list[Table]:

@@ -9,6 +9,7 @@ from chartae.training.defaults import (
 )
 from chartae.training.engine import is_first_process
 from chartae.training.history import History
+from chartae.training.loggers import TRACKERS
 from chartae.training.loop import CHECKPOINT_FILE, HISTORY_FILE, fit
 from chartae.training.optimizers import OPTIMIZERS, SCHEDULERS
 
@@ -17,6 +18,7 @@ __all__ = [
     "HISTORY_FILE",
     "OPTIMIZERS",
     "SCHEDULERS",
+    "TRACKERS",
     "Callback",
     "History",
     "default_options",

@@ -124,8 +124,9 @@ class InMemoryBatches(Batches):
 
     def take(self, pieces: list[Tensor], generator: torch.Generator) -> Iterator[Batch]:
         home = next(iter(self.tensors.values())).device
-        for piece in pieces:
-            index = piece.to(home)
+        # Moved once an epoch: each copy to an accelerator waits until it is done.
+        order = torch.cat([torch.empty(0, dtype=torch.long), *pieces]).to(home)
+        for index in order.split([len(piece) for piece in pieces]):
             batch = {key: tensor.index_select(0, index) for key, tensor in self.tensors.items()}
             yield _to(batch, self.device)
 

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from math import nan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ __all__ = [
     "ACCELERATORS",
     "PRECISIONS",
     "STRATEGIES",
+    "Compilation",
     "Hidden",
     "Objective",
     "check_engine",
@@ -31,11 +32,15 @@ __all__ = [
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+Compilation = bool | Literal["reduce-overhead"]
+"""Whether a loss is compiled; with the name of PyTorch's mode also captured, as CUDA graphs."""
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 """Environment variables that number the processes of a training: torchrun's, Fabric's, SLURM's."""
 
 
-def check_engine(accelerator: str, strategy: str, precision: str | None) -> None:
+def check_engine(
+    accelerator: str, strategy: str, precision: str | None, compile: Compilation
+) -> None:
     """Raise `ConfigurationError` for an unknown name; Fabric is not needed to tell."""
     check_choice("accelerator", accelerator, ACCELERATORS)
     if strategy == "fsdp":
@@ -46,6 +51,8 @@ def check_engine(accelerator: str, strategy: str, precision: str | None) -> None
     check_choice("strategy", strategy, STRATEGIES)
     if precision is not None:
         check_choice("precision", precision, PRECISIONS)
+    if not isinstance(compile, bool):
+        check_choice("compile", compile, ("reduce-overhead",))
 
 
 def make_fabric(
@@ -129,18 +136,19 @@ class Objective(nn.Module):
         names: of the objectives and terms, known after the first call.
     """
 
-    def __init__(self, model: Trainable, *, compile: bool) -> None:
+    def __init__(self, model: Trainable, *, compile: Compilation) -> None:
         super().__init__()
         self.model = model
         self.tally_size = model.tally_size
         self.watch = Watch()
         if self.tally_size:
             self.hook = model.get_submodule(model.watched).register_forward_hook(self.watch)
-        self.loss = _compiled(model) if compile else model.loss
+        self.loss = _compiled(model, compile) if compile else model.loss
         self.names: list[str] = []
 
     def forward(self, batch: Hidden) -> tuple[dict[str, Tensor], Tensor]:
         """Return each objective; and the values of all objectives and terms, then the tally."""
+        self.watch.outputs.clear()  # what a callback has encoded is not of this batch
         losses = self.loss(**batch.tensors)
         objectives = dict(losses.objectives)
         if not self.names:
@@ -164,17 +172,21 @@ class Objective(nn.Module):
             self.hook.remove()
 
 
-def _compiled(model: Trainable) -> Callable[..., Losses]:
+def _compiled(model: Trainable, compile: Compilation) -> Callable[..., Losses]:
     from torch._dynamo.exc import TorchDynamoException
 
-    compiled = torch.compile(model.loss)
+    # A graph is captured for each size of a batch, of which there are two at most.
+    options: dict[str, Any] = {} if compile is True else {"mode": compile, "dynamic": False}
+    compiled = torch.compile(model.loss, **options)
 
     def loss(**batch: Tensor) -> Losses:
+        torch.compiler.cudagraph_mark_step_begin()  # the losses of the last step are not used again
         try:
             return compiled(**batch)
         except TorchDynamoException as error:
             raise ConfigurationError(
-                f"compile=True: the loss of {type(model).__name__} cannot be compiled here: {error}"
+                f"compile={compile!r}: the loss of {type(model).__name__} cannot be compiled here: "
+                f"{error}"
             ) from error
 
     return loss

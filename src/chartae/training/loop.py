@@ -3,6 +3,7 @@
 import logging
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from chartae.gradients import gradients
 from chartae.models import Trainable
 from chartae.persistence import check_ours, check_replaceable, is_state, read_state, save
 from chartae.randomness import resolve_seed, seeded
-from chartae.training.batches import Data, make_batches
+from chartae.training.batches import Batches, Data, make_batches
 from chartae.training.callbacks import Callback
-from chartae.training.engine import check_engine, is_first_process, make_fabric
+from chartae.training.engine import Compilation, check_engine, is_first_process, make_fabric
 from chartae.training.history import History
+from chartae.training.loggers import hyperparameters, make_loggers
 from chartae.training.optimizers import (
     OPTIMIZERS,
     SCHEDULERS,
@@ -26,12 +28,14 @@ from chartae.training.optimizers import (
     SchedulerFactory,
     name_of,
 )
+from chartae.training.pictures import Reconstructions, shows_pictures
 from chartae.training.processes import Processes, naming_lost_processes
 from chartae.training.state import Plan
 from chartae.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.loggers.logger import Logger
 
 __all__ = ["CHECKPOINT_FILE", "HISTORY_FILE", "fit"]
 
@@ -63,9 +67,9 @@ def fit(
     nodes: int = 1,
     strategy: str = "auto",
     precision: str | None = None,
-    compile: bool = False,
+    compile: Compilation = False,
     num_workers: int = 0,
-    loggers: Sequence[Any] = (),
+    loggers: "str | Logger | Sequence[str | Logger]" = (),
     callbacks: Sequence[Callback] = (),
     output_dir: str | Path | None = None,
     resume: bool = False,
@@ -119,10 +123,19 @@ def fit(
         strategy: how the processes work together: ``"auto"`` or ``"ddp"``.
         precision: None or ``"32-true"`` (the model's precision), ``"bf16-mixed"`` or
             ``"16-mixed"``.
-        compile: compile the loss with `torch.compile`, which needs a C++ compiler.
+        compile: compile the loss with `torch.compile`, which needs a C++ compiler. With
+            ``"reduce-overhead"``, PyTorch's mode of this name, its kernels and those of its
+            gradients are also captured as CUDA graphs, so that a small model need not launch them
+            one by one. On a CPU this changes nothing.
         num_workers: processes that load the samples of a ``Dataset``. On macOS and Windows, more
             than 0 requires that the script's code is under ``if __name__ == "__main__":``.
-        loggers: Lightning loggers; they receive every term of every epoch.
+        loggers: trackers of experiments: ``"csv"``, ``"tensorboard"``, ``"wandb"``, ``"mlflow"``,
+            a Lightning logger, or a sequence of these. They receive the arguments of the model and
+            of the training, and every term of every epoch; of images also pictures of
+            reconstructions, ten times and at the end, as far as a logger has ``log_image``. A
+            tracker given by name writes to the folder of its name in ``output_dir``. It sends
+            nothing to a server, unless ``WANDB_MODE`` or ``MLFLOW_TRACKING_URI`` is set. A resumed
+            training is a new run there, with the epochs that were done before.
         callbacks: hooks before and after epochs.
         output_dir: folder for the checkpoint, the history and the final model; None writes nothing.
             The files of an earlier completed training are replaced, other files never.
@@ -158,7 +171,7 @@ def fit(
     nodes = check_integer("nodes", nodes, minimum=1)
     num_workers = check_integer("num_workers", num_workers, minimum=0)
     checkpoint_interval = check_number("checkpoint_interval", checkpoint_interval, minimum=0.0)
-    check_engine(accelerator, strategy, precision)
+    check_engine(accelerator, strategy, precision, compile)
     if patience is not None:
         patience = check_integer("patience", patience, minimum=1)
     if clip_grad_norm is not None:
@@ -174,6 +187,7 @@ def fit(
         )
     if resume and output_dir is None:
         raise ConfigurationError("resume=True without output_dir: expected the folder to resume")
+    trackers = make_loggers(loggers, output_dir)
     processes = devices * nodes
     batches = make_batches(
         "train", train, model, batch_size, minimum=max(2, processes), num_workers=num_workers
@@ -209,13 +223,15 @@ def fit(
 
     if accelerator == "auto" and model.dtype == torch.float64 and torch.backends.mps.is_available():
         accelerator = "cpu"
-    fabric = make_fabric(accelerator, devices, nodes, strategy, precision, loggers)
+    fabric = make_fabric(accelerator, devices, nodes, strategy, precision, trackers)
     first = fabric.global_rank == 0
     with naming_lost_processes():
         plan.seed = fabric.broadcast(plan.seed)
         _check_shared(fabric, checkpoint, state)
         if checkpoint is not None and first:
             remove_leftovers(checkpoint)
+        main = trackers if first else []
+        _begin(main, model, plan, batches, held_out)
         with seeded(plan.seed, "training", device=fabric.device):
             trainer = Trainer(
                 fabric,
@@ -232,17 +248,18 @@ def fit(
             )
             if state is not None:
                 trainer.load_checkpoint(state)
+                trainer.log_again()
             if folder is not None and first:
                 # Until training ends, the record is marked as interrupted.
                 trainer.history.save(folder / HISTORY_FILE)
             try:
-                trainer.run(callbacks, progress=progress)
+                trainer.run([*callbacks, *_pictures(main, trainer)], progress=progress)
             finally:
                 # The curves are also written after an error, when they help to find its cause.
                 if folder is not None and first:
                     trainer.history.save(folder / HISTORY_FILE)
                 failed = trainer.history.stopped in ("running", "diverged")
-                for tracker in loggers if first else ():
+                for tracker in main:
                     tracker.finalize("failed" if failed else "success")
         if folder is not None and first:
             save(model, folder)
@@ -264,6 +281,29 @@ def _check_shared(
             f"{checkpoint} was found by some processes only: expected an output_dir that all nodes "
             "share"
         )
+
+
+def _begin(
+    trackers: Sequence[Any], model: Trainable, plan: Plan, train: Batches, held_out: Batches | None
+) -> None:
+    """Begin the runs of trackers with the arguments of the training."""
+    sizes = {"train_size": train.size}
+    if held_out is not None:
+        sizes["validation_size"] = held_out.size
+    for tracker in trackers:
+        with suppress(NotImplementedError):  # Lightning's logger of CSV files
+            tracker.log_hyperparams(hyperparameters(model, plan, sizes))
+
+
+def _pictures(trackers: Sequence[Any], trainer: Trainer) -> list[Callback]:
+    """Return what sends pictures to the trackers that take them."""
+    shown = [tracker for tracker in trackers if hasattr(tracker, "log_image")]
+    if not shown:
+        return []
+    batch = next(iter((trainer.held_out or trainer.batches).in_order()))
+    if not shows_pictures(trainer.model, batch):
+        return []
+    return [Reconstructions(shown, batch, trainer.plan.epochs)]
 
 
 def _check_replaceable(folder: Path, *, resume: bool) -> None:

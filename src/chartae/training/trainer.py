@@ -21,7 +21,7 @@ from chartae.persistence import write_state
 from chartae.randomness import seed_generators, seeded
 from chartae.training.batches import Batch, Batches, size_of
 from chartae.training.callbacks import Callback
-from chartae.training.engine import Hidden, Objective
+from chartae.training.engine import Compilation, Hidden, Objective
 from chartae.training.history import History
 from chartae.training.interrupts import Interrupts, interrupts
 from chartae.training.optimizers import (
@@ -82,7 +82,7 @@ class Trainer:
         optimizer: str | OptimizerFactory,
         scheduler: str | SchedulerFactory | None,
         precision: str | None,
-        compile: bool,
+        compile: Compilation,
         checkpoint: Path | None,
         checkpoint_interval: float,
     ) -> None:
@@ -296,7 +296,7 @@ class Trainer:
         monitored = (validation or train)[self.model.monitored]
         rate = next(iter(self.optimizers.values())).param_groups[0]["lr"]
         history.add(train, validation, latents=latents, learning_rate=rate, seconds=seconds)
-        self.log({"train": train, "validation": validation, "latents": latents}, rate)
+        self.log(at.epoch)
         # Losses of the warm-up are another objective's: none of them is the one to beat.
         warming_up = at.epoch < max(plan.kl_warmup, self.model.warmup)
         for scheduler in self.schedulers:
@@ -413,15 +413,28 @@ class Trainer:
                 return f"{seen}: scale x, or look for outliers"
         return "try a lower learning_rate or clip_grad_norm"
 
-    def log(self, groups: Mapping[str, Mapping[str, float]], rate: float) -> None:
-        """Send the figures of an epoch to the loggers."""
+    def log_again(self) -> None:
+        """Send the figures of the epochs of a loaded checkpoint to the loggers."""
+        for epoch in range(self.history.num_epochs):
+            self.log(epoch)
+
+    def log(self, epoch: int) -> None:
+        """Send the figures of an epoch of the history to the loggers."""
         if self.processes.rank == 0 and self.fabric.loggers:
-            figures = {
-                f"{group}/{name}": value
-                for group, values in groups.items()
-                for name, value in values.items()
+            history = self.history
+            groups = {
+                "train": history.train,
+                "validation": history.validation,
+                "latents": history.latents,
             }
-            self.fabric.log_dict({**figures, "learning_rate": rate}, step=self.at.epoch)
+            figures = {
+                f"{group}/{name}": values[epoch]
+                for group, curves in groups.items()
+                for name, values in curves.items()
+                if not math.isnan(values[epoch])
+            }
+            rate = history.learning_rate[epoch]
+            self.fabric.log_dict({**figures, "learning_rate": rate}, step=epoch)
 
     def warn_of_latents(self) -> None:
         """Say so if the model that came out does not use its latents."""

@@ -154,7 +154,7 @@ class PosteriorMetric(Metric):
         identity = torch.eye(self.dim).to(centre)
         self.unit = torch.ones_like(centre) if self.is_diagonal else identity.flatten()
         self.width = len(self.unit)
-        largest = rows[:, self.unit.bool()].amax(0)
+        largest = rows[:, :: 1 if self.is_diagonal else self.dim + 1].amax(0)
         steepest = means.abs().amax(0) * largest.sqrt() / self.rho
         mild = self.means.dtype == torch.float32 and float(steepest.detach().max()) < CANCELLATION
         self.working = torch.float32 if mild else torch.float64

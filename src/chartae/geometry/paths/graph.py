@@ -8,7 +8,7 @@ from torch import Tensor
 from chartae.geometry.metrics.base import Metric
 from chartae.geometry.paths.curves import at_constant_speed, segment_lengths
 
-__all__ = ["graph_paths"]
+__all__ = ["graph_distances", "graph_paths"]
 
 NEIGHBOURS = 8
 """Number of neighbours of each node."""
@@ -36,7 +36,7 @@ def graph_paths(
     """
     if len(nodes) > MOST_NODES:
         nodes = nodes[torch.linspace(0, len(nodes) - 1, MOST_NODES).long()]
-    between, before = _routes(metric, nodes)
+    between, before = graph_distances(metric, nodes)
     first, entry = _entries(metric, start, nodes)
     last, exit_ = _entries(metric, end, nodes)
     # The shortest path over all pairs of an entry node and an exit node.
@@ -53,8 +53,12 @@ def graph_paths(
     return at_constant_speed(metric, corners, num_points, lengths)
 
 
-def _routes(metric: Metric, nodes: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Return all graph distances, and the predecessor of each node on the shortest path."""
+def graph_distances(metric: Metric, nodes: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Return the lengths of the shortest paths between all nodes, and their predecessors.
+
+    Each is ``(n, n)``; a predecessor is the node before the last of the path, or negative. See
+    `graph_paths` for the edges.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import dijkstra, minimum_spanning_tree
 
