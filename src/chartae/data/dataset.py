@@ -14,6 +14,7 @@ from chartae.checks import check_finite, check_floating, check_shape, check_weig
 from chartae.data.arrays import DType, as_tensor, resolve_dtype, scaled
 from chartae.data.form import Form, check_precision, read_samples, warn_of_scale
 from chartae.data.labels import encode_labels
+from chartae.data.ranges import check_normalizable, in_unit_range
 from chartae.data.tensors import TensorSet
 from chartae.errors import DataError
 
@@ -326,6 +327,31 @@ class ArrayDataset(TensorSet):
             places += [known.get(value) for value in kind.values]
             firsts += [start] * len(kind.values)
         return places, firsts
+
+    def normalized(self) -> "ArrayDataset":
+        """Return images or volumes scaled to [0, 1], each by its own minimum and maximum.
+
+        So scans of different intensity become comparable, and their intensities are lost: what a
+        model generates is in [0, 1] too. The `form` records it. Samples that are scaled already
+        come back unchanged.
+
+        Raises:
+            DataError: for samples that are vectors, or for one that is constant.
+
+        >>> x = torch.tensor([[[2.0, 4.0], [3.0, 6.0]]])
+        >>> ArrayDataset(x).normalized().x
+        tensor([[[0.0000, 0.5000],
+                 [0.2500, 1.0000]]])
+        """
+        if self.form.normalized:
+            return self
+        check_normalizable(self.input_shape)
+
+        def name(row: int) -> str:
+            return f"x, row {row}" + (f" ({self.names[row]})" if self.names else "")
+
+        x = in_unit_range(self.x, self.mask, name)
+        return replace(self, x=x, form=self.form.of_unit_range())
 
     def to(
         self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Integral, Real
+from typing import TypeVar
 
 import torch
 from numpy.typing import ArrayLike
@@ -11,6 +12,7 @@ from torch import Tensor
 from chartae.checks import check_integer, check_number
 from chartae.data.dataset import ArrayDataset
 from chartae.data.labels import encode_labels
+from chartae.data.streamed import StreamedDataset
 from chartae.errors import ConfigurationError, DataError
 from chartae.randomness import make_generator
 
@@ -87,9 +89,10 @@ def random_parts(
     return tuple(part.sort().values for part in order.split(counts))
 
 
-def held_out_split(
-    dataset: ArrayDataset, fraction: float, *, seed: int
-) -> tuple[ArrayDataset, ArrayDataset]:
+Data = TypeVar("Data", ArrayDataset, StreamedDataset)
+
+
+def held_out_split(dataset: Data, fraction: float, *, seed: int) -> tuple[Data, Data]:
     """Return a training set and a held-out set of ``fraction`` of the samples, at least one.
 
     Both are stratified by class, as far as possible. A class keeps at least one sample for

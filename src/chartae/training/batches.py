@@ -1,8 +1,12 @@
-"""Batches for training: by indexing if the data are in memory, otherwise with a DataLoader."""
+"""Batches for training: by indexing if the data are in memory, otherwise with a DataLoader.
+
+A stream has no indices: it is shuffled in a buffer.
+"""
 
 import hashlib
+import random
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
-from chartae.data import ArrayDataset, TensorSet
+from chartae.data import ArrayDataset, StreamedDataset, TensorSet
+from chartae.data.arrays import scaled
 from chartae.errors import ConfigurationError, DataError
 from chartae.models import Trainable
 from chartae.randomness import make_generator
@@ -21,6 +26,7 @@ __all__ = [
     "Data",
     "InMemoryBatches",
     "LoaderBatches",
+    "StreamBatches",
     "make_batches",
     "size_of",
 ]
@@ -32,6 +38,8 @@ ARRAYS = {"x", "y", "mask", "weight"}
 """Names of the tensors that may be given as arrays."""
 OBEYED = {"mask": "a mask of observed features", "weight": "weights"}
 """Tensors that no model may ignore, with their descriptions in messages."""
+BUFFER = 2**26
+"""Number of bytes of the samples of a stream that are shuffled at a time."""
 LIMIT_ON_DEVICE = 2**30
 """Data up to this number of bytes are moved to the accelerator once, not batch by batch."""
 
@@ -151,16 +159,15 @@ class LoaderBatches(Batches):
         try:
             size = len(data)  # type: ignore[arg-type]
         except TypeError as error:
-            raise DataError(f"{name} has no length: expected a map-style dataset") from error
-        if isinstance(data, IterableDataset):
             raise DataError(
-                f"{name} is an IterableDataset, whose samples have no indices: expected a "
-                "map-style dataset, with __getitem__"
-            )
+                f"{name} has no length: expected a map-style dataset, or an IterableDataset"
+            ) from error
         super().__init__(size, batch_size)
         self.name, self.data, self.model = name, data, model
-        # The loader iterates over this list. It changes with the epoch, while the workers stay.
-        self.pieces: list[list[int]] = []
+        if isinstance(data, StreamedDataset) and not data.source.uses_workers:
+            num_workers = 0
+        # The loader iterates over it. Its pieces change with the epoch, while the workers stay.
+        self.pieces = Pieces()
         self.loader: DataLoader[Any] = DataLoader(
             data,
             batch_sampler=self.pieces,
@@ -172,23 +179,152 @@ class LoaderBatches(Batches):
 
     def check_first(self) -> None:
         """Raise `DataError` or `ConfigurationError` if the first sample does not fit the model."""
-        batch = self._named(Collate(self.name)([self.data[0]]))
-        self.model.check_batch(f"batch 1 of {self.name}", _used(self.name, self.model, batch))
+        _checked(self.name, self.model, Collate(self.name)([self.data[0]]), 0)
 
     def take(self, pieces: list[Tensor], generator: torch.Generator) -> Iterator[Batch]:
-        self.pieces[:] = [piece.tolist() for piece in pieces]
+        self.pieces.parts = pieces
         self.loader.generator = generator
         for number, item in enumerate(self.loader):
-            batch = _used(self.name, self.model, self._named(item))
-            self.model.check_batch(f"batch {number + 1} of {self.name}", batch)
-            yield _to(batch, self.device)
+            yield _to(_checked(self.name, self.model, item, number), self.device)
 
-    def _named(self, item: Any) -> Batch:
-        if isinstance(item, Mapping):
-            return dict(item)
-        if isinstance(item, (list, tuple)):
-            return _by_place(f"a sample of {self.name}", item)
-        return {"x": item}
+    def describe(self) -> str:
+        if isinstance(self.data, StreamedDataset):
+            return f"{super().describe()}, {self.data.fingerprint}"
+        return super().describe()
+
+
+class Pieces:
+    """The indices of each batch of an epoch, as lists that are made when they are needed."""
+
+    def __init__(self) -> None:
+        self.parts: list[Tensor] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (part.tolist() for part in self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
+class StreamBatches(Batches):
+    """Batches of a torch ``IterableDataset`` of x, (x, y), (x, y, mask) or mappings.
+
+    Samples have no indices, so they are shuffled in a buffer of 64 MiB. Each process reads the
+    whole stream and keeps its share of it, unless the stream consists of shards, as those of
+    Hugging Face: then workers read different shards. No sample is seen twice in an epoch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: IterableDataset[Any],
+        batch_size: int,
+        model: Trainable,
+        num_workers: int,
+    ) -> None:
+        shards = getattr(data, "num_shards", 0)
+        if num_workers > shards:
+            raise ConfigurationError(
+                f"num_workers={num_workers}: expected at most {shards}, the number of shards of "
+                f"{name}; workers would read the same samples"
+            )
+        self.name, self.data, self.model, self.num_workers = name, data, model, num_workers
+        super().__init__(_length(data), batch_size)
+
+    def check_first(self) -> None:
+        """Raise `DataError` or `ConfigurationError` if the first sample does not fit the model."""
+        first = next(iter(self.data))
+        _checked(self.name, self.model, Collate(self.name)([first]), 0)
+
+    @property
+    def share(self) -> int:
+        """The number of samples of this process in an epoch, the same for all processes."""
+        # Where workers share out a stream, each may leave this process one sample short.
+        spare = self.num_workers if self.world > 1 else 0
+        return max(1, self.size // self.world - spare)
+
+    @property
+    def num_batches(self) -> int:
+        return -(-self.share // self.batch_size)
+
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+        order = random.Random(f"{seed} {epoch}")
+        if hasattr(self.data, "set_epoch"):  # a stream that shuffles its shards
+            self.data.set_epoch(epoch)
+        samples = shuffled(self._read(self.rank, self.world), order)
+        return self._batches(samples, self.share, self.num_batches, start)
+
+    def in_order(self) -> Iterator[Batch]:
+        return self._batches(self._read(0, 1), self.size, -(-self.size // self.batch_size), 0)
+
+    def _read(self, rank: int, world: int) -> Iterator[Any]:
+        """Yield the samples of one process, one by one."""
+        share: Any = Share(self.data, rank, world)
+        # With a generator of its own it leaves that of the noise alone.
+        generator = torch.Generator()
+        return iter(DataLoader(share, None, num_workers=self.num_workers, generator=generator))
+
+    def _batches(
+        self, samples: Iterator[Any], size: int, count: int, start: int
+    ) -> Iterator[Batch]:
+        sizes = [len(part) for part in torch.arange(size).tensor_split(count)]
+        for number, length in enumerate(sizes):
+            items = list(islice(samples, length))
+            if len(items) < length:
+                raise DataError(
+                    f"{self.name} ended before {size} samples: expected as many in each epoch as "
+                    "in the first pass"
+                )
+            if number >= start:
+                item = Collate(self.name)(items)
+                yield _to(_checked(self.name, self.model, item, number), self.device)
+
+
+class Share(IterableDataset[Any]):
+    """The samples of a stream that belong to one of several processes.
+
+    Args:
+        data: the stream. In a worker it yields the samples of this worker.
+        rank: number of the process.
+        world: how many processes there are.
+    """
+
+    def __init__(self, data: IterableDataset[Any], rank: int, world: int) -> None:
+        self.data, self.rank, self.world = data, rank, world
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self.data), self.rank, None, self.world)
+
+
+def shuffled(samples: Iterator[Any], order: random.Random) -> Iterator[Any]:
+    """Yield samples in random order, as far as a buffer of `BUFFER` bytes allows."""
+    buffer: list[Any] = []
+    size = 0
+    for sample in samples:
+        if size < BUFFER:
+            buffer.append(sample)
+            size += _bytes_of(sample)
+            continue
+        place = order.randrange(len(buffer))
+        yield buffer[place]
+        buffer[place] = sample
+    order.shuffle(buffer)
+    yield from buffer
+
+
+def _bytes_of(sample: Any) -> int:
+    parts = sample.values() if isinstance(sample, Mapping) else sample
+    if not isinstance(parts, (list, tuple, type({}.values()))):
+        parts = [parts]
+    return sum(int(getattr(part, "nbytes", 64)) for part in parts)
+
+
+def _length(data: IterableDataset[Any]) -> int:
+    """Return the number of samples of a stream; without a length it is read once to count them."""
+    try:
+        return len(data)  # type: ignore[arg-type]
+    except TypeError:
+        return sum(1 for _ in data)
 
 
 class Collate:
@@ -197,12 +333,14 @@ class Collate:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, samples: Sequence[Any]) -> Any:
-        """Return tensors whose first dimension is the sample.
+    def __call__(self, samples: Any) -> Any:
+        """Return tensors whose first dimension is the sample; a whole batch is left as it is.
 
         Raises:
             DataError: for samples that are not tensors, or that have different shapes.
         """
+        if isinstance(samples, Mapping):
+            return samples
         try:
             return default_collate(list(samples))
         except (TypeError, RuntimeError, ValueError, KeyError, NotImplementedError) as error:
@@ -238,10 +376,30 @@ def make_batches(
         model.check_batch(name, tensors)
         _check_size(name, len(data), minimum)
         return InMemoryBatches(tensors, batch_size)
-    batches = LoaderBatches(name, data, batch_size, model, num_workers)
+    kind = StreamBatches if isinstance(data, IterableDataset) else LoaderBatches
+    batches = kind(name, data, batch_size, model, num_workers)
     _check_size(name, batches.size, minimum)
     batches.check_first()
     return batches
+
+
+def _checked(name: str, model: Trainable, item: Any, number: int) -> Batch:
+    """Return the tensors of a collated batch that the model uses; bytes as numbers in [0, 1].
+
+    Raises:
+        DataError: if they do not fit the model.
+        ConfigurationError: if the model would ignore some.
+    """
+    named = {"x": item}
+    if isinstance(item, Mapping):
+        named = dict(item)
+    elif isinstance(item, (list, tuple)):
+        named = _by_place(f"a sample of {name}", item)
+    batch = _used(name, model, named)
+    if getattr(batch.get("x"), "dtype", None) in (torch.uint8, torch.bool):
+        batch["x"] = scaled(batch["x"], getattr(model, "dtype", None))
+    model.check_batch(f"batch {number + 1} of {name}", batch)
+    return batch
 
 
 def _used(name: str, model: Trainable, tensors: Mapping[str, Tensor]) -> Batch:
@@ -261,7 +419,8 @@ def _as_dataset(name: str, data: Any, model: Trainable) -> TensorSet | Dataset[A
     """Return a dataset from any of the accepted kinds of data."""
     if isinstance(data, Subset) and isinstance(data.dataset, ArrayDataset):
         return data.dataset.subset(list(data.indices))  # made by torch's `random_split`
-    if isinstance(data, (TensorSet, Dataset)):
+    # A dataset of Hugging Face is one of torch, too, but for its class.
+    if isinstance(data, (TensorSet, Dataset)) or hasattr(data, "__getitems__"):
         return data
     if isinstance(data, DataLoader):
         raise DataError(
@@ -283,6 +442,13 @@ def _as_dataset(name: str, data: Any, model: Trainable) -> TensorSet | Dataset[A
         )
     # Arrays are converted to the model's dtype; tensors keep theirs.
     dtype = None if isinstance(fields["x"], Tensor) else model.dtype
+    if isinstance(x, np.memmap):
+        if others := sorted(fields.keys() - {"x", "y"}):
+            raise ConfigurationError(
+                f"{name} is a memory map with {others[0]}: expected samples without, or all in "
+                "memory, as numpy.array(x)"
+            )
+        return StreamedDataset.from_array(**fields, dtype=dtype)
     return ArrayDataset.from_arrays(**fields, dtype=dtype)
 
 
