@@ -239,8 +239,10 @@ class VisitOptions:
         Raises:
             ConfigurationError: for an option of other data.
         """
-        others = ("y_key", "label_column", "labels", "no_header", "skip_unreadable", "crop")
-        others += ("series", "normalize")
+        others = (
+            *("y_key", "label_column", "labels", "no_header", "skip_unreadable", "crop"),
+            *("series", "normalize"),
+        )
         for name in others:
             if given := getattr(how, name):
                 raise ConfigurationError(

@@ -120,8 +120,9 @@ def train(
         training = replace(training, **(usual | training.arguments()))
     outputs.options |= {"model": name, **_effective(training, model_options, arguments)}
     observations = learned.visits() if isinstance(learned, Sequences) else learned
-    streamed = isinstance(observations, StreamedDataset)
-    constant = [] if streamed else list(observations.constant_columns)
+    constant: list[str] = []
+    if not isinstance(observations, StreamedDataset):
+        constant += observations.constant_columns
     lines: list[str] = []
     recording = outputs.recording(constant_columns=constant)
     with recording if processes.is_first else nullcontext():

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -236,7 +236,7 @@ class ArrayDataset(TensorSet):
         names = self.form.columns or range(len(constant))
         return tuple(str(name) for name, so in zip(names, constant, strict=True) if so)
 
-    def subset(self, indices: ArrayLike | Tensor) -> "ArrayDataset":
+    def subset(self, indices: ArrayLike | Tensor) -> Self:
         """Return the dataset of the rows at ``indices``: integers in [0, N), or N booleans.
 
         The classes keep their indices and names, including those without a sample.

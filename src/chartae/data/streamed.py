@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -256,7 +256,7 @@ class StreamedDataset(Dataset[dict[str, Tensor]]):
         check_integer("batch_size", batch_size, minimum=1)
         return map(self.batch, torch.arange(len(self)).split(batch_size))
 
-    def subset(self, indices: ArrayLike | Tensor) -> "StreamedDataset":
+    def subset(self, indices: ArrayLike | Tensor) -> Self:
         """Return the dataset of the samples at ``indices``: integers in [0, N), or N booleans.
 
         Raises:

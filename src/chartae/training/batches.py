@@ -376,8 +376,11 @@ def make_batches(
         model.check_batch(name, tensors)
         _check_size(name, len(data), minimum)
         return InMemoryBatches(tensors, batch_size)
-    kind = StreamBatches if isinstance(data, IterableDataset) else LoaderBatches
-    batches = kind(name, data, batch_size, model, num_workers)
+    batches: StreamBatches | LoaderBatches
+    if isinstance(data, IterableDataset):
+        batches = StreamBatches(name, data, batch_size, model, num_workers)
+    else:
+        batches = LoaderBatches(name, data, batch_size, model, num_workers)
     _check_size(name, batches.size, minimum)
     batches.check_first()
     return batches
@@ -421,7 +424,8 @@ def _as_dataset(name: str, data: Any, model: Trainable) -> TensorSet | Dataset[A
         return data.dataset.subset(list(data.indices))  # made by torch's `random_split`
     # A dataset of Hugging Face is one of torch, too, but for its class.
     if isinstance(data, (TensorSet, Dataset)) or hasattr(data, "__getitems__"):
-        return data
+        dataset: TensorSet | Dataset[Any] = data
+        return dataset
     if isinstance(data, DataLoader):
         raise DataError(
             f"{name} is a DataLoader: expected its dataset, as in fit(model, loader.dataset, "
