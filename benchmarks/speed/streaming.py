@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from harness import Row, interleave, main
 from plain import FEATURES, library_vae
 
 import chartae
-from chartae.data import stream_data
+from chartae.data import StreamedDataset
+from chartae.data.streamed import ArraySource
 
 SAMPLES, BATCH, EPOCHS = 1_000_000, 100, 1
 SIZES = (100_000, 1_000_000)
@@ -48,26 +50,24 @@ def anonymous() -> int:
     return 1024 * int(found.split()[1])
 
 
+class Watched(ArraySource):
+    """The rows of a file. Each time that some are read, memory is looked at."""
+
+    peak = 0
+
+    def read(self, rows: Sequence[int]) -> np.ndarray:
+        self.peak = max(self.peak, anonymous())
+        return super().read(rows)
+
+
 def grown(file: Path) -> int:
     """Return what training on a file adds to the anonymous memory of this process, at its peak."""
-    data = stream_data(file)
+    source = Watched(np.load(file, mmap_mode="r"))
+    data = StreamedDataset.from_source(source)
     train(data.subset(range(10 * BATCH)))  # what libraries load at their first use
-    before, peak = anonymous(), 0
-
-    class Watched:
-        """The rows of a file; each time that some are read, memory is looked at."""
-
-        uses_workers = False
-        shape = data.source.shape
-
-        def read(self, rows: list[int]) -> np.ndarray:
-            nonlocal peak
-            peak = max(peak, anonymous())
-            return data.source.read(rows)
-
-    object.__setattr__(data, "source", Watched())
+    before, source.peak = anonymous(), 0
     train(data)
-    return peak - before
+    return source.peak - before
 
 
 def measure(rounds: int) -> list[Row]:

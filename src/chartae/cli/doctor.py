@@ -54,7 +54,7 @@ def extras() -> dict[str, list[str]]:
     A package counts as missing if it is not installed, or too old.
 
     >>> sorted(extras())
-    ['app', 'cluster', 'hub', 'nifti', 'parquet']
+    ['app', 'cluster', 'dicom', 'hub', 'nifti', 'parquet']
     """
     return {
         extra: [str(one.name) for one in _requirements(extra) if not _installed(one)]

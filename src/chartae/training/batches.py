@@ -81,7 +81,11 @@ class Batches:
 
         The processes divide each step of the epoch of one process with larger batches.
         """
-        order = torch.randperm(self.size, generator=make_generator(seed, "order", epoch))
+        if self.num_batches == 1 and self.world == 1:
+            # One batch holds all samples: their order changes nothing but the rounding of sums.
+            order = torch.arange(self.size)
+        else:
+            order = torch.randperm(self.size, generator=make_generator(seed, "order", epoch))
         steps = order.tensor_split(self.num_batches)[start:]
         shares = [step.tensor_split(self.world)[self.rank] for step in steps]
         return self.take(shares, make_generator(seed, "workers", epoch))
@@ -125,8 +129,7 @@ class InMemoryBatches(Batches):
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         if self.num_batches == 1 and self.world == 1:
-            # One batch holds all samples: their order changes nothing, and indexing would copy
-            # them.
+            # They keep their order, and indexing would copy them.
             return iter([_to(self.tensors, self.device)][start:])
         return super().epoch(seed, epoch, start)
 
