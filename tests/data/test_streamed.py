@@ -41,6 +41,11 @@ def test_rows_of_an_npy_file(tmp_path, dtype):
     check_same(stream_data(tmp_path / "x.npy", **options), read_data(tmp_path / "x.npy", **options))
 
 
+def test_conditions_may_be_vectors():
+    x, y = RNG.random((4, 3), dtype=np.float32), RNG.random((4, 2))
+    check_same(StreamedDataset.from_array(x, y), ArrayDataset.from_arrays(x, y))
+
+
 def test_channels_become_the_first_axis(tmp_path):
     np.save(tmp_path / "x.npy", RNG.integers(0, 255, (4, 5, 6, 3), dtype=np.uint8))
     read = read_data(tmp_path / "x.npy", channels_last=True)

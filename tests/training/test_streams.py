@@ -155,8 +155,9 @@ def test_a_stream_trains_a_model(fit):
 def test_streams_that_cannot_be_shared_out_are_refused(parabola):
     with pytest.raises(ConfigurationError, match="num_workers=2: expected at most 0"):
         stream_batches(parabola, Stream(9), num_workers=2)
-    with pytest.raises(DataError, match="train ended before 9 samples"):
-        list(stream_batches(parabola, Stream(9, ends=7)).epoch(0, 0))
+    for ends, what in ((7, "less"), (11, "more")):
+        with pytest.raises(DataError, match=f"train has {what} than 9 samples in a pass"):
+            list(stream_batches(parabola, Stream(9, ends=ends)).epoch(0, 0))
     with pytest.raises(DataError, match=r"train has 0 sample\(s\)"):
         stream_batches(parabola, Stream(0))
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from chartae.checks import check_finite, check_floating, check_shape, check_weight
 from chartae.data.arrays import DType, as_tensor, resolve_dtype, scaled
 from chartae.data.form import Form, check_precision, read_samples, warn_of_scale
-from chartae.data.labels import encode_labels
+from chartae.data.labels import are_vectors, encode_labels
 from chartae.data.ranges import check_normalizable, in_unit_range
 from chartae.data.tensors import TensorSet
 from chartae.errors import DataError
@@ -83,7 +82,7 @@ class ArrayDataset(TensorSet):
             raise DataError(
                 f"names are {len(self.names)} for {len(self)} samples: expected one each"
             )
-        if self.y is not None and not _are_vectors(self.y):
+        if self.y is not None and not are_vectors(self.y):
             self._check_labels(self.y)
         elif self.class_names:
             raise DataError(f"class_names={self.class_names} without labels in y: expected both")
@@ -157,7 +156,7 @@ class ArrayDataset(TensorSet):
         warn_of_scale(samples, values)
         check_precision(samples, values)
         labels, names = None, () if class_names is None else tuple(class_names)
-        if y is not None and _are_vectors(y):
+        if y is not None and are_vectors(y):
             labels = as_tensor("y", y).to(values)
         elif y is not None:
             labels, names = encode_labels(y, class_names)
@@ -362,17 +361,6 @@ class ArrayDataset(TensorSet):
             for name, value in self.tensors.items()
         }
         return replace(self, **moved)
-
-
-def _are_vectors(y: object) -> bool:
-    """Whether conditions are vectors, not labels."""
-    if isinstance(y, Tensor):
-        return y.ndim == 2 and y.is_floating_point()
-    try:
-        values = np.asarray(y)
-    except ValueError:  # lists of different lengths, for which `encode_labels` raises an error
-        return False
-    return values.ndim == 2 and values.dtype.kind == "f"
 
 
 def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:

@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from chartae.checks import check_integer
+from chartae.checks import check_finite, check_integer
 from chartae.data.arrays import DType, as_tensor, resolve_dtype, scaled
 from chartae.data.form import Form, check_precision, read_samples, warn_of_scale
-from chartae.data.labels import encode_labels
+from chartae.data.labels import are_vectors, encode_labels
 from chartae.data.ranges import check_normalizable, in_unit_range
 from chartae.data.space import Space
 from chartae.data.tensors import selected_rows
@@ -112,7 +112,8 @@ class StreamedDataset(Dataset[dict[str, Tensor]]):
         source: reads samples by row.
         form: the form in which samples were given.
         dtype: of the samples of a batch, torch.float32 or torch.float64.
-        y: (N,) int64, class indices in [0, len(class_names)).
+        y: (N,) int64, class indices in [0, len(class_names)); or (N, p), vectors that a model takes
+            as conditions.
         class_names: one name per class.
         names: one name per sample, such as that of its file; empty without names.
         places: (N,) int64, the rows of the source; None for all rows, in their order.
@@ -147,7 +148,7 @@ class StreamedDataset(Dataset[dict[str, Tensor]]):
 
         Args:
             x: ``(N, *input_shape)``; uint8, bool, float32 or float64.
-            y: (N,) integers or strings.
+            y: (N,) integers or strings, or (N, p) floats.
             class_names: as in `ArrayDataset.from_arrays`.
             channels_last: as in `ArrayDataset.from_arrays`.
             dtype: as in `ArrayDataset.from_arrays`.
@@ -202,10 +203,13 @@ class StreamedDataset(Dataset[dict[str, Tensor]]):
         check_precision(first, values)
         labels: Tensor | None = None
         classes = () if class_names is None else tuple(class_names)
-        if y is not None:
+        if y is not None and are_vectors(y):
+            labels = as_tensor("y", y).to(values.dtype)
+            check_finite("y", labels)
+        elif y is not None:
             labels, classes = encode_labels(y, class_names)
-            if len(labels) != shape[0]:
-                raise DataError(f"y has {len(labels)} labels for {shape[0]} samples in x")
+        if labels is not None and len(labels) != shape[0]:
+            raise DataError(f"y has {len(labels)} labels for {shape[0]} samples in x")
         form = replace(first.form, stored=stored, space=space)
         return cls(source, form, values.dtype, labels, classes, names)
 
@@ -222,7 +226,7 @@ class StreamedDataset(Dataset[dict[str, Tensor]]):
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
         text = f"{len(self)} samples of shape {self.input_shape}, {dtype}"
-        if self.y is not None:
+        if self.class_names and self.y is not None:
             counts = torch.bincount(self.y, minlength=self.num_classes).tolist()
             pairs = zip(self.class_names, counts, strict=True)
             text += "; " + ", ".join(f"{name}: {count}" for name, count in pairs)

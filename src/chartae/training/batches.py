@@ -213,8 +213,8 @@ class StreamBatches(Batches):
     """Batches of a torch ``IterableDataset`` of x, (x, y), (x, y, mask) or mappings.
 
     Samples have no indices, so they are shuffled in a buffer of 64 MiB. Each process reads the
-    whole stream and keeps its share of it, unless the stream consists of shards, as those of
-    Hugging Face: then workers read different shards. No sample is seen twice in an epoch.
+    whole stream and keeps its share of it. Workers are for streams of several shards, as those of
+    Hugging Face, and read different shards. No sample is seen twice in an epoch.
     """
 
     def __init__(
@@ -274,13 +274,18 @@ class StreamBatches(Batches):
         for number, length in enumerate(sizes):
             items = list(islice(samples, length))
             if len(items) < length:
-                raise DataError(
-                    f"{self.name} ended before {size} samples: expected as many in each epoch as "
-                    "in the first pass"
-                )
+                raise self._another_length("less", size)
             if number >= start:
                 item = Collate(self.name)(items)
                 yield _to(_checked(self.name, self.model, item, number), self.device)
+        if size == self.size and next(samples, None) is not None:
+            raise self._another_length("more", size)
+
+    def _another_length(self, what: str, size: int) -> DataError:
+        return DataError(
+            f"{self.name} has {what} than {size} samples in a pass: expected the same number in "
+            "each"
+        )
 
 
 class Share(IterableDataset[Any]):
@@ -316,9 +321,9 @@ def shuffled(samples: Iterator[Any], order: random.Random) -> Iterator[Any]:
 
 
 def _bytes_of(sample: Any) -> int:
-    parts = sample.values() if isinstance(sample, Mapping) else sample
-    if not isinstance(parts, (list, tuple, type({}.values()))):
-        parts = [parts]
+    if isinstance(sample, Mapping):
+        sample = tuple(sample.values())
+    parts = sample if isinstance(sample, (list, tuple)) else [sample]
     return sum(int(getattr(part, "nbytes", 64)) for part in parts)
 
 
@@ -450,12 +455,12 @@ def _as_dataset(name: str, data: Any, model: Trainable) -> TensorSet | Dataset[A
     # Arrays are converted to the model's dtype; tensors keep theirs.
     dtype = None if isinstance(fields["x"], Tensor) else model.dtype
     if isinstance(x, np.memmap):
-        if others := sorted(fields.keys() - {"x", "y"}):
+        if others := [name for name in ("mask", "weight") if fields.get(name) is not None]:
             raise ConfigurationError(
                 f"{name} is a memory map with {others[0]}: expected samples without, or all in "
                 "memory, as numpy.array(x)"
             )
-        return StreamedDataset.from_array(**fields, dtype=dtype)
+        return StreamedDataset.from_array(x, fields.get("y"), dtype=dtype)
     return ArrayDataset.from_arrays(**fields, dtype=dtype)
 
 
