@@ -39,7 +39,7 @@ def test_a_memory_map_trains_as_the_array_it_holds(make_vae, fit, mapped):
     check_same(model, other, history, fit(other, x, x[:9], epochs=2, batch_size=8))
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_folder_trains_as_it_does_in_memory(tmp_path, fit, num_workers):
     for row in range(12):
         (tmp_path / "ab"[row % 2]).mkdir(exist_ok=True)
