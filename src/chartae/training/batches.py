@@ -213,8 +213,8 @@ class StreamBatches(Batches):
     """Batches of a torch ``IterableDataset`` of x, (x, y), (x, y, mask) or mappings.
 
     Samples have no indices, so they are shuffled in a buffer of 64 MiB. Each process reads the
-    whole stream and keeps its share of it. Workers are for streams of several shards, as those of
-    Hugging Face, and read different shards. No sample is seen twice in an epoch.
+    whole stream and keeps its share of each step. Workers are for streams of several shards, as
+    those of Hugging Face, and read different shards. No sample is seen twice in an epoch.
     """
 
     def __init__(
@@ -239,69 +239,51 @@ class StreamBatches(Batches):
         first = next(iter(self.data))
         _checked(self.name, self.model, Collate(self.name)([first]), 0)
 
-    @property
-    def share(self) -> int:
-        """The number of samples of this process in an epoch, the same for all processes."""
-        # Where workers share out a stream, each may leave this process one sample short.
-        spare = self.num_workers if self.world > 1 else 0
-        return max(1, self.size // self.world - spare)
-
-    @property
-    def num_batches(self) -> int:
-        return -(-self.share // self.batch_size)
-
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
-        order = random.Random(f"{seed} {epoch}")
         if hasattr(self.data, "set_epoch"):  # a stream that shuffles its shards
             self.data.set_epoch(epoch)
-        samples = shuffled(self._read(self.rank, self.world), order)
-        return self._batches(samples, self.share, self.num_batches, start)
+        # All processes shuffle alike, so that each step is the same set of samples for all.
+        samples = shuffled(self._read(), random.Random(f"{seed} {epoch}"))
+        for step, items in self._pieces(samples, self.num_batches):
+            if step >= start:
+                mine = torch.arange(len(items)).tensor_split(self.world)[self.rank]
+                yield self._batch([items[place] for place in mine], step)
 
     def in_order(self) -> Iterator[Batch]:
-        return self._batches(self._read(0, 1), self.size, -(-self.size // self.batch_size), 0)
+        for number, items in self._pieces(self._read(), -(-self.size // self.batch_size)):
+            yield self._batch(items, number)
 
-    def _read(self, rank: int, world: int) -> Iterator[Any]:
-        """Yield the samples of one process, one by one."""
-        share: Any = Share(self.data, rank, world)
+    def share_in_order(self) -> Iterator[tuple[int, Batch]]:
+        for number, items in self._pieces(self._read(), -(-self.size // self.batch_size)):
+            if number % self.world == self.rank:
+                yield number, self._batch(items, number)
+
+    def _read(self) -> Iterator[Any]:
+        """Yield all samples, one by one."""
         # With a generator of its own it leaves that of the noise alone.
         generator = torch.Generator()
-        return iter(DataLoader(share, None, num_workers=self.num_workers, generator=generator))
+        data: Any = self.data
+        return iter(DataLoader(data, None, num_workers=self.num_workers, generator=generator))
 
-    def _batches(
-        self, samples: Iterator[Any], size: int, count: int, start: int
-    ) -> Iterator[Batch]:
-        sizes = [len(part) for part in torch.arange(size).tensor_split(count)]
-        for number, length in enumerate(sizes):
-            items = list(islice(samples, length))
-            if len(items) < length:
-                raise self._another_length("less", size)
-            if number >= start:
-                item = Collate(self.name)(items)
-                yield _to(_checked(self.name, self.model, item, number), self.device)
-        if size == self.size and next(samples, None) is not None:
-            raise self._another_length("more", size)
+    def _pieces(self, samples: Iterator[Any], number: int) -> Iterator[tuple[int, list[Any]]]:
+        """Yield samples in pieces whose sizes are as equal as possible, with their numbers."""
+        for place, part in enumerate(torch.arange(self.size).tensor_split(number)):
+            items = list(islice(samples, len(part)))
+            if len(items) < len(part):
+                raise self._another_length("less")
+            yield place, items
+        if next(samples, None) is not None:
+            raise self._another_length("more")
 
-    def _another_length(self, what: str, size: int) -> DataError:
+    def _batch(self, items: list[Any], number: int) -> Batch:
+        item = Collate(self.name)(items)
+        return _to(_checked(self.name, self.model, item, number), self.device)
+
+    def _another_length(self, what: str) -> DataError:
         return DataError(
-            f"{self.name} has {what} than {size} samples in a pass: expected the same number in "
-            "each"
+            f"{self.name} has {what} than {self.size} samples in a pass: expected the same number "
+            "in each"
         )
-
-
-class Share(IterableDataset[Any]):
-    """The samples of a stream that belong to one of several processes.
-
-    Args:
-        data: the stream. In a worker it yields the samples of this worker.
-        rank: number of the process.
-        world: how many processes there are.
-    """
-
-    def __init__(self, data: IterableDataset[Any], rank: int, world: int) -> None:
-        self.data, self.rank, self.world = data, rank, world
-
-    def __iter__(self) -> Iterator[Any]:
-        return islice(iter(self.data), self.rank, None, self.world)
 
 
 def shuffled(samples: Iterator[Any], order: random.Random) -> Iterator[Any]:
