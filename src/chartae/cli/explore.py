@@ -102,7 +102,7 @@ def _space(given: dict[str, Any]) -> Landscape:
     if visits != VisitOptions():
         raise ConfigurationError("options of visits are given: MODEL is not one of follow-ups")
     trained = Trained.read(folder, place)
-    source = None if data is None else how.read(data)
+    source = None if data is None else trained.as_learned(how.read(data), "DATA")
     return Landscape.of(
         trained.model,
         source,
