@@ -48,7 +48,7 @@ def test_tells_versions_and_what_is_missing(packages, capsys) -> None:
 
 
 def test_knows_the_extras_of_this_package() -> None:
-    assert sorted(module.extras()) == ["app", "cluster", "hub", "nifti", "parquet", "tune"]
+    assert sorted(module.extras()) == ["app", "cluster", "dicom", "hub", "nifti", "parquet", "tune"]
 
 
 def test_a_package_that_cannot_be_found_is_missing(monkeypatch) -> None:

@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from chartae import Augmenter
-from chartae.cli import run
+from chartae.cli import options, run
+from chartae.cli.trained import Trained
 from chartae.data import phantom_heads, read_data, read_images, read_volumes
+from chartae.errors import ConfigurationError
 from chartae.training import default_options, fit, fit_defaults
 
 QUICK = ["--model", "vae", "--sampler", "normal", "--epochs", "1", "--per-class", "2"]
@@ -201,3 +203,70 @@ def test_options_that_do_not_fit_are_refused(volumes, options, message, capsys):
     assert augment("in", "--out", "new", *options) == 2
     assert message in capsys.readouterr().err
     assert not Path("new-models").exists()
+
+
+# --- sets that stay on disk, and samples scaled by their own range --------------------------------
+
+
+@pytest.fixture
+def images(rng):
+    for row in range(12):
+        pixels = rng.integers(40, 90, (6, 6), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"{place(row)}.png")
+
+
+def train(*options):
+    return run(["train", "in", "--epochs", "1", "--validation", "0.25", *map(str, options)])
+
+
+def test_a_streamed_folder_gives_the_same_model(images, monkeypatch, capsys):
+    assert train("--out", "memory", "--normalize", "image") == 0
+    assert "streamed" not in capsys.readouterr().out
+    assert train("--out", "streamed", "--normalize", "image", "--stream") == 0
+    assert "in is streamed: its 12 observations are read batch by batch" in capsys.readouterr().out
+    monkeypatch.setattr(options, "SHARE", 0.0)
+    assert train("--out", "large", "--normalize", "image") == 0
+    assert "in is streamed" in capsys.readouterr().out
+    for file in ("model.safetensors", "config.json"):
+        contents = {Path(name, file).read_bytes() for name in ("memory", "streamed", "large")}
+        assert len(contents) == 1, file
+
+
+def test_a_damaged_file_is_named_before_training(images, capsys):
+    content = Path("in/cn/11.png").read_bytes()
+    Path("in/cn/11.png").write_bytes(content[:60])
+    assert train("--out", "model", "--stream") == 2
+    assert "11.png cannot be read as an image" in capsys.readouterr().err
+    assert not Path("model").exists()
+
+
+def test_new_data_are_scaled_as_the_model_learned(images, capsys):
+    assert train("--out", "scaled", "--normalize", "image") == 0
+    trained, new = Trained.read(Path("scaled")), read_data("in")
+    assert trained.form.normalized
+    x = trained.as_learned(new, "DATA").x
+    assert (x.amin((1, 2)) == 0).all()
+    assert (x.amax((1, 2)) == 1).all()
+    assert train("--out", "plain") == 0
+    with pytest.raises(ConfigurationError, match="the model learned samples that were not"):
+        Trained.read(Path("plain")).as_learned(new.normalized(), "DATA")
+
+
+def test_scaled_volumes_become_volumes_of_floats(volumes):
+    assert augment("in", "--out", "new", "--normalize", "image") == 0
+    image = nibabel.load("new/ad/0.nii.gz")
+    assert image.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(image.affine, AFFINE)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--stream", "--x-key", "x"], "--x-key='x' is not an option of streamed data"),
+        (["--stream", "--longitudinal"], "--stream: individuals with visits are read as a whole"),
+        (["--normalize", "batch"], "normalize"),
+    ],
+)
+def test_options_of_streams_that_do_not_fit_are_refused(images, given, message, capsys):
+    assert train("--out", "model", *given) == 2
+    assert message in capsys.readouterr().err

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, random_split
+from torch.utils.data import DataLoader, Dataset, TensorDataset, random_split
 
 import chartae
 import chartae.training
@@ -93,20 +93,6 @@ def test_bytes_are_scaled(make_vae, fit):
 def test_what_is_no_data_is_told_the_way(make_vae, fit, train, message):
     with pytest.raises((DataError, ConfigurationError), match=message):
         fit(make_vae(), train, epochs=1)
-
-
-def test_a_data_set_without_numbers_is_refused(make_vae, fit):
-    class Stream(IterableDataset):
-        def __iter__(self):
-            return iter(torch.zeros(4, 6))
-
-    class Sized(Stream):
-        def __len__(self):
-            return 4
-
-    for stream, message in ((Stream(), "train has no length"), (Sized(), "is an IterableDataset")):
-        with pytest.raises(DataError, match=message):
-            fit(make_vae(), stream, epochs=1)
 
 
 X = torch.full((6,), 0.5)

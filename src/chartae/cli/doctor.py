@@ -58,7 +58,7 @@ def extras() -> dict[str, list[str]]:
     A package counts as missing if it is not installed, or too old.
 
     >>> sorted(extras())
-    ['app', 'cluster', 'hub', 'nifti', 'parquet', 'tune']
+    ['app', 'cluster', 'dicom', 'hub', 'nifti', 'parquet', 'tune']
     """
     return {
         extra: [str(one.name) for one in _requirements(extra) if not _installed(one)]

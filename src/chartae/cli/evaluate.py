@@ -108,7 +108,7 @@ def _splits(
 
 def _as_learned(trained: Trained, data: ArrayDataset, name: str) -> ArrayDataset:
     """Return data with the columns of the model, and the classes of a conditional one."""
-    data = trained.columns_of(data, name)
+    data = trained.as_learned(data, name)
     if not trained.class_names or data.class_names == trained.class_names:
         return data
     labels = trained.conditions(data)

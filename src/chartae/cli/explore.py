@@ -104,7 +104,7 @@ def _space(given: dict[str, Any]) -> Landscape:
     if visits != VisitOptions():
         raise ConfigurationError("options of visits are given: expected a model of follow-ups")
     trained = Trained.read(folder, place)
-    source = None if data is None else how.read(data)
+    source = None if data is None else trained.as_learned(how.read(data), "DATA")
     return Landscape.of(
         trained.model,
         source,

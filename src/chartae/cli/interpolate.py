@@ -78,7 +78,7 @@ def interpolate(
         )
     source = None if data is None else data_options.read(data)
     if source is not None:
-        source = trained.columns_of(source, "DATA")
+        source = trained.as_learned(source, "DATA")
         trained.model.check_data("data", source.x)
     ends = [_observation(n, text, trained, data_options) for n, text in (("A", a), ("B", b))]
     x = torch.cat([end.x for end in ends]).to(trained.model.device, trained.model.dtype)
@@ -121,12 +121,11 @@ def _observation(name: str, text: str, trained: Trained, data_options: DataOptio
     """Return the observation of ``FILE`` or ``FILE:INDEX``, as a dataset of one."""
     model = trained.model
     file, index = _file_and_index(text)
-    if file.suffix.lower() in IMAGES:
-        found = data_options.read_image(file)
-    else:
-        found = trained.columns_of(data_options.read(file), name)
+    image = file.suffix.lower() in IMAGES
+    found = data_options.read_image(file) if image else data_options.read(file)
     if tuple(found.x.shape) == model.input_shape and index is None:
         found = replace(found, x=found.x[None], y=None, mask=None, class_names=(), names=())
+    found = trained.as_learned(found, name)
     if index is None and len(found) != 1:
         raise DataError(f"{name}={text!r} has {len(found)} observations: expected {text}:INDEX")
     index = 0 if index is None else index

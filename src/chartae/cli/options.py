@@ -1,17 +1,27 @@
 """Groups of options that subcommands share."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from cyclopts import Parameter
 
 from chartae.checks import check_integer
-from chartae.data import ArrayDataset, Sequences, read_data, read_image, read_sequences
+from chartae.data import (
+    ArrayDataset,
+    Sequences,
+    StreamedDataset,
+    read_data,
+    read_image,
+    read_sequences,
+    stream_data,
+)
+from chartae.data.files import bytes_in_memory
 from chartae.data.images import Color
 from chartae.errors import ConfigurationError
 from chartae.longitudinal import SEQUENCE_MODELS
@@ -36,6 +46,8 @@ __all__ = [
 ]
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+SHARE = 0.25
+"""Largest part of the memory of the machine that data may take without being streamed."""
 
 ConfigFile = Annotated[
     Path | None,
@@ -74,6 +86,10 @@ class DataOptions:
         grey: Convert images to grey.
         rgb: Convert images to RGB.
         rgba: Convert images to RGB with transparency.
+        series: Description, number or UID of the DICOM series to read, where a folder has several.
+        normalize: image scales each image or volume to [0, 1] by its own minimum and maximum. New
+            data for the trained model are then scaled in the same way. Intensities are lost: what
+            the model generates is in [0, 1]. [default: no scaling]
         skip_unreadable: Ignore files that cannot be read as one image or volume.
     """
 
@@ -88,11 +104,13 @@ class DataOptions:
     grey: bool = False
     rgb: bool = False
     rgba: bool = False
+    series: str | None = None
+    normalize: Literal["image"] | None = None
     skip_unreadable: bool = False
 
     def read(self, path: Path) -> ArrayDataset:
         """Read a data set as `chartae.data.read_data` does."""
-        return read_data(
+        found = read_data(
             path,
             x_key=self.x_key,
             y_key=self.y_key,
@@ -103,13 +121,52 @@ class DataOptions:
             resize=sizes("resize", self.resize),
             crop=sizes("crop", self.crop),
             color=self.color,
+            series=self.series,
             skip_unreadable=self.skip_unreadable,
         )
+        return found.normalized() if self.normalize else found
+
+    def open(self, path: Path, *, stream: bool) -> ArrayDataset | StreamedDataset:
+        """Read a data set, or open it to be read batch by batch.
+
+        Args:
+            path: the data.
+            stream: whether it is read batch by batch in any case, not only if it would take more
+                than `SHARE` of the memory of this machine.
+
+        Raises:
+            ConfigurationError: for an option that data read batch by batch do not have.
+        """
+        if not stream and not self._is_large(path):
+            return self.read(path)
+        for name in ("x_key", "y_key", "label_column", "no_header"):
+            if given := getattr(self, name):
+                raise ConfigurationError(f"{name}={given!r} is not an option of streamed data")
+        found = stream_data(
+            path,
+            labels=self.labels,
+            channels_last=self.channels_last,
+            resize=sizes("resize", self.resize),
+            crop=sizes("crop", self.crop),
+            color=self.color,
+            series=self.series,
+            skip_unreadable=self.skip_unreadable,
+        )
+        return found.normalized() if self.normalize else found
+
+    def _is_large(self, path: Path) -> bool:
+        if not hasattr(os, "sysconf"):  # Windows does not say how much memory there is
+            return False
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        resize, crop = sizes("resize", self.resize), sizes("crop", self.crop)
+        size = bytes_in_memory(path, resize=resize, crop=crop, color=self.color, series=self.series)
+        return size > SHARE * memory
 
     def read_image(self, path: Path) -> ArrayDataset:
         """Read one image as `chartae.data.read_image` does."""
         resize, crop = sizes("resize", self.resize), sizes("crop", self.crop)
-        return read_image(path, resize=resize, crop=crop, color=self.color)
+        found = read_image(path, resize=resize, crop=crop, color=self.color)
+        return found.normalized() if self.normalize else found
 
     @property
     def color(self) -> Color | None:
@@ -185,7 +242,10 @@ class VisitOptions:
         Raises:
             ConfigurationError: for an option of other data.
         """
-        others = ("y_key", "label_column", "labels", "no_header", "skip_unreadable", "crop")
+        others = (
+            *("y_key", "label_column", "labels", "no_header", "skip_unreadable", "crop"),
+            *("series", "normalize"),
+        )
         for name in others:
             if given := getattr(how, name):
                 raise ConfigurationError(

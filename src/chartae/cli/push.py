@@ -59,7 +59,7 @@ def push(
     x = y = None
     if data is not None:
         trained = Trained.read(model)
-        source = trained.columns_of(data_options.read(data), "DATA")
+        source = trained.as_learned(data_options.read(data), "DATA")
         x, y = source.x.to(loaded.dtype), trained.conditions(source)
     history = model / HISTORY_FILE
     card = model_card(

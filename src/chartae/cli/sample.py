@@ -85,7 +85,7 @@ def sample(
         else:
             source = None if fit_on is None else data_options.read(fit_on)
             if source is not None:
-                source = trained.columns_of(source, "the table of --fit-on")
+                source = trained.as_learned(source, "the table of --fit-on")
             sampler = _fitted(trained, sampling, source)
         as_draws = sampler.model.observation_model.samples_are_draws
         x = sampler.sample(n, seed=seed, y=y, draw=as_draws).cpu()

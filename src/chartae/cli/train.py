@@ -25,7 +25,7 @@ from chartae.cli.options import (
 )
 from chartae.cli.output import Outputs, constant_line, print_lines
 from chartae.cli.trained import RECORD
-from chartae.data import ArrayDataset, Sequences, held_out_split
+from chartae.data import ArrayDataset, Sequences, StreamedDataset, held_out_split
 from chartae.errors import ConfigurationError, DataError
 from chartae.longitudinal import SEQUENCE_MODELS
 from chartae.models import CVAE, MODELS, Autoencoder
@@ -35,6 +35,8 @@ from chartae.randomness import seeded
 from chartae.training import CHECKPOINT_FILE, HISTORY_FILE, TRACKERS, fit, training_options
 
 __all__ = ["effective", "train"]
+
+Source = ArrayDataset | StreamedDataset | Sequences
 
 EPOCHS, BATCH_SIZE = 200, 32
 """Defaults with ``--longitudinal``: there are fewer individuals than observations."""
@@ -54,6 +56,7 @@ def train(
     model_options: ModelOptions = ModelOptions(),
     training: TrainingOptions = TrainingOptions(),
     validation: float = 0.0,
+    stream: bool = False,
     seed: int = 0,
     logger: str | None = None,
     resume: bool = False,
@@ -67,10 +70,10 @@ def train(
     """Run the subcommand.
 
     Args:
-        data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images or NIfTI volumes,
-            with one subfolder per class if there are classes. With --longitudinal: an .npz file
-            with x and times; a .csv or .tsv file with a row for each visit; or a folder of images
-            with a table of visits.
+        data: A .npz, .npy, .csv, .tsv or .pt file, or a folder of images, NIfTI volumes or DICOM
+            series, with one subfolder per class if there are classes. With --longitudinal: an .npz
+            file with x and times; a .csv or .tsv file with a row for each visit; or a folder of
+            images with a table of visits.
         out: Folder for the model, its history and its checkpoint; with --longitudinal for a report,
             too.
         longitudinal: DATA are individuals with several visits. The report shows what the model
@@ -83,6 +86,8 @@ def train(
         validation: Fraction of the data held out for the choice of the best epoch and for
             --patience. With --longitudinal it is a fraction of the individuals, and the report is
             about them.
+        stream: Read a .npy file or a folder batch by batch, so that it need not fit in memory. Data
+            that would take more than a quarter of the memory of this machine are always read so.
         seed: Seed of the weights, the split, the batches and the noise.
         logger: Trackers of the training, between commas: csv, tensorboard, wandb or mlflow. Each
             adds a run with curves, options and pictures to the folder of its name in OUT, and sends
@@ -100,6 +105,8 @@ def train(
     if not longitudinal:
         for option, value in without_none(vars(visits)).items():
             raise ConfigurationError(f"{option}={value!r}: expected --longitudinal with it")
+    elif stream:
+        raise ConfigurationError("stream=True: individuals with visits are read as a whole")
     inputs = [data, data_options.labels, visits.table, None if resume else config]
     outputs = Outputs("train", out / RECORD, given, inputs=inputs)
     files = [CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT_FILE]
@@ -107,18 +114,25 @@ def train(
         # Trackers add a run to their folders, and replace none.
         outputs.claim(resumable=[out / file for file in files + [REPORT] * longitudinal])
     machine.apply()
-    source = visits.read(data, data_options) if longitudinal else data_options.read(data)
+    source: Source = (
+        visits.read(data, data_options) if longitudinal else data_options.open(data, stream=stream)
+    )
+    if isinstance(source, StreamedDataset):
+        print_lines(f"{data} is streamed: its {len(source)} observations are read batch by batch")
     learned, held_out = _split(source, validation, seed)
     arguments = _arguments(name, model_options, source)
     autoencoder = _make_model(name, conditional, source, arguments, seed)
-    autoencoder.check_batch("DATA", source.tensors)
+    if not isinstance(source, StreamedDataset):  # `fit` looks at each of its batches
+        autoencoder.check_batch("DATA", source.tensors)
     if isinstance(source, Sequences):
         usual = {"epochs": EPOCHS, "batch_size": BATCH_SIZE}
         usual |= SCORES_TRAINING if _is_linear(name, arguments) else {}
         training = replace(training, **(usual | training.arguments()))
     outputs.options |= {"model": name, **effective(training, model_options, arguments)}
     observations = learned.visits() if isinstance(learned, Sequences) else learned
-    constant = list(observations.constant_columns)
+    constant: list[str] = []
+    if not isinstance(observations, StreamedDataset):
+        constant += observations.constant_columns
     lines: list[str] = []
     recording = outputs.recording(constant_columns=constant)
     with recording if processes.is_first else nullcontext():
@@ -159,9 +173,7 @@ def train(
     )
 
 
-def _split(
-    source: ArrayDataset | Sequences, validation: float, seed: int
-) -> tuple[ArrayDataset | Sequences, ArrayDataset | Sequences | None]:
+def _split(source: Source, validation: float, seed: int) -> tuple[Source, Source | None]:
     """Return the training set, and the held-out set if there is one."""
     if not validation:
         return source, None
@@ -170,9 +182,7 @@ def _split(
     return held_out_split(source, validation, seed=seed)
 
 
-def _arguments(
-    name: str, options: ModelOptions, source: ArrayDataset | Sequences
-) -> dict[str, Any]:
+def _arguments(name: str, options: ModelOptions, source: Source) -> dict[str, Any]:
     """Return the arguments of the model's class, with the defaults of this subcommand."""
     if isinstance(source, Sequences):
         scores = len(source.input_shape) == 1
@@ -196,7 +206,7 @@ def _is_linear(name: str, arguments: Mapping[str, Any]) -> bool:
 def _make_model(
     name: str,
     conditional: bool,
-    source: ArrayDataset | Sequences,
+    source: Source,
     arguments: dict[str, Any],
     seed: int,
 ) -> Autoencoder:
@@ -209,7 +219,7 @@ def _make_model(
     return model
 
 
-def _conditions(source: ArrayDataset | Sequences) -> Conditions:
+def _conditions(source: Source) -> Conditions:
     """Return the number of classes, or for covariates that are numbers ``(p,)``."""
     if source.class_names:
         return source.num_classes

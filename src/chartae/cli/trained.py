@@ -104,13 +104,27 @@ class Trained:
             )
         return cls(loaded, () if model.conditions is None else names, form)
 
-    def columns_of(self, data: ArrayDataset, name: str) -> ArrayDataset:
-        """Return a table with the columns and categories that the model learned.
+    def as_learned(self, data: ArrayDataset, name: str) -> ArrayDataset:
+        """Return data in the form that the model learned.
+
+        A table gets its columns and categories. Images and volumes are scaled by their own range
+        if the model learned such ones.
 
         Raises:
-            DataError: if the table does not have them.
+            DataError: if the table does not have the columns, or a sample is constant.
+            ConfigurationError: if the data were scaled by their own range, and the model learned
+                others.
         """
-        return data if self.form is None else data.with_columns_of(self.form, name)
+        if self.form is None:
+            return data
+        if self.form.normalized:
+            data = data.normalized()
+        elif data.form.normalized:
+            raise ConfigurationError(
+                f"normalize='image': the model learned samples that were not normalized; expected "
+                f"{name} without it"
+            )
+        return data.with_columns_of(self.form, name)
 
     def conditions(self, data: ArrayDataset) -> Tensor | None:
         """Return the labels of data as class indices of the model; None without conditions.

@@ -7,6 +7,7 @@ __all__ = [
     "Sequences",
     "Space",
     "Sprites",
+    "StreamedDataset",
     "TensorSet",
     "check_disjoint",
     "color_changes",
@@ -28,6 +29,7 @@ __all__ = [
     "rotations",
     "sprites",
     "stratified_split",
+    "stream_data",
     "write_images",
     "write_npz",
     "write_sequences",
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 from chartae.data.dataset import ArrayDataset
-from chartae.data.files import read_data, write_npz
+from chartae.data.files import read_data, stream_data, write_npz
 from chartae.data.followups import read_sequences, write_sequences
 from chartae.data.form import Form
 from chartae.data.images import read_image, read_images, write_images
@@ -47,6 +49,7 @@ from chartae.data.sequences import Sequences, check_disjoint
 from chartae.data.space import Space
 from chartae.data.splits import few_per_class, held_out_split, stratified_split
 from chartae.data.sprites import Sprites, sprites
+from chartae.data.streamed import StreamedDataset
 from chartae.data.synthetic import digits, disks_and_rings
 from chartae.data.tables import read_labels, read_table, write_table
 from chartae.data.tensors import TensorSet

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chartae.errors import DataError
 
-__all__ = ["Arrays", "read_numpy", "read_torch"]
+__all__ = ["Arrays", "map_numpy", "read_numpy", "read_torch"]
 
 Arrays = Mapping[str, Any]
 
@@ -28,6 +28,21 @@ def read_numpy(path: Path) -> Arrays:
             return {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except Exception as error:  # np.load raises many types of errors for damaged files
         raise DataError(f"{path} cannot be read as NumPy arrays without pickle: {error}") from None
+
+
+def map_numpy(path: Path) -> "np.memmap[Any, Any]":
+    """Return the array of an ``.npy`` file as a memory map, which cannot be written to.
+
+    Raises:
+        DataError: for a file that is missing, damaged or pickled.
+    """
+    try:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # np.load raises many types of errors for damaged files
+        raise DataError(f"{path} cannot be read as a NumPy array without pickle: {error}") from None
+    if not isinstance(mapped, np.memmap):
+        raise DataError(f"{path} holds several arrays: expected one")
+    return mapped
 
 
 def read_torch(path: Path) -> Arrays:

@@ -3,9 +3,8 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -13,7 +12,8 @@ from torch import Tensor
 from chartae.checks import check_finite, check_floating, check_shape, check_weight
 from chartae.data.arrays import DType, as_tensor, resolve_dtype, scaled
 from chartae.data.form import Form, check_precision, read_samples, warn_of_scale
-from chartae.data.labels import encode_labels
+from chartae.data.labels import are_vectors, encode_labels
+from chartae.data.ranges import check_normalizable, in_unit_range
 from chartae.data.tensors import TensorSet
 from chartae.errors import DataError
 
@@ -82,7 +82,7 @@ class ArrayDataset(TensorSet):
             raise DataError(
                 f"names are {len(self.names)} for {len(self)} samples: expected one each"
             )
-        if self.y is not None and not _are_vectors(self.y):
+        if self.y is not None and not are_vectors(self.y):
             self._check_labels(self.y)
         elif self.class_names:
             raise DataError(f"class_names={self.class_names} without labels in y: expected both")
@@ -156,7 +156,7 @@ class ArrayDataset(TensorSet):
         warn_of_scale(samples, values)
         check_precision(samples, values)
         labels, names = None, () if class_names is None else tuple(class_names)
-        if y is not None and _are_vectors(y):
+        if y is not None and are_vectors(y):
             labels = as_tensor("y", y).to(values)
         elif y is not None:
             labels, names = encode_labels(y, class_names)
@@ -235,7 +235,7 @@ class ArrayDataset(TensorSet):
         names = self.form.columns or range(len(constant))
         return tuple(str(name) for name, so in zip(names, constant, strict=True) if so)
 
-    def subset(self, indices: ArrayLike | Tensor) -> "ArrayDataset":
+    def subset(self, indices: ArrayLike | Tensor) -> Self:
         """Return the dataset of the rows at ``indices``: integers in [0, N), or N booleans.
 
         The classes keep their indices and names, including those without a sample.
@@ -327,6 +327,31 @@ class ArrayDataset(TensorSet):
             firsts += [start] * len(kind.values)
         return places, firsts
 
+    def normalized(self) -> "ArrayDataset":
+        """Return images or volumes scaled to [0, 1], each by its own minimum and maximum.
+
+        So scans of different intensity become comparable, and their intensities are lost: what a
+        model generates is in [0, 1] too. The `form` records it. Samples that are scaled already
+        come back unchanged.
+
+        Raises:
+            DataError: for samples that are vectors, or for one that is constant.
+
+        >>> x = torch.tensor([[[2.0, 4.0], [3.0, 6.0]]])
+        >>> ArrayDataset(x).normalized().x
+        tensor([[[0.0000, 0.5000],
+                 [0.2500, 1.0000]]])
+        """
+        if self.form.normalized:
+            return self
+        check_normalizable(self.input_shape)
+
+        def name(row: int) -> str:
+            return f"x, row {row}" + (f" ({self.names[row]})" if self.names else "")
+
+        x = in_unit_range(self.x, self.mask, name)
+        return replace(self, x=x, form=self.form.of_unit_range())
+
     def to(
         self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> "ArrayDataset":
@@ -336,17 +361,6 @@ class ArrayDataset(TensorSet):
             for name, value in self.tensors.items()
         }
         return replace(self, **moved)
-
-
-def _are_vectors(y: object) -> bool:
-    """Whether conditions are vectors, not labels."""
-    if isinstance(y, Tensor):
-        return y.ndim == 2 and y.is_floating_point()
-    try:
-        values = np.asarray(y)
-    except ValueError:  # lists of different lengths, for which `encode_labels` raises an error
-        return False
-    return values.ndim == 2 and values.dtype.kind == "f"
 
 
 def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:

@@ -1,7 +1,9 @@
 """Reading samples from files and writing them to files; nothing is unpickled."""
 
+import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +12,18 @@ import numpy as np
 import torch
 
 from chartae.atomic import atomic_path, check_writable
-from chartae.data.archives import Arrays, read_numpy, read_torch
+from chartae.data.archives import Arrays, map_numpy, read_numpy, read_torch
 from chartae.data.arrays import DType
 from chartae.data.dataset import ArrayDataset
-from chartae.data.images import Color, read_images
+from chartae.data.folders import files_below
+from chartae.data.images import Color, image_layout, image_suffixes, read_images, stream_images
 from chartae.data.labels import LABEL_NAMES
+from chartae.data.streamed import StreamedDataset
 from chartae.data.tables import read_labels, read_table
-from chartae.data.volumes import has_volumes, read_volumes
+from chartae.data.volumes import read_volumes, stream_volumes, volume_grid, volumes_below
 from chartae.errors import ConfigurationError, DataError
 
-__all__ = ["read_data", "write_npz"]
+__all__ = ["bytes_in_memory", "read_data", "stream_data", "write_npz"]
 
 
 # Names under which samples are found, including those in the files of Keras and the thesis.
@@ -32,13 +36,14 @@ _ARRAYS = {"x_key", "y_key", "channels_last"}
 # The options of each kind of source.
 _OPTIONS: dict[str, set[str]] = {
     "folder": {"resize", "crop", "color", "skip_unreadable"},
-    "folder of volumes": {"resize", "crop", "skip_unreadable"},
+    "folder of volumes": {"resize", "crop", "series", "skip_unreadable"},
     ".csv": _TABLE,
     ".tsv": _TABLE,
     ".npy": {"labels", "channels_last"},
     ".npz": _ARRAYS,
     ".pt": _ARRAYS,
 }
+_STREAMED = ("folder", "folder of volumes", ".npy")
 
 
 def read_data(
@@ -53,6 +58,7 @@ def read_data(
     resize: Sequence[int] | None = None,
     crop: Sequence[int] | None = None,
     color: Color | None = None,
+    series: str | None = None,
     skip_unreadable: bool = False,
     dtype: DType = "default",
 ) -> ArrayDataset:
@@ -67,8 +73,8 @@ def read_data(
       labels, in this order.
     * ``.npy``: samples, with labels from another file if it is given.
     * ``.csv`` and ``.tsv``: columns of numbers and of text, see `read_table`.
-    * a folder: images or NIfTI volumes in one subfolder per class, beside a table of labels, or
-      without labels, see `read_images` and `read_volumes`.
+    * a folder: images, NIfTI volumes or DICOM series in one subfolder per class, beside a table of
+      labels, or without labels, see `read_images` and `read_volumes`.
 
     uint8 is divided by 255, floats are unchanged (see `ArrayDataset.from_arrays`).
 
@@ -84,6 +90,7 @@ def read_data(
         resize: for images and volumes, as in `read_images` and `read_volumes`.
         crop: for images and volumes, as in `read_images` and `read_volumes`.
         color: for images, as in `read_images`.
+        series: for volumes, as in `read_volumes`.
         skip_unreadable: for images and volumes, as in `read_images`.
         dtype: as in `ArrayDataset.from_arrays`.
 
@@ -92,11 +99,7 @@ def read_data(
         ConfigurationError: for an option that this kind of file does not have.
     """
     path = Path(path)
-    if not path.exists():
-        raise DataError(f"path={str(path)!r} does not exist: expected a file or a folder of images")
-    kind = path.suffix.lower()
-    if path.is_dir():
-        kind = "folder of volumes" if has_volumes(path) else "folder"
+    kind = _kind_of(path)
     _check_options(
         path,
         kind,
@@ -109,24 +112,126 @@ def read_data(
         resize=resize,
         crop=crop,
         color=color,
+        series=series,
         skip_unreadable=skip_unreadable or None,
     )
-    if path.is_dir():
-        shared: Any = {
-            "resize": resize,
-            "crop": crop,
-            "skip_unreadable": skip_unreadable,
-            "dtype": dtype,
-        }
-        if kind == "folder":
-            return read_images(path, color=color, **shared)
-        return read_volumes(path, **shared)
+    shared: Any = {
+        "resize": resize,
+        "crop": crop,
+        "skip_unreadable": skip_unreadable,
+        "dtype": dtype,
+    }
+    if kind == "folder":
+        return read_images(path, color=color, **shared)
+    if kind == "folder of volumes":
+        return read_volumes(path, series=series, **shared)
     if kind in (".csv", ".tsv"):
         return read_table(path, label_column=label_column, header=header, dtype=dtype)
     arrays = dict(read_torch(path) if kind == ".pt" else read_numpy(path))
     if labels is not None:
         arrays["y"] = read_labels(labels)
     return _from_named_arrays(path, arrays, x_key, y_key, channels_last, dtype)
+
+
+def stream_data(
+    path: str | os.PathLike[str],
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    channels_last: bool = False,
+    resize: Sequence[int] | None = None,
+    crop: Sequence[int] | None = None,
+    color: Color | None = None,
+    series: str | None = None,
+    skip_unreadable: bool = False,
+    dtype: DType = "default",
+) -> StreamedDataset:
+    """Return the samples of an ``.npy`` file or a folder, which are read batch by batch.
+
+    They are those of `read_data`, in the same order. Only labels and the names of files are kept in
+    memory.
+
+    Args:
+        path: an ``.npy`` file, or a folder of images or volumes.
+        labels: as in `read_data`.
+        channels_last: as in `read_data`.
+        resize: as in `read_data`.
+        crop: as in `read_data`.
+        color: as in `read_data`.
+        series: as in `read_data`.
+        skip_unreadable: leave out files whose headers cannot be read.
+        dtype: as in `read_data`.
+
+    Raises:
+        DataError: for a file that is missing, unreadable or of another form, as far as headers show
+            it; later for a damaged file.
+        ConfigurationError: for an option that this kind of file does not have.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/images.npy", np.zeros((3, 8, 8), dtype=np.uint8))
+    ...     stream_data(f"{folder}/images.npy")
+    StreamedDataset(3 samples of shape (8, 8), float32)
+    """
+    path = Path(path)
+    kind = _kind_of(path)
+    if kind in _OPTIONS and kind not in _STREAMED:
+        raise ConfigurationError(
+            f"path={str(path)!r} is read as a whole, not streamed: expected an .npy file, or a "
+            "folder of images or volumes"
+        )
+    _check_options(
+        path,
+        kind,
+        labels=labels,
+        channels_last=channels_last or None,
+        resize=resize,
+        crop=crop,
+        color=color,
+        series=series,
+        skip_unreadable=skip_unreadable or None,
+    )
+    shared: Any = {
+        "resize": resize,
+        "crop": crop,
+        "skip_unreadable": skip_unreadable,
+        "dtype": dtype,
+    }
+    if kind == "folder":
+        return stream_images(path, color=color, **shared)
+    if kind == "folder of volumes":
+        return stream_volumes(path, series=series, **shared)
+    y = None if labels is None else read_labels(labels)
+    return StreamedDataset.from_array(map_numpy(path), y, channels_last=channels_last, dtype=dtype)
+
+
+def bytes_in_memory(
+    path: str | os.PathLike[str],
+    *,
+    resize: Sequence[int] | None = None,
+    crop: Sequence[int] | None = None,
+    color: Color | None = None,
+    series: str | None = None,
+) -> int:
+    """Return about how many bytes the samples of a path take as float32.
+
+    For a folder it is the size of the first readable image or volume times the number of files. It
+    is 0 for what `stream_data` does not read.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".npy" and path.is_file():
+        return 4 * map_numpy(path).size
+    if not path.is_dir():
+        return 0
+    files = volumes_below(path)
+    if files:
+        shapes = (volume_grid(file, resize, crop, series).shape for file in files)
+    else:
+        suffixes = tuple(image_suffixes())
+        files = [file for file in files_below(path) if file.name.lower().endswith(suffixes)]
+        shapes = (image_layout(file, resize, crop, color).shape for file in files)
+    with suppress(DataError, StopIteration):  # reading will say what is wrong with the first one
+        return 4 * len(files) * math.prod(next(shapes))
+    return 0
 
 
 def write_npz(
@@ -170,6 +275,15 @@ def write_npz(
         arrays["class_names"] = np.array(dataset.class_names)
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **arrays)
+
+
+def _kind_of(path: Path) -> str:
+    """Return the suffix of a file, or the kind of a folder."""
+    if not path.exists():
+        raise DataError(f"path={str(path)!r} does not exist: expected a file or a folder of images")
+    if path.is_dir():
+        return "folder of volumes" if volumes_below(path) else "folder"
+    return path.suffix.lower()
 
 
 def _check_options(path: Path, kind: str, **options: object) -> None:

@@ -17,10 +17,12 @@ from chartae.naming import folder_name
 
 __all__ = [
     "MANIFEST",
+    "Kind",
     "Listing",
     "check_alike",
     "files_below",
     "list_files",
+    "list_samples",
     "read_each",
     "some",
     "write_folder",
@@ -36,6 +38,20 @@ _COLUMNS = ["file", "label"]
 _CLUTTER = frozenset(["thumbs.db", "desktop.ini", "__macosx", "@eadir"])
 
 Sample = TypeVar("Sample")
+
+
+class Kind(NamedTuple):
+    """What holds one sample: a file with one of some suffixes, or a folder of slices.
+
+    Attributes:
+        name: of several, for messages, such as ``"images"``.
+        find: returns all of them below a folder, in order.
+        is_one: whether a path is one.
+    """
+
+    name: str
+    find: Callable[[Path], list[Path]]
+    is_one: Callable[[Path], bool]
 
 
 class Listing(NamedTuple):
@@ -71,7 +87,28 @@ class Listing(NamedTuple):
 
 
 def list_files(folder: str | os.PathLike[str], suffixes: Collection[str], what: str) -> Listing:
-    """Return the files of a folder whose names end in one of ``suffixes``, with their labels.
+    """Return the files of a folder whose names end in one of ``suffixes``, as `list_samples` does.
+
+    Args:
+        folder: the folder.
+        suffixes: in lower case, with their dots.
+        what: the kind of files, for messages: ``"images"`` or ``"volumes"``.
+
+    Raises:
+        DataError: as in `list_samples`.
+    """
+
+    def is_one(path: Path) -> bool:
+        return path.name.lower().endswith(tuple(suffixes)) and path.is_file()
+
+    def find(root: Path) -> list[Path]:
+        return [file for file in files_below(root) if is_one(file)]
+
+    return list_samples(folder, Kind(what, find, is_one))
+
+
+def list_samples(folder: str | os.PathLike[str], kind: Kind) -> Listing:
+    """Return the files of a folder that hold samples, with their labels.
 
     Files may be in subfolders of their class's folder. A class has the name of its folder, or its
     name in the table of `write_folder`. Without class folders there are no labels. A ``.csv`` file
@@ -81,22 +118,25 @@ def list_files(folder: str | os.PathLike[str], suffixes: Collection[str], what: 
 
     Args:
         folder: the folder.
-        suffixes: in lower case, with their dots.
-        what: the kind of files, for messages: ``"images"`` or ``"volumes"``.
+        kind: what holds a sample.
 
     Raises:
         DataError: if there are no such files, if a class has none, if a file has no class, or if
             the table names a file twice or one that is missing.
     """
-    root = Path(folder)
+    root, what = Path(folder), kind.name
     if not root.is_dir():
         raise DataError(f"folder={str(root)!r}: expected an existing folder of {what}")
-    class_folders = [entry for entry in _visible(root) if entry.is_dir()]
-    table = _find_table(root, class_folders)
+    folders = [entry for entry in _visible(root) if entry.is_dir()]
+    table = _find_table(root, folders)
     if table is not None:
-        return _listed(root, table, suffixes, what)
+        return _listed(root, table, kind)
+    files = kind.find(root)
+    _warn_of_others(root, files, what)
+    if files == [root]:  # one sample, in a folder of slices
+        return Listing(root, files, {}, ())
+    class_folders = sorted({*folders} - {*files})
     names = _class_names(root, class_folders)
-    files = _with_suffix(files_below(root), suffixes, what)
     stray = [file for file in files if file.parent == root]
     if not class_folders and not stray:
         raise DataError(
@@ -229,18 +269,13 @@ def files_below(folder: Path) -> list[Path]:
     return files + [file for entry in deeper for file in files_below(entry)]
 
 
-def _has_suffix(file: Path, suffixes: Collection[str]) -> bool:
-    return file.name.lower().endswith(tuple(suffixes))
-
-
-def _with_suffix(files: Sequence[Path], suffixes: Collection[str], what: str) -> list[Path]:
-    """Return the files with one of the suffixes; leave out others, with a warning."""
-    chosen = [file for file in files if _has_suffix(file, suffixes)]
-    others = sorted({*files} - {*chosen})
-    others = [file for file in others if file.name != MANIFEST]
+def _warn_of_others(root: Path, samples: Sequence[Path], what: str) -> None:
+    """Warn of the files of a folder that are neither samples nor in the folder of one."""
+    used = {*samples}
+    others = [file for file in files_below(root) if file not in used and file.parent not in used]
+    others = sorted(file for file in others if file.name != MANIFEST)
     if others:
         logger.warning("left out %d file(s) that are not %s: %s", len(others), what, some(others))
-    return chosen
 
 
 def _class_names(root: Path, folders: Sequence[Path]) -> dict[str, str]:
@@ -293,22 +328,22 @@ def _is_table(file: Path) -> bool:
     return {*_COLUMNS} <= {name.strip().strip('"') for name in header}
 
 
-def _listed(root: Path, table: Path, suffixes: Collection[str], what: str) -> Listing:
+def _listed(root: Path, table: Path, kind: Kind) -> Listing:
     """Return the files that a table of labels names."""
     header, lines = read_lines(table, True)
     place, label = (header.index(name) for name in _COLUMNS)
     files = [root / cells[place].strip() for _, cells in lines]
     labels = [cells[label].strip() for _, cells in lines]
-    if lacking := [file for file in files if not file.is_file()]:
+    if lacking := [file for file in files if not file.exists()]:
         raise DataError(f"{table} names {len(lacking)} file(s) that are missing: {some(lacking)}")
     if twice := [file for file, count in Counter(files).items() if count > 1]:
         raise DataError(f"{table} names {twice[0]} twice: expected each file once")
-    if other := [file for file in files if not _has_suffix(file, suffixes)]:
-        raise DataError(f"{table} names {other[0]}: expected {what}")
+    if other := [file for file in files if not kind.is_one(file)]:
+        raise DataError(f"{table} names {other[0]}: expected {kind.name}")
     if "" in labels and any(labels):
         number = lines[labels.index("")][0]
         raise DataError(f"{table}, line {number} has no label: expected one in every line")
-    if others := sorted({f for f in files_below(root) if _has_suffix(f, suffixes)} - {*files}):
+    if others := sorted({*kind.find(root)} - {*files}):
         logger.warning("left out %d file(s) that %s lacks: %s", len(others), table, some(others))
     if not any(labels):
         return Listing(root, files, {}, ())

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -59,6 +59,8 @@ class Form:
         stored: NumPy's name of the dtype of pixels or voxels in files, such as ``"uint16"``; empty
             for samples that were not read from images or volumes.
         space: where the voxels of volumes are; None for other samples.
+        normalized: whether each sample was scaled to [0, 1] by its own minimum and maximum. Results
+            stay in [0, 1], as those of a new sample are not known.
 
     >>> Form(torch.uint8, "array").restore(torch.tensor([[0.2, 1.0]]))
     array([[ 51, 255]], dtype=uint8)
@@ -73,6 +75,7 @@ class Form:
     categories: tuple[Categories | None, ...] = ()
     stored: str = ""
     space: Space | None = None
+    normalized: bool = False
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -140,6 +143,17 @@ class Form:
         kinds = self.categories or (None,) * len(parts)
         restore = restored_column if self.container == "frame" else restored_cells
         return list(map(restore, parts, self.column_dtypes, kinds))
+
+    def of_unit_range(self) -> Self:
+        """Return the form of these samples, each scaled to [0, 1] by its own range.
+
+        Files of integers that are not scaled to [0, 1] by their own type become files of floats.
+        """
+        stored, space = self.stored, self.space
+        if space is not None and self.dtype != torch.uint8:
+            stored = stored if np.dtype(stored).kind == "f" else "float32"
+            space = replace(space, rescaled=False)
+        return replace(self, stored=stored, space=space, normalized=True)
 
     def to_json(self) -> dict[str, Any]:
         """Return the form as JSON values."""

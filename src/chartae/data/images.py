@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from chartae.checks import check_choice, check_integer
 from chartae.data.arrays import DType, restored
 from chartae.data.dataset import ArrayDataset
 from chartae.data.folders import check_alike, list_files, read_each, write_folder
+from chartae.data.streamed import FileSource, StreamedDataset
 from chartae.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -25,9 +27,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Color",
     "check_size",
+    "image_layout",
+    "image_suffixes",
     "read_alike",
     "read_image",
     "read_images",
+    "stream_images",
     "to_pixels",
     "write_images",
     "write_png",
@@ -41,6 +46,9 @@ CHANNELS = (1, 3, 4)
 
 # Pillow's single-channel modes with more than 8 bits.
 _WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+_GREY = ("1", "L", "LA", "La")
+# The tag of EXIF that says how the camera was held, and its values for a quarter turn.
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
 
 def read_images(
@@ -81,13 +89,59 @@ def read_images(
             names a file that is missing. The message names the files.
         ConfigurationError: for an option out of range.
     """
-    listing = list_files(folder, _suffixes(), "images")
+    listing = list_files(folder, image_suffixes(), "images")
     pixels = read_alike(listing.files, resize, color, crop=crop, skip_unreadable=skip_unreadable)
     listing.check_classes(pixels.files, "readable image")
     labels, names = listing.labels_of(pixels.files), listing.class_names or None
     data = ArrayDataset.from_arrays(pixels.values, labels, class_names=names, dtype=dtype)
     form = replace(data.form, stored=pixels.stored)
     return replace(data, form=form, names=listing.names_of(pixels.files))
+
+
+def stream_images(
+    folder: str | os.PathLike[str],
+    *,
+    resize: Sequence[int] | None = None,
+    crop: Sequence[int] | None = None,
+    color: Color | None = None,
+    skip_unreadable: bool = False,
+    dtype: DType = "default",
+) -> StreamedDataset:
+    """Return the images of a folder as `read_images` does, but read them batch by batch.
+
+    Sizes and kinds of images are taken from the headers of the files.
+
+    Args:
+        folder: as in `read_images`.
+        resize: as in `read_images`.
+        crop: as in `read_images`.
+        color: as in `read_images`.
+        skip_unreadable: leave out files whose headers cannot be read. A file that is damaged after
+            its header raises an error when it is read.
+        dtype: as in `read_images`.
+
+    Raises:
+        DataError: as `read_images`, as far as headers show it; later for a damaged file.
+        ConfigurationError: for an option out of range.
+    """
+    _check_options(resize, crop, color)
+    listing = list_files(folder, image_suffixes(), "images")
+    look = partial(image_layout, resize=resize, crop=crop, color=color)
+    layouts, files = read_each(listing.files, look, skip_unreadable, "an image")
+    listing.check_classes(files, "readable image")
+    _check_one_kind(files, [layout.shape for layout in layouts])
+    stored = np.result_type(*{layout.dtype for layout in layouts}).name
+    read = partial(_read_values, resize=resize, crop=crop, color=color, stored=stored)
+    height, width, *channels = layouts[0].shape
+    dtype_read = np.uint8 if stored == "uint8" else np.float32
+    return StreamedDataset.from_source(
+        FileSource(files, read, (*channels, height, width), dtype_read),
+        listing.labels_of(files),
+        class_names=listing.class_names or None,
+        dtype=dtype,
+        names=listing.names_of(files),
+        stored=stored,
+    )
 
 
 def write_images(
@@ -160,7 +214,7 @@ def write_png(file: Path, pixels: NDArray[Any]) -> None:
         Image.fromarray(pixels).save(temporary)
 
 
-def _suffixes() -> Collection[str]:
+def image_suffixes() -> Collection[str]:
     """Return the suffixes of images that Pillow reads."""
     from PIL import Image
 
@@ -193,25 +247,40 @@ def read_alike(
     skip_unreadable: bool = False,
 ) -> Pixels:
     """Return the pixels of images of one size and kind. Arguments as in `read_images`."""
+    _check_options(resize, crop, color)
+    read = partial(_read_pixels, resize=resize, crop=crop, color=color)
+    images, kept = read_each(files, read, skip_unreadable, "an image")
+    _check_one_kind(kept, [image.shape for image in images])
+    stored = np.result_type(*images).name
+    return Pixels(np.stack([_as_values(image, stored) for image in images]), kept, stored)
+
+
+def _check_options(
+    resize: Sequence[int] | None, crop: Sequence[int] | None, color: Color | None
+) -> None:
     if color is not None:
         check_choice("color", color, get_args(Color))
     for name, size in (("resize", resize), ("crop", crop)):
         check_size(name, size, "(height, width)")
-    read = partial(_read_pixels, resize=resize, crop=crop, color=color)
-    images, kept = read_each(files, read, skip_unreadable, "an image")
+
+
+def _check_one_kind(files: Sequence[Path], shapes: Sequence[Sequence[int]]) -> None:
+    """Raise `DataError` unless images have one size and kind.
+
+    Args:
+        files: the files.
+        shapes: of the pixels of each: (height, width) or (height, width, channels).
+    """
     check_alike(
-        kept,
-        [f"{image.shape[1]}x{image.shape[0]} pixels" for image in images],
+        files,
+        [f"{shape[1]}x{shape[0]} pixels" for shape in shapes],
         "images of one size; the option resize converts them, and the option crop cuts them",
     )
     check_alike(
-        kept, [_kind(i) for i in images], "images of one kind; the option color converts them"
+        files,
+        [_kind(shape) for shape in shapes],
+        "images of one kind; the option color converts them",
     )
-    stored = np.result_type(*images).name
-    if stored != "uint8":
-        images = [_in_unit_range(image) for image in images]
-    pixels = np.stack(images)
-    return Pixels(np.moveaxis(pixels, -1, 1) if pixels.ndim == 4 else pixels, kept, stored)
 
 
 def check_size(name: str, size: object, axes: str) -> None:
@@ -230,27 +299,79 @@ def check_size(name: str, size: object, axes: str) -> None:
         check_integer(name, number, minimum=1)
 
 
-def _in_unit_range(image: NDArray[Any]) -> NDArray[np.float32]:
-    """Return pixels in [0, 1]; those of floats are unchanged."""
-    if image.dtype.kind == "u":
-        image = image / float(np.iinfo(image.dtype).max)
-    return image.astype(np.float32)
+def _as_values(image: NDArray[Any], stored: str) -> NDArray[Any]:
+    """Return pixels with channels first: bytes if all files have bytes, else floats in [0, 1].
+
+    Pixels of floats are unchanged.
+    """
+    if stored != "uint8":
+        if image.dtype.kind == "u":
+            image = image / float(np.iinfo(image.dtype).max)
+        image = image.astype(np.float32)
+    return np.moveaxis(image, -1, 0) if image.ndim == 3 else image
 
 
-def _kind(image: NDArray[Any]) -> str:
-    if image.ndim == 2:
+def _kind(shape: Sequence[int]) -> str:
+    if len(shape) == 2:
         return "grey"
-    return "RGB" if image.shape[-1] == 3 else "RGB with transparency"
+    return "RGB" if shape[-1] == 3 else "RGB with transparency"
 
 
-def _read_pixels(
+def _read_values(
     file: Path,
     resize: Sequence[int] | None,
     crop: Sequence[int] | None,
     color: Color | None,
+    stored: str,
 ) -> NDArray[Any]:
-    """Return (height, width) or (height, width, channels): uint8, uint16 or float32."""
-    from PIL import Image, ImageOps
+    return _as_values(_read_pixels(file, resize, crop, color), stored)
+
+
+class Layout(NamedTuple):
+    """The shape and dtype of pixels: (height, width) or (height, width, channels)."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def image_layout(
+    file: Path,
+    resize: Sequence[int] | None = None,
+    crop: Sequence[int] | None = None,
+    color: Color | None = None,
+) -> Layout:
+    """Return the shape and dtype of the pixels of a file, from its header.
+
+    Arguments as in `read_images`.
+
+    Raises:
+        DataError: if it cannot be read as one image.
+    """
+    with _opened(file) as opened:
+        width, height = opened.size
+        if opened.getexif().get(_ORIENTATION, 1) in _TURNED:
+            width, height = height, width
+        if crop is not None:
+            _check_crop(height, width, crop)
+            height, width = crop
+        if resize is not None:
+            height, width = resize
+        if opened.mode in _WIDE:
+            _check_wide(color)
+            return Layout((height, width), "float32" if opened.mode == "F" else "uint16")
+        kind = color or ("grey" if opened.mode in _GREY else "rgb")
+        channels = {"grey": (), "rgb": (3,), "rgba": (4,)}[kind]
+        return Layout((height, width, *channels), "uint8")
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator["Image"]:
+    """Open a file with one image, and explain errors inside of the block.
+
+    Raises:
+        DataError: if it cannot be read as one image.
+    """
+    from PIL import Image
 
     try:
         with Image.open(file) as opened:
@@ -263,29 +384,51 @@ def _read_pixels(
             # Pillow would drop half of the bits. Only the file's raw mode shows how many there are.
             if opened.mode in ("RGB", "RGBA") and ";16" in str(opened.tile):
                 raise ValueError("its colours have 16 bits; convert it to 8 bits first")
-            is_wide = opened.mode in _WIDE and opened.mode != "F"
-            image: Image.Image = ImageOps.exif_transpose(opened)
-            image = _plain(image, color)
-            if crop is not None:
-                image = _centre(image, *crop)
-            if resize is not None:
-                image = image.resize((resize[1], resize[0]), Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
-            return pixels.round().astype(np.uint16) if is_wide else pixels
+            yield opened
     except DataError:
         raise
     except Exception as error:  # each format of Pillow raises its own types of errors
         raise DataError(f"{file} cannot be read as an image: {error}") from None
 
 
+def _read_pixels(
+    file: Path,
+    resize: Sequence[int] | None,
+    crop: Sequence[int] | None,
+    color: Color | None,
+) -> NDArray[Any]:
+    """Return (height, width) or (height, width, channels): uint8, uint16 or float32."""
+    from PIL import Image, ImageOps
+
+    with _opened(file) as opened:
+        is_wide = opened.mode in _WIDE and opened.mode != "F"
+        image: Image.Image = ImageOps.exif_transpose(opened)
+        image = _plain(image, color)
+        if crop is not None:
+            image = _centre(image, *crop)
+        if resize is not None:
+            image = image.resize((resize[1], resize[0]), Image.Resampling.BILINEAR)
+        pixels = np.asarray(image)
+        return pixels.round().astype(np.uint16) if is_wide else pixels
+
+
 def _centre(image: "Image", height: int, width: int) -> "Image":
     """Return the middle of an image."""
-    if image.height < height or image.width < width:
-        raise ValueError(
-            f"it is {image.width}x{image.height} pixels, smaller than crop, {width}x{height} pixels"
-        )
+    _check_crop(image.height, image.width, (height, width))
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
+
+
+def _check_crop(height: int, width: int, crop: Sequence[int]) -> None:
+    if height < crop[0] or width < crop[1]:
+        raise ValueError(
+            f"it is {width}x{height} pixels, smaller than crop, {crop[1]}x{crop[0]} pixels"
+        )
+
+
+def _check_wide(color: Color | None) -> None:
+    if color in ("rgb", "rgba"):
+        raise ValueError("it has one channel of more than 8 bits, which cannot become RGB")
 
 
 def _plain(image: "Image", color: Color | None) -> "Image":
@@ -293,8 +436,7 @@ def _plain(image: "Image", color: Color | None) -> "Image":
     from PIL import Image
 
     if image.mode in _WIDE:
-        if color in ("rgb", "rgba"):
-            raise ValueError("it has one channel of more than 8 bits, which cannot become RGB")
+        _check_wide(color)
         wide = np.asarray(image)
         if image.mode == "F":
             return image
@@ -303,7 +445,7 @@ def _plain(image: "Image", color: Color | None) -> "Image":
         return Image.fromarray(wide.astype(np.float32))
     if color == "rgba":
         return image.convert("RGBA")
-    grey = image.mode in ("1", "L", "LA", "La")
+    grey = image.mode in _GREY
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

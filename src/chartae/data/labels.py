@@ -10,10 +10,21 @@ from torch import Tensor
 from chartae.data.arrays import check_dense
 from chartae.errors import DataError
 
-__all__ = ["LABEL_NAMES", "encode_labels"]
+__all__ = ["LABEL_NAMES", "are_vectors", "encode_labels"]
 
 LABEL_NAMES = ("y", "labels", "label", "targets", "target", "class")
 """Names of columns and arrays that are read as labels, in lower case."""
+
+
+def are_vectors(y: object) -> bool:
+    """Whether conditions are vectors, not labels."""
+    if isinstance(y, Tensor):
+        return y.ndim == 2 and y.is_floating_point()
+    try:
+        values = np.asarray(y)
+    except ValueError:  # lists of different lengths, for which `encode_labels` raises an error
+        return False
+    return values.ndim == 2 and values.dtype.kind == "f"
 
 
 def encode_labels(

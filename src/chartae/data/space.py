@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Space"]
+__all__ = ["Grid", "Space", "cropped_at"]
 
 Affine = tuple[tuple[float, ...], ...]
 _IDENTITY: Affine = tuple(tuple(float(i == j) for j in range(4)) for i in range(4))
@@ -73,6 +73,43 @@ class Space:
         to_old = np.eye(4)
         to_old[:3, :3], to_old[:3, 3] = scale, shift
         return replace(self, affine=_rows(self.matrix @ to_old))
+
+
+class Grid(NamedTuple):
+    """What the header of a volume says of its voxels.
+
+    Attributes:
+        shape: (D, H, W).
+        dtype: NumPy's name of the dtype of values: ``"uint8"``, ``"float32"`` or ``"float64"``.
+        space: where the voxels are.
+        stored: NumPy's name of the dtype in the file.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    space: Space
+    stored: str
+
+    def fitted(self, resize: Sequence[int] | None, crop: Sequence[int] | None) -> "Grid":
+        """Return the grid of the volume cut to ``crop``, then resampled to ``resize``.
+
+        Raises:
+            ValueError: if it is smaller than ``crop``.
+        """
+        shape, space = self.shape, self.space
+        if crop is not None:
+            if any(want > have for want, have in zip(crop, shape, strict=True)):
+                given, wanted = (" x ".join(map(str, sizes)) for sizes in (shape, crop))
+                raise ValueError(f"it is {given}, smaller than crop, {wanted}")
+            space, shape = space.moved(cropped_at(shape, crop)), tuple(crop)
+        if resize is not None:
+            space, shape = space.scaled(shape, resize), tuple(resize)
+        return self._replace(shape=shape, space=space)
+
+
+def cropped_at(shape: Sequence[int], crop: Sequence[int]) -> list[int]:
+    """Return where the middle part of a volume starts."""
+    return [(have - want) // 2 for want, have in zip(crop, shape, strict=True)]
 
 
 def _rows(matrix: NDArray[np.float64]) -> Affine:

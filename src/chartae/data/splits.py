@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Integral, Real
+from typing import Protocol, Self, TypeVar
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from chartae.checks import check_integer, check_number
-from chartae.data.dataset import ArrayDataset
 from chartae.data.labels import encode_labels
 from chartae.errors import ConfigurationError, DataError
 from chartae.randomness import make_generator
@@ -87,9 +87,24 @@ def random_parts(
     return tuple(part.sort().values for part in order.split(counts))
 
 
-def held_out_split(
-    dataset: ArrayDataset, fraction: float, *, seed: int
-) -> tuple[ArrayDataset, ArrayDataset]:
+class Labelled(Protocol):
+    """Samples that may have labels, as `ArrayDataset` and `StreamedDataset`."""
+
+    @property
+    def y(self) -> Tensor | None: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def subset(self, indices: Tensor, /) -> Self: ...
+
+
+Data = TypeVar("Data", bound=Labelled)
+
+
+def held_out_split(dataset: Data, fraction: float, *, seed: int) -> tuple[Data, Data]:
     """Return a training set and a held-out set of ``fraction`` of the samples, at least one.
 
     Both are stratified by class, as far as possible. A class keeps at least one sample for
@@ -105,6 +120,7 @@ def held_out_split(
         ConfigurationError: if the ``fraction`` is not possible.
         DataError: if no sample can be held out.
 
+    >>> from chartae.data import ArrayDataset
     >>> data = ArrayDataset.from_arrays(torch.rand(13, 2), [0] * 8 + [1] * 4 + [2])
     >>> held_out_split(data, 0.25, seed=0)[1]
     ArrayDataset(3 samples of shape (2,), float32; 0: 2, 1: 1, 2: 0)

@@ -10,7 +10,7 @@ from chartae.checks import check_shape
 from chartae.data.arrays import as_tensor
 from chartae.errors import DataError
 
-__all__ = ["TensorSet"]
+__all__ = ["TensorSet", "selected_rows"]
 
 
 class TensorSet:
@@ -62,16 +62,30 @@ class TensorSet:
         Raises:
             DataError: if ``indices`` selects nothing, is out of range or of another type.
         """
-        rows = as_tensor(name, indices).to(device)
-        if rows.dtype == torch.bool:
-            check_shape(name, rows, (len(self),))
-            rows = rows.nonzero().squeeze(1)
-        check_shape(name, rows, ("n",))
-        if rows.numel() == 0:
-            raise DataError(f"{name} selects no sample: expected at least one")
-        if rows.is_floating_point() or rows.is_complex():
-            raise DataError(f"{name} has dtype {rows.dtype}: expected integers or booleans")
-        low, high = int(rows.min()), int(rows.max())
-        if low < 0 or high >= len(self):
-            raise DataError(f"{name} ranges from {low} to {high}: expected 0 to {len(self) - 1}")
-        return rows.long()
+        return selected_rows(name, indices, len(self)).to(device)
+
+
+def selected_rows(name: str, indices: ArrayLike | Tensor, size: int) -> Tensor:
+    """Return the rows of a set of ``size`` samples that an argument selects, as int64.
+
+    Args:
+        name: name of the argument.
+        indices: integers in [0, size), or booleans ``(size,)``.
+        size: number of samples.
+
+    Raises:
+        DataError: if ``indices`` selects nothing, is out of range or of another type.
+    """
+    rows = as_tensor(name, indices)
+    if rows.dtype == torch.bool:
+        check_shape(name, rows, (size,))
+        rows = rows.nonzero().squeeze(1)
+    check_shape(name, rows, ("n",))
+    if rows.numel() == 0:
+        raise DataError(f"{name} selects no sample: expected at least one")
+    if rows.is_floating_point() or rows.is_complex():
+        raise DataError(f"{name} has dtype {rows.dtype}: expected integers or booleans")
+    low, high = int(rows.min()), int(rows.max())
+    if low < 0 or high >= size:
+        raise DataError(f"{name} ranges from {low} to {high}: expected 0 to {size - 1}")
+    return rows.long()

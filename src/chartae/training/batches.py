@@ -1,8 +1,12 @@
-"""Batches for training: by indexing if the data are in memory, otherwise with a DataLoader."""
+"""Batches for training: by indexing if the data are in memory, otherwise with a DataLoader.
+
+A stream has no indices: it is shuffled in a buffer.
+"""
 
 import hashlib
+import random
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
-from chartae.data import ArrayDataset, TensorSet
+from chartae.data import ArrayDataset, StreamedDataset, TensorSet
+from chartae.data.arrays import scaled
 from chartae.errors import ConfigurationError, DataError
 from chartae.models import Trainable
 from chartae.randomness import make_generator
@@ -21,6 +26,7 @@ __all__ = [
     "Data",
     "InMemoryBatches",
     "LoaderBatches",
+    "StreamBatches",
     "make_batches",
     "size_of",
 ]
@@ -32,6 +38,8 @@ ARRAYS = {"x", "y", "mask", "weight"}
 """Names of the tensors that may be given as arrays."""
 OBEYED = {"mask": "a mask of observed features", "weight": "weights"}
 """Tensors that no model may ignore, with their descriptions in messages."""
+BUFFER = 2**26
+"""Number of bytes of the samples of a stream that are shuffled at a time."""
 LIMIT_ON_DEVICE = 2**30
 """Data up to this number of bytes are moved to the accelerator once, not batch by batch."""
 
@@ -73,7 +81,11 @@ class Batches:
 
         The processes divide each step of the epoch of one process with larger batches.
         """
-        order = torch.randperm(self.size, generator=make_generator(seed, "order", epoch))
+        if self.num_batches == 1 and self.world == 1:
+            # One batch holds all samples: their order changes nothing but the rounding of sums.
+            order = torch.arange(self.size)
+        else:
+            order = torch.randperm(self.size, generator=make_generator(seed, "order", epoch))
         steps = order.tensor_split(self.num_batches)[start:]
         shares = [step.tensor_split(self.world)[self.rank] for step in steps]
         return self.take(shares, make_generator(seed, "workers", epoch))
@@ -117,8 +129,7 @@ class InMemoryBatches(Batches):
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         if self.num_batches == 1 and self.world == 1:
-            # One batch holds all samples: their order changes nothing, and indexing would copy
-            # them.
+            # They keep their order, and indexing would copy them.
             return iter([_to(self.tensors, self.device)][start:])
         return super().epoch(seed, epoch, start)
 
@@ -152,16 +163,15 @@ class LoaderBatches(Batches):
         try:
             size = len(data)  # type: ignore[arg-type]
         except TypeError as error:
-            raise DataError(f"{name} has no length: expected a map-style dataset") from error
-        if isinstance(data, IterableDataset):
             raise DataError(
-                f"{name} is an IterableDataset, whose samples have no indices: expected a "
-                "map-style dataset, with __getitem__"
-            )
+                f"{name} has no length: expected a map-style dataset, or an IterableDataset"
+            ) from error
         super().__init__(size, batch_size)
         self.name, self.data, self.model = name, data, model
-        # The loader iterates over this list. It changes with the epoch, while the workers stay.
-        self.pieces: list[list[int]] = []
+        if isinstance(data, StreamedDataset) and not data.source.uses_workers:
+            num_workers = 0
+        # The loader iterates over it. Its pieces change with the epoch, while the workers stay.
+        self.pieces = Pieces()
         self.loader: DataLoader[Any] = DataLoader(
             data,
             batch_sampler=self.pieces,
@@ -173,23 +183,139 @@ class LoaderBatches(Batches):
 
     def check_first(self) -> None:
         """Raise `DataError` or `ConfigurationError` if the first sample does not fit the model."""
-        batch = self._named(Collate(self.name)([self.data[0]]))
-        self.model.check_batch(f"batch 1 of {self.name}", _used(self.name, self.model, batch))
+        _checked(self.name, self.model, Collate(self.name)([self.data[0]]), 0)
 
     def take(self, pieces: list[Tensor], generator: torch.Generator) -> Iterator[Batch]:
-        self.pieces[:] = [piece.tolist() for piece in pieces]
+        self.pieces.parts = pieces
         self.loader.generator = generator
         for number, item in enumerate(self.loader):
-            batch = _used(self.name, self.model, self._named(item))
-            self.model.check_batch(f"batch {number + 1} of {self.name}", batch)
-            yield _to(batch, self.device)
+            yield _to(_checked(self.name, self.model, item, number), self.device)
 
-    def _named(self, item: Any) -> Batch:
-        if isinstance(item, Mapping):
-            return dict(item)
-        if isinstance(item, (list, tuple)):
-            return _by_place(f"a sample of {self.name}", item)
-        return {"x": item}
+    def describe(self) -> str:
+        if isinstance(self.data, StreamedDataset):
+            return f"{super().describe()}, {self.data.fingerprint}"
+        return super().describe()
+
+
+class Pieces:
+    """The indices of each batch of an epoch, as lists that are made when they are needed."""
+
+    def __init__(self) -> None:
+        self.parts: list[Tensor] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (part.tolist() for part in self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
+class StreamBatches(Batches):
+    """Batches of a torch ``IterableDataset`` of x, (x, y), (x, y, mask) or mappings.
+
+    Samples have no indices, so they are shuffled in a buffer of 64 MiB. Each process reads the
+    whole stream and keeps its share of each step. Workers are for streams of several shards, as
+    those of Hugging Face, and read different shards. No sample is seen twice in an epoch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: IterableDataset[Any],
+        batch_size: int,
+        model: Trainable,
+        num_workers: int,
+    ) -> None:
+        shards = getattr(data, "num_shards", 0)
+        if num_workers > shards:
+            raise ConfigurationError(
+                f"num_workers={num_workers}: expected at most {shards}, the number of shards of "
+                f"{name}; workers would read the same samples"
+            )
+        self.name, self.data, self.model, self.num_workers = name, data, model, num_workers
+        super().__init__(_length(data), batch_size)
+
+    def check_first(self) -> None:
+        """Raise `DataError` or `ConfigurationError` if the first sample does not fit the model."""
+        first = next(iter(self.data))
+        _checked(self.name, self.model, Collate(self.name)([first]), 0)
+
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+        if hasattr(self.data, "set_epoch"):  # a stream that shuffles its shards
+            self.data.set_epoch(epoch)
+        # All processes shuffle alike, so that each step is the same set of samples for all.
+        samples = shuffled(self._read(), random.Random(f"{seed} {epoch}"))
+        for step, items in self._pieces(samples, self.num_batches):
+            if step >= start:
+                mine = torch.arange(len(items)).tensor_split(self.world)[self.rank]
+                yield self._batch([items[place] for place in mine], step)
+
+    def in_order(self) -> Iterator[Batch]:
+        for number, items in self._pieces(self._read(), -(-self.size // self.batch_size)):
+            yield self._batch(items, number)
+
+    def share_in_order(self) -> Iterator[tuple[int, Batch]]:
+        for number, items in self._pieces(self._read(), -(-self.size // self.batch_size)):
+            if number % self.world == self.rank:
+                yield number, self._batch(items, number)
+
+    def _read(self) -> Iterator[Any]:
+        """Yield all samples, one by one."""
+        # With a generator of its own it leaves that of the noise alone.
+        generator = torch.Generator()
+        data: Any = self.data
+        return iter(DataLoader(data, None, num_workers=self.num_workers, generator=generator))
+
+    def _pieces(self, samples: Iterator[Any], number: int) -> Iterator[tuple[int, list[Any]]]:
+        """Yield samples in pieces whose sizes are as equal as possible, with their numbers."""
+        for place, part in enumerate(torch.arange(self.size).tensor_split(number)):
+            items = list(islice(samples, len(part)))
+            if len(items) < len(part):
+                raise self._another_length("less")
+            yield place, items
+        if next(samples, None) is not None:
+            raise self._another_length("more")
+
+    def _batch(self, items: list[Any], number: int) -> Batch:
+        item = Collate(self.name)(items)
+        return _to(_checked(self.name, self.model, item, number), self.device)
+
+    def _another_length(self, what: str) -> DataError:
+        return DataError(
+            f"{self.name} has {what} than {self.size} samples in a pass: expected the same number "
+            "in each"
+        )
+
+
+def shuffled(samples: Iterator[Any], order: random.Random) -> Iterator[Any]:
+    """Yield samples in random order, as far as a buffer of `BUFFER` bytes allows."""
+    buffer: list[Any] = []
+    size = 0
+    for sample in samples:
+        if size < BUFFER:
+            buffer.append(sample)
+            size += _bytes_of(sample)
+            continue
+        place = order.randrange(len(buffer))
+        yield buffer[place]
+        buffer[place] = sample
+    order.shuffle(buffer)
+    yield from buffer
+
+
+def _bytes_of(sample: Any) -> int:
+    if isinstance(sample, Mapping):
+        sample = tuple(sample.values())
+    parts = sample if isinstance(sample, (list, tuple)) else [sample]
+    return sum(int(getattr(part, "nbytes", 64)) for part in parts)
+
+
+def _length(data: IterableDataset[Any]) -> int:
+    """Return the number of samples of a stream; without a length it is read once to count them."""
+    try:
+        return len(data)  # type: ignore[arg-type]
+    except TypeError:
+        return sum(1 for _ in data)
 
 
 class Collate:
@@ -198,12 +324,14 @@ class Collate:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, samples: Sequence[Any]) -> Any:
-        """Return tensors whose first dimension is the sample.
+    def __call__(self, samples: Any) -> Any:
+        """Return tensors whose first dimension is the sample; a whole batch is left as it is.
 
         Raises:
             DataError: for samples that are not tensors, or that have different shapes.
         """
+        if isinstance(samples, Mapping):
+            return samples
         try:
             return default_collate(list(samples))
         except (TypeError, RuntimeError, ValueError, KeyError, NotImplementedError) as error:
@@ -239,10 +367,33 @@ def make_batches(
         model.check_batch(name, tensors)
         _check_size(name, len(data), minimum)
         return InMemoryBatches(tensors, batch_size)
-    batches = LoaderBatches(name, data, batch_size, model, num_workers)
+    batches: StreamBatches | LoaderBatches
+    if isinstance(data, IterableDataset):
+        batches = StreamBatches(name, data, batch_size, model, num_workers)
+    else:
+        batches = LoaderBatches(name, data, batch_size, model, num_workers)
     _check_size(name, batches.size, minimum)
     batches.check_first()
     return batches
+
+
+def _checked(name: str, model: Trainable, item: Any, number: int) -> Batch:
+    """Return the tensors of a collated batch that the model uses; bytes as numbers in [0, 1].
+
+    Raises:
+        DataError: if they do not fit the model.
+        ConfigurationError: if the model would ignore some.
+    """
+    named = {"x": item}
+    if isinstance(item, Mapping):
+        named = dict(item)
+    elif isinstance(item, (list, tuple)):
+        named = _by_place(f"a sample of {name}", item)
+    batch = _used(name, model, named)
+    if getattr(batch.get("x"), "dtype", None) in (torch.uint8, torch.bool):
+        batch["x"] = scaled(batch["x"], getattr(model, "dtype", None))
+    model.check_batch(f"batch {number + 1} of {name}", batch)
+    return batch
 
 
 def _used(name: str, model: Trainable, tensors: Mapping[str, Tensor]) -> Batch:
@@ -262,8 +413,10 @@ def _as_dataset(name: str, data: Any, model: Trainable) -> TensorSet | Dataset[A
     """Return a dataset from any of the accepted kinds of data."""
     if isinstance(data, Subset) and isinstance(data.dataset, ArrayDataset):
         return data.dataset.subset(list(data.indices))  # made by torch's `random_split`
-    if isinstance(data, (TensorSet, Dataset)):
-        return data
+    # A dataset of Hugging Face is one of torch, too, but for its class.
+    if isinstance(data, (TensorSet, Dataset)) or hasattr(data, "__getitems__"):
+        dataset: TensorSet | Dataset[Any] = data
+        return dataset
     if isinstance(data, DataLoader):
         raise DataError(
             f"{name} is a DataLoader: expected its dataset, as in fit(model, loader.dataset, "
@@ -284,6 +437,13 @@ def _as_dataset(name: str, data: Any, model: Trainable) -> TensorSet | Dataset[A
         )
     # Arrays are converted to the model's dtype; tensors keep theirs.
     dtype = None if isinstance(fields["x"], Tensor) else model.dtype
+    if isinstance(x, np.memmap):
+        if others := [name for name in ("mask", "weight") if fields.get(name) is not None]:
+            raise ConfigurationError(
+                f"{name} is a memory map with {others[0]}: expected samples without, or all in "
+                "memory, as numpy.array(x)"
+            )
+        return StreamedDataset.from_array(x, fields.get("y"), dtype=dtype)
     return ArrayDataset.from_arrays(**fields, dtype=dtype)
 
 

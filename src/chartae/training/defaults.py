@@ -3,7 +3,7 @@
 from itertools import repeat
 from typing import Any
 
-from chartae.data import ArrayDataset
+from chartae.data import ArrayDataset, StreamedDataset
 from chartae.distributions import Moments
 from chartae.models import MODELS, RHVAE
 
@@ -14,7 +14,7 @@ CHUNK = 1024
 
 
 def default_options(
-    model: str, *, conditional: bool = False, data: ArrayDataset | None = None
+    model: str, *, conditional: bool = False, data: ArrayDataset | StreamedDataset | None = None
 ) -> dict[str, Any]:
     """Return the default arguments for the constructor of a model that learns from few examples.
 
@@ -36,7 +36,7 @@ def default_options(
     # do not have the class of their label.
     scale = 0.5 if conditional else 0.1
     likelihood: dict[str, Any] = {"name": "gaussian", "scale": scale, "link": "sigmoid"}
-    if data is not None and data.form.column_dtypes:
+    if isinstance(data, ArrayDataset) and data.form.column_dtypes:
         likelihood = _likelihood_of_columns(data)
     elif data is not None and not fills_unit_range(data):
         # Relative to the standard deviation of the data. In chest radiographs in [0, 1], a scale of
@@ -46,7 +46,7 @@ def default_options(
     return {"latent_dim": latent_dim, "likelihood": likelihood, **_networks(model, data)}
 
 
-def _networks(model: str, data: ArrayDataset | None) -> dict[str, Any]:
+def _networks(model: str, data: ArrayDataset | StreamedDataset | None) -> dict[str, Any]:
     """Return convolutions for volumes (C, D, H, W): a dense layer would have too many weights."""
     if data is None or len(data.input_shape) != 4 or MODELS[model].latent_space == "codes":
         return {}
@@ -68,7 +68,7 @@ def fit_defaults(data: ArrayDataset) -> dict[str, Any]:
     return {"batch_size": 5, "learning_rate": 5e-3} if len(data.input_shape) == 4 else {}
 
 
-def training_options(model: str, data: ArrayDataset) -> dict[str, Any]:
+def training_options(model: str, data: ArrayDataset | StreamedDataset) -> dict[str, Any]:
     """Return the default arguments of ``chartae train`` and ``chartae benchmark`` for a model.
 
     They are the `default_options`, with a Bernoulli likelihood for data spread over [0, 1].
@@ -83,12 +83,14 @@ def training_options(model: str, data: ArrayDataset) -> dict[str, Any]:
     return options
 
 
-def fills_unit_range(data: ArrayDataset) -> bool:
+def fills_unit_range(data: ArrayDataset | StreamedDataset) -> bool:
     """Return whether values are in [0, 1] and spread over it, as in most images.
 
     It is False for images of low contrast, with a standard deviation about their mean below 0.1.
     With a likelihood of fixed scale, their codes would carry no information.
     """
+    if isinstance(data, StreamedDataset):
+        return Moments.of((batch["x"], None) for batch in data.batches(CHUNK)).fills_unit_range
     masks = repeat(None) if data.mask is None else data.mask.split(CHUNK)
     return Moments.of(zip(data.x.split(CHUNK), masks, strict=False)).fills_unit_range
 

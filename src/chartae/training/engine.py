@@ -15,7 +15,6 @@ from chartae.models import Losses, Trainable
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 __all__ = [
     "ACCELERATORS",
@@ -70,6 +69,7 @@ def make_fabric(
             another number of processes.
     """
     from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     by_torchrun = torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
     started = int(os.environ["WORLD_SIZE"]) if by_torchrun else 1

@@ -98,9 +98,12 @@ def fit(
         train: at least 2 samples: for an `Autoencoder` a tensor, an array or a DataFrame
             ``(N, *input_shape)``, an `ArrayDataset` (with conditions, a mask or weights), or
             ``(x, y)`` or ``(x, y, mask)``. For any model a mapping of the names that its `loss`
-            uses (``x``, ``y``, ``mask``, ``weight``), a `TensorSet`, or a map-style torch
-            ``Dataset`` whose samples are x, (x, y), (x, y, mask) or mappings. Weights are divided
-            by their mean, except those of a ``Dataset``, which are used as they are.
+            uses (``x``, ``y``, ``mask``, ``weight``), a `TensorSet`, or a torch ``Dataset`` or
+            ``IterableDataset`` whose samples are x, (x, y), (x, y, mask) or mappings, such as those
+            of Hugging Face. Weights are divided by their mean, except those of a ``Dataset``, which
+            are used as they are. A `StreamedDataset` or a ``numpy.memmap`` is read batch by batch;
+            training is that of the same data in memory. A stream without a length is read once to
+            count its samples, and shuffled in a buffer of 64 MiB.
         validation: the same kinds of data, which choose the best epoch and are used for
             ``patience``.
         epochs: passes over ``train``.
@@ -127,7 +130,8 @@ def fit(
             ``"reduce-overhead"``, PyTorch's mode of this name, its kernels and those of its
             gradients are also captured as CUDA graphs, so that a small model need not launch them
             one by one. On a CPU this changes nothing.
-        num_workers: processes that load the samples of a ``Dataset``. On macOS and Windows, more
+        num_workers: processes that load the samples of a ``Dataset``; for a stream at most the
+            number of its shards. On macOS and Windows, more
             than 0 requires that the script's code is under ``if __name__ == "__main__":``.
         loggers: trackers of experiments: ``"csv"``, ``"tensorboard"``, ``"wandb"``, ``"mlflow"``,
             a Lightning logger, or a sequence of these. They receive the arguments of the model and

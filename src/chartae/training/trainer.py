@@ -227,7 +227,10 @@ class Trainer:
             self.step(batch)
             at.step += 1
             if at.step % CHECK_EVERY == 0:
-                self.check_finite(torch.stack(at.terms[-CHECK_EVERY:]))
+                rows = torch.stack(at.terms[-CHECK_EVERY:])
+                self.check_finite(rows)
+                # In one piece: small tensors between those of batches would fragment the memory.
+                at.terms[-CHECK_EVERY:] = rows.unbind()
             bar.update(offset + at.step, self.history.train)
             if at.step == next_agreement:
                 now = time.monotonic()
