@@ -126,6 +126,7 @@ print(largest() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the peak of memory")
 def test_small_folders_take_little_memory(tmp_path):
     """In a process of its own, whose peak is not that of the tests before."""

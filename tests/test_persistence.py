@@ -489,6 +489,7 @@ for name, content in before.items():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on file sizes")
 def test_a_full_disk(tmp_path):
     """A limit on the size of files, which the operating system enforces as it does a full disk."""

@@ -121,6 +121,7 @@ def test_wrong_arguments_are_refused(options, message):
         would_help(Augmenter(), np.zeros((120, 2)), [0, 1] * 60, **options)
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_records_the_answer(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     asked = []

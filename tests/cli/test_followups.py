@@ -98,6 +98,7 @@ class TestTrain:
         assert model.config()["inference"] == "laplace"
         assert model.config()["flow"] == {"name": "rotation", "lines": 1}
 
+    @pytest.mark.slow
     def test_options_choose_another_model(self):
         neural = ["--decoder", "mlp", "--model-options.flow", "time"]
         given = ["--model-options.inference", "set"]

@@ -93,6 +93,7 @@ def test_started_again_it_trains_nothing(here, capsys, monkeypatch) -> None:
     assert "expected another folder" in failure(capsys)
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on(here, capsys, monkeypatch) -> None:
     """A killed process cleans up nothing: its folder is copied before the command ends."""
 
@@ -161,6 +162,7 @@ def test_tables_have_no_networks(here, capsys) -> None:
     assert "expects images or volumes" in failure(capsys)
 
 
+@pytest.mark.slow
 def test_several_sizes_are_compared(here, capsys) -> None:
     options = ["--methods", "noise,vae(latent_dim=2)+normal", "--repeats", "1", "--epochs", "1"]
     assert run(changed(*options, "--per-class", "3,6")) == 0

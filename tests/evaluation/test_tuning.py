@@ -214,6 +214,7 @@ def test_no_figure_that_only_a_test_set_has_is_an_objective():
 # --- the command ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_train_makes_again(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez("data.npz", x=DIGITS.x.numpy(), y=DIGITS.y.numpy())

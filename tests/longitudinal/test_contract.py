@@ -172,17 +172,23 @@ def results(model, batch, *, draws=True):
     return [*found, model.individuals(data)]
 
 
-def assert_same(found, expected):
+def assert_same(found, expected, *, tolerance=0.0):
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+        torch.testing.assert_close(
+            *(torch.as_tensor(of) for of in (one, other)),
+            rtol=tolerance,
+            atol=tolerance,
+        )
 
 
-def assert_equal_results(model, batch, other, *, draws=True):
-    """Assert that two batches give the same results, bit for bit."""
+def assert_equal_results(model, batch, other, *, draws=True, tolerance=0.0):
+    """Assert that two batches give the same results, by default bit for bit."""
     for epoch in (0, 1.5, math.inf):
-        assert_same(step(model, other, epoch=epoch), step(model, batch, epoch=epoch))
-    assert_same(results(model, other, draws=draws), results(model, batch, draws=draws))
+        found = step(model, other, epoch=epoch), step(model, batch, epoch=epoch)
+        assert_same(*found, tolerance=tolerance)
+    found = results(model, other, draws=draws), results(model, batch, draws=draws)
+    assert_same(*found, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("value", [1e30, math.nan])
@@ -211,9 +217,10 @@ def test_an_added_unobserved_visit_and_padding_change_nothing(case):
         "observed": torch.cat([batch["observed"], none], 1),
         "mask": torch.cat([batch["mask"], none[..., None].expand(empty.shape)], 1),
     }
-    assert_equal_results(model, batch, wider, draws=case.smooth)
+    # Some processors round the products of matrices of other sizes in another way.
+    assert_equal_results(model, batch, wider, draws=case.smooth, tolerance=1e-9)
     wider["times"][:, -1] = math.nan  # padding
-    assert_equal_results(model, batch, wider, draws=case.smooth)
+    assert_equal_results(model, batch, wider, draws=case.smooth, tolerance=1e-9)
 
 
 def test_the_order_of_visits_changes_nothing(case):

@@ -279,6 +279,7 @@ class TestClaims:
             assert not store.claim("k")
             assert path.read_text() == living
 
+    @pytest.mark.slow
     def test_two_coordinators_do_no_work_twice(self, tmp_path: Path) -> None:
         log = tmp_path / "log"
         command = [sys.executable, "-c", COORDINATOR, str(tmp_path / "t"), str(log)]

@@ -35,8 +35,8 @@ def test_more_components_than_distinct_codes_are_told(model, caplog, distinct):
     sampler = MixtureSampler(model, num_components=5).fit(x)
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"num_components=5: x has {distinct} distinct code(s), and the other components weigh "
-        "nothing"
+        f"num_components=5: x has {distinct} distinct code(s), and the other components have "
+        "weight 0"
     )
     assert record.levelno == logging.WARNING
     assert int((sampler.weights > 1e-6).sum()) == distinct

@@ -212,6 +212,7 @@ def test_many_kill_9(tmp_path):
     kill_and_resume(tmp_path, [random.uniform(0.0, 0.6) for _ in range(8)], epochs=500)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal(tmp_path):
     process = start(tmp_path, 1_000_000, 3600.0)
     time.sleep(0.5)
