@@ -3,7 +3,7 @@
 import inspect
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +29,7 @@ FOREIGN = {
     *("RandomOverSampler", "SMOTE"),
     *("amx_bf16", "create_graph", "fully_shard", "n_neighbors", "nn", "torch"),
     *("memory_lower", "memory_upper"),
-    "num_shards",
+    *("log_image", "num_shards"),
     *(
         "--accelerator",
         "--master-addr",
@@ -109,6 +109,8 @@ def words() -> set[str]:
     found = {*public(), *FOREIGN}
     for item in public().values():
         found |= arguments(item)
+        if isinstance(item, Mapping):  # such as the names of metrics
+            found |= set(map(str, item))
         if inspect.isclass(item):
             found |= members(item)
             for name in dir(item):
