@@ -1,7 +1,7 @@
 """What does it bring to classifiers that held-out examples choose the number of epochs?
 
-`Augmenter` does so from 100 examples of a class on. The script compares it with 250 epochs for all,
-on 100 examples of each class of three sets.
+`Augmenter` does so from 500 examples of a class on. The script compares it with 250 epochs for all,
+on so many examples of each class of three sets. With fewer than 500, both are the same.
 
     python benchmarks/reproduce/stopping.py DATA --out FOLDER
 """
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with mnist.npz, fashion_mnist.npz, ...")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--classifiers", nargs="*", default=["k-NN", "random forest"])
+    parser.add_argument("--per-class", type=int, default=500, help="examples, at least 500")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", type=int)
     arguments = parser.parse_args()
@@ -45,7 +46,7 @@ def main() -> None:
                 "fixed": make_method(MODEL, fit_options={"epochs": 250}),
             },
             classifiers={key: CLASSIFIERS[key] for key in arguments.classifiers},
-            per_class=100,
+            per_class=arguments.per_class,
             repeats=arguments.repeats,
             workers=arguments.workers,
             folder=arguments.out / name,

@@ -51,8 +51,11 @@ RECORD_FILE = "augmenter.json"
 """File that lists the classes of an augmenter; each has a folder beside it."""
 EPOCHS = 250
 """Number of epochs for few examples, from which none can be held out."""
-ENOUGH = 100
-"""Number of examples of a model from which on held-out examples choose the number of epochs."""
+ENOUGH = 500
+"""Number of examples of a model from which on held-out examples choose the number of epochs.
+
+The loss of fewer is lowest long before samples are sharp (docs/augmentation.md).
+"""
 LONGEST, PATIENCE, HELD_OUT = 500, 40, 0.2
 """Limit of that choice, the epochs without improvement that end it, and the share held out."""
 ALL = "all"
@@ -88,7 +91,7 @@ class Augmenter:
             `default_options`, which suit the data.
         sampler_options: arguments of the sampler's class, if ``sampler`` is a name.
         fit_options: arguments of `chartae.fit`; by default without a progress bar. Without
-            ``"epochs"`` a model of fewer than 100 examples has 250 epochs. For more examples a
+            ``"epochs"`` a model of fewer than 500 examples has 250 epochs. For more examples a
             first training on four fifths of them finds the number of epochs with the lowest loss on
             the others, at most 500, and a second one on all examples takes this number.
         conditional: whether one model learns all classes. A CVAE always does.

@@ -435,7 +435,7 @@ class TrainingOptions:
 
     Args:
         epochs: Number of passes over the data; with --longitudinal 200 by default, and 300 for a
-            linear model of scores. [default: 100 for train; for augment 250, or from 100 examples
+            linear model of scores. [default: 100 for train; for augment 250, or from 500 examples
             on the number that held-out examples choose, at most 500]
         batch_size: Number of observations in each step; with --longitudinal of individuals, 32 by
             default, and 1024 for a linear model of scores. [default: 128]
