@@ -104,6 +104,7 @@ def test_the_installed_wheel_works(wheel: Path, tmp_path: Path) -> None:
     assert command("--version").strip() == chartae.__version__
     assert "augment" in command("--help")
     report = command("doctor")
+    assert "MISSING" not in report
     assert "chartae[" not in report  # no extra has to be installed; trackers are not extras
     data = digits()
     write_npz(tmp_path / "digits.npz", data.subset(torch.nonzero(data.y < 2)[:40, 0]))
