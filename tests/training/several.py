@@ -151,10 +151,11 @@ def long_training(folder, *, step=0, number=signal.SIGINT, rank=1):
     model = build("VAE")
     if step:
         with_signal(model, step, number, rank)
-    history = chartae.fit(
-        model, X.repeat(4, 1)[:120], X, epochs=3, batch_size=1, seed=0, accelerator="cpu",
-        devices=2, output_dir=folder, resume=True, checkpoint_interval=0.2, progress=False,
-    )  # fmt: skip
+    with mock.patch.object(trainer, "AGREE_EVERY", 0.0):  # after each step
+        history = chartae.fit(
+            model, X.repeat(4, 1)[:120], X, epochs=3, batch_size=1, seed=0, accelerator="cpu",
+            devices=2, output_dir=folder, resume=True, checkpoint_interval=0.2, progress=False,
+        )  # fmt: skip
     return history, model
 
 
