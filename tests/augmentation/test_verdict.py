@@ -97,6 +97,12 @@ def test_synthetic_data_that_harm():
     assert verdict["Can they stand in for the real data?"].startswith("It is not shown")
 
 
+def test_one_comparison_needs_no_correction():
+    verdict = study(vae=0.7, both=0.7, only=0.6).verdict()
+    assert "corrected" not in verdict["Do they harm?"]
+    assert "corrected" not in verdict["Can they stand in for the real data?"]
+
+
 def test_no_difference_is_said_to_be_none():
     verdict = study().verdict()
     assert verdict["Do synthetic data help?"].startswith("No clear difference.")

@@ -344,8 +344,8 @@ class StudyResult:
         (worst, loser), least = min(found.items(), key=lambda item: item[1].difference)
         what = "largest loss" if least.difference < 0.0 else "smallest gain"
         ending = (
-            f"The {what} against real data alone is that of {loser} with {worst.method}: {least}, "
-            f"corrected for {count} comparisons."
+            f"The {what} against real data alone is that of {loser} with {worst.method}: {least}"
+            f"{_corrected(least, count)}."
         )
         if not harmed:
             return f"Not clearly, for any classifier. {ending}"
@@ -382,7 +382,7 @@ class StudyResult:
             answer = f"It is not shown: every classifier may lose {100 * TOLERANCE:.0f} points"
         return (
             f"{answer}, trained on the samples of {which} alone. The worst is {worst}: "
-            f"{found[worst]}, corrected for {count} comparisons."
+            f"{found[worst]}{_corrected(found[worst], count)}."
         )
 
     def _copied(self) -> str:
@@ -511,6 +511,11 @@ class StudyResult:
 def _spread(mean: float, deviation: float) -> str:
     spread = "" if np.isnan(deviation) else f" ± {100 * deviation:.1f}"
     return f"{100 * mean:.1f}{spread}"
+
+
+def _corrected(found: Comparison, count: int) -> str:
+    """Return for how many comparisons an interval is corrected, if there is one and it is."""
+    return f", corrected for {count} comparisons" if count > 1 and found.margin < np.inf else ""
 
 
 def _percent(share: float) -> str:
