@@ -73,7 +73,7 @@ RECIPES = {
     "RAE": Recipe(sampler="MixtureSampler"),
     "RHVAE": Recipe(sampler="VolumeSampler"),
     "SVAE": Recipe(3, sampler="SphereSampler"),
-    "VAEGAN": Recipe(options='discriminator="conv"', epochs=300),
+    "VAEGAN": Recipe(sampler="MixtureSampler", epochs=300),
     "VAMP": Recipe(sampler="VampSampler"),
     "VQVAE": Recipe(16, "grid=(2, 2), num_codes=64", "CodeSampler", "epochs=1"),
 }
@@ -113,6 +113,8 @@ WORKS = {
     "arXiv:1505.05770",
     "Snell et al., 2017": "Learning to Generate Images with Perceptual Similarity Metrics. ICIP. "
     "arXiv:1511.06409",
+    "Rybkin et al., 2021": "Simple and Effective VAE Training with Calibrated Decoders. ICML. "
+    "arXiv:2006.13202",
     "Sohn et al., 2015": "Learning Structured Output Representation using Deep Conditional "
     "Generative Models. NeurIPS",
     "Tolstikhin et al., 2018": "Wasserstein Auto-Encoders. ICLR. arXiv:1711.01558",

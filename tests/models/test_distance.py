@@ -1,5 +1,7 @@
 """Reconstruction by a distance: structural similarity, norms, a discriminator's features."""
 
+import math
+
 import pytest
 import torch
 from tests.models.conftest import SMALL
@@ -177,9 +179,34 @@ def test_the_distance_is_in_the_features_of_a_layer(digits):
         vaegan(layer=3)
 
 
+def test_without_a_layer_the_features_are_those_of_the_last_convolution(digits):
+    def layer(shape, **options):
+        return VAEGAN(shape, 2, encoder=SMALL, decoder=SMALL, **options).layer
+
+    assert layer((8, 8)) == layer((8, 8), discriminator="conv") == 2
+    assert layer((8, 8), discriminator={"name": "conv", "channels": [4, 4, 4]}) == 3
+    assert layer((64,)) is None  # vectors have a perceptron
+    assert layer((8, 8), discriminator=SMALL) is None
+    assert layer((8, 8), discriminator=NoSequence()) is None
+    model = VAEGAN((8, 8), 2, encoder=SMALL, decoder=SMALL)
+    assert model.discriminator.features(digits, model.layer).shape == (64, 64 * 2 * 2)
+    assert model.distance(digits, digits.flip(0)).shape == (64,)
+
+
+class NoSequence(torch.nn.Module):
+    """A body whose layers cannot be told apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.map = torch.nn.Conv2d(1, 3, 3)
+
+    def forward(self, x):
+        return self.map(x[:, None]).flatten(1)
+
+
 def test_each_player_gets_its_own_objective(digits):
     def objectives(weight):
-        model = vaegan(adversarial_weight=weight)
+        model = vaegan(adversarial_weight=weight, feature_scale=1.0)
         torch.manual_seed(1)
         return model.loss(digits)
 
@@ -194,6 +221,81 @@ def test_each_player_gets_its_own_objective(digits):
     torch.testing.assert_close(half.objectives["model"], half.terms["features"] + half.terms["kl"])
     groups = vaegan().optimization_groups()
     assert set(groups) == {"model", "decoder", "discriminator", "likelihood"}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_learned_scale_of_features_is_the_best_one(digits, weighted):
+    weight = torch.rand(64, generator=torch.Generator().manual_seed(0)) if weighted else None
+
+    def fit(scale):
+        model = vaegan(adversarial_weight=0.0, feature_scale=scale)
+        torch.manual_seed(1)
+        losses = model.loss(digits, weight=weight)
+        return losses.objectives["decoder"].item(), losses.terms["features"].item()
+
+    learned, features = fit("learned")
+    share = 1.0 if weight is None else weight.mean().item()
+    best = (2.0 * features / (8 * share)) ** 0.5
+    constant = 0.5 * 8 * share  # the squares, divided by their own mean
+    assert learned + constant == pytest.approx(fit(best)[0], rel=1e-5)
+    assert all(fit(other * best)[0] > learned + constant for other in (0.5, 0.9, 1.1, 2.0))
+
+
+def test_the_unit_of_features_does_not_matter_if_their_scale_is_learned(digits):
+    def gradient(unit):
+        model = vaegan()
+        with torch.no_grad():
+            for parameter in model.discriminator.body[-2].parameters():
+                parameter *= unit
+        torch.manual_seed(1)
+        objective = model.loss(digits).objectives["model"]
+        return torch.autograd.grad(objective, list(model.encoder.parameters()))
+
+    for a, b in zip(gradient(1.0), gradient(1e-3), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_equal_features_and_weights_of_zero_have_finite_objectives(digits):
+    model = vaegan()
+    zeros = torch.zeros(64)
+    assert all(v.isfinite() for v in model.loss(digits, weight=zeros).objectives.values())
+    with torch.no_grad():
+        for parameter in model.discriminator.body.parameters():
+            parameter.zero_()
+    losses = model.loss(digits)
+    gradients = torch.autograd.grad(losses.objectives["model"], list(model.encoder.parameters()))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), "fitted", None])
+def test_other_scales_of_features_are_refused(scale):
+    with pytest.raises(ConfigurationError, match="feature_scale="):
+        vaegan(feature_scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("margin", "certainty", "learns"), [(0.3, 0.0, True), (0.3, 50.0, False), (0.7, 50.0, True)]
+)
+def test_a_discriminator_that_is_right_enough_rests(digits, margin, certainty, learns):
+    # It looks at the mean of an image. All fakes are black.
+    model = vaegan(margin=margin)
+    with torch.no_grad():
+        for parameter in [*model.decoder.parameters(), *model.discriminator.parameters()]:
+            parameter.zero_()
+        assert not model.decode(torch.zeros(1, 2)).any()
+        darkest = digits.mean((1, 2)).min().item()
+        first, second = (m for m in model.discriminator.body if isinstance(m, nn.Linear))
+        first.weight[0] = 1.0 / 64
+        second.weight[0, 0] = 1.0
+        model.discriminator.head.weight[0, 0] = 2.0 * certainty / darkest
+        model.discriminator.head.bias[0] = -certainty
+    verdict = model.loss(digits).objectives["discriminator"]
+    assert (verdict.item() < 1e-6) == (certainty > 0.0)
+    head = model.discriminator.head.weight
+    (gradient,) = torch.autograd.grad(verdict, [head], allow_unused=True)
+    if certainty == 0.0:
+        assert verdict.item() == pytest.approx(math.log(2.0))
+    assert (gradient is not None and bool(gradient.any())) == learns
 
 
 def test_a_perfect_discriminator_says_how_far_the_fakes_are(digits):

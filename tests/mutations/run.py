@@ -201,8 +201,8 @@ FAULTS = (
     ),
     Fault(
         "models/vaegan.py",
-        "(1.0 - alpha) * distance + alpha * deception",
-        "alpha * distance + (1.0 - alpha) * deception",
+        "(1.0 - alpha) * fit + alpha * deception",
+        "alpha * fit + (1.0 - alpha) * deception",
         (OBJECTIVES,),
     ),
     Fault(

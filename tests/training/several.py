@@ -47,7 +47,7 @@ CASES = {
     "RHVAE": ({}, {"x": X}),
     "FlowVAE": ({"hidden_share": 0.0}, {"x": VISITS, "times": TIMES, "observed": OBSERVED}),
     "AAE": ({}, {"x": X}),
-    "VAEGAN": ({}, {"x": X}),
+    "VAEGAN": ({"feature_scale": 0.5, "margin": 0.7}, {"x": X}),
     "PIWAE": ({}, {"x": X}),
 }
 """Arguments of a model, and data, by the name of its class and of what is special."""

@@ -67,6 +67,7 @@ def _vaegan() -> list[dict[str, Any]]:
             "adversarial_weight": round(1.0 - share, 3),
             "layer": layer,
             "discriminator": "thesis/discriminator",
+            "feature_scale": 1.0,
         }
         for share, layer in zip(reconstruction, layers, strict=True)
     ]

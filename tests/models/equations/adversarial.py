@@ -147,10 +147,11 @@ def deceiver(*, stochastic: bool, weight: float) -> Any:
     return equation
 
 
-def vaegan(layer: int | None) -> Any:
+def vaegan(layer: int | None, scale: float | None = None) -> Any:
     """Encoder: Delta + w KL. Decoder: (1 - alpha) Delta - alpha E log D(fake), alpha = 0.3.
 
-    Delta = 1/2 ||D_l(x) - D_l(x^)||^2; the fakes are reconstructions and decoded draws of the
+    Delta = 1/2 ||D_l(x) - D_l(x^)||^2 / s^2 + F log s, where s is fixed, or that of the batch which
+    minimises Delta, less the constant F / 2; the fakes are reconstructions and decoded draws of the
     prior, as many of each. The likelihood's scale learns by itself.
     """
 
@@ -162,14 +163,19 @@ def vaegan(layer: int | None) -> Any:
         images = [scaled(model, image) * (1 if mask is None else mask) for image in images]
         real, reconstruction, draw = images
         layers = [model.discriminator.features(image, layer) for image in images[:2]]
-        features = 0.5 * ((layers[0] - layers[1]) ** 2).sum() / BATCH
+        squares = (layers[0] - layers[1]) ** 2
+        features = 0.5 * squares.sum() / BATCH
+        s = squares.mean().sqrt().detach() if scale is None else torch.tensor(scale, dtype=x.dtype)
+        delta = features / s**2 + squares.numel() / BATCH * s.log()
+        if scale is None:
+            delta = delta - features.detach() / s**2
         kl = kl_to_standard(mean, deviation).mean()
         fakes = torch.cat([reconstruction, draw])
         deception = -certainty(model.discriminator(fakes)).log().mean()
         calibration = -log_likelihood(model, x, z, y, mask).mean()
         objectives = {
-            "model": features + KL_WEIGHT * kl,
-            "decoder": (1 - 0.3) * features + 0.3 * deception,
+            "model": delta + KL_WEIGHT * kl,
+            "decoder": (1 - 0.3) * delta + 0.3 * deception,
             "discriminator": verdict(model, real, fakes),
             "likelihood": calibration,
         }
@@ -227,8 +233,9 @@ CASES = {
     ),
     "VAEGAN layer": Case(
         models.VAEGAN,
-        vaegan(1),
+        vaegan(1, scale=1.7),
         {
+            "feature_scale": 1.7,
             "discriminator": {"name": "mlp", "hidden": [7, 5]},
             "adversarial_weight": 0.3,
             "layer": 1,
