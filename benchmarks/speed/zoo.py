@@ -162,8 +162,9 @@ PAIRS = (
     ),
     Pair(
         "VAEGAN", "VAEGAN",
-        {"discriminator": ONE_LAYER}, {"reconstruction_layer": 1, "margin": 9.0},
-        note="discriminator of 256; Pythae's margin such that every step updates all networks",
+        {"discriminator": ONE_LAYER, "margin": 0.7},
+        {"reconstruction_layer": 1, "margin": 9.0},
+        note="discriminator of 256; margins such that every step updates all networks",
     ),
     Pair("MSSSIMVAE", "MSSSIM_VAE", note="scales and borders differ"),
     Pair(

@@ -41,18 +41,17 @@ class VAEGAN(DistanceVAE):
     as in the authors' code; log 2 is that of guessing.
 
     Use it for sharp image samples. Adversarial training takes many epochs and can be unstable. The
-    features of a convolution are much better than those of the last layer
-    (docs/reproduction.md). The latents keep much more of an image than those
-    of a `VAE`, and are far from N(0, I): draw samples from a fitted sampler, such as a
-    `MixtureSampler`. The best epoch is the one with the lowest reconstruction error of pixels.
+    features of the first convolution are better than those of later layers (docs/reproduction.md).
+    The latents keep more of an image than those of a `VAE`, and are far from N(0, I): draw samples
+    from a fitted sampler, such as a `MixtureSampler`. The best epoch is the one with the lowest
+    reconstruction error of pixels.
 
     Args:
         adversarial_weight: :math:`\alpha` in [0, 1].
         discriminator: body of the discriminator, an encoder specification for ``input_shape``; it
             must be a Sequential if ``layer`` is given. None is ``"conv"`` for images and volumes,
             and ``"mlp"`` for vectors.
-        layer: l, from 1. None is the last convolution of a Sequential body, or without convolutions
-            the last layer before the logit.
+        layer: l, from 1. None is the first layer of a Sequential, and the whole of another body.
         feature_scale: s, a positive number, or ``"learned"``.
         margin: from 0 to log 2 = 0.69, where the discriminator is always trained.
         networks: ``input_shape``, ``latent_dim`` and the other arguments of `Autoencoder`.
@@ -88,7 +87,8 @@ class VAEGAN(DistanceVAE):
         self.discriminator = Discriminator(discriminator, self.input_shape)
         if layer is not None:
             check_integer("layer", layer, minimum=1, maximum=max(1, self.discriminator.depth))
-        self.layer = self.discriminator.convolutions if layer is None else layer
+        first = 1 if self.discriminator.depth else None
+        self.layer = first if layer is None else layer
 
     def distance(self, x: Tensor, mean: Tensor) -> Tensor:
         """Return half the squared distances between features of D, without s, ``(batch,)``."""

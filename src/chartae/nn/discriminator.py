@@ -40,16 +40,6 @@ class Discriminator(nn.Module):
         """The number of layers after which `features` can stop; 0 if the body is no Sequential."""
         return len(list(self._layers()))
 
-    @property
-    def convolutions(self) -> int | None:
-        """The number of layers up to the last convolution; None without any in a Sequential."""
-        found = [
-            number
-            for number, layer in enumerate(self._layers(), start=1)
-            if any(parameter.dim() > 2 for parameter in layer.parameters())
-        ]
-        return max(found, default=None)
-
     def features(self, x: Tensor, depth: int | None = None) -> Tensor:
         """Return the output of the body for x, ``(batch, features)``, or of its layer ``depth``.
 
