@@ -73,7 +73,7 @@ RECIPES = {
     "RAE": Recipe(sampler="MixtureSampler"),
     "RHVAE": Recipe(sampler="VolumeSampler"),
     "SVAE": Recipe(3, sampler="SphereSampler"),
-    "VAEGAN": Recipe(sampler="MixtureSampler", epochs=300),
+    "VAEGAN": Recipe(sampler="MixtureSampler"),
     "VAMP": Recipe(sampler="VampSampler"),
     "VQVAE": Recipe(16, "grid=(2, 2), num_codes=64", "CodeSampler", "epochs=1"),
 }
