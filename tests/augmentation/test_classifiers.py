@@ -9,7 +9,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from chartae.augmentation import CLASSIFIERS, Classifier, NetworkClassifier, default_classifiers
+from chartae.augmentation import (
+    CLASSIFIERS,
+    Classifier,
+    NetworkClassifier,
+    default_classifiers,
+    smote,
+)
 from chartae.augmentation.classifiers import fit_classifier, scores_of
 from chartae.augmentation.study_runs import _held_out_search
 from chartae.errors import ConfigurationError
@@ -175,3 +181,26 @@ def test_a_search_trains_what_it_draws_and_keeps_the_best_on_validation_data():
     }
     with pytest.raises(ConfigurationError, match="blocks"):
         NetworkClassifier(torch.nn.Flatten()).set_params(encoder__blocks=2)
+
+
+def sparse_letters(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Binary images of four letters; each has two thirds of the ink of its letter, and other."""
+    random = np.random.default_rng(seed)
+    letters = np.random.default_rng(0).random((4, 784)) < 0.1
+    y = np.arange(n) % 4
+    x = np.where(random.random((n, 784)) < 0.67, letters[y], random.random((n, 784)) < 0.05)
+    return x.astype(np.float32), y
+
+
+def test_the_support_vectors_of_every_candidate_see_their_neighbours():
+    """With a kernel that is zero between rows, the intercept decides as soon as rows are added."""
+    (x, y), test = sparse_letters(40, 1), sparse_letters(200, 2)
+    x_new, y_new = smote(x, y, dict.fromkeys(range(4), 60), 0)
+    weight = np.r_[np.ones(40), np.full(240, 40 / 240)]
+    svm = CLASSIFIERS["RBF SVM"]
+    for parameters in svm.candidates(0):
+        options = {"parameters": parameters, "seed": 0}
+        real = fit_classifier(svm, x, y, **options)
+        both = fit_classifier(svm, np.r_[x, x_new], np.r_[y, y_new], weight=weight, **options)
+        assert real.score(*test) > 0.9
+        assert both.score(*test) > 0.9

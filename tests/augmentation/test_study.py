@@ -579,6 +579,18 @@ def test_a_folder_takes_other_methods_and_options(tmp_path):
             assert (result.quality[name]["gan_test"] == whole.quality[name]["gan_test"]).all()
 
 
+def test_a_folder_takes_other_hyper_parameters(tmp_path):
+    def of(candidates):
+        return {"logistic": Classifier(LOGISTIC.make, {"C": candidates})}
+
+    first = study({"copies": copies}, of([10.0]), folder=tmp_path)
+    other = study({"copies": copies}, of([1e-4]), folder=tmp_path)
+    whole = study({"copies": copies}, of([1e-4]))
+    assert other.tuned == whole.tuned != first.tuned
+    assert (other.score == whole.score).all()
+    assert (other.score != first.score).any()
+
+
 class Scaled(ModelMethod):
     """Adds noise, as much as an option says."""
 

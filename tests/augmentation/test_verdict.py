@@ -35,8 +35,10 @@ def study(
         "num_validation": validation,
         "num_pool": 180,
         "repeats": 5,
+        "class_names": ["a", "b"],
     }
-    figures = {name: {"accuracy": score} for name in ("validation", "test")}
+    of_score = {"accuracy": score, "balanced_accuracy": score}
+    figures = {name: of_score for name in ("validation", "test")}
     return StudyResult(
         tuple(SETS.values()), ("SVM",), figures, {"SVM": [{}] * 5}, settings, quality or {}
     )
@@ -156,3 +158,38 @@ def test_a_number_may_be_left_out_if_there_is_one():
         result.scores(TrainingSet(ADDED, "vae", "7"), "SVM")
     with pytest.raises(ConfigurationError, match="is not known"):
         result.scores(WEIGHTED, "SVM")
+
+
+# --- classifiers that fail ------------------------------------------------------------------------
+
+
+def two_classifiers(svm: list[float], forest: list[float], num_test: int = 1000) -> StudyResult:
+    """Return a study of two classes and three draws; scores are those with the samples of a VAE."""
+    score = np.array([[[0.9, 0.9, 0.9], [0.8, 0.8, 0.8]], [svm, forest]])
+    settings = study().settings | {"repeats": 3, "num_test": num_test}
+    return StudyResult(
+        (REAL, SETS["vae"]),
+        ("SVM", "forest"),
+        {name: {"accuracy": score, "balanced_accuracy": score} for name in ("validation", "test")},
+        {"SVM": [{}] * 3, "forest": [{}] * 3},
+        settings,
+    )
+
+
+def test_a_classifier_that_fails_alone_is_named():
+    answer = two_classifiers([0.5, 0.9, 0.6], [0.8, 0.7, 0.75]).verdict()["Did a classifier fail?"]
+    assert answer.startswith("SVM fails in 2 of 3 draws: with vae its balanced accuracy falls to ")
+    assert "50.0 %, from 90.0 %" in answer
+    assert "forest" not in answer
+
+
+@pytest.mark.parametrize(
+    ("svm", "forest", "num_test"),
+    [
+        ([0.71, 0.9, 0.9], [0.8, 0.8, 0.8], 1000),  # it keeps more than half
+        ([0.5, 0.9, 0.9], [0.5, 0.8, 0.8], 1000),  # the samples are bad
+        ([0.6, 0.9, 0.9], [0.8, 0.8, 0.8], 20),  # six test examples
+    ],
+)
+def test_no_failure_is_none(svm, forest, num_test):
+    assert "Did a classifier fail?" not in two_classifiers(svm, forest, num_test).verdict()

@@ -296,7 +296,8 @@ class StudyResult:
         The best way with a generative model and the best way without one are chosen by the `judge`.
         The test sets compare the two. If validation sets have chosen, that is one comparison, whose
         interval needs no correction; else it is corrected for the number of candidates with a
-        model. The other answers correct theirs for the number of classifiers.
+        model. The other answers correct theirs for the number of classifiers. A classifier that
+        fails alone is named, because its hyper-parameters are a likelier cause than the samples.
         """
         answers: dict[str, str] = {}
         if not self.models:
@@ -304,6 +305,8 @@ class StudyResult:
         added = [s for s in self.training_sets if s.part == "real + synthetic"]
         answers["Do synthetic data help?"] = self._help()
         answers["Do they harm?"] = self._harm([s for s in added if s.method in self.models])
+        if failed := self._failed():
+            answers["Did a classifier fail?"] = failed
         if combined := [s for s in added if " & " in str(s.method)]:
             answers["Do they add to classic transforms?"] = self._add(combined)
         if any(s.part == "synthetic only" for s in self.training_sets):
@@ -351,6 +354,35 @@ class StudyResult:
             return f"Not clearly, for any classifier. {ending}"
         names = ", ".join(dict.fromkeys(name for _, name in harmed))
         return f"Yes: {len(harmed)} of {count} combinations clearly lose ({names}). {ending}"
+
+    def _failed(self) -> str:
+        """Name the classifiers that fail with added examples where no other classifier does.
+
+        One fails if it loses more than half of its balanced accuracy above chance, and more than
+        three standard errors of the difference of two shares of the test set.
+        """
+        scores = self.figures["test"]["balanced_accuracy"]
+        added = [s for s in self.training_sets if s.part == "real + synthetic"]
+        real = scores[self._row(REAL)]
+        lost = real - scores[[self._row(s) for s in added]]
+        chance = 1.0 / len(self.settings["class_names"])
+        noise = 3.0 * np.sqrt(0.5 / self.settings["num_test"])
+        failed = lost > np.maximum(0.5 * (real - chance), noise)
+        failed &= failed.sum(1, keepdims=True) == 1
+        sentences = []
+        for column, name in enumerate(self.classifiers):
+            alone = np.where(failed[:, column], lost[:, column], 0.0)
+            if not alone.any():
+                continue
+            row, draw = np.unravel_index(int(alone.argmax()), alone.shape)
+            sentences.append(
+                f"{name} fails in {alone.any(0).sum()} of {alone.shape[1]} draws: with "
+                f"{added[row].method} its balanced accuracy falls to "
+                f"{_percent(real[column, draw] - alone[row, draw])} %, from "
+                f"{_percent(real[column, draw])} % on real data alone. Its hyper-parameters, which "
+                "were chosen on real data, are a likelier cause than the samples."
+            )
+        return " ".join(sentences)
 
     def _add(self, combined: Sequence[TrainingSet]) -> str:
         ours, name = self.chosen(combined)

@@ -119,8 +119,9 @@ def augmentation_study(
         workers: number of processes, with one thread each; None takes one per core.
         scheduler: address of a Dask scheduler, whose workers take the place of the processes.
         folder: keeps finished parts, so that the same call continues after an interruption;
-            None keeps nothing. Models are known there by name and options, other methods and
-            classifiers by their names: take another folder if one of them changes.
+            None keeps nothing. Models are known there by name and options, classifiers by name and
+            hyper-parameters, and other methods by name: take another folder if one changes in
+            another way.
         advance: called with the number of finished tasks and the number of all tasks, after each.
 
     Raises:
@@ -226,7 +227,10 @@ class _Study:
         """Execute what the folder does not have, and return the result."""
         inputs, repeats = self.inputs, range(len(self.inputs.draws))
         made = self._settings("samples", method=inputs.methods)
-        tuned = self._settings("tuning", classifier=inputs.classifiers)
+        tuned = [
+            one | {"candidates": self._candidates(one)}
+            for one in self._settings("tuning", classifier=inputs.classifiers)
+        ]
         done = [0, len(made) + len(tuned) + len(repeats) * len(inputs.classifiers)]
 
         def execute_all(function: Any, settings: Sequence[Any], shared: Inputs) -> RunTable:
@@ -278,6 +282,7 @@ class _Study:
         scored = [
             one
             | {"part": which.part, "method": which.method, "number": which.number, "options": of}
+            | {"parameters": parameters[one["repeat"]][one["classifier"]]}
             for which in sets
             for of in [self._options(names if which == REAL else which.methods)]
             for one in self._settings("scores", classifier=inputs.classifiers)
@@ -294,6 +299,11 @@ class _Study:
             for r in range(len(self.inputs.draws))
             for name in values
         ]
+
+    def _candidates(self, one: Mapping[str, Any]) -> str:
+        """Return the hyper-parameters that tuning tries, so that a choice of others is another."""
+        candidates = self.inputs.classifiers[one["classifier"]].candidates(one["seed"])
+        return json.dumps(candidates, default=_named)
 
     def _options(self, names: Sequence[str]) -> dict[str, str]:
         """Return the options of models by method, so that runs with others are other runs."""
