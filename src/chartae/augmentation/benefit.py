@@ -251,10 +251,7 @@ def held_out_fold(inputs: Inputs, fold: int, seed: int, number: str) -> Fold:
     samples = read_arrays(io.BytesIO(made.files[SYNTHETIC]))
     (classifier,) = inputs.classifiers
     tuned = tune({**start, "classifier": classifier}, inputs, 0).figures
-    each = len(inputs.draws)
-    inputs = replace(
-        inputs, synthetic=[{METHOD: samples}] * each, parameters=[{classifier: tuned}] * each
-    )
+    inputs = replace(inputs, synthetic=[{METHOD: samples}] * len(inputs.draws))
     x, y = inputs.held_out(fold)["test"]
     # Sizes of equal classes differ by one at most within a fold.
     reference = WEIGHTED if np.ptp(np.bincount(inputs.train(fold)[1])) > 1 else REAL
@@ -265,6 +262,7 @@ def held_out_fold(inputs: Inputs, fold: int, seed: int, number: str) -> Fold:
             "repeat": fold,
             "seed": derive_seed(seed, "classifier", fold, attempt),
             "classifier": classifier,
+            "parameters": tuned,
         }
         without = trained({**settings, **asdict(reference)}, inputs)
         real += (without(x)[0] == y) / SEEDS

@@ -288,7 +288,7 @@ class _Study:
             for one in self._settings("scores", classifier=inputs.classifiers)
         ]
         done[1] = done[0] + len(scored)
-        table = execute_all(score, scored, replace(inputs, synthetic=files, parameters=parameters))
+        table = execute_all(score, scored, replace(inputs, synthetic=files))
         result = self._result(table, sets, parameters, quality, left_out)
         return replace(result, samples=self._samples(files[0]))
 

@@ -56,7 +56,6 @@ class Inputs:
         typical: for each repeat, the `typical_values` of the training set; empty if no value is
             missing.
         synthetic: for each repeat, the synthetic sets by method: arrays, or the file with them.
-        parameters: for each repeat, the tuned parameters by classifier.
     """
 
     pool: ArrayDataset
@@ -67,7 +66,6 @@ class Inputs:
     real_share: float | None
     typical: Sequence[Array] = ()
     synthetic: Sequence[Mapping[str, Path | tuple[Array, Array]]] = ()
-    parameters: Sequence[Mapping[str, Mapping[str, Any]]] = ()
 
     @property
     def y(self) -> Array:
@@ -353,7 +351,7 @@ def trained(settings: Mapping[str, Any], inputs: Inputs) -> Predict:
             classifier,
             prepared(x),
             y,
-            parameters=inputs.parameters[repeat][name],
+            parameters=settings["parameters"],
             seed=derive_seed(settings["seed"], "classifier", name),
             weight=weight,
             growth=growth,
