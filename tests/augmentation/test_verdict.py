@@ -38,7 +38,7 @@ def study(
         "class_names": ["a", "b"],
     }
     of_score = {"accuracy": score, "balanced_accuracy": score}
-    figures = {name: of_score for name in ("validation", "test")}
+    figures = dict.fromkeys(("validation", "test"), of_score)
     return StudyResult(
         tuple(SETS.values()), ("SVM",), figures, {"SVM": [{}] * 5}, settings, quality or {}
     )
@@ -178,8 +178,8 @@ def two_classifiers(svm: list[float], forest: list[float], num_test: int = 1000)
 
 def test_a_classifier_that_fails_alone_is_named():
     answer = two_classifiers([0.5, 0.9, 0.6], [0.8, 0.7, 0.75]).verdict()["Did a classifier fail?"]
-    assert answer.startswith("SVM fails in 2 of 3 draws: with vae its balanced accuracy falls to ")
-    assert "50.0 %, from 90.0 %" in answer
+    assert answer.startswith("SVM fails in 2 of 3 draws: its balanced accuracy falls to 50.0 % on")
+    assert "real + synthetic (vae, 50), from 90.0 %" in answer
     assert "forest" not in answer
 
 

@@ -297,7 +297,7 @@ class StudyResult:
         The test sets compare the two. If validation sets have chosen, that is one comparison, whose
         interval needs no correction; else it is corrected for the number of candidates with a
         model. The other answers correct theirs for the number of classifiers. A classifier that
-        fails alone is named, because its hyper-parameters are a likelier cause than the samples.
+        fails where the others do not is named: the samples are hardly the cause.
         """
         answers: dict[str, str] = {}
         if not self.models:
@@ -356,11 +356,13 @@ class StudyResult:
         return f"Yes: {len(harmed)} of {count} combinations clearly lose ({names}). {ending}"
 
     def _failed(self) -> str:
-        """Name the classifiers that fail with added examples where no other classifier does.
+        """Name the classifiers that fail with added examples where the others do not.
 
         One fails if it loses more than half of its balanced accuracy above chance, and more than
         three standard errors of the difference of two shares of the test set.
         """
+        if len(self.classifiers) < 2:
+            return ""
         scores = self.figures["test"]["balanced_accuracy"]
         added = [s for s in self.training_sets if s.part == "real + synthetic"]
         real = scores[self._row(REAL)]
@@ -376,11 +378,10 @@ class StudyResult:
                 continue
             row, draw = np.unravel_index(int(alone.argmax()), alone.shape)
             sentences.append(
-                f"{name} fails in {alone.any(0).sum()} of {alone.shape[1]} draws: with "
-                f"{added[row].method} its balanced accuracy falls to "
-                f"{_percent(real[column, draw] - alone[row, draw])} %, from "
-                f"{_percent(real[column, draw])} % on real data alone. Its hyper-parameters, which "
-                "were chosen on real data, are a likelier cause than the samples."
+                f"{name} fails in {alone.any(0).sum()} of {alone.shape[1]} draws: its balanced "
+                f"accuracy falls to {_percent(real[column, draw] - alone[row, draw])} % on "
+                f"{added[row]}, from {_percent(real[column, draw])} % on real data alone. The "
+                "cause is likely the classifier, not the samples: look at its hyper-parameters."
             )
         return " ".join(sentences)
 
