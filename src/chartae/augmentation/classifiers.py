@@ -42,8 +42,8 @@ class Classifier:
         make: returns a new estimator; called in worker processes.
         grid: candidate values by parameter, as for `sklearn.model_selection.GridSearchCV`; empty
             for a classifier without tuning. Cross-validation chooses among them, and the validation
-            set for a network. Both see models of the real examples only, so each candidate must
-            suit training sets with added examples as well.
+            set for a network. Both judge estimators trained on real examples alone, so each
+            candidate must suit training sets with added examples as well.
         draws: number of random combinations of the candidates that are tried (Bergstra and Bengio,
             2012); None tries all.
         grows: parameters that are numbers of examples, such as ``n_neighbors``. They are multiplied
