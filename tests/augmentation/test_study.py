@@ -583,9 +583,9 @@ def test_a_folder_takes_other_hyper_parameters(tmp_path):
     def of(candidates):
         return {"logistic": Classifier(LOGISTIC.make, {"C": candidates})}
 
-    first = study({"copies": copies}, of([10.0]), folder=tmp_path)
-    other = study({"copies": copies}, of([1e-4]), folder=tmp_path)
-    whole = study({"copies": copies}, of([1e-4]))
+    first = study({"copies": copies}, of([10.0]), folder=tmp_path, repeats=1)
+    other = study({"copies": copies}, of([1e-4]), folder=tmp_path, repeats=1)
+    whole = study({"copies": copies}, of([1e-4]), repeats=1)
     assert other.tuned == whole.tuned != first.tuned
     assert (other.score == whole.score).all()
     assert (other.score != first.score).any()
