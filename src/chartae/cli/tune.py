@@ -173,7 +173,12 @@ def _write(
         title=f"Tuning of {result.model} on {data.name}",
         facts={"Data": str(data)},
         settings=options,
-        command=command,
+        commands={
+            "Evaluate the best model on test data": "chartae evaluate "
+            f"{shlex.quote(str(out / BEST))} TEST-DATA --train {shlex.quote(str(data))} "
+            "--out evaluation.html",
+            "Train the best configuration again": command,
+        },
         files={
             str(out / BEST): "the best model, trained on the training set",
             str(out / OPTIONS): "its options, for chartae train --config",

@@ -62,6 +62,8 @@ TEXTS = {
 }
 SHOWN = 10
 """Number of pictures in a row."""
+NEAR = 0.05
+"""The share of near copies if samples are like the test set."""
 
 
 def answers(result: BenchmarkResult) -> dict[str, str]:
@@ -416,13 +418,7 @@ def write_evaluation_report(
         facts: facts about the model and the data by name.
         settings: the value of every option.
     """
-    samplers = {f" ({name})": figures for name, figures in evaluation.samplers.items()}
-    rows = [
-        [METRICS[name].title + sampler, METRICS[name].task, _number(value), better(name)]
-        for sampler, figures in {"": evaluation.figures, **samplers}.items()
-        for name, value in figures["test"].items()
-    ]
-    tables = [Table("Figures", "On the test set.", ["figure", "task", "value", "better"], rows)]
+    tables = [table for name in COLUMNS for table in _figures(evaluation, name)]
     if evaluation.skipped:
         skipped = [[name, reason] for name, reason in evaluation.skipped.items()]
         tables.append(Table("What is missing", "And why.", ["what", "reason"], skipped))
@@ -437,11 +433,60 @@ def write_evaluation_report(
         sections = [_sheet("Pictures", text, rows_shown)]
     Report(
         title,
+        "How one trained model does on data that it has not seen.",
+        answers=_in_words(evaluation),
         facts={**(facts or {}), "Versions": versions()},
         settings=settings or {},
         tables=tables,
         sections=sections,
     ).save(path)
+
+
+def _figures(evaluation: Evaluation, name: str) -> list[Table]:
+    """Return the table of the figures of `COLUMNS` with a name, if there are any."""
+    samplers = {sampler: of["test"] for sampler, of in evaluation.samplers.items()}
+    rows = [
+        [METRICS[metric].title, sampler, _number(figures[metric]), better(metric)]
+        for metric in COLUMNS[name]
+        for sampler, figures in {"": evaluation.figures["test"], **samplers}.items()
+        if metric in figures
+    ]
+    headings, place = ["figure", "sampler", "value", "better"], 1
+    if not any(row[place] for row in rows):  # only samples are of a sampler
+        rows = [row[:place] + row[place + 1 :] for row in rows]
+        headings.pop(place)
+    return [Table(name.capitalize(), TEXTS[name], headings, rows)] if rows else []
+
+
+def _in_words(evaluation: Evaluation) -> dict[str, str]:
+    """Return what the main figures mean, by question."""
+    found, answers = evaluation.figures["test"], {}
+    if "mse" in found:
+        names = [name for name in ("mse", "psnr", "ssim") if name in found]
+        told = ", ".join(f"{METRICS[name].title} {_number(found[name])}" for name in names)
+        answers["How good are reconstructions?"] = f"{told[:1].upper()}{told[1:]}."
+    alike, copied = [], []
+    for sampler, of in evaluation.samplers.items():
+        test = of["test"]
+        if {"precision", "recall"} <= test.keys():
+            alike.append(
+                f"{sampler}: {test['precision']:.0%} of the samples are among the data, and "
+                f"{test['recall']:.0%} of the data are among the samples."
+            )
+        if {"novelty", "copies"} <= test.keys():
+            copied.append(
+                f"{sampler}: {test['copies']:.0%} of the samples are near copies of training data, "
+                f"where {NEAR:.0%} are expected. Samples are {test['novelty']:.2f} times as far "
+                "from training data as test data are."
+            )
+    answers |= {"Are samples like the data?": " ".join(alike)} if alike else {}
+    answers |= {"Are samples copies?": " ".join(copied)} if copied else {}
+    if "probe_accuracy" in found:
+        answers["Do the latents tell the classes apart?"] = (
+            f"A linear classifier of the latents is right for {found['probe_accuracy']:.0%} of the "
+            "test data."
+        )
+    return answers
 
 
 def better(metric: str) -> str:
