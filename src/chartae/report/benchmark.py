@@ -62,6 +62,8 @@ TEXTS = {
 }
 SHOWN = 10
 """Number of pictures in a row."""
+MOST_PLACES = 6
+"""Largest number of decimal places of a figure; smaller ones have an exponent."""
 NEAR = 0.05
 """The share of near copies if samples are like the test set."""
 
@@ -84,7 +86,7 @@ def answers(result: BenchmarkResult) -> dict[str, str]:
             text += f" Equally good: {'; '.join(f'{e.title} {_value(e)}' for e in near)}."
         if others and len(near) < len(others):
             following = next(entry for entry in others if entry not in near)
-            text += f" Next: {following.title} {_value(following)}."
+            text += f" Next best: {following.title} {_value(following)}."
         found[question] = text + _cost(first)
     return found
 
@@ -95,8 +97,22 @@ def _level(first: Entry, other: Entry) -> bool:
 
 
 def _value(entry: Entry) -> str:
-    text = _number(entry.test)
-    return text if math.isnan(entry.deviation) else f"{text} ± {_number(entry.deviation)}"
+    if math.isnan(entry.deviation):
+        return _number(entry.test)
+    return _with_spread(entry.test, entry.deviation)
+
+
+def _with_spread(value: float, deviation: float) -> str:
+    """Return a figure with three digits, and its deviation with as many decimal places.
+
+    >>> _with_spread(0.073, 0.000265), _with_spread(1395.9, 5.29), _with_spread(0.0, 2e-9)
+    ('0.0730 ± 0.0003', '1,396 ± 5', '0 ± 2e-09')
+    """
+    size = max(abs(value), deviation)
+    places = max(0, 2 - math.floor(math.log10(size))) if size > 0.0 else 0
+    if places > MOST_PLACES:
+        return f"{value:.3g} ± {deviation:.2g}"
+    return f"{value:,.{places}f} ± {deviation:,.{places}f}"
 
 
 def _number(value: float | None) -> str:
@@ -130,7 +146,7 @@ def _table(result: BenchmarkResult, name: str) -> Table | None:
         line = cells[title]
         row = [title, *(_value(line[m]) if m in line else "" for m in metrics)]
         rows.append(row + ([_cost_cell(next(iter(line.values())))] if timed else []))
-    headings = ["", *(METRICS[m].title for m in metrics), *(["training (s)"] if timed else [])]
+    headings = ["model", *(METRICS[m].title for m in metrics), *(["training (s)"] if timed else [])]
     return Table(name.capitalize(), TEXTS[name], headings, rows, sortable=True)
 
 
@@ -187,6 +203,7 @@ def _rerun(result: BenchmarkResult, command: str) -> Table:
         ["run", "seconds", "command"],
         rows,
         sortable=True,
+        folded=True,
     )
 
 
@@ -334,8 +351,7 @@ def _curve_sections(result: BenchmarkResult) -> list[Section]:
             figure = curves(result, metric, across)
             if figure is not None:
                 name = f"{METRICS[metric].task.capitalize()} {title}"
-                text = f"{METRICS[metric].title} on the test set; bars are standard deviations "
-                text += "over seeds."
+                text = "On the test set. Bars are standard deviations over seeds, if there are any."
                 found.append(Section(name, text, figure, name))
     return found
 
@@ -374,17 +390,17 @@ def write_benchmark_report(
     features = "the data themselves"
     if result.feature_accuracy is not None:
         share = 100.0 * result.feature_accuracy
-        features = f"a small classifier, {share:.1f} % of whose held-out samples are right"
+        features = f"features of a small classifier, which is right for {share:.1f} % of other data"
     Report(
         title,
         f"{len(table.done)} trainings of {len({r.settings['model'] for r in table})} models. "
         "Configurations and samplers are chosen on the validation set; all figures are of the test "
-        f"set{_spread(table)}",
+        f"set{_spread(table)} d is the number of latent dimensions.",
         answers=found,
         facts={
             **(facts or {}),
             "Observations": f"{sizes}, of shape {splits.train.input_shape}",
-            "Features of samples": features,
+            "Compared in": features,
             "Versions": versions(),
         },
         settings=settings or {},
