@@ -82,7 +82,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["a rather long name of a score", "speed"]
     scores = torch.randn(30, 5, 2, generator=generator).cumsum(1)
     write_sequences("visits.csv", Sequences(scores, times=times, columns=names))
-    write_sequences("arms", raising_arms(16, 4, shape=(12, 12), seed=0))
+    write_sequences("arms", raising_arms(16, 4, shape=(16, 16), seed=0))
 
 
 @pytest.mark.usefixtures("data")
