@@ -210,7 +210,7 @@ def own_space(model: str) -> dict[str, Interval | Choice]:
             known = values.setdefault(name, [])
             known += [value] if value not in known else []
     ranges = {name: _range_of(found) for name, found in values.items() if name not in NETWORKS}
-    return ranges | NARROWER.get(model, {})
+    return {**ranges, **NARROWER.get(model, {})}
 
 
 def _range_of(values: Sequence[Any]) -> Interval | Choice:
