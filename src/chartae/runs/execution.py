@@ -401,6 +401,8 @@ class _Processes:
                 if plan.suspects:
                     return
 
+        if plan.finished:
+            return
         while not plan.finished:
             if not plan.running and plan.waiting:
                 with parallel_config("loky", n_jobs=self.workers, inner_max_num_threads=1):
