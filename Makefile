@@ -15,7 +15,7 @@ help:
 	@echo "make demo       augment real images and write a report to chartae-demo/"
 	@echo "make test       run every check but the slow tests"
 	@echo "make test-slow  run the slow tests"
-	@echo "make test-browser  run the tests of the explorer in Chromium, if it is installed"
+	@echo "make test-browser  run the tests of the explorer and the reports in Chromium, if it is installed"
 	@echo "make test-cuda  run the tests of models and samplers on a GPU, if there is one"
 	@echo "make test-wheel  build the sdist and the wheel, install and use the wheel; part of test-slow"
 	@echo "make coverage   run all but the slow tests, and list the lines that none runs"
@@ -54,7 +54,7 @@ notebooks:
 
 # One process on a quiet machine: a page that is drawn late looks like one that is not drawn.
 test-browser: $(VENV)/.installed-dev
-	BROWSER=chromium $(BIN)/pytest -m slow tests/app/test_browser.py
+	BROWSER=chromium $(BIN)/pytest -m slow tests/app/test_browser.py tests/report/test_browser.py
 
 test-cuda: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/cuda

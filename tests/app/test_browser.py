@@ -4,9 +4,6 @@ They depend on the time that a browser without a graphics card takes, so they ar
 test-browser` only, on a machine with Chromium that does nothing else.
 """
 
-import os
-import re
-import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -22,53 +19,14 @@ from chartae.longitudinal import FlowVAE
 pytest.importorskip("dash")
 pytest.importorskip("playwright")
 
-from playwright.sync_api import sync_playwright
+from tests.browsing import NEEDED, visited
 
 from chartae.app.explorer import Explorer
 from chartae.app.page import atlas_page
 from chartae.app.server import build_app, open_socket, serve
 from chartae.app.view import Landscape
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
-    pytest.mark.skipif("BROWSER" not in os.environ, reason="run by make test-browser"),
-]
-
-WAIT = 60_000
-# WebGL in software, for machines without a graphics card.
-FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as started:
-        found = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield found
-        found.close()
-
-
-@contextmanager
-def visited(browser, url):
-    """Yield a page; at the end, fail if it had an error or asked for anything of the network."""
-    tab = browser.new_page(viewport={"width": 1400, "height": 1600})
-    tab.set_default_timeout(WAIT)
-    wrong = []
-
-    def request(asked):
-        if not re.match(r"data:|blob:|file:|http://127\.0\.0\.1[:/]", asked.url):
-            wrong.append(asked.url)
-
-    tab.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
-    tab.on("pageerror", lambda error: wrong.append(str(error)))
-    tab.on("request", request)
-    tab.on("response", lambda reply: wrong.append(reply.url) if reply.status >= 400 else None)
-    tab.goto(url)
-    yield tab
-    tab.close()
-    assert wrong == []
+pytestmark = NEEDED
 
 
 @contextmanager

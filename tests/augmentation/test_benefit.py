@@ -139,7 +139,7 @@ def test_the_command_prints_and_records_the_answer(tmp_path, monkeypatch, capsys
     assert asked == [("ae", 12, {"per_class": 5})]
     assert "check: the samples would harm" in capsys.readouterr().out
     assert json.loads(Path("new.json").read_text())["benefit"]["augmented"] == 0.8
-    assert "the samples would harm" in Path("new.html").read_text()
+    assert "The samples would harm" in Path("new.html").read_text()
     assert run([*line, "--no-check", "--overwrite"]) == 0
     assert "check" not in capsys.readouterr().out
     assert len(asked) == 1

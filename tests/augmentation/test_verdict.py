@@ -1,10 +1,12 @@
 """Comparisons and the verdict of a study, on results whose answers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import t
 
-from chartae.augmentation import REAL, WEIGHTED, StudyResult, TrainingSet
+from chartae.augmentation import REAL, WEIGHTED, Comparison, StudyResult, TrainingSet
 from chartae.errors import ConfigurationError
 
 ADDED, ONLY = "real + synthetic", "synthetic only"
@@ -81,9 +83,9 @@ def test_the_coverage_of_an_interval_is_95_percent():
 def test_synthetic_data_that_help():
     verdict = study(vae=0.9, both=0.85, only=0.79).verdict()
     assert verdict["Do synthetic data help?"].startswith("Yes. ")
-    assert "SVM on real + synthetic (vae, 50): 90.0 %" in verdict["Do synthetic data help?"]
+    assert "SVM on real data and vae, 90.0 %" in verdict["Do synthetic data help?"]
     assert verdict["Do they harm?"].startswith("Not clearly")
-    assert verdict["Do they add to classic transforms?"].startswith("Yes:")
+    assert verdict["Do they add to classic transforms?"].startswith("Yes.")
 
 
 def test_what_is_best_without_a_model_is_the_reference():
@@ -95,8 +97,42 @@ def test_what_is_best_without_a_model_is_the_reference():
 
 def test_synthetic_data_that_harm():
     verdict = study(vae=0.7, both=0.7, only=0.6).verdict()
-    assert verdict["Do they harm?"].startswith("Yes: 1 of 1")
+    assert verdict["Do they harm?"].startswith("Yes, in 1 of 1 ")
     assert verdict["Can they stand in for the real data?"].startswith("It is not shown")
+
+
+def test_the_harm_that_is_named_is_a_clear_one():
+    """Another classifier may lose more on average, in draws that differ more."""
+    result = study(vae=0.78)
+    scores = result.score
+    wild = scores.copy()
+    wild[2] += np.array([-0.3, 0.2, -0.3, 0.2, -0.1])
+    figures = {"accuracy": np.concatenate([scores, wild], axis=1)}
+    both = replace(
+        result, classifiers=("SVM", "wild"), figures=dict.fromkeys(("validation", "test"), figures)
+    )
+    answer = both.verdict()["Do they harm?"]
+    assert answer.startswith("Yes, in 1 of 2 comparisons (SVM). The largest loss")
+    assert "that of SVM on real data and vae: −2.0 points" in answer
+
+
+def test_an_interval_wider_than_all_differences_is_not_told():
+    assert str(Comparison(-0.4, 1.2)).endswith("the draws differ too much for an interval")
+    assert "95 % interval" in str(Comparison(-0.4, 0.9))
+
+
+def test_numbers_of_samples_are_told_if_there_are_several():
+    result = study(vae=0.9)
+    more = TrainingSet(ADDED, "smote", "x5")
+    sets = (*result.training_sets, more)
+    figures = {"accuracy": np.concatenate([result.score, result.score[:1]])}
+    several = replace(
+        result, training_sets=sets, figures=dict.fromkeys(("validation", "test"), figures)
+    )
+    assert (
+        "SVM on real data and vae (50 of each class)"
+        in several.verdict()["Do synthetic data help?"]
+    )
 
 
 def test_one_comparison_needs_no_correction():
@@ -127,8 +163,9 @@ def test_a_small_validation_set_does_not_choose():
     assert (large.judge, small.judge) == ("validation", "test")
     assert "80.0 %" in large.verdict()["Do synthetic data help?"]
     answer = small.verdict()["Do synthetic data help?"]
-    assert "vae, 50): 90.0 %" in answer
-    assert "corrected for 3 candidates" in answer
+    assert "real data and vae, 90.0 %" in answer
+    assert "corrected for 3 comparisons" in answer
+    assert "there are few validation data" in answer
     margin = small.compare(SETS["vae"], "SVM", comparisons=3).margin
     assert f"+{100 * (0.1 + margin):.1f}, corrected" in answer
 
@@ -138,9 +175,12 @@ def test_copies_are_called_copies():
     quality["vae"]["distance_ratio"] = np.zeros(5)
     answer = study(quality=quality).verdict()["Are they copies?"]
     assert "100.0 % exact copies" in answer
-    assert "They reveal who was in the training set" in answer
+    assert answer.startswith("Some are exact copies, and samples reveal who was in the training")
     quality["vae"] |= {"copies": np.zeros(5), "membership_auc": np.full(5, 0.51)}
-    assert "hardly reveal" in study(quality=quality).verdict()["Are they copies?"]
+    answer = study(quality=quality).verdict()["Are they copies?"]
+    assert answer.startswith("There are no exact copies, and samples hardly reveal who")
+    quality["vae"]["membership_auc"] += 0.3
+    assert ", but samples reveal who" in study(quality=quality).verdict()["Are they copies?"]
 
 
 def test_without_a_model_there_is_no_verdict():

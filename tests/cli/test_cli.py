@@ -359,12 +359,13 @@ class TestAugment:
         command = words(f"augment {data} --out new.npz --per-class 2 --report")
         assert run([*command, *QUICK]) == 0
         lines = [line for line in capsys.readouterr().err.splitlines() if "collapsed" in line]
-        assert [line.split(":")[1] for line in lines] == [" class 'cat'", " class 'dog/wolf'"]
+        assert [line.split(":")[2].split(";")[0] for line in lines] == [" cat, dog/wolf"]
         figures = json.loads(Path("new.json").read_text())["fidelity"]
         assert figures["cat"]["spread"] < 0.25
         page = Path("new.html").read_text()
         assert "Are samples like real examples?" in page
-        assert "cat: samples have" in page
+        assert "Not in 2 of 2 classes." in page
+        assert "Classes that have collapsed (spread below 0.25): cat, dog/wolf; scale" in page
         assert run([*command, "--overwrite", "--strict", *QUICK]) == 3
         assert len(read_data("new.npz")) == 4
 
@@ -373,7 +374,7 @@ class TestAugment:
         command = f"augment {data} --out new.npz --per-class 2 --report --strict {options}"
         assert run(words(command)) == 0
         assert not capsys.readouterr().err
-        assert "No class has collapsed" in Path("new.html").read_text()
+        assert "Yes. </b>No class has collapsed" in Path("new.html").read_text()
 
     def test_models_can_be_sampled(self, data):
         assert run(["augment", data, "--out", "new.npz", "--per-class", "1", *QUICK]) == 0

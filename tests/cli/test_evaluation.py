@@ -45,7 +45,7 @@ class TestBenchmark:
         assert "Which model reconstructs best?" in out
         assert "Which model and sampler generate best?" in out
         html = (here / "b" / "report.html").read_text()
-        assert "Equally good" in html or "Next:" in html
+        assert "Equally good" in html or "Next best:" in html
         assert html.count("data:image/png") == 2  # reconstructions and samples
         assert 'class="sortable"' in html
         assert "--row" in html
@@ -151,7 +151,9 @@ class TestEvaluate:
         assert "mean squared error: " in out
         assert "lower is better" in out
         html = (model / "e.html").read_text()
-        assert "Frechet distance (normal)" in html
+        assert '<th scope="row">Frechet distance</th><td class="text">normal</td>' in html
+        for question in ("How good are reconstructions?", "Are samples copies?"):
+            assert question in html.split("What was done")[0]
         assert html.count("data:image/png") == 1
 
     @pytest.mark.slow

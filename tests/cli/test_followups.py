@@ -207,12 +207,13 @@ class TestImpute:
         known = data.known.flatten(0, 1)
         for row, values, seen in zip(rows, data.x.flatten(0, 1), known, strict=True):
             for name, value, was_seen in zip(("memory", "speed"), values, seen, strict=True):
-                found = [float(row[f"{name}{end}"]) for end in ("_lower", "", "_upper")]
-                assert sorted(found) == found
-                if was_seen:
-                    assert np.allclose(found, float(value), atol=1e-6)
+                low, middle, high = (row[f"{name}{end}"] for end in ("_lower", "", "_upper"))
+                if was_seen:  # then it has no interval
+                    assert (low, high) == ("", "")
+                    assert float(middle) == pytest.approx(float(value), abs=1e-6)
                 else:
-                    assert found[0] < found[2]
+                    assert float(low) < float(high)
+                    assert float(low) <= float(middle) <= float(high)
         missing = int((~data.known.all(-1)).sum())
         assert f"{missing} of 40 visits of 10 individuals completed" in capsys.readouterr().out
 

@@ -83,11 +83,11 @@ def test_byte_order_marks_quotes_spaces_and_empty_lines_are_accepted(csv):
         (
             "a,id\n" + "".join(f"1,P{k}\n" for k in range(5)),
             "a column 'id' with 5 different texts in 5 cells, such as 'P0': expected categories, "
-            "not names of the rows; leave it out",
+            "not names of the rows; remove the column",
         ),
         (
             "id,b\n" + "".join(f"P{k % 101},1\n" for k in range(102)),
-            "a column 'id' with 101 different texts: expected at most 100; leave it out",
+            "a column 'id' with 101 different texts: expected at most 100; remove the column",
         ),
         ("a,b,b\n1,2,3\n", r"has columns \['b'\] more than once: expected names that differ"),
         ("a,b\n1,\n2,NA\n", "has no value in column 'b'"),

@@ -175,6 +175,17 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path):
         assert [name for name in states(folder) if name in ("RUNNING", "FAIL")] == ["FAIL"]
 
 
+def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
+    """It had the lock when it was killed, and left the file behind."""
+    code = "import os, sys, filelock; filelock.FileLock(sys.argv[1]).acquire(); os._exit(1)"
+    lock = tmp_path / "journal.log.lock"
+    subprocess.run([sys.executable, "-c", code, str(lock)], check=False)
+    assert lock.exists()
+    start = time.monotonic()
+    assert len(run(tmp_path, trials=1).trials) == 1
+    assert time.monotonic() - start < 25.0  # Optuna waits for 30
+
+
 def test_a_lost_row_is_the_same_trial_again(tmp_path):
     whole = run(tmp_path)
     lost = whole.trials[4]

@@ -133,7 +133,7 @@ def test_the_default_space():
         "learning_rate": Interval(1e-4, 1e-2, log=True),
         "batch_size": Choice([32, 64]),
         "latent_dim": Interval(2, 32, log=True),
-        "beta": Interval(1e-3, 1e3, log=True),
+        "beta": Interval(0.01, 10.0, log=True),
     }
     assert default_space("wae", DIGITS)["kernel"] == Choice(["rbf", "imq"])
     assert default_space("vqvae", DIGITS).keys() == {

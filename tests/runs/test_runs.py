@@ -20,6 +20,7 @@ from chartae.runs.store import SILENCE, Store
 from chartae.runs.table import write_table
 
 Settings = Mapping[str, Any]
+LINUX = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 CONTEXT = {"data": "abc", "version": "1"}
 
 
@@ -371,6 +372,77 @@ def test_a_process_that_dies_loses_only_its_run(tmp_path: Path) -> None:
     )
     assert [row.settings["x"] for row in table.failed] == [3]
     assert "its process died" in table.failed[0].error
+
+
+ORPHANS = """
+import os, sys, time
+from pathlib import Path
+from chartae.runs import execute
+def run(settings, shared, attempt):
+    Path(sys.argv[1], f"pid-{os.getpid()}").touch()
+    time.sleep(600)
+execute(run, [{"x": 0}, {"x": 1}], folder=sys.argv[1], context={}, jobs=2)
+"""
+
+
+@pytest.mark.slow
+@LINUX
+def test_workers_end_soon_after_their_coordinator_was_killed(tmp_path: Path) -> None:
+    """They would go on with runs that nobody takes."""
+    process = subprocess.Popen([sys.executable, "-c", ORPHANS, str(tmp_path)])
+    workers: list[int] = []
+    while len(workers) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+        workers = [int(path.name[4:]) for path in tmp_path.glob("pid-*")]
+    process.kill()
+    process.wait()
+    for _ in range(300):
+        if not any(map(_lives, workers)):
+            return
+        time.sleep(0.1)
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    pytest.fail("the workers are alive")
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is there and not a zombie that nobody has reaped."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+@LINUX
+@pytest.mark.filterwarnings("error")
+def test_an_error_of_the_coordinator_stops_the_workers(tmp_path: Path) -> None:
+    def run(settings: Settings, shared: str, attempt: int) -> Outcome:
+        Path(shared, f"pid-{os.getpid()}").touch()
+        time.sleep(600.0 * settings["x"])
+        return Outcome({})
+
+    def full(progress: Progress) -> None:
+        if progress.done:
+            raise OSError("no space left")
+
+    options: Any = {"folder": tmp_path / "t", "context": {}, "jobs": 2, "progress": full}
+    with pytest.raises(OSError, match="no space left") as kept:
+        execute(run, [{"x": 0}, {"x": 1}], shared=str(tmp_path), **options)
+    workers = [int(path.name[4:]) for path in tmp_path.glob("pid-*")]
+    assert workers
+    assert not any(map(_lives, workers)), kept  # whose frames have the runs in flight
+
+
+@pytest.mark.slow
+@LINUX
+def test_workers_end_with_the_table(tmp_path: Path) -> None:
+    def pid(settings: Settings, shared: Any, attempt: int) -> Outcome:
+        return Outcome({"pid": os.getpid()})
+
+    table = execute(pid, [{"x": x} for x in range(4)], folder=tmp_path, context={}, jobs=2)
+    assert not any(_lives(row.figures["pid"]) for row in table)
 
 
 @pytest.mark.slow

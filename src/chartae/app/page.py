@@ -142,12 +142,16 @@ def _fineness(space: Landscape, painter: Painter, grid: int | None) -> int:
 
 def _summary(space: Landscape, plane: Plane, count: int) -> str:
     what = "samples of the model" if space.drawn else "observations"
+    guide = (
+        f"Each point is {'a sample of the model' if space.drawn else 'an observation'}. Move the "
+        "pointer over the map to see what is decoded there, and what is nearest."
+    )
     kind = f"{type(space.model).__name__}, {space.dim} latent dimensions; {count:,} {what}."
     if space.classes:
         kind = f"{kind} The map is decoded as class {space.classes[0]}."
     if not plane.title:
-        return kind
-    return f"{kind} The map is the {plane.title}; all else is projected onto it."
+        return f"{guide} {kind}"
+    return f"{guide} {kind} The map is the {plane.title}; all else is projected onto it."
 
 
 def _atlas(

@@ -234,8 +234,8 @@ class Augmenter:
         self.models_ = {name: sampler.model for name, sampler in self.samplers_.items()}
         self.histories_ = {name: of.history for name, of in learned.items()}
         self.fidelity_ = Fidelity({c: f for of in learned.values() for c, f in of.fidelity.items()})
-        for name, problems in self.fidelity_.problems.items():
-            logger.warning("class %r: %s", name, "; ".join(problems))
+        for note in self.fidelity_.notes():
+            logger.warning("%s", note)
         return self
 
     def sample(self, per_class: Count, seed: int | None = None) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -31,6 +31,28 @@ LEAST_DISTANCE = 0.25
 """Smallest `distance_ratio` of samples that are not copies."""
 MOST_EXCESS = 0.3
 """Largest difference of the two shares of `concentration` for samples that do not gather."""
+
+
+class Problem(NamedTuple):
+    """A kind of problem of samples: what it is, and what can be done."""
+
+    name: str
+    remedy: str
+
+
+COLLAPSED = Problem(
+    f"classes that have collapsed (spread below {LEAST_SPREAD})",
+    "scale the data to use their range, or train for more epochs",
+)
+COPIED = Problem(
+    f"classes whose samples are near copies (distance below {LEAST_DISTANCE})",
+    "try another sampler, such as normal",
+)
+GATHERED = Problem(
+    "classes whose samples gather around two real examples (a share more than "
+    f"{MOST_EXCESS} above the expected one)",
+    "train for more epochs, or try another sampler, such as mixture",
+)
 QUERIES = 1000
 """Largest number of real examples that are compared with all; more hardly change a median."""
 
@@ -161,26 +183,27 @@ class ClassFidelity:
         )
 
     @property
+    def kinds(self) -> tuple[Problem, ...]:
+        """The kinds of problems of the samples."""
+        present = {
+            COLLAPSED: self.spread < LEAST_SPREAD,
+            COPIED: self.distance < LEAST_DISTANCE,
+            GATHERED: self.concentration - self.expected > MOST_EXCESS,
+        }
+        return tuple(kind for kind, found in present.items() if found)
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """Problems of the samples, in sentences: collapse, copies, samples around few examples."""
-        found = []
-        if self.spread < LEAST_SPREAD:
-            found.append(
-                f"samples have {self.spread:.0%} of the spread of real examples: the class has "
-                "collapsed; scale the data to use their range, or train for more epochs"
-            )
-        if self.distance < LEAST_DISTANCE:
-            found.append(
-                f"samples are {self.distance:.2f} times as far from training examples as held-out "
-                "examples: they are near copies; try another sampler, such as normal"
-            )
-        if self.concentration - self.expected > MOST_EXCESS:
-            found.append(
-                f"{self.concentration:.0%} of the samples are nearest to two training examples, "
-                f"where {self.expected:.0%} are expected; train for more epochs, or try "
-                "another sampler, such as mixture"
-            )
-        return tuple(found)
+        told = {
+            COLLAPSED: f"samples have {self.spread:.0%} of the spread of real examples: the class "
+            "has collapsed",
+            COPIED: f"samples are {self.distance:.2f} times as far from training examples as "
+            "held-out examples: they are near copies",
+            GATHERED: f"{self.concentration:.0%} of the samples are nearest to two training "
+            f"examples, where {self.expected:.0%} are expected",
+        }
+        return tuple(f"{told[kind]}; {kind.remedy}" for kind in self.kinds)
 
 
 @dataclass(frozen=True, repr=False)
@@ -211,6 +234,19 @@ class Fidelity(Mapping[str, ClassFidelity]):
     def problems(self) -> dict[str, tuple[str, ...]]:
         """Problems of the samples, in sentences, for each class that has any."""
         return {name: found.problems for name, found in self.items() if found.problems}
+
+    def notes(self) -> list[str]:
+        """Return a sentence for each kind of problem, with the classes that have it.
+
+        >>> rings = ClassFidelity(0.1, 0.8, 0.4, 0.4)
+        >>> Fidelity({"ring": rings, "disk": rings}).notes()[0][:62]
+        'classes that have collapsed (spread below 0.25): ring, disk; s'
+        """
+        classes: dict[Problem, list[str]] = {}
+        for name, found in self.items():
+            for kind in found.kinds:
+                classes.setdefault(kind, []).append(name)
+        return [f"{kind.name}: {', '.join(of)}; {kind.remedy}" for kind, of in classes.items()]
 
     def cells(self) -> list[tuple[str, ...]]:
         """Return the rows of the table as text, one per class, with the columns `HEADINGS`."""

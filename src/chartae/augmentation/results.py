@@ -94,6 +94,8 @@ class Comparison:
         text = _points(self.difference)
         if not np.isfinite(self.margin):
             return f"{text} points; too few draws for an interval"
+        if self.margin > 1.0:  # wider than all possible differences
+            return f"{text} points; the draws differ too much for an interval"
         low, high = _points(self.difference - self.margin), _points(self.difference + self.margin)
         return f"{text} points, 95 % interval {low} to {high}"
 
@@ -322,18 +324,17 @@ class StudyResult:
         difference = self.scores(ours, first) - self.scores(theirs, second)
         fair = self.judge == "validation"
         found = self._comparison(difference, 1 if fair else len(with_model) * len(self.classifiers))
-        how = "chosen on validation data" if fair else "chosen on test data"
         answer = {
             "helps": "Yes.",
             "no clear difference": "No clear difference.",
             "hurts": "No: they are clearly worse than the best method without a model.",
         }[found.effect]
+        chosen = "validation data" if fair else "test data, because there are few validation data"
         return (
-            f"{answer} The best way without a model, {how}, is {second} on "
-            f"{theirs}: {self.title} {_percent(self._mean(theirs, second))} %. The best way "
-            f"with a model is {first} on {ours}: {_percent(self._mean(ours, first))} %. "
-            f"Difference: {found}"
-            + ("." if fair else f", corrected for {found.comparisons} candidates.")
+            f"{answer} Best without a model: {second} on {self._name(theirs)}, {self.title} "
+            f"{_percent(self._mean(theirs, second))} %. Best with a model: {first} on "
+            f"{self._name(ours)}, {_percent(self._mean(ours, first))} %. Difference: {found}"
+            f"{_corrected(found)}. Both were chosen on {chosen}."
         )
 
     def _harm(self, added: Sequence[TrainingSet]) -> str:
@@ -343,17 +344,17 @@ class StudyResult:
             for s in added
             for name in self.classifiers
         }
-        harmed = [(s, name) for (s, name), of in found.items() if of.effect == "hurts"]
-        (worst, loser), least = min(found.items(), key=lambda item: item[1].difference)
+        harmed = {pair: of for pair, of in found.items() if of.effect == "hurts"}
+        worst, least = min((harmed or found).items(), key=lambda item: item[1].difference)
         what = "largest loss" if least.difference < 0.0 else "smallest gain"
         ending = (
-            f"The {what} against real data alone is that of {loser} with {worst.method}: {least}"
-            f"{_corrected(least, count)}."
+            f"The {what} against real data alone is that of {worst[1]} on {self._name(worst[0])}: "
+            f"{least}{_corrected(least)}."
         )
         if not harmed:
             return f"Not clearly, for any classifier. {ending}"
         names = ", ".join(dict.fromkeys(name for _, name in harmed))
-        return f"Yes: {len(harmed)} of {count} combinations clearly lose ({names}). {ending}"
+        return f"Yes, in {len(harmed)} of {count} comparisons ({names}). {ending}"
 
     def _failed(self) -> str:
         """Name the classifiers that fail with added examples where the others do not.
@@ -391,11 +392,14 @@ class StudyResult:
         count = 1 if self.judge == "validation" else len(combined) * len(self.classifiers)
         found = self.compare(ours, name, theirs, comparisons=count)
         answer = {
-            "helps": "Yes",
-            "no clear difference": "No clear difference",
-            "hurts": "No, they take away from them",
+            "helps": "Yes.",
+            "no clear difference": "No clear difference.",
+            "hurts": "No, they take away from them.",
         }[found.effect]
-        return f"{answer}: {name} on {ours}, against transforms alone: {found}."
+        return (
+            f"{answer} {name} on {self._name(ours)}, compared with {self._name(theirs)}: "
+            f"{found}{_corrected(found)}."
+        )
 
     def _stand_in(self) -> str:
         only = [s for s in self.training_sets if s.part == "synthetic only" and self.uses_model(s)]
@@ -406,20 +410,21 @@ class StudyResult:
         found = {name: self.compare(ours, name, comparisons=count) for name in self.classifiers}
         fair = [n for n, of in found.items() if of.difference - of.margin > -TOLERANCE]
         worst = min(found, key=lambda name: found[name].difference)
-        which = f"{ours.method}, {ours.number}" if ours.number else ours.method
         if len(fair) == len(found):
             answer = f"Yes: no classifier loses {100 * TOLERANCE:.0f} points or more"
         elif fair:
             answer = f"For {len(fair)} of {len(found)} classifiers ({', '.join(fair)})"
         else:
-            answer = f"It is not shown: every classifier may lose {100 * TOLERANCE:.0f} points"
+            answer = (
+                f"It is not shown: each classifier may lose {100 * TOLERANCE:.0f} points or more"
+            )
         return (
-            f"{answer}, trained on the samples of {which} alone. The worst is {worst}: "
-            f"{found[worst]}{_corrected(found[worst], count)}."
+            f"{answer}. This compares training on {self._name(ours)} with training on real data. "
+            f"The worst is {worst}: {found[worst]}{_corrected(found[worst])}."
         )
 
     def _copied(self) -> str:
-        sentences = []
+        details, copied, revealing = [], False, False
         for name in self.models:
             of = self.quality.get(name, {})
             if not {"copies", "membership_auc", "distance_ratio"} <= of.keys():
@@ -428,13 +433,34 @@ class StudyResult:
                 float(np.nanmean(of[key])) if np.isfinite(of[key]).any() else float("nan")
                 for key in ("copies", "membership_auc", "distance_ratio")
             )
-            reveals = "reveal" if auc >= REVEALING else "hardly reveal"
-            sentences.append(
-                f"{name}: {_percent(share)} % exact copies. Samples are {ratio:.2f} times as far "
-                f"from training data as test data are. They {reveals} who was in the training "
-                f"set (area under the curve {auc:.2f}; 0.5 is chance)."
+            copied, revealing = copied or share > 0.0, revealing or auc >= REVEALING
+            details.append(
+                f"{name}: {_percent(share)} % exact copies; samples are {ratio:.2f} times as far "
+                f"from training data as test data are; membership AUC {auc:.2f} (0.5 is chance)."
             )
-        return " ".join(sentences)
+        if not details:
+            return ""
+        first = "Some are exact copies" if copied else "There are no exact copies"
+        link = "and" if copied == revealing else "but"
+        how = "reveal" if revealing else "hardly reveal"
+        return f"{first}, {link} samples {how} who was in the training set. {' '.join(details)}"
+
+    def _name(self, training_set: TrainingSet) -> str:
+        """Return what a training set is called in a sentence."""
+        method, number = training_set.method, training_set.number
+        size = ""
+        if number and self._several_numbers:
+            size = f" ({number} of each class)" if number.isdigit() else f" ({number})"
+        if training_set.part == "synthetic only":
+            return f"{method}{size} alone"
+        if number is None:
+            return f"real data with {method}" if method else "real data alone"
+        return f"real data and {method}{size}"
+
+    @property
+    def _several_numbers(self) -> bool:
+        """Whether rows of one method differ by the number of their samples."""
+        return len({s.number for s in self.training_sets if s.number}) > 1
 
     def _mean(self, training_set: TrainingSet, classifier: str) -> float:
         return float(self.scores(training_set, classifier).mean())
@@ -443,12 +469,11 @@ class StudyResult:
 
     def labels(self) -> list[str]:
         """Return the name of each row within its part."""
-        several = len({s.number for s in self.training_sets if s.number}) > 1
         return [
             s.part
             if s.method is None
             else f"{s.method}, {s.number}"
-            if several and s.number
+            if self._several_numbers and s.number
             else s.method
             for s in self.training_sets
         ]
@@ -546,9 +571,11 @@ def _spread(mean: float, deviation: float) -> str:
     return f"{100 * mean:.1f}{spread}"
 
 
-def _corrected(found: Comparison, count: int) -> str:
+def _corrected(found: Comparison) -> str:
     """Return for how many comparisons an interval is corrected, if there is one and it is."""
-    return f", corrected for {count} comparisons" if count > 1 and found.margin < np.inf else ""
+    if found.comparisons == 1 or not found.margin <= 1.0:
+        return ""
+    return f", corrected for {found.comparisons} comparisons"
 
 
 def _percent(share: float) -> str:

@@ -72,11 +72,14 @@ def _in_the_commands_words(message: str, arguments: Sequence[str]) -> str:
 
     >>> _in_the_commands_words("expected their name as x_key", ["train", "data.npz"])
     'expected their name as --x-key'
+    >>> _in_the_commands_words("the option color converts them", ["train", "images"])
+    '--grey, --rgb or --rgba converts them'
     """
     name = next((a for a in arguments if a in COMMANDS), None)
     if name is None or f"chartae.cli.{name}" not in sys.modules:  # it could not be imported
         return message
     message = re.sub(r"\bheader=False\b", "--no-header", message)
+    message = re.sub(r"\bthe option color\b", "--grey, --rgb or --rgba", message)
     message = re.sub(r"\bpath=", "DATA=", message)
     message = re.sub(r"\baccelerator=", "--device=", message)
     flags = {argument.name for argument in app[name].assemble_argument_collection()}

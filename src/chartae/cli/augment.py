@@ -1,5 +1,6 @@
 """``chartae augment``: synthetic labelled data from a few real ones."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,7 +33,13 @@ from chartae.cli.output import (
     print_lines,
     write_folder_of,
 )
-from chartae.cli.results import few_baselines, fidelity_table, sections
+from chartae.cli.results import (
+    ALIKE,
+    few_baselines,
+    fidelity_answer,
+    fidelity_table,
+    sections,
+)
 from chartae.data import ArrayDataset, write_npz, write_table
 from chartae.errors import ChartaeError, ConfigurationError, DataError
 from chartae.evaluation.neighbours import nearest_real
@@ -307,19 +314,29 @@ def _report(
     groups = {"real": source, "synthetic": synthetic, **few_baselines(source, augmenter.seed)}
     return Report(
         f"Augmentation of {data.name}",
-        f"{len(synthetic)} synthetic observations of {source.num_classes} classes, learned from "
-        f"{len(source)} real ones. To find out whether they help your classifier, run "
-        "chartae study.",
+        f"{len(synthetic):,} synthetic observations of {source.num_classes} classes, learned from "
+        f"{len(source):,} real ones.",
+        answers={
+            ALIKE: fidelity_answer(augmenter.fidelity_),
+            **({"Would they help a classifier?": _sentence(answer)} if answer else {}),
+        },
         facts={
             "Data": f"{data}: {source}",
             "Models": f"{len(augmenter.models_)} {type(model).__name__}, with {model.latent_dim} "
             "latent dimensions",
-            **({"Would they help?": answer} if answer else {}),
             "Seed": str(augmenter.seed),
             "Versions": versions(),
         },
         settings=options,
         tables=[fidelity_table(augmenter.fidelity_)],
         sections=sections(augmenter, groups),
+        commands={
+            "Measure whether they help your classifiers": "chartae study "
+            f"{shlex.quote(str(data))} --out {shlex.quote(f'{data.stem}-study')}"
+        },
         files=files,
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

@@ -79,7 +79,8 @@ def explore(
         _serve(space, model.resolve().name, host, port, open_browser=not no_browser)
         return
     with outputs.recording():
-        atlas_page(space, pairs=pairs or None, title=model.resolve().name, seed=seed).save(html)
+        title = f"Latent space of {model.resolve().name}"
+        atlas_page(space, pairs=pairs or None, title=title, seed=seed).save(html)
     print_lines(f"page: {html}")
 
 

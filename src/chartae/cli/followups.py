@@ -204,6 +204,7 @@ class TrainedSequences:
         x: Any,
         times: Any,
         *,
+        mask: Any = None,
         like: Sequences | None = None,
         y: Tensor | None = None,
         columns: Sequence[str] | None = None,
@@ -213,6 +214,7 @@ class TrainedSequences:
         Args:
             x: ``(N, K, *shape)``.
             times: ``(N, K)`` or ``(K,)``.
+            mask: bool, the shape of ``x``, True where there is a value; by default everywhere.
             like: individuals whose names and covariates they have.
             y: the covariates of others.
             columns: names of scores; by default those of the training data.
@@ -228,6 +230,7 @@ class TrainedSequences:
         return Sequences(
             x,
             times=times,
+            mask=mask,
             ids=None if like is None else like.ids,
             covariates=None if y is None else y.cpu(),
             channels_last=self.form.channels_last,
@@ -332,9 +335,10 @@ def write_draws(
 ) -> None:
     """Write a value for each visit, with the interval of its draws.
 
-    In a table, each score has further columns with ``_lower`` and ``_upper`` after its name; an
-    archive has arrays ``lower`` and ``upper``, and ``draws`` if they are kept. Known values are
-    repeated as they are. Images have no intervals.
+    In a table, each score has further columns with ``_lower`` and ``_upper`` after its name, which
+    are empty for known values. An archive has arrays ``lower`` and ``upper``, and ``draws`` if they
+    are kept, in which known values are repeated as they are; ``imputed`` tells which are not known.
+    Folders of images have no intervals.
     """
     _warn_of_few(draws)
     draws = _settled(draws)
@@ -346,8 +350,17 @@ def write_draws(
         times = torch.where(data.padding, torch.nan, data.times).cpu()
     if out.suffix == ".csv":
         x = np.stack([np.asarray(value) for value in values], -1)
-        x = x.reshape(*x.shape[:2], -1)
-        written = trained.sequences(x, times, like=data, columns=_with_intervals(trained))
+        mask = np.ones(x.shape, bool)
+        if draws.observed is not None:
+            mask[..., 1:] = ~draws.observed.numpy()[..., None]
+        shape = (*x.shape[:2], -1)
+        written = trained.sequences(
+            x.reshape(shape),
+            times,
+            mask=mask.reshape(shape),
+            like=data,
+            columns=_with_intervals(trained),
+        )
         write_sequences(out, written)
         return
     written = trained.sequences(values[0], times, like=data)

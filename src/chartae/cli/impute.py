@@ -46,9 +46,10 @@ def impute(
             all draws. naive: a draw given one visit. [default: resample for scores, best for
             images]
         draws: Number of draws of each individual.
-        level: Level of the intervals: in a table the columns NAME_lower and NAME_upper, in an .npz
-            file the arrays lower and upper. Those of images are of their means, without the noise
-            of pixels.
+        level: Level of the intervals of imputed values: in a table the columns NAME_lower and
+            NAME_upper, which are empty for observed values; in an .npz file the arrays lower and
+            upper, which repeat observed values, and imputed, which tells them apart. Intervals of
+            images are of their means, without the noise of pixels.
         keep_draws: Write all draws too, as the array draws of an .npz file.
         seed: Seed of the draws.
     """

@@ -20,7 +20,9 @@ from chartae.report import (
 )
 from chartae.samplers import Sampler
 
-__all__ = ["few_baselines", "fidelity_table", "sections"]
+__all__ = ["few_baselines", "fidelity_answer", "fidelity_table", "sections"]
+
+ALIKE = "Are samples like real examples?"
 
 
 def few_baselines(real: ArrayDataset, seed: int, count: int = 10) -> dict[str, ArrayDataset]:
@@ -44,15 +46,26 @@ def few_baselines(real: ArrayDataset, seed: int, count: int = 10) -> dict[str, A
     return found
 
 
+def fidelity_answer(fidelity: Fidelity) -> str:
+    """Return whether the samples of any class have a problem, in a sentence."""
+    count = len(fidelity.problems)
+    if not count:
+        return "Yes. No class has collapsed, and no samples are near copies."
+    return (
+        f"Not in {count} of {len(fidelity)} classes. Samples have collapsed, are near copies, or "
+        "gather around two examples; the first table says which."
+    )
+
+
 def fidelity_table(fidelity: Fidelity) -> Table:
     """Return a table that compares the samples of each class to its real examples."""
-    notes = [
-        f"{name}: {message}"
-        for name, found in fidelity.items()
-        for message in (*found.problems, *found.warnings)
-    ]
+    warned: dict[str, list[str]] = {}
+    for name, found in fidelity.items():
+        for message in found.warnings:
+            warned.setdefault(message, []).append(name)
+    notes = [*fidelity.notes(), *(f"{what}: {', '.join(of)}" for what, of in warned.items())]
     return Table(
-        "Are samples like real examples?",
+        ALIKE,
         "Spread: that of the samples, divided by that of the real examples. Distance: from a "
         "sample to the nearest real example, divided by that from a real example to the nearest "
         "other one; it is about 1 for samples that are as new as held-out examples, and 0 for "
@@ -61,7 +74,7 @@ def fidelity_table(fidelity: Fidelity) -> Table:
         "the same share for real examples.",
         fidelity.HEADINGS,
         fidelity.cells(),
-        notes or ["No class has collapsed, and no samples are copies."],
+        [f"{note[:1].upper()}{note[1:]}." for note in notes],
     )
 
 

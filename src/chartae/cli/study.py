@@ -197,6 +197,7 @@ def _write(
             "the finished runs, from which the command continues"
         ),
     }
+    commands = {}
     for name in result.models:
         parts = MethodName.of(name)
         how = [f"--model {parts.model}", f"--sampler {parts.sampler}"]
@@ -206,7 +207,7 @@ def _write(
         ]
         how += ["--conditional"] if parts.conditional else []
         command = f"chartae augment {shlex.quote(str(data))} {' '.join(how)} --out synthetic.npz"
-        files[command] = f"makes samples of {name} from all of the data"
+        commands[f"Make samples of {name} from all of the data"] = command
     write_study_report(
         out / REPORT,
         result,
@@ -214,5 +215,6 @@ def _write(
         facts={"Data": f"{data}: {source}"},
         settings=options,
         files=files,
+        commands=commands,
         sizes={size: of for size, of in studies.items() if size is not None},
     )

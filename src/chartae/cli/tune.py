@@ -44,7 +44,7 @@ SpaceOption = Annotated[
         "--space.learning-rate 1e-4:1e-2:log by orders of magnitude, --space.batch-size 32,64,128 "
         "for choices. They replace or add to the defaults: learning_rate 1e-4:1e-2:log; batch_size "
         "32,64,128,256; latent_dim 2:32:log, not with codebooks; and the arguments of the model "
-        "that the thesis varies, such as beta 0.001:1000:log of a betavae.",
+        "that the thesis varies, such as beta 0.01:10:log of a betavae.",
     ),
 ]
 MetricOption = Annotated[
@@ -173,7 +173,12 @@ def _write(
         title=f"Tuning of {result.model} on {data.name}",
         facts={"Data": str(data)},
         settings=options,
-        command=command,
+        commands={
+            "Evaluate the best model on test data": "chartae evaluate "
+            f"{shlex.quote(str(out / BEST))} TEST-DATA --train {shlex.quote(str(data))} "
+            "--out evaluation.html",
+            "Train the best configuration again": command,
+        },
         files={
             str(out / BEST): "the best model, trained on the training set",
             str(out / OPTIONS): "its options, for chartae train --config",

@@ -170,6 +170,10 @@ class ArrayDataset(TensorSet):
         return len(self.x)
 
     def __repr__(self) -> str:
+        return f"ArrayDataset({self})"
+
+    def __str__(self) -> str:
+        """The size, the shape and the classes, for people."""
         dtype = str(self.x.dtype).removeprefix("torch.")
         text = f"{len(self)} samples of shape {self.input_shape}, {dtype}"
         if self.class_names and self.y is not None:
@@ -178,7 +182,7 @@ class ArrayDataset(TensorSet):
             text += "; " + ", ".join(f"{name}: {count}" for name, count in pairs)
         if self.mask is not None:
             text += f"; {self.mask.double().mean():.1%} observed"
-        return f"ArrayDataset({text})"
+        return text
 
     @property
     def tensors(self) -> dict[str, Tensor]:

@@ -281,8 +281,8 @@ def _score_columns(
         raise ConfigurationError(f"scores has {some(both)}, which are used otherwise")
     if scores is None and (text := [column for column in columns if visits.is_text(column)]):
         raise DataError(
-            f"{visits.name} has columns {some(text)} that are not numbers: expected scores to name "
-            "the columns of the scores, and covariates those of text"
+            f"{visits.name} has columns {some(text)} that are not numbers: expected the option "
+            "scores with the columns of scores, or the option covariates with those of text"
         )
     return columns
 

@@ -215,6 +215,10 @@ class Sequences(TensorSet):
         }
 
     def __repr__(self) -> str:
+        return f"Sequences({self})"
+
+    def __str__(self) -> str:
+        """The size and the shape, for people."""
         text = (
             f"{len(self)} individuals, {int(self.num_visits.sum())} visits of shape "
             f"{self.input_shape}, {str(self.x.dtype).removeprefix('torch.')}; "
@@ -222,7 +226,7 @@ class Sequences(TensorSet):
         )
         if self.mask is not None:
             text += f"; {self._share_known:.1%} of their features observed"
-        return f"Sequences({text})"
+        return text
 
     @property
     def _share_known(self) -> float:

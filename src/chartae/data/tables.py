@@ -138,7 +138,7 @@ def _column(
     if not seen:
         raise DataError(f"{path} has no value in column {name!r}: expected at least one")
     if not any(map(_NUMERIC.fullmatch, seen)) or are_dates(seen):
-        categories = categories_of(f"{path} has a column {name!r}", seen, "leave it out")
+        categories = categories_of(f"{path} has a column {name!r}", seen, "remove the column")
         place = {text: index for index, text in enumerate(categories.values)}
         codes = np.array([-1 if _is_missing(text) else place[text] for text in texts])
         features = np.eye(len(place))[codes]

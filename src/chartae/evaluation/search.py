@@ -311,12 +311,14 @@ def load_study(folder: Path) -> "Study":
 
 
 def _storage(folder: Path) -> Any:
+    from filelock import FileLock
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+    from optuna.storages.journal import JournalFileBackend
 
     path = folder / JOURNAL
-    # Of the two locks, the one that Windows has, too.
-    lock = JournalFileOpenLock(str(path))
+    # The system releases this lock when its process dies. Those of Optuna are files that a killed
+    # process leaves behind, for which others would wait half a minute.
+    lock: Any = FileLock(f"{path}.lock")
     _repair(path, lock)
     return JournalStorage(JournalFileBackend(str(path), lock))
 

@@ -126,6 +126,9 @@ class Choice:
 
 Space = Mapping[str, Interval | Choice]
 """For each name of an argument, the values to choose from."""
+# On 1,000 MNIST images a betavae uses no latent from 30 on; all figures at 10 are worse than at 1.
+NARROWER: Mapping[str, Space] = {"betavae": {"beta": Interval(0.01, 10.0, log=True)}}
+"""Ranges of a model in place of those of the thesis' grid, where these would waste trials."""
 
 
 def read_range(name: str, text: str) -> Interval | Choice:
@@ -173,7 +176,7 @@ def default_space(model: str, data: ArrayDataset) -> dict[str, Interval | Choice
       far as the training set is as large.
     * ``latent_dim``: 2 to 32, by orders; models with a codebook keep theirs.
     * The arguments of the model that the thesis' benchmark varies, over the range of its grid
-      (`GRIDS`).
+      (`GRIDS`); a narrower one for ``beta`` of a ``betavae``, 0.01 to 10.
 
     Args:
         model: a name (`chartae.models.MODELS`).
@@ -198,7 +201,7 @@ def own_space(model: str) -> dict[str, Interval | Choice]:
     """Return the ranges of a model's own arguments in the thesis' grid; empty without a grid.
 
     >>> own_space("betavae"), own_space("iwae")
-    ({'beta': Interval(0.001 to 1000, by orders)}, {'num_samples': Interval(2 to 12)})
+    ({'beta': Interval(0.01 to 10, by orders)}, {'num_samples': Interval(2 to 12)})
     """
     grid = GRIDS["thesis"].get(model, [])
     values: dict[str, list[Any]] = {}
@@ -206,7 +209,8 @@ def own_space(model: str) -> dict[str, Interval | Choice]:
         for name, value in configuration.items():
             known = values.setdefault(name, [])
             known += [value] if value not in known else []
-    return {name: _range_of(found) for name, found in values.items() if name not in NETWORKS}
+    ranges = {name: _range_of(found) for name, found in values.items() if name not in NETWORKS}
+    return {**ranges, **NARROWER.get(model, {})}
 
 
 def _range_of(values: Sequence[Any]) -> Interval | Choice:

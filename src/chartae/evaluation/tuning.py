@@ -87,21 +87,22 @@ class TuningResult:
         return [name for name in self.space if name not in COMPARABLE]
 
     def describe(self) -> str:
-        """Return the best configuration in words."""
-        best, title = self.best, OBJECTIVES[self.metric].title
+        """Return the number of trials, and the best configuration in words."""
         states = [trial.state for trial in self.search.trials]
         others = {s: states.count(s) for s in ("pruned", "diverged", "failed") if s in states}
         told = "".join(f", {count} {state}" for state, count in others.items())
+        return f"best of {len(states)} trial{'s' * (len(states) > 1)}{told}: {self.best_in_words}"
+
+    @property
+    def best_in_words(self) -> str:
+        """The value of the best trial, its arguments, and the value of the defaults."""
+        best, title = self.best, OBJECTIVES[self.metric].title
         chosen = ", ".join(f"{name} {_short(value)}" for name, value in best.arguments.items())
         before = ""
         for first in self.search.complete[:1]:
             if first.number == 0 != best.number:
                 before = f"; the first trial, from the defaults, has {first.value:.4g}"
-        count = f"{len(states)} trial{'s' * (len(states) > 1)}"
-        return (
-            f"best of {count}{told}: {title} {best.value:.4g} on validation data with "
-            f"{chosen}{before}"
-        )
+        return f"{title} {best.value:.4g} on validation data with {chosen}{before}"
 
     def records(self) -> list[dict[str, Any]]:
         """Return a tidy table: a mapping for each trial."""

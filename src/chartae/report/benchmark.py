@@ -62,6 +62,10 @@ TEXTS = {
 }
 SHOWN = 10
 """Number of pictures in a row."""
+MOST_PLACES = 6
+"""Largest number of decimal places of a figure; smaller ones have an exponent."""
+NEAR = 0.05
+"""The share of near copies if samples are like the test set."""
 
 
 def answers(result: BenchmarkResult) -> dict[str, str]:
@@ -82,7 +86,7 @@ def answers(result: BenchmarkResult) -> dict[str, str]:
             text += f" Equally good: {'; '.join(f'{e.title} {_value(e)}' for e in near)}."
         if others and len(near) < len(others):
             following = next(entry for entry in others if entry not in near)
-            text += f" Next: {following.title} {_value(following)}."
+            text += f" Next best: {following.title} {_value(following)}."
         found[question] = text + _cost(first)
     return found
 
@@ -93,8 +97,22 @@ def _level(first: Entry, other: Entry) -> bool:
 
 
 def _value(entry: Entry) -> str:
-    text = _number(entry.test)
-    return text if math.isnan(entry.deviation) else f"{text} ± {_number(entry.deviation)}"
+    if math.isnan(entry.deviation):
+        return _number(entry.test)
+    return _with_spread(entry.test, entry.deviation)
+
+
+def _with_spread(value: float, deviation: float) -> str:
+    """Return a figure with three digits, and its deviation with as many decimal places.
+
+    >>> _with_spread(0.073, 0.000265), _with_spread(1395.9, 5.29), _with_spread(0.0, 2e-9)
+    ('0.0730 ± 0.0003', '1,396 ± 5', '0 ± 2e-09')
+    """
+    size = max(abs(value), deviation)
+    places = max(0, 2 - math.floor(math.log10(size))) if size > 0.0 else 0
+    if places > MOST_PLACES:
+        return f"{value:.3g} ± {deviation:.2g}"
+    return f"{value:,.{places}f} ± {deviation:,.{places}f}"
 
 
 def _number(value: float | None) -> str:
@@ -128,7 +146,7 @@ def _table(result: BenchmarkResult, name: str) -> Table | None:
         line = cells[title]
         row = [title, *(_value(line[m]) if m in line else "" for m in metrics)]
         rows.append(row + ([_cost_cell(next(iter(line.values())))] if timed else []))
-    headings = ["", *(METRICS[m].title for m in metrics), *(["training (s)"] if timed else [])]
+    headings = ["model", *(METRICS[m].title for m in metrics), *(["training (s)"] if timed else [])]
     return Table(name.capitalize(), TEXTS[name], headings, rows, sortable=True)
 
 
@@ -185,6 +203,7 @@ def _rerun(result: BenchmarkResult, command: str) -> Table:
         ["run", "seconds", "command"],
         rows,
         sortable=True,
+        folded=True,
     )
 
 
@@ -332,8 +351,7 @@ def _curve_sections(result: BenchmarkResult) -> list[Section]:
             figure = curves(result, metric, across)
             if figure is not None:
                 name = f"{METRICS[metric].task.capitalize()} {title}"
-                text = f"{METRICS[metric].title} on the test set; bars are standard deviations "
-                text += "over seeds."
+                text = "On the test set. Bars are standard deviations over seeds, if there are any."
                 found.append(Section(name, text, figure, name))
     return found
 
@@ -372,17 +390,17 @@ def write_benchmark_report(
     features = "the data themselves"
     if result.feature_accuracy is not None:
         share = 100.0 * result.feature_accuracy
-        features = f"a small classifier, {share:.1f} % of whose held-out samples are right"
+        features = f"features of a small classifier, which is right for {share:.1f} % of other data"
     Report(
         title,
         f"{len(table.done)} trainings of {len({r.settings['model'] for r in table})} models. "
         "Configurations and samplers are chosen on the validation set; all figures are of the test "
-        f"set{_spread(table)}",
+        f"set{_spread(table)} d is the number of latent dimensions.",
         answers=found,
         facts={
             **(facts or {}),
             "Observations": f"{sizes}, of shape {splits.train.input_shape}",
-            "Features of samples": features,
+            "Compared in": features,
             "Versions": versions(),
         },
         settings=settings or {},
@@ -416,13 +434,7 @@ def write_evaluation_report(
         facts: facts about the model and the data by name.
         settings: the value of every option.
     """
-    samplers = {f" ({name})": figures for name, figures in evaluation.samplers.items()}
-    rows = [
-        [METRICS[name].title + sampler, METRICS[name].task, _number(value), better(name)]
-        for sampler, figures in {"": evaluation.figures, **samplers}.items()
-        for name, value in figures["test"].items()
-    ]
-    tables = [Table("Figures", "On the test set.", ["figure", "task", "value", "better"], rows)]
+    tables = [table for name in COLUMNS for table in _figures(evaluation, name)]
     if evaluation.skipped:
         skipped = [[name, reason] for name, reason in evaluation.skipped.items()]
         tables.append(Table("What is missing", "And why.", ["what", "reason"], skipped))
@@ -437,11 +449,60 @@ def write_evaluation_report(
         sections = [_sheet("Pictures", text, rows_shown)]
     Report(
         title,
+        "How one trained model does on data that it has not seen.",
+        answers=_in_words(evaluation),
         facts={**(facts or {}), "Versions": versions()},
         settings=settings or {},
         tables=tables,
         sections=sections,
     ).save(path)
+
+
+def _figures(evaluation: Evaluation, name: str) -> list[Table]:
+    """Return the table of the figures of `COLUMNS` with a name, if there are any."""
+    samplers = {sampler: of["test"] for sampler, of in evaluation.samplers.items()}
+    rows = [
+        [METRICS[metric].title, sampler, _number(figures[metric]), better(metric)]
+        for metric in COLUMNS[name]
+        for sampler, figures in {"": evaluation.figures["test"], **samplers}.items()
+        if metric in figures
+    ]
+    headings, place = ["figure", "sampler", "value", "better"], 1
+    if not any(row[place] for row in rows):  # only samples are of a sampler
+        rows = [row[:place] + row[place + 1 :] for row in rows]
+        headings.pop(place)
+    return [Table(name.capitalize(), TEXTS[name], headings, rows)] if rows else []
+
+
+def _in_words(evaluation: Evaluation) -> dict[str, str]:
+    """Return what the main figures mean, by question."""
+    found, answers = evaluation.figures["test"], {}
+    if "mse" in found:
+        names = [name for name in ("mse", "psnr", "ssim") if name in found]
+        told = ", ".join(f"{METRICS[name].title} {_number(found[name])}" for name in names)
+        answers["How good are reconstructions?"] = f"{told[:1].upper()}{told[1:]}."
+    alike, copied = [], []
+    for sampler, of in evaluation.samplers.items():
+        test = of["test"]
+        if {"precision", "recall"} <= test.keys():
+            alike.append(
+                f"{sampler}: {test['precision']:.0%} of the samples are among the data, and "
+                f"{test['recall']:.0%} of the data are among the samples."
+            )
+        if {"novelty", "copies"} <= test.keys():
+            copied.append(
+                f"{sampler}: {test['copies']:.0%} of the samples are near copies of training data, "
+                f"where {NEAR:.0%} are expected. Samples are {test['novelty']:.2f} times as far "
+                "from training data as test data are."
+            )
+    answers |= {"Are samples like the data?": " ".join(alike)} if alike else {}
+    answers |= {"Are samples copies?": " ".join(copied)} if copied else {}
+    if "probe_accuracy" in found:
+        answers["Do the latents tell the classes apart?"] = (
+            f"A linear classifier of the latents is right for {found['probe_accuracy']:.0%} of the "
+            "test data."
+        )
+    return answers
 
 
 def better(metric: str) -> str:

@@ -210,9 +210,12 @@ def training_curves(histories: Mapping[str, History]) -> "Figure":
         raise ConfigurationError(
             "histories have no epoch: expected at least one epoch of one training"
         )
-    figure = Figure((3.4 * len(terms), 2.9), layout="constrained")
+    across = panels_across(len(terms))
+    down = math.ceil(len(terms) / across)
+    figure = Figure((3.4 * across, 2.9 * down), layout="constrained")
     for place, term in enumerate(terms, start=1):
-        axes = figure.add_subplot(1, len(terms), place, title=term, xlabel="epoch")
+        title = term.replace("_", " ")
+        axes = figure.add_subplot(down, across, place, title=title, xlabel="epoch")
         for color, (name, history) in zip(
             class_colors(len(histories)), histories.items(), strict=True
         ):

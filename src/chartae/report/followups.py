@@ -40,6 +40,10 @@ __all__ = [
 MOST = 2**26
 """Largest number of values in the draws of a report, which bounds its memory."""
 
+LATER = "all visits after the first"
+"""The start of the name of a part that is hidden."""
+SAME = 0.05
+"""Errors that differ by less than this share are called the same."""
 BACKGROUND = 0.25
 """Pixels whose standard deviation is less than this share of the largest one are background."""
 
@@ -325,7 +329,7 @@ def write_followup_report(
     half = _half(people)
     parts = {
         "visits at random": people.hidden(visits=hidden, seed=seed),
-        f"all visits after the first{'' if half == 1 else f' {half}'}": people.first(half),
+        f"{LATER}{'' if half == 1 else f' {half}'}": people.first(half),
     }
     results, curves, sections = [], {}, []
     for name, seen in parts.items():
@@ -336,7 +340,8 @@ def write_followup_report(
         sections.append(_picture(name, people, figure))
     page = Report(
         title or f"Follow-ups with {type(model).__name__}",
-        _summary(model, people, held_out, results),
+        _summary(model, people, held_out),
+        answers={_question(result): f"{_verdict(result)} {result.sentence}" for result in results},
         facts={**(facts or {}), "Individuals": str(people), "Versions": versions()},
         settings=settings or {},
         tables=[_table(results), *_score_tables(results)],
@@ -439,16 +444,27 @@ def _with_noise(model: SequenceModel) -> bool:
     return not isinstance(model.observation_model, BernoulliLikelihood)
 
 
-def _summary(
-    model: SequenceModel, people: Sequences, held_out: bool, results: Sequence[HiddenPart]
-) -> str:
+def _summary(model: SequenceModel, people: Sequences, held_out: bool) -> str:
     who = (
         f"{len(people)} individuals that the {type(model).__name__} has not seen in training"
         if held_out
         else f"{len(people)} individuals of the training set, because none were held out: errors "
         "of new individuals are larger"
     )
-    return " ".join([f"Tested on {who}.", *(result.sentence for result in results)])
+    return f"Tested on {who}. A part of their visits was hidden from the model."
+
+
+def _question(result: HiddenPart) -> str:
+    later = result.name.startswith(LATER)
+    return f"Can it {'predict later' if later else 'fill in missing'} visits?"
+
+
+def _verdict(result: HiddenPart) -> str:
+    """Return in a sentence whether the model is better than the simplest prediction."""
+    ratio = result.error / result.carried if result.carried > 0.0 else 1.0
+    if abs(ratio - 1.0) < SAME:
+        return "About as well as the last value carried forward."
+    return f"{'Better' if ratio < 1.0 else 'Worse'} than the last value carried forward."
 
 
 def _table(results: Sequence[HiddenPart]) -> Table:

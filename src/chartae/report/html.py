@@ -3,6 +3,7 @@
 import base64
 import io
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Question", "Report", "Section", "Table", "versions"]
 
+NUMBER = re.compile(r"|–|[-−+]?[\d.,]+(e[-+]\d+)?( ?%)?( ± [\d.,]+(e[-+]\d+)?)?( of \d+)?")
+"""The text of a cell that is a number, or missing."""
 MARKS = {"helps": "▲", "no clear difference": "·", "hurts": "▼"}
 
 
@@ -36,6 +39,11 @@ class Section:
     text: str
     figure: "Figure"
     alt: str
+
+    @property
+    def inches(self) -> str:
+        """The width of the figure, in which its letters are as large as in a text."""
+        return f"{self.figure.get_figwidth():.3g}"
 
     @property
     def image(self) -> str:
@@ -80,6 +88,16 @@ class Table:
     sortable: bool = False
     folded: bool = False
 
+    @property
+    def textual(self) -> tuple[bool, ...]:
+        """Whether each column has cells of text; numbers are aligned on the right.
+
+        >>> Table("", "", ("x", "y"), [("1.5 ± 0.1", "ten"), ("–", "1e-05")]).textual
+        (False, True)
+        """
+        columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.headings)
+        return tuple(not all(map(NUMBER.fullmatch, cells)) for cells in columns)
+
 
 @dataclass(frozen=True, eq=False)
 class Report:
@@ -95,6 +113,7 @@ class Report:
         tables: other tables.
         sections: figures.
         quiz: pictures that the reader calls real or synthetic before the page tells.
+        commands: commands to run next, by their purpose.
         files: a description of each written file, by path.
 
     >>> html = Report("Digits", "A test.", facts={"data": "none"}).render()
@@ -111,6 +130,7 @@ class Report:
     tables: Sequence[Table] = ()
     sections: Sequence[Section] = ()
     quiz: Sequence[Question] = ()
+    commands: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
     def render(self) -> str:

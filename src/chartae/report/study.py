@@ -50,6 +50,7 @@ def write_study_report(
     facts: Mapping[str, str],
     settings: Mapping[str, Any],
     files: Mapping[str, str],
+    commands: Mapping[str, str] | None = None,
     summary: str = "",
     sizes: Mapping[int, StudyResult] | None = None,
 ) -> None:
@@ -62,6 +63,7 @@ def write_study_report(
         facts: facts by name.
         settings: the value of every option.
         files: a description of each written file, by path.
+        commands: commands to run next, by their purpose.
         summary: one or two sentences under the title.
         sizes: studies by the number of real examples of each class, this one among them; from two
             on the report shows scores against the number.
@@ -89,6 +91,7 @@ def write_study_report(
         tables=study_tables(study),
         sections=[*_scaling(sizes or {}), *study_sections(study)],
         quiz=quiz(study.samples["real"], study.samples[made[0]], seed=s["seed"]) if made else (),
+        commands=commands or {},
         files=files,
     ).save(path)
 
@@ -146,8 +149,7 @@ def _figures_table(study: StudyResult, cohort: str) -> Table:
     place = "the test set" if cohort == "test" else f"the cohort {cohort}"
     return Table(
         f"All figures on {place}",
-        f"Means over repeats in %. Sensitivity, specificity, precision and F1 are {meaning}. "
-        "Click a heading to sort.",
+        f"Means over repeats in %. Sensitivity, specificity, precision and F1 are {meaning}.",
         ("trained on", "classifier", *(CLASSIFICATION_FIGURES[key] for key in SHOWN)),
         rows,
         sortable=True,

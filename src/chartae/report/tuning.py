@@ -92,7 +92,7 @@ def write_tuning_report(
     title: str,
     facts: Mapping[str, str],
     settings: Mapping[str, Any],
-    command: str,
+    commands: Mapping[str, str],
     files: Mapping[str, str],
 ) -> None:
     """Write the report of a search as one HTML file.
@@ -103,13 +103,13 @@ def write_tuning_report(
         title: title of the page.
         facts: facts about the run by name.
         settings: the value of every option.
-        command: the command that trains the best configuration again.
+        commands: commands to run next, by their purpose.
         files: a description of each written file, by path.
 
     Raises:
         DivergenceError: if no trial has a value.
     """
-    words = result.describe()
+    words = result.best_in_words
     history = History.load(result.search.table.file(result.best.row, HISTORY_FILE))
     pruning = (
         "Trials with a worse validation loss than the median at the same epoch were pruned."
@@ -140,17 +140,19 @@ def write_tuning_report(
     ]
     Report(
         title,
-        summary=f"{words[:1].upper()}{words[1:]}.",
+        summary=f"{len(result.search.trials)} configurations were tried, and compared by the "
+        f"{OBJECTIVES[result.metric].title} on validation data.",
         answers={
-            "How do I train the best configuration again?": command,
-            "Is the figure of the best trial what new data will give?": "No: the best of many "
-            "trials on the same validation data looks better than it is. Evaluate the model once "
-            "on test data that played no part.",
+            "Which configuration is best?": f"{words[:1].upper()}{words[1:]}.",
+            "Is it as good on new data?": "Probably not quite. The best of many trials on the same "
+            "validation data looks better than it is. Evaluate the model once on test data that "
+            "played no part in the search.",
         },
         facts={**facts, "Versions": versions()},
         settings=settings,
         tables=[_searched(result.space), _trials(result)],
         sections=sections,
+        commands=commands,
         files=files,
     ).save(path)
 

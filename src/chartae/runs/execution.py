@@ -7,10 +7,11 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ Cost = Callable[[Settings], tuple[str, float]]
 
 DEATHS = 2
 """How often the process of a run may die before the run counts as failed."""
+WATCH = 1.0
+"""Seconds between two looks of a worker process whether its coordinator is alive."""
 PAUSE = 0.5
 """Seconds between two looks for the rows of another coordinator."""
 CONNECTION = 10.0
@@ -393,7 +396,7 @@ class _Processes:
         def calls() -> Iterator[Any]:
             # joblib asks for the next call whenever a worker is free.
             while (one := plan.next()) is not None:
-                yield delayed(run)(one, self.shared)
+                yield delayed(_as_worker_of)(os.getpid(), run, one, self.shared)
                 if plan.suspects:
                     return
 
@@ -404,12 +407,54 @@ class _Processes:
                         return_as="generator_unordered", pre_dispatch=self.workers, batch_size=1
                     )
                     try:
-                        for row, files in parallel(calls()):
-                            plan.take(row, files)
+                        with _aborted_at_end(parallel(calls())) as results:
+                            for row, files in results:
+                                plan.take(row, files)
                     except TerminatedWorkerError as error:
                         plan.processes_died(f"its process died: {str(error).splitlines()[0]}")
             if plan.waiting:
                 time.sleep(PAUSE)
+
+
+@contextmanager
+def _aborted_at_end(
+    results: Generator[Result, None, None],
+) -> Iterator[Generator[Result, None, None]]:
+    """Stop the runs in flight when the block ends by an error or Ctrl-C, not when it is forgotten.
+
+    An interpreter keeps the frames of the last error, and the workers would go on until then.
+    """
+    try:
+        yield results
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of joblib, about runs without a result
+            results.close()
+
+
+def _as_worker_of(
+    coordinator: int, run: Callable[[Settings, Any], Result], one: Settings, shared: Any
+) -> Result:
+    """Perform a run in a worker process, which ends with its coordinator."""
+    _end_with(coordinator)
+    return run(one, shared)
+
+
+@cache
+def _end_with(coordinator: int) -> None:
+    """Start a thread that ends this process soon after its parent has died, even by a kill.
+
+    Otherwise it would finish a run whose row nobody takes, beside a new coordinator. Windows does
+    not tell; there the process goes on to the end of its run.
+    """
+
+    def watch() -> None:
+        while os.getppid() == coordinator:
+            time.sleep(WATCH)
+        os._exit(1)
+
+    if os.getppid() == coordinator:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 class _Dask:
