@@ -40,7 +40,7 @@ def study(
         "class_names": ["a", "b"],
     }
     of_score = {"accuracy": score, "balanced_accuracy": score}
-    figures = dict.fromkeys(("validation", "test"), of_score)
+    figures = {part: dict(of_score) for part in ("validation", "test")}
     return StudyResult(
         tuple(SETS.values()), ("SVM",), figures, {"SVM": [{}] * 5}, settings, quality or {}
     )
@@ -107,7 +107,9 @@ def test_the_harm_that_is_named_is_a_clear_one():
     scores = result.score
     wild = scores.copy()
     wild[2] += np.array([-0.3, 0.2, -0.3, 0.2, -0.1])
-    figures = {"accuracy": np.concatenate([scores, wild], axis=1)}
+    figures = dict.fromkeys(
+        ("accuracy", "balanced_accuracy"), np.concatenate([scores, wild], axis=1)
+    )
     both = replace(
         result, classifiers=("SVM", "wild"), figures=dict.fromkeys(("validation", "test"), figures)
     )
@@ -125,7 +127,9 @@ def test_numbers_of_samples_are_told_if_there_are_several():
     result = study(vae=0.9)
     more = TrainingSet(ADDED, "smote", "x5")
     sets = (*result.training_sets, more)
-    figures = {"accuracy": np.concatenate([result.score, result.score[:1]])}
+    figures = dict.fromkeys(
+        ("accuracy", "balanced_accuracy"), np.concatenate([result.score, result.score[:1]])
+    )
     several = replace(
         result, training_sets=sets, figures=dict.fromkeys(("validation", "test"), figures)
     )
@@ -219,7 +223,7 @@ def two_classifiers(svm: list[float], forest: list[float], num_test: int = 1000)
 def test_a_classifier_that_fails_alone_is_named():
     answer = two_classifiers([0.5, 0.9, 0.6], [0.8, 0.7, 0.75]).verdict()["Did a classifier fail?"]
     assert answer.startswith("SVM fails in 2 of 3 draws: its balanced accuracy falls to 50.0 % on")
-    assert "real + synthetic (vae, 50), from 90.0 %" in answer
+    assert "real data and vae, from 90.0 %" in answer
     assert "forest" not in answer
 
 

@@ -381,8 +381,9 @@ class StudyResult:
             sentences.append(
                 f"{name} fails in {alone.any(0).sum()} of {alone.shape[1]} draws: its balanced "
                 f"accuracy falls to {_percent(real[column, draw] - alone[row, draw])} % on "
-                f"{added[row]}, from {_percent(real[column, draw])} % on real data alone. The "
-                "cause is likely the classifier, not the samples: look at its hyper-parameters."
+                f"{self._name(added[row])}, from {_percent(real[column, draw])} % on real data "
+                "alone. The cause is likely the classifier, not the samples: look at its "
+                "hyper-parameters."
             )
         return " ".join(sentences)
 
