@@ -289,8 +289,8 @@ FAULTS = (
     # --- augmentation -----------------------------------------------------------------------
     Fault(
         "augmentation/augmenter.py",
-        'return _draw(sampler, n, derive_seed(seed, "class", name), y)',
-        "return _draw(sampler, n, seed, y)",
+        'return draw(sampler, n, derive_seed(seed, "class", name), y)',
+        "return draw(sampler, n, seed, y)",
         ("tests/augmentation/test_augmenter.py::test_classes_of_the_same_data_share_no_noise",),
     ),
     Fault(
