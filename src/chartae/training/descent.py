@@ -83,6 +83,8 @@ class Descent:
         # Before the forward pass, which then finds the memory of the last gradients warm.
         for parameter in chain.from_iterable(self.groups.values()):
             parameter.grad = None
+        objectives: dict[str, Tensor]
+        values: Tensor
         objectives, values = self.losses(Hidden(batch))
         if not self.processes.alone:
             # Means over samples, not over processes: their batches may differ by a sample.
