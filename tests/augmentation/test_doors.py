@@ -276,10 +276,14 @@ def test_a_saved_one_is_replaced_with_all_its_folders_and_nothing_else(tmp_path)
     folders = sorted(entry.name for entry in (tmp_path / "a").iterdir())
     assert folders == ["augmenter.json", "new", "newer"]
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "mine.txt").write_text("mine")
-    with pytest.raises(ConfigurationError, match="has files that no augmenter wrote"):
-        augmenter.save(tmp_path / "b")
-    assert (tmp_path / "b" / "mine.txt").read_text() == "mine"
+    for folder, name in [("a", "mine.txt"), ("a", "new/mine.txt"), ("b", "mine.txt")]:
+        mine = tmp_path / folder / name
+        mine.write_text("mine")
+        with pytest.raises(ConfigurationError, match=f"has {name}, which no augmenter wrote"):
+            augmenter.save(tmp_path / folder)
+        assert mine.read_text() == "mine"
+        mine.unlink()
+    assert len(Augmenter.load(tmp_path / "a").sample(1)[0])  # a refusal removes nothing
 
 
 def test_one_made_of_functions_can_sample_and_says_what_it_lacks(tmp_path):

@@ -78,36 +78,25 @@ def emptied(folder: str | Path) -> Path:
 
     Raises:
         ConfigurationError: if it has other files or is not writable; then nothing is removed.
+        CheckpointError: if the record of that augmenter is damaged.
     """
     folder = check_writable("folder", folder)
-    if (folder / RECORD_FILE).exists():
-        _clear(folder)
-    if any(folder.iterdir()):
+    record = folder / RECORD_FILE
+    names = read_record(folder)["names"] if record.exists() else []
+    places = {place for name in names if (place := folder / folder_name(name)).is_dir()}
+    files = [entry for place in places for entry in place.iterdir()]
+    others = {entry for entry in files if entry.name not in _FILES}
+    if strange := others | (set(folder.iterdir()) - {record, *places}):
         raise ConfigurationError(
-            f"folder={str(folder)!r} has files that no augmenter wrote: expected a new folder"
+            f"folder={str(folder)!r} has {min(strange).relative_to(folder)}, which no augmenter "
+            "wrote: expected a new folder"
         )
-    return folder
-
-
-def _clear(folder: Path) -> None:
-    """Remove the files of an augmenter from a folder.
-
-    Raises:
-        ConfigurationError: if there are other files; then nothing is removed.
-    """
-    places = [folder / folder_name(name) for name in read_record(folder)["names"]]
-    entries = [entry for place in places if place.is_dir() for entry in place.iterdir()]
-    if strange := [entry for entry in entries if entry.name not in _FILES]:
-        raise ConfigurationError(
-            f"folder={str(folder)!r} has {strange[0]}, which no augmenter wrote: expected a new "
-            "folder"
-        )
-    for entry in entries:
+    for entry in files:
         entry.unlink()
     for place in places:
-        if place.is_dir():
-            place.rmdir()
-    (folder / RECORD_FILE).unlink()
+        place.rmdir()
+    record.unlink(missing_ok=True)
+    return folder
 
 
 def json_or_none(value: Any) -> Any:
