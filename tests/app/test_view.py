@@ -6,7 +6,7 @@ import torch
 
 import chartae
 from chartae.app import view
-from chartae.app.view import Landscape
+from chartae.app.landscape import Landscape
 from chartae.data import ArrayDataset, Sequences
 from chartae.errors import ConfigurationError, DataError
 from chartae.geometry import EuclideanMetric, PoincareMetric
