@@ -433,7 +433,11 @@ class Augmenter:
     ) -> dict[str, Learned]:
         """Return the trained models by name; record their names in ``output_dir`` before."""
         learning = Learning(
-            self.fit_options or {}, self.jobs, self.seed, self.output_dir, self.is_conditional
+            fit_options=self.fit_options or {},
+            jobs=self.jobs,
+            seed=self.seed,
+            output_dir=self.output_dir,
+            conditional=self.is_conditional,
         )
         if self.output_dir is None:
             return learning.learn_all(fresh, parts)
