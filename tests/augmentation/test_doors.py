@@ -313,6 +313,22 @@ def test_a_damaged_record_is_a_sentence(tmp_path, content):
                 assert len(Augmenter.load(tmp_path).sample(1)[0])
 
 
+def test_a_record_and_folders_that_do_not_agree_are_damage(tmp_path):
+    quick().fit(X, Y).save(tmp_path)
+    record = tmp_path / "augmenter.json"
+    whole = json.loads(record.read_text())
+    short = {**whole["labels"], "values": whole["labels"]["values"][:1]}
+    record.write_text(json.dumps({**whole, "labels": short}))
+    with pytest.raises(
+        CheckpointError, match=r"damaged: it has 2 names for labels of shape \(1,\)"
+    ):
+        Augmenter.load(tmp_path)
+    record.write_text(json.dumps(whole))
+    load(tmp_path / "0").model.save_pretrained(tmp_path / "1")
+    with pytest.raises(CheckpointError, match="1 contains no sampler: the augmenter is damaged"):
+        Augmenter.load(tmp_path)
+
+
 def test_the_folder_of_an_augmenter_is_no_model(tmp_path):
     quick().fit(X, Y).save(tmp_path)
     with pytest.raises(CheckpointError, match=r"has no config.json"):
