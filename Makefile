@@ -18,7 +18,7 @@ help:
 	@echo "make test-browser  run the tests of the explorer and the reports in Chromium, if it is installed"
 	@echo "make test-cuda  run the tests of models and samplers on a GPU, if there is one"
 	@echo "make test-wheel  build the sdist and the wheel, install and use the wheel; part of test-slow"
-	@echo "make coverage   run all but the slow tests, and list the lines that none runs"
+	@echo "make coverage   run all but the slow tests, list the lines that none runs, and fail if they are many"
 	@echo "make lint       run the checks that execute no test"
 	@echo "make docs       build the documentation site in docs/_build/html/"
 	@echo "make notebooks  write the pages that have code as Jupyter notebooks in docs/_build/notebooks/"

@@ -42,7 +42,7 @@ FOREIGN = {
 """Names of Python, of other programs, and of columns in files that the command writes."""
 VARIABLE = re.compile(r"(HF|MLFLOW|WANDB)_[A-Z_]+")
 """Variables of the environment that other programs read."""
-FILE = re.compile(r"\.(cff|csv|db|html|json|md|npz|parquet|png|py|safetensors|txt)$")
+FILE = re.compile(r"\.(cff|csv|db|html|json|md|npz|parquet|png|py|safetensors|toml|txt|yaml)$")
 MADE = {"docs/_build"}
 """Folders that commands make."""
 

@@ -22,9 +22,9 @@ pytest.importorskip("playwright")
 from tests.browsing import NEEDED, visited
 
 from chartae.app.explorer import Explorer
+from chartae.app.landscape import Landscape
 from chartae.app.page import atlas_page
 from chartae.app.server import build_app, open_socket, serve
-from chartae.app.view import Landscape
 
 pytestmark = NEEDED
 

@@ -22,8 +22,8 @@ pytest.importorskip("dash")
 
 from chartae.app.callbacks import CONTROLS
 from chartae.app.explorer import Explorer
+from chartae.app.landscape import Landscape
 from chartae.app.server import build_app, open_socket, serve
-from chartae.app.view import Landscape
 
 AXES = {"kind": "principal", "across": 0, "up": 1, "point": None}
 

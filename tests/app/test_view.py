@@ -6,9 +6,9 @@ import torch
 
 import chartae
 from chartae.app import view
-from chartae.app.view import Landscape
+from chartae.app.landscape import Landscape
 from chartae.data import ArrayDataset, Sequences
-from chartae.errors import ConfigurationError, DataError
+from chartae.errors import ConfigurationError, DataError, DivergenceError
 from chartae.geometry import EuclideanMetric, PoincareMetric
 from chartae.longitudinal import SEQUENCE_MODELS, FlowVAE
 from chartae.models import MODELS
@@ -52,6 +52,37 @@ class TestSpace:
         space = Landscape.of(chartae.VAE((2,), 2), data, columns={"extra": np.arange(20)})
         assert list(space.columns) == ["mass", "size", "extra"]
         assert np.allclose(space.columns["size"], data.x[:, 1])
+
+    def test_conditions_of_numbers_are_their_mean(self):
+        model = chartae.VAE((2,), 2, conditions=(3,))
+        y = noise(20, 3)
+        space = Landscape.of(model, ArrayDataset(noise(20, 2)), y)
+        assert torch.allclose(view.conditions(space, 4, None), y.mean(0).expand(4, 3))
+
+    def test_covariates_of_individuals_are_a_column(self, individuals):
+        labels = torch.arange(10) % 2
+        people = Sequences(
+            individuals.x,
+            covariates=labels,
+            times=individuals.times,
+            covariate_names=["sex"],
+            dtype=None,
+        )
+        space = Landscape.of_sequences(FlowVAE((5,), 2), people)
+        assert (
+            space.columns["sex"].tolist()
+            == labels.repeat_interleave(4).numpy().astype(str).tolist()
+        )
+
+    def test_wrong_spaces_are_refused(self, space, images):
+        with pytest.raises(
+            DataError, match=r"columns\['mass'\] has shape \(3,\): expected \(60,\)"
+        ):
+            Landscape(space.model, space.x, space.codes, {"mass": np.zeros(3)})
+        with pytest.raises(ConfigurationError, match="FlowVAE: expected Landscape.of_sequences"):
+            Landscape.of(FlowVAE((6, 6), 2), images)
+        with pytest.raises(ConfigurationError, match="metric='model': VAE has no learned metric"):
+            Landscape.of(space.model, images, metric="model")
 
     def test_many_points_are_drawn_with_their_columns(self, images):
         model = chartae.VAE((6, 6), 2, likelihood="bernoulli")
@@ -200,6 +231,25 @@ class TestGeometry:
         fan = view.exponential_fan(space, Plane(space.codes), start, 0.2)
         reached = chartae.geometry.distance(space.metric, start, fan.paths[:, -1])
         assert torch.allclose(reached, torch.full_like(reached, fan.length), rtol=1e-3)
+
+    @pytest.mark.parametrize(("reach", "length"), [(0.7, 0.7), (0.4, 0.35), (0.0, None)])
+    def test_a_fan_is_as_long_as_geodesics_can_be(self, space, monkeypatch, reach, length):
+        """Beyond ``reach`` they diverge: the length is halved until it is shorter."""
+
+        def bounded(metric, start, velocities, *, num_steps):
+            if (velocities.norm(dim=-1) > reach + 1e-5).any():
+                raise DivergenceError("too long")
+            return chartae.geometry.exponential_path(metric, start, velocities, num_steps=num_steps)
+
+        monkeypatch.setattr(view, "exponential_path", bounded)
+        flat, plane = self.flat(space), Plane(space.codes)
+        if length is None:
+            with pytest.raises(DataError, match="diverge at any length"):
+                view.exponential_fan(flat, plane, space.codes[0], 0.7)
+            return
+        fan = view.exponential_fan(flat, plane, space.codes[0], 0.7, count=4)
+        assert fan.length == pytest.approx(length, rel=1e-5)
+        assert fan.shortened == (length < 0.7)
 
     def test_no_metric_is_said(self, space):
         bare = Landscape(space.model, space.x, space.codes, {}, joins=False)

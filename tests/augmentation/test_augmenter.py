@@ -195,7 +195,7 @@ def test_kept_models_are_found_again(tmp_path):
 
 
 def test_interrupted_training_ends_the_fit(monkeypatch):
-    from chartae.augmentation import augmenter as module
+    from chartae.augmentation import learning as module
     from chartae.training import History
 
     calls = []
@@ -238,7 +238,7 @@ def test_wrong_options_are_refused_at_once(options, message):
     ],
 )
 def test_wrong_options_are_refused_before_training(options, monkeypatch):
-    from chartae.augmentation import augmenter as module
+    from chartae.augmentation import learning as module
 
     def no_fit(*arguments, **options):
         pytest.fail("trained before it refused")
@@ -298,7 +298,7 @@ def test_every_model_and_every_sampler_has_a_name():
 
 def test_held_out_examples_choose_the_number_of_epochs_of_many(monkeypatch):
     """Noise cannot be learned: every epoch after the first few makes held-out examples worse."""
-    from chartae.augmentation import augmenter as module
+    from chartae.augmentation import learning as module
 
     monkeypatch.setattr(module, "ENOUGH", 30)
     monkeypatch.setattr(module, "LONGEST", 60)

@@ -276,10 +276,14 @@ def test_a_saved_one_is_replaced_with_all_its_folders_and_nothing_else(tmp_path)
     folders = sorted(entry.name for entry in (tmp_path / "a").iterdir())
     assert folders == ["augmenter.json", "new", "newer"]
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "mine.txt").write_text("mine")
-    with pytest.raises(ConfigurationError, match="has files that no augmenter wrote"):
-        augmenter.save(tmp_path / "b")
-    assert (tmp_path / "b" / "mine.txt").read_text() == "mine"
+    for folder, name in [("a", "mine.txt"), ("a", "new/mine.txt"), ("b", "mine.txt")]:
+        mine = tmp_path / folder / name
+        mine.write_text("mine")
+        with pytest.raises(ConfigurationError, match=f"has {name}, which no augmenter wrote"):
+            augmenter.save(tmp_path / folder)
+        assert mine.read_text() == "mine"
+        mine.unlink()
+    assert len(Augmenter.load(tmp_path / "a").sample(1)[0])  # a refusal removes nothing
 
 
 def test_one_made_of_functions_can_sample_and_says_what_it_lacks(tmp_path):
@@ -307,6 +311,22 @@ def test_a_damaged_record_is_a_sentence(tmp_path, content):
             record.write_text(json.dumps({**whole, key: value}))
             with contextlib.suppress(ChartaeError):  # anything else would be raw
                 assert len(Augmenter.load(tmp_path).sample(1)[0])
+
+
+def test_a_record_and_folders_that_do_not_agree_are_damage(tmp_path):
+    quick().fit(X, Y).save(tmp_path)
+    record = tmp_path / "augmenter.json"
+    whole = json.loads(record.read_text())
+    short = {**whole["labels"], "values": whole["labels"]["values"][:1]}
+    record.write_text(json.dumps({**whole, "labels": short}))
+    with pytest.raises(
+        CheckpointError, match=r"damaged: it has 2 names for labels of shape \(1,\)"
+    ):
+        Augmenter.load(tmp_path)
+    record.write_text(json.dumps(whole))
+    load(tmp_path / "0").model.save_pretrained(tmp_path / "1")
+    with pytest.raises(CheckpointError, match="1 contains no sampler: the augmenter is damaged"):
+        Augmenter.load(tmp_path)
 
 
 def test_the_folder_of_an_augmenter_is_no_model(tmp_path):

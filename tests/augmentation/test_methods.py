@@ -3,7 +3,7 @@ import pytest
 
 from chartae.augmentation import ModelMethod, gaussian_noise, make_method, smote
 from chartae.augmentation.methods import OVERSAMPLERS
-from chartae.errors import ConfigurationError
+from chartae.errors import ConfigurationError, DataError
 
 X = np.random.default_rng(0).random((8, 3, 3)).astype(np.float32)
 Y = np.repeat([0, 1], 4)
@@ -33,6 +33,19 @@ def test_smote_interpolates_within_a_class():
     new, y = smote(x, np.array([0, 0, 1, 1]), {0: 20, 1: 20}, 0)
     assert new[y == 0].max() <= 1
     assert new[y == 1].min() >= 10
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("adasyn", "ADASYN cannot make samples of these data: .*neigh?bours"),
+        ("borderline", "BorderlineSMOTE makes no sample of these data"),
+    ],
+)
+def test_methods_of_the_border_need_classes_that_touch(kind, message):
+    x = np.random.default_rng(0).normal(size=(40, 2)) + 100.0 * np.repeat([0, 1], 20)[:, None]
+    with pytest.raises(DataError, match=message):
+        make_method(kind)(x, np.repeat([0, 1], 20), {0: 5}, 0)
 
 
 def test_models_are_kept_and_found_again(tmp_path):

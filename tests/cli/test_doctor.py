@@ -57,3 +57,18 @@ def test_a_package_that_cannot_be_found_is_missing(monkeypatch) -> None:
 
     monkeypatch.setattr(module, "version", nowhere)
     assert all(module.extras().values())
+
+
+def test_a_package_within_another_is_not_missing(monkeypatch) -> None:
+    """As in an environment of conda."""
+    versions = {"pytorch-lightning": "2.6.1"}
+
+    def only_these(name: str) -> str:
+        if name not in versions:
+            raise PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(module, "version", only_these)
+    assert module._installed(module.Requirement("lightning-fabric>=2.5")) == "2.6.1"
+    assert module._installed(module.Requirement("lightning-fabric>=2.7")) == ""
+    assert module._installed(module.Requirement("torch>=2.6")) == ""

@@ -103,7 +103,7 @@ def test_volumes_are_learned_in_small_batches_by_default(monkeypatch):
         given.append(options)
         return fit(model, members, **options)
 
-    monkeypatch.setattr("chartae.augmentation.augmenter.fit", record)
+    monkeypatch.setattr("chartae.augmentation.learning.fit", record)
     for own in ({}, {"batch_size": 2}):
         Augmenter("ae", "mixture", fit_options={"epochs": 1, **own}).fit(data)
     assert [options["batch_size"] for options in given] == [5, 5, 2, 2]

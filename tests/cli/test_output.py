@@ -267,7 +267,7 @@ class CtrlC(chartae.training.Callback):
 @pytest.fixture
 def ctrl_c(monkeypatch):
     """Trainings are interrupted in their second epoch, until the end of the test says otherwise."""
-    import chartae.augmentation.augmenter as augmenter
+    import chartae.augmentation.learning as learning
     import chartae.cli.train as train
 
     original = chartae.training.fit
@@ -280,7 +280,7 @@ def ctrl_c(monkeypatch):
     interrupted.__signature__ = __import__("inspect").signature(original)
     with pressed() as patch:
         patch.setattr(train, "fit", interrupted)
-        patch.setattr(augmenter, "fit", interrupted)
+        patch.setattr(learning, "fit", interrupted)
         yield patch
     signal.signal(signal.SIGINT, before)
 
@@ -332,9 +332,9 @@ def test_a_refused_option_leaves_nothing_in_the_way(here, wrong, jobs, capsys):
 
 def test_what_was_learned_before_a_refusal_is_recorded(here, monkeypatch, capsys):
     """The second class is refused in its training; the first one's is kept."""
-    import chartae.augmentation.augmenter as augmenter
+    import chartae.augmentation.learning as learning
 
-    original, calls = augmenter.fit, []
+    original, calls = learning.fit, []
 
     @functools.wraps(original)
     def refuses(*arguments, **options):
@@ -343,7 +343,7 @@ def test_what_was_learned_before_a_refusal_is_recorded(here, monkeypatch, capsys
             raise ConfigurationError("x: expected something else")
         return original(*arguments, **options)
 
-    monkeypatch.setattr(augmenter, "fit", refuses)
+    monkeypatch.setattr(learning, "fit", refuses)
     assert augment("data.npz", "--out", "new.npz") == 2
     assert Path("new-models/cat/model.safetensors").exists()
     assert augment("data.npz", "--out", "new.npz") == 2
@@ -539,7 +539,7 @@ def test_names_in_another_encoding_are_a_line_or_an_escape(here, capsys):
 def test_help_tells_the_defaults_that_hold(capsys):
     import inspect
 
-    from chartae.augmentation.augmenter import ENOUGH, EPOCHS, LONGEST
+    from chartae.augmentation.learning import ENOUGH, EPOCHS, LONGEST
     from chartae.training import default_options
 
     fit = inspect.signature(chartae.fit).parameters

@@ -175,6 +175,7 @@ def broken(folder, number, **changes):
         (2, {"PixelSpacing": [2.0, 2.0]}, "has PixelSpacing"),
         (2, {"SamplesPerPixel": 3}, "b.dcm has colours"),
         (2, {"NumberOfFrames": 4}, "b.dcm has 4 frames: expected a file for each slice"),
+        (2, {"ModalityLUTSequence": []}, "b.dcm has a table of values"),
         (2, {"PixelData": b"\0" * 8}, "b.dcm cannot be read as a slice"),
     ],
 )
@@ -183,6 +184,17 @@ def test_slices_that_make_no_volume_are_refused(tmp_path, number, changes, messa
     broken(tmp_path, number, **changes)
     with pytest.raises(DataError, match=message):
         read_volumes(tmp_path)
+
+
+def test_a_damaged_header_is_named_and_other_files_are_left_out(tmp_path):
+    write_series(tmp_path, random_pixels())
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "notes.txt").write_bytes(bytes(128) + b"DICM")
+    assert read_volumes(tmp_path).input_shape == (1, COLUMNS, ROWS, SLICES)
+    (tmp_path / "d.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 20)
+    for read in (read_volumes, stream_data):
+        with pytest.raises(DataError, match="d.dcm cannot be read as a slice"):
+            read(tmp_path)
 
 
 def test_pixels_without_a_decoder_name_its_package(tmp_path):

@@ -131,6 +131,20 @@ def test_sixteen_bits_are_divided_by_65535(tmp_path, suffix):
     assert data.form.dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("highest", "options", "message"),
+    [
+        (65535, {"color": "rgb"}, "has one channel of more than 8 bits, which cannot become RGB"),
+        (65536, {}, "its values from 0 to 65536 are not of 16 bits"),
+    ],
+)
+def test_wide_images_that_cannot_be_converted_are_refused(tmp_path, highest, options, message):
+    wide = np.array([[0, highest]], dtype=np.int32)
+    write_image(tmp_path / "a" / "0.tiff", wide)
+    with pytest.raises(DataError, match=message):
+        read_images(tmp_path, **options)
+
+
 def test_floating_point_pixels_are_taken_as_they_are(tmp_path):
     x = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     write_image(tmp_path / "a" / "0.tiff", x)

@@ -62,6 +62,7 @@ def test_the_seed_decides():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
+        (0.5, "sizes=0.5: expected a sequence of sizes"),
         ((), "expected all integers or all fractions"),
         ((10, 0.5), "expected all integers or all fractions"),
         (("10",), "expected all integers or all fractions"),

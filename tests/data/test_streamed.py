@@ -90,6 +90,15 @@ def test_images_of_a_folder(tmp_path, modes, options):
     assert bytes_in_memory(tmp_path, **options) == 4 * shape.numel()
 
 
+def test_the_size_in_memory_of_arrays_and_of_what_is_not_streamed(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 2), dtype=np.uint8))
+    assert bytes_in_memory(tmp_path / "x.npy") == 4 * 3 * 2
+    assert bytes_in_memory(tmp_path / "none") == 0
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "0.png").write_text("text")
+    assert bytes_in_memory(tmp_path / "damaged") == 0
+
+
 def test_a_photograph_that_was_turned(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -187,6 +196,7 @@ def test_files_that_change_or_end_early_are_named(tmp_path):
         ({"path": "none.npy"}, DataError, "does not exist"),
         ({"path": "x.npy", "resize": (2, 2)}, ConfigurationError, "resize=.* is not an option"),
         ({"path": "text.npy"}, DataError, "text.npy cannot be read as a NumPy array"),
+        ({"path": "several.npy"}, DataError, "several.npy holds several arrays: expected one"),
         ({"path": "int.npy"}, DataError, "x has dtype torch.int64: expected uint8"),
         ({"path": "one.npy"}, DataError, "x has shape"),
         ({"path": "x.npy", "labels": "short.npy"}, DataError, "y has 2 labels for 3 samples"),
@@ -199,6 +209,8 @@ def test_what_cannot_be_streamed_is_refused(tmp_path, monkeypatch, options, erro
     np.save("int.npy", np.zeros((3, 2), dtype=np.int64))
     np.save("one.npy", np.zeros(3, dtype=np.float32))
     np.save("short.npy", np.zeros(2, dtype=np.int64))
+    (tmp_path / "x.npz").rename("several.npy")
+    np.savez("x.npz", x=np.zeros((3, 2)))
     (tmp_path / "text.npy").write_text("text")
     with pytest.raises(error, match=message):
         stream_data(**options)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -206,6 +207,12 @@ class TestBenchmark:
         splits = split_data(ArrayDataset(DATA.x))
         with pytest.raises(DataError, match="'cvae' needs labels"):
             benchmark(splits, benchmark_settings(models=["cvae"]), folder=tmp_path, jobs=1)
+
+    def test_a_report_needs_a_test_set(self, tmp_path) -> None:
+        splits = replace(SPLITS, test=None)
+        with pytest.raises(DataError, match="splits has no test set"):
+            benchmark(splits, benchmark_settings(models=["ae"]), folder=tmp_path / "b", jobs=1)
+        assert not list(tmp_path.iterdir())
 
     def test_other_data_are_refused(self, tmp_path) -> None:
         settings = benchmark_settings(models=["ae"], **QUICK)

@@ -13,7 +13,7 @@ from chartae.geometry import (
     length,
     shortest_paths,
 )
-from chartae.geometry.paths.geodesics import _Descent
+from chartae.geometry.paths.energy_descent import EnergyDescent
 from chartae.geometry.statistics.solver import Solver
 
 
@@ -168,7 +168,7 @@ def test_the_paths_of_a_mean_are_never_shorter_than_distances(caplog, monkeypatc
 def test_a_memory_that_misleads_is_dropped(monkeypatch):
     times = torch.linspace(0.0, 1.0, 9, dtype=torch.float64)[:, None]
     start, end = torch.tensor([0.5, 0.1]).double(), torch.tensor([-0.3, 0.6]).double()
-    descent = _Descent(STEREOGRAPHIC, torch.lerp(start, end, times)[None], 1e-4)
+    descent = EnergyDescent(STEREOGRAPHIC, torch.lerp(start, end, times)[None], 1e-4)
     local, *_ = descent._evaluate(descent.x)
     down = descent._direction(local)
     descent.curvatures = torch.ones_like(descent.curvatures)

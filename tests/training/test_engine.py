@@ -23,6 +23,11 @@ def test_mixed_precision_computes_in_bfloat16_on_data_that_stay_exact(make_vae, 
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+def test_half_precision_is_refused_on_a_cpu(make_vae, fit, data):
+    with pytest.raises(ConfigurationError, match="no 16-bit floats but bfloat16; try 'bf16-mixed'"):
+        fit(make_vae(), data, precision="16-mixed")
+
+
 def test_a_model_without_autocast_is_not_cast(make_vae, fit, data):
     plain, explicit = make_vae(), make_vae()
     fit(plain, data, epochs=3)

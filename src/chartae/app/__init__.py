@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from chartae.app.landscape import Landscape
 from chartae.app.page import Page, atlas_page
-from chartae.app.view import Landscape
 from chartae.data import ArrayDataset
 from chartae.longitudinal import SequenceModel
 from chartae.models import Autoencoder

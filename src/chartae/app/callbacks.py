@@ -9,7 +9,7 @@ from torch import Tensor
 from chartae.app import view
 from chartae.app.explorer import Explorer, latents_table, shown_arrays
 from chartae.app.figure import map_figure
-from chartae.app.view import Landscape
+from chartae.app.landscape import Landscape
 from chartae.errors import ChartaeError
 from chartae.report.latent import Plane
 

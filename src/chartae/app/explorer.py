@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from chartae.app import view
+from chartae.app.landscape import Landscape
 from chartae.app.pictures import Painter
-from chartae.app.view import Landscape
 from chartae.checks import check_integer
 from chartae.errors import ConfigurationError
 from chartae.report.latent import Plane

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chartae.app.view import MOST_CLASSES, Column, Landscape
+from chartae.app.landscape import Column, Landscape
+from chartae.app.view import MOST_CLASSES
 from chartae.report.latent import Plane
 from chartae.report.style import ACCENT, CURVES, INK, SAMPLE, class_colors
 

@@ -10,7 +10,7 @@ from chartae.samplers import natural_sampler
 
 if TYPE_CHECKING:
     from chartae.app.explorer import Explorer
-    from chartae.app.view import Landscape
+    from chartae.app.landscape import Landscape
 
 __all__ = ["layout"]
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chartae.app import view
+from chartae.app.landscape import Landscape
 from chartae.app.pictures import Painter, Pixels, data_uri, image_of, sheet
-from chartae.app.view import Landscape
 from chartae.atomic import write_text
 from chartae.checks import check_integer
 from chartae.errors import DataError

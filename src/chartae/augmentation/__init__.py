@@ -39,12 +39,7 @@ __all__ = [
     "would_help",
 ]
 
-from chartae.augmentation.augmenter import (
-    MODELS,
-    RECORD_FILE,
-    SAMPLERS,
-    Augmenter,
-)
+from chartae.augmentation.augmenter import Augmenter
 from chartae.augmentation.benefit import Benefit, would_help
 from chartae.augmentation.classifiers import (
     CLASSIFIERS,
@@ -72,8 +67,11 @@ from chartae.augmentation.methods import (
 )
 from chartae.augmentation.recipes import RECIPES, Recipe
 from chartae.augmentation.results import REAL, WEIGHTED, Comparison, StudyResult, TrainingSet
+from chartae.augmentation.storage import RECORD_FILE
 from chartae.augmentation.study import augmentation_study
 from chartae.augmentation.weights import sample_weight
+from chartae.models import MODELS
+from chartae.samplers import SAMPLERS
 
 if TYPE_CHECKING:
     from chartae.augmentation.oversampler import ManifoldOverSampler

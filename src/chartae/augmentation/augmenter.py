@@ -1,74 +1,48 @@
 """Synthetic labelled data from a few real ones."""
 
-import copy
 import inspect
-import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import chartae
-from chartae.atomic import check_writable, write_text
-from chartae.augmentation.fidelity import ClassFidelity, Fidelity
+from chartae.augmentation.fidelity import Fidelity
 from chartae.augmentation.labels import Labels
+from chartae.augmentation.learning import Learned, Learning, check_fit_options
 from chartae.augmentation.messages import warnings_about
 from chartae.augmentation.recipes import RECIPES
+from chartae.augmentation.sampling import Count, counts_by_name, draw
+from chartae.augmentation.storage import (
+    RECORD_FILE,
+    claimed,
+    emptied,
+    json_or_none,
+    read_record,
+    write_record,
+)
+from chartae.augmentation.untrained import default_arguments, make_model, make_sampler
 from chartae.checks import check_boolean, check_choice, check_integer
-from chartae.data import ArrayDataset, Form, encode_labels, held_out_split
+from chartae.data import ArrayDataset, Form, encode_labels
 from chartae.errors import ChartaeError, CheckpointError, ConfigurationError, DataError
 from chartae.models import CVAE, MODELS, Autoencoder
 from chartae.naming import folder_name
-from chartae.persistence import CONFIG_FILE, WEIGHTS_FILE
 from chartae.persistence import load as load_module
 from chartae.randomness import derive_seed, resolve_seed, seeded
-from chartae.samplers import SAMPLERS, Sampler, natural_sampler
-from chartae.training import (
-    CHECKPOINT_FILE,
-    HISTORY_FILE,
-    History,
-    default_options,
-    fit,
-    fit_defaults,
-)
+from chartae.samplers import SAMPLERS, Sampler
+from chartae.training import HISTORY_FILE, History
 
-__all__ = ["ALL", "MODELS", "RECORD_FILE", "SAMPLERS", "Augmenter", "json_or_none"]
+__all__ = ["Augmenter", "Singles"]
 
 logger = logging.getLogger(__name__)
 
 Singles = Literal["skip", "refuse"]
-Count = int | Mapping[Any, int] | Literal["balance"]
-CHECKED = 100
-"""Number of samples of each class that `fit` compares to its real examples."""
-RECORD_FILE = "augmenter.json"
-"""File that lists the classes of an augmenter; each has a folder beside it."""
-EPOCHS = 250
-"""Number of epochs for few examples, from which none can be held out."""
-ENOUGH = 500
-"""Number of examples of a model from which on held-out examples choose the number of epochs.
-
-The loss of fewer is lowest long before samples are sharp (docs/augmentation.md).
-"""
-LONGEST, PATIENCE, HELD_OUT = 500, 40, 0.2
-"""Limit of that choice, the epochs without improvement that end it, and the share held out."""
 ALL = "all"
 """The name under which a conditional augmenter keeps its one model."""
-
-
-class Learned(NamedTuple):
-    """A trained model with its sampler, its history and a check of its samples."""
-
-    sampler: Sampler
-    history: History
-    fidelity: Mapping[str, ClassFidelity]
-    """For each class of the model, by name."""
 
 
 class Augmenter:
@@ -217,14 +191,12 @@ class Augmenter:
         data = self.labelled(x, y, mask, weight)
         labels = Labels.of(data.class_names, x if isinstance(x, ArrayDataset) else y)
         parts = {ALL: data} if self.is_conditional else self._each_class(data)
-        example, defaults = data.subset([0]), self._default_options(data, parts)
-        fresh = {name: self._make(name, example, defaults[name]) for name in parts}
+        fresh = self._untrained(data, parts)
         for name, members in parts.items():
             # Check all classes before the first training: an error later would waste it.
             model = fresh[name].model
             model.check_data("x", model.filled(members.x, members.mask))
-        with self._claimed_output(parts):
-            learned = self._learn_all(fresh, parts)
+        learned = self._learned(fresh, parts)
         self._form, self._labels = data.form, labels
         self.class_counts_ = {
             name: len(data.of_class(name)) for name in (data.class_names[c] for c in data.classes)
@@ -353,31 +325,20 @@ class Augmenter:
             CheckpointError: if writing fails.
         """
         self._check_fitted()
-        folder = check_writable("folder", folder)
-        record = folder / RECORD_FILE
-        if record.exists():
-            _clear(folder)
-        if any(folder.iterdir()):
-            raise ConfigurationError(
-                f"folder={str(folder)!r} has files that no augmenter wrote: expected a new folder"
-            )
+        folder = emptied(folder)
         for name, sampler in self.samplers_.items():
             sampler.save_pretrained(folder / folder_name(name))
             self.histories_[name].save(folder / folder_name(name) / HISTORY_FILE)
-        write_text(
-            record,
-            json.dumps(
-                {
-                    "chartae": chartae.__version__,
-                    "arguments": {k: json_or_none(v) for k, v in self.get_params().items()},
-                    "form": self._form.to_json(),
-                    "labels": self._labels.to_json(),
-                    "names": list(self.samplers_),
-                    "counts": self.class_counts_,
-                    "fidelity": self.fidelity_.to_json(),
-                },
-                indent=1,
-            ),
+        write_record(
+            folder,
+            {
+                "arguments": {k: json_or_none(v) for k, v in self.get_params().items()},
+                "form": self._form.to_json(),
+                "labels": self._labels.to_json(),
+                "names": list(self.samplers_),
+                "counts": self.class_counts_,
+                "fidelity": self.fidelity_.to_json(),
+            },
         )
 
     @classmethod
@@ -392,7 +353,7 @@ class Augmenter:
             CheckpointError: if the folder does not contain an augmenter, or a file is damaged.
         """
         folder = Path(folder)
-        record = _read_record(folder / RECORD_FILE)
+        record = read_record(folder)
         try:
             augmenter = cls(**record["arguments"])
             augmenter._form = Form.from_json(record["form"])
@@ -429,7 +390,7 @@ class Augmenter:
         check_choice("singles", self.singles, get_args(Singles))
         check_integer("jobs", self.jobs, minimum=1)
         check_integer("seed", self.seed, minimum=0)
-        _check_options("fit_options", self.fit_options, fit)
+        check_fit_options(self.fit_options)
 
     def _each_class(self, data: ArrayDataset) -> dict[str, ArrayDataset]:
         """Return the examples of each class that has at least two, by class name."""
@@ -447,167 +408,41 @@ class Augmenter:
             )
         return {name: members for name, members in parts.items() if name not in single}
 
-    def _default_options(
+    def _untrained(
         self, data: ArrayDataset, parts: Mapping[str, ArrayDataset]
-    ) -> dict[str, dict[str, Any]]:
-        """Return default arguments of the model's class for the training set of each name."""
-        if not isinstance(self.model, str):
-            return {name: {} for name in parts}
-        chosen = partial(default_options, self.model, conditional=self.is_conditional)
-        whole = chosen(data=data)
-        # Contrast is checked for each class of images; a table has one likelihood for all classes.
-        if len(data.input_shape) == 1 or "link" not in whole["likelihood"]:
-            return dict.fromkeys(parts, whole)
-        return {name: chosen(data=members) for name, members in parts.items()}
+    ) -> dict[str, Sampler]:
+        """Return an untrained model with its sampler for the training set of each name."""
+        defaults: Mapping[str, Mapping[str, Any]] = {name: {} for name in parts}
+        if isinstance(self.model, str):
+            defaults = default_arguments(self.model, data, parts, conditional=self.is_conditional)
+        fresh, example = {}, data.subset([0])
+        for name in parts:
+            with seeded(self.seed, "model", name):
+                model = make_model(
+                    self.model,
+                    example,
+                    conditional=self.is_conditional,
+                    defaults=defaults[name],
+                    options=self.model_options or {},
+                )
+            fresh[name] = make_sampler(self.sampler, model, self.sampler_options or {})
+        return fresh
 
-    def _make(self, name: str, data: ArrayDataset, defaults: Mapping[str, Any]) -> Sampler:
-        """Return an untrained model with its sampler.
-
-        Args:
-            name: name of a class, or `ALL`.
-            data: one observation of the training set, with its shape and its classes.
-            defaults: arguments for the model's class; those of the user replace them.
-        """
-        conditions = data.num_classes if self.is_conditional else None
-        given = {} if conditions is None else {"conditions": conditions}
-        with seeded(self.seed, "model", name):
-            if isinstance(self.model, str):
-                options = {**defaults, **given, **(self.model_options or {})}
-                model = MODELS[self.model](data.input_shape, **options)
-            else:
-                model = self.model(data.input_shape, **given)
-        if not isinstance(model, Autoencoder):
-            raise ConfigurationError(
-                f"model returns {type(model).__name__}: expected a model of chartae"
-            )
-        if model.conditions != conditions:
-            raise ConfigurationError(
-                f"conditional={self.is_conditional}, and the model has "
-                f"conditions={model.conditions}: expected {conditions}"
-            )
-        model = model.to(data.x.dtype)
-        model.metadata = {**model.metadata, **data.metadata}
-        if isinstance(self.sampler, str):
-            kind = natural_sampler(model) if self.sampler == "auto" else self.sampler
-            return SAMPLERS[kind](model, **(self.sampler_options or {}))
-        return self.sampler(model)
-
-    def _learn(
-        self,
-        name: str,
-        sampler: Sampler,
-        members: ArrayDataset,
-        place: Path | None,
-    ) -> Learned:
-        """Train a model, fit its sampler, and compare its samples to the real examples."""
-        options: dict[str, Any] = {"epochs": EPOCHS, "progress": False, **fit_defaults(members)}
-        options |= self.fit_options or {}
-        options["seed"] = derive_seed(self.seed, "fit", name)
-        if self.jobs > 1:
-            options["progress"] = False  # several processes would overwrite each other's bars
-        if place is not None:
-            folder = place / folder_name(name)
-            options |= {"output_dir": folder, "resume": True}
-        subject = "all classes" if self.is_conditional else f"class {name!r}"
-        with warnings_about(subject) as warned:
-            if "epochs" not in (self.fit_options or {}) and len(members) >= ENOUGH:
-                options["epochs"] = self._chosen_epochs(name, sampler.model, members, options)
-            history = fit(sampler.model, members, **options)
-            if history.stopped == "interrupted":
-                return Learned(sampler, history, {})
-            given = {} if members.mask is None else {"mask": members.mask}
-            sampler.fit(members.x, members.y if self.is_conditional else None, **given)
-        return Learned(sampler, history, self._compare(sampler, members, warned))
-
-    def _chosen_epochs(
-        self, name: str, model: Autoencoder, members: ArrayDataset, options: Mapping[str, Any]
-    ) -> int:
-        """Return the number of epochs after which the loss of held-out examples is lowest.
-
-        Raises:
-            KeyboardInterrupt: after Ctrl-C.
-        """
-        train, held_out = held_out_split(members, HELD_OUT, seed=derive_seed(self.seed, name))
-        own = {"epochs": LONGEST, "patience": PATIENCE, "output_dir": None, "resume": False}
-        history = fit(copy.deepcopy(model), train, held_out, **{**options, **own})
-        if history.stopped == "interrupted":
-            raise KeyboardInterrupt
-        assert history.best_epoch is not None  # there was a validation set
-        return history.best_epoch + 1
-
-    def _compare(
-        self, sampler: Sampler, members: ArrayDataset, warned: list[str]
-    ) -> dict[str, ClassFidelity]:
-        """Return how samples compare to the examples of each class that has at least two."""
-        found = {}
-        for index in members.classes:
-            name = members.class_names[index]
-            real = members.of_class(name)
-            if len(real) < 2:
-                continue
-            y = index if self.is_conditional else None
-            with warnings_about(f"class {name!r}") as also:
-                made = _draw(sampler, CHECKED, derive_seed(self.seed, "class", name), y)
-            warnings = dict.fromkeys([*warned, *also])
-            found[name] = ClassFidelity.of(real.x.cpu(), made.cpu(), _on_cpu(real.mask), warnings)
-        return found
-
-    def _learn_all(
+    def _learned(
         self, fresh: Mapping[str, Sampler], parts: Mapping[str, ArrayDataset]
     ) -> dict[str, Learned]:
-        """Return the result of `_learn` for each name, one after another or in several processes.
-
-        Raises:
-            KeyboardInterrupt: after Ctrl-C; the remaining classes are not trained.
-        """
-        # An absolute path, because a worker process may have another working directory.
-        place = None if self.output_dir is None else Path(self.output_dir).resolve()
-        calls = [(name, fresh[name], members, place) for name, members in parts.items()]
-        learned: Iterable[Learned]
-        if self.jobs == 1 or len(parts) == 1:
-            learned = (self._learn(*call) for call in calls)
-        else:
-            from joblib import Parallel, delayed, parallel_config
-
-            with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
-                learned = Parallel()(delayed(self._learn)(*call) for call in calls)
-        results = {}
-        for name, of in zip(parts, learned, strict=True):
-            if of.history.stopped == "interrupted":
-                raise KeyboardInterrupt
-            results[name] = of
-        return results
-
-    @contextmanager
-    def _claimed_output(self, names: Iterable[str]) -> Iterator[None]:
-        """Write a record of the classes to ``output_dir``.
-
-        A new record is removed if the block raises an error before it writes other files.
-
-        Raises:
-            ConfigurationError: if the folder has models of other classes.
-        """
+        """Return the trained models by name; record their names in ``output_dir`` before."""
+        learning = Learning(
+            fit_options=self.fit_options or {},
+            jobs=self.jobs,
+            seed=self.seed,
+            output_dir=self.output_dir,
+            conditional=self.is_conditional,
+        )
         if self.output_dir is None:
-            yield
-            return
-        folder = check_writable("output_dir", self.output_dir)
-        record = folder / RECORD_FILE
-        names = list(names)
-        if record.exists() and set(known := _read_record(record)["names"]) - set(names):
-            raise ConfigurationError(
-                f"output_dir={str(folder)!r} has models of the classes {', '.join(known)}: "
-                f"expected the same as now, {', '.join(names)}, or another folder"
-            )
-        content = {"chartae": chartae.__version__, "names": names}
-        new = not record.exists()
-        write_text(record, json.dumps(content, indent=1))
-        try:
-            yield
-        except ChartaeError:
-            files = (entry for entry in folder.rglob("*") if not entry.is_dir())
-            if new and set(files) == {record}:  # e.g. a wrong option of `fit`
-                record.unlink()
-            raise
+            return learning.learn_all(fresh, parts)
+        with claimed(self.output_dir, parts):
+            return learning.learn_all(fresh, parts)
 
     def _draw_all(self, counts: Mapping[str, int], seed: int | None) -> Tensor:
         seed = self.seed if seed is None else resolve_seed(seed)
@@ -618,57 +453,17 @@ class Augmenter:
         sampler = self.samplers_[ALL if self.is_conditional else name]
         y = self._labels.names.index(name) if self.is_conditional else None
         with warnings_about(f"class {name!r}"):
-            return _draw(sampler, n, derive_seed(seed, "class", name), y)
+            return draw(sampler, n, derive_seed(seed, "class", name), y)
 
     def _check_fitted(self) -> None:
         if not getattr(self, "samplers_", None):
             raise ConfigurationError("this Augmenter has not been fitted: call fit(x, y) first")
 
     def _counts(self, per_class: Count) -> dict[str, int]:
-        known = self.class_names
-        if per_class == "balance":
-            largest = max(self.class_counts_.values())
-            per_class = {name: largest - self.class_counts_[name] for name in known}
-            per_class = {name: n for name, n in per_class.items() if n}
-            if not per_class:
-                raise ConfigurationError(
-                    "per_class='balance', and all classes have the same size: expected a number"
-                )
-        if isinstance(per_class, str):
-            raise ConfigurationError(
-                f"per_class={per_class!r}: expected a number, a mapping or 'balance'"
-            )
-        if not isinstance(per_class, Mapping):
-            per_class = dict.fromkeys(known, per_class)
-        if not per_class:
-            raise ConfigurationError(f"per_class is empty: expected counts of {', '.join(known)}")
-        counts = {str(label): n for label, n in per_class.items()}
-        for name, n in counts.items():
-            check_choice("per_class", name, known)
-            check_integer(f"per_class[{name!r}]", n, minimum=1)
-        return {name: int(n) for name, n in counts.items()}
-
-
-def _draw(sampler: Sampler, n: int, seed: int, y: int | None) -> Tensor:
-    """Return n observations: draws from the likelihood if its means are not valid observations."""
-    return sampler.sample(n, seed=seed, y=y, draw=sampler.model.observation_model.samples_are_draws)
-
-
-def _on_cpu(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask.cpu()
+        return counts_by_name(per_class, self.class_names, self.class_counts_)
 
 
 _ARGUMENTS = dict(inspect.signature(Augmenter).parameters)
-
-
-def _check_options(
-    name: str, options: Mapping[str, Any] | None, function: Callable[..., Any]
-) -> None:
-    # The augmenter sets the data, the seed and the folder of models itself.
-    own = {"model", "train", "seed", "output_dir", "resume"}
-    known = [option for option in inspect.signature(function).parameters if option not in own]
-    for option in options or {}:
-        check_choice(name, option, known)
 
 
 def _of_present_classes(data: ArrayDataset) -> ArrayDataset:
@@ -679,48 +474,3 @@ def _of_present_classes(data: ArrayDataset) -> ArrayDataset:
     names = tuple(data.class_names[index] for index in data.classes)
     y = torch.searchsorted(present, data.y.cpu()).to(data.y.device)
     return replace(data, y=y, class_names=names)
-
-
-# Files in the folder of a class, written by `save` or by a training.
-_FILES = {CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT_FILE}
-
-
-def _clear(folder: Path) -> None:
-    """Remove the files of an augmenter from a folder.
-
-    Raises:
-        ConfigurationError: if there are other files; then nothing is removed.
-    """
-    places = [folder / folder_name(name) for name in _read_record(folder / RECORD_FILE)["names"]]
-    entries = [entry for place in places if place.is_dir() for entry in place.iterdir()]
-    if strange := [entry for entry in entries if entry.name not in _FILES]:
-        raise ConfigurationError(
-            f"folder={str(folder)!r} has {strange[0]}, which no augmenter wrote: expected a new "
-            "folder"
-        )
-    for entry in entries:
-        entry.unlink()
-    for place in places:
-        if place.is_dir():
-            place.rmdir()
-    (folder / RECORD_FILE).unlink()
-
-
-def json_or_none(value: Any) -> Any:
-    """Return an argument as JSON values; None for functions and modules, which are not saved."""
-    try:
-        return json.loads(json.dumps(str(value) if isinstance(value, Path) else value))
-    except TypeError:
-        return None
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or not {"chartae", "names"} <= record.keys():
-            raise ValueError("it is not a record of an augmenter")
-        if not all(isinstance(name, str) for name in record["names"]):
-            raise ValueError("its names are not strings")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    return record

@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from chartae.augmentation.augmenter import MODELS, SAMPLERS, Augmenter
+from chartae.augmentation.augmenter import Augmenter
 from chartae.checks import check_choice, check_number
 from chartae.data import ArrayDataset
 from chartae.data.arrays import as_tensor, restored, scaled
 from chartae.errors import ConfigurationError, DataError
+from chartae.models import MODELS
 from chartae.nn import random_affine
 from chartae.randomness import derive_seed, make_generator
+from chartae.samplers import SAMPLERS
 
 __all__ = [
     "METHODS",

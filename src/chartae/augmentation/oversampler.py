@@ -18,8 +18,9 @@ from torch import Tensor
 
 import chartae
 from chartae.atomic import check_writable, write_text
-from chartae.augmentation.augmenter import Augmenter, json_or_none
+from chartae.augmentation.augmenter import Augmenter
 from chartae.augmentation.imputation import examples_of_classes
+from chartae.augmentation.storage import json_or_none
 from chartae.data import ArrayDataset
 from chartae.data.arrays import check_dense
 from chartae.data.form import is_frame

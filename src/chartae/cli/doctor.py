@@ -2,6 +2,7 @@
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, requires, version
 
 import torch
@@ -16,6 +17,8 @@ __all__ = ["doctor", "extras"]
 
 OWN = ("all", "bench", "dev", "docs")
 """Extras for those who work on chartae itself, and the one that is the sum of the others."""
+HOLDERS = {"lightning-fabric": ("pytorch-lightning",)}
+"""Packages that contain another one, in the same version; conda-forge has only these."""
 
 
 def doctor() -> None:
@@ -89,8 +92,8 @@ def _requirements(extra: str) -> list[Requirement]:
 
 def _installed(requirement: Requirement) -> str:
     """Return the version of a package; empty if it is missing or too old."""
-    try:
-        found = version(requirement.name)
-    except PackageNotFoundError:
-        return ""
-    return found if requirement.specifier.contains(found, prereleases=True) else ""
+    for name in (requirement.name, *HOLDERS.get(requirement.name, ())):
+        with suppress(PackageNotFoundError):
+            found = version(name)
+            return found if requirement.specifier.contains(found, prereleases=True) else ""
+    return ""

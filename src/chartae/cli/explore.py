@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chartae.app.explorer import Explorer
+from chartae.app.landscape import Landscape
 from chartae.app.page import atlas_page
 from chartae.app.server import LOOPBACK, build_app, open_socket, serve
-from chartae.app.view import Landscape
 from chartae.checks import check_integer
 from chartae.cli.followups import TrainedSequences
 from chartae.cli.options import ConfigFile, DataOptions, MachineOptions, Overwrite, VisitOptions

@@ -1,5 +1,6 @@
 """Trackers of experiments by name: where curves, hyper-parameters and pictures of a training go."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from chartae.checks import check_choice
 from chartae.errors import ConfigurationError
 from chartae.models import Trainable
+from chartae.training.history import History
 
 if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger
 
     from chartae.training.state import Plan
 
-__all__ = ["TRACKERS", "hyperparameters", "make_loggers"]
+__all__ = ["TRACKERS", "figures_of", "hyperparameters", "make_loggers"]
 
 TRACKERS = ("csv", "mlflow", "tensorboard", "wandb")
 """Names of trackers. All but csv need the package of their name."""
@@ -75,6 +77,22 @@ def hyperparameters(model: Trainable, plan: "Plan", sizes: Mapping[str, int]) ->
         **sizes,
         **_flat("model", model.config()),
     }
+
+
+def figures_of(history: History, epoch: int) -> dict[str, float]:
+    """Return what a tracker shows of an epoch, such as ``"train/loss"``; no unknown figures."""
+    groups = {
+        "train": history.train,
+        "validation": history.validation,
+        "latents": history.latents,
+    }
+    figures = {
+        f"{group}/{name}": values[epoch]
+        for group, curves in groups.items()
+        for name, values in curves.items()
+        if not math.isnan(values[epoch])
+    }
+    return {**figures, "learning_rate": history.learning_rate[epoch]}
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from chartae.persistence import check_ours, check_replaceable, is_state, read_st
 from chartae.randomness import resolve_seed, seeded
 from chartae.training.batches import Batches, Data, make_batches
 from chartae.training.callbacks import Callback
+from chartae.training.checkpoints import continue_from
 from chartae.training.engine import Compilation, check_engine, is_first_process, make_fabric
 from chartae.training.history import History
 from chartae.training.loggers import hyperparameters, make_loggers
@@ -245,13 +246,12 @@ def fit(
                 held_out,
                 optimizer=optimizer,
                 scheduler=scheduler,
-                precision=precision,
                 compile=compile,
                 checkpoint=checkpoint,
                 checkpoint_interval=checkpoint_interval,
             )
             if state is not None:
-                trainer.load_checkpoint(state)
+                continue_from(trainer, state)
                 trainer.log_again()
             if folder is not None and first:
                 # Until training ends, the record is marked as interrupted.

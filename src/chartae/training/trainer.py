@@ -1,46 +1,33 @@
-"""One training: its steps and epochs, its checkpoints, and what the model is left with."""
+"""The course of one training: its epochs, the best one, its end, and divergence."""
 
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from chartae.checks import check_integer
-from chartae.errors import CheckpointError, ConfigurationError, DivergenceError
+from chartae.errors import DivergenceError
 from chartae.gradients import leave_inference_mode
 from chartae.models import Trainable
 from chartae.persistence import write_state
 from chartae.randomness import seed_generators, seeded
 from chartae.training.batches import Batch, Batches, size_of
 from chartae.training.callbacks import Callback
-from chartae.training.engine import Compilation, Hidden, Objective
+from chartae.training.checkpoints import state_of
+from chartae.training.descent import Descent
+from chartae.training.engine import Compilation, Hidden
 from chartae.training.history import History
 from chartae.training.interrupts import Interrupts, interrupts
-from chartae.training.optimizers import (
-    OptimizerFactory,
-    SchedulerFactory,
-    make_optimizer,
-    make_scheduler,
-    state_like,
-)
+from chartae.training.loggers import figures_of
+from chartae.training.optimizers import OptimizerFactory, SchedulerFactory, make_scheduler
 from chartae.training.processes import Processes
 from chartae.training.progress import TrainingProgress
-from chartae.training.state import (
-    Plan,
-    Position,
-    Snapshots,
-    check_alike,
-    rng_state,
-    set_rng_state,
-)
+from chartae.training.state import Plan, Position, Snapshots
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -81,7 +68,6 @@ class Trainer:
         *,
         optimizer: str | OptimizerFactory,
         scheduler: str | SchedulerFactory | None,
-        precision: str | None,
         compile: Compilation,
         checkpoint: Path | None,
         checkpoint_interval: float,
@@ -94,23 +80,11 @@ class Trainer:
         self.processes = Processes(fabric)
         leave_inference_mode(model)
         model.on_fit_start(batches.size)
-        self.groups = _trainable_groups(model)
-        self.objective = Objective(model, compile=compile)
-        made = [make_optimizer(optimizer, p, plan.learning_rate) for p in self.groups.values()]
-        # Fabric's wrappers cast and synchronise processes; where there is neither to do, they are a
-        # detour of some 5 % of a small model's step.
-        self.direct = self.processes.alone and precision in (None, "32-true")
-        # DDP averages the gradients of one backward pass; opponents have one each.
-        self.synchronised = self.processes.alone or len(self.groups) == 1
-        if self.synchronised:
-            wrapper, *wrapped = fabric.setup(self.objective, *made)
-            self.losses = self.objective if self.direct else wrapper
-        else:
-            fabric.to_device(self.objective)
-            wrapped = [fabric.setup_optimizers(one) for one in made]
-            self.losses = self.own_losses
-        self.optimizers = dict(zip(self.groups, made if self.direct else wrapped, strict=True))
-        self.schedulers = [make_scheduler(scheduler, o, plan.epochs) for o in made]
+        self.descent = Descent(fabric, model, plan, optimizer=optimizer, compile=compile)
+        self.objective = self.descent.objective
+        self.schedulers = [
+            make_scheduler(scheduler, one, plan.epochs) for one in self.descent.unwrapped
+        ]
         for source in filter(None, (batches, held_out)):
             source.place(fabric.device, self.processes.rank, self.processes.count)
         self.history, self.at, self.good = History(), Position(), Snapshots(model)
@@ -241,52 +215,11 @@ class Trainer:
         self.end_epoch(time.monotonic() - started)
 
     def step(self, batch: Batch) -> None:
-        """Update every group of parameters by its own objective."""
-        # Before the forward pass, which then finds the memory of the last gradients warm.
-        for parameter in chain.from_iterable(self.groups.values()):
-            parameter.grad = None
-        objectives, values = self.losses(Hidden(batch))
-        size = size_of(batch)
-        if not self.processes.alone:
-            # Means over samples, not over processes: their batches may differ by a sample.
-            total = self.batches.step_size(self.at.step)
-            share, size = size * self.processes.count / total, total
-            objectives = {name: share * value for name, value in objectives.items()}
-            values = share * values
-        for name, parameters in self.groups.items():
-            # Opponents share the graph, and each objective moves its own parameters only.
-            options: dict[str, Any] = {}
-            if len(self.groups) > 1:
-                options = {"inputs": parameters, "retain_graph": True}
-            if self.direct:
-                objectives[name].backward(**options)
-            else:
-                self.fabric.backward(objectives[name], **options)
-        if not self.synchronised:
-            for parameters in self.groups.values():
-                self.processes.average_gradients(parameters)
-        # Only now, for every gradient is taken at the same point.
-        for name, optimizer in self.optimizers.items():
-            if self.plan.clip_grad_norm is not None:
-                self.clip(name, optimizer, self.plan.clip_grad_norm)
-            optimizer.step()
-        self.at.terms.append(values)
+        """Update the model by a batch; keep the terms and the size of the step."""
+        alone = self.processes.alone
+        size = size_of(batch) if alone else self.batches.step_size(self.at.step)
+        self.at.terms.append(self.descent.step(batch, size))
         self.at.sizes.append(size)
-
-    def own_losses(self, batch: Hidden) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the losses of a batch, without the other processes."""
-        with self.fabric.autocast():
-            losses: tuple[dict[str, Tensor], Tensor] = self.objective(batch)
-        return losses
-
-    def clip(self, name: str, optimizer: Any, max_norm: float) -> None:
-        """Scale down the gradients of a group whose norm is larger."""
-        if self.direct:
-            nn.utils.clip_grad_norm_(self.groups[name], max_norm)
-        else:
-            self.fabric.clip_gradients(
-                self.losses, optimizer, max_norm=max_norm, error_if_nonfinite=False
-            )
 
     def end_epoch(self, seconds: float) -> None:
         """Record the epoch, keep the weights if they are the best, and move on to the next."""
@@ -297,7 +230,7 @@ class Trainer:
         train, latents = self.mean_terms(rows, [size / samples for size in at.sizes])
         validation = {} if self.held_out is None else self.evaluate(self.held_out)
         monitored = (validation or train)[self.model.monitored]
-        rate = next(iter(self.optimizers.values())).param_groups[0]["lr"]
+        rate = next(iter(self.descent.optimizers.values())).param_groups[0]["lr"]
         history.add(train, validation, latents=latents, learning_rate=rate, seconds=seconds)
         self.log(at.epoch)
         # Losses of the warm-up are another objective's: none of them is the one to beat.
@@ -330,7 +263,7 @@ class Trainer:
         with seeded(self.plan.seed, "evaluation", device=device):
             for number, batch in batches.share_in_order():
                 seed_generators(self.plan.seed, "evaluation", number, device=device)
-                terms.append(self.own_losses(Hidden(batch))[1])
+                terms.append(self.descent.own_losses(Hidden(batch))[1])
                 sizes.append(size_of(batch))
         rows = torch.stack(terms) if terms else torch.stack(self.at.terms[-1:])[:0]
         shares = [size / batches.size for size in sizes]
@@ -424,20 +357,7 @@ class Trainer:
     def log(self, epoch: int) -> None:
         """Send the figures of an epoch of the history to the loggers."""
         if self.processes.rank == 0 and self.fabric.loggers:
-            history = self.history
-            groups = {
-                "train": history.train,
-                "validation": history.validation,
-                "latents": history.latents,
-            }
-            figures = {
-                f"{group}/{name}": values[epoch]
-                for group, curves in groups.items()
-                for name, values in curves.items()
-                if not math.isnan(values[epoch])
-            }
-            rate = history.learning_rate[epoch]
-            self.fabric.log_dict({**figures, "learning_rate": rate}, step=epoch)
+            self.fabric.log_dict(figures_of(self.history, epoch), step=epoch)
 
     def warn_of_latents(self) -> None:
         """Say so if the model that came out does not use its latents."""
@@ -456,125 +376,6 @@ class Trainer:
         self.next_checkpoint = time.monotonic() + self.checkpoint_interval
         if self.checkpoint is None:
             return
-        state = self.state()
-        if not self.processes.alone:
-            state = self.with_all_processes(state)
+        state = state_of(self)
         if self.processes.rank == 0:
             write_state(self.checkpoint, state)
-
-    def with_all_processes(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Return a state with the terms and generators of every process, stacked."""
-        gathered, position = self.processes.gathered, state["position"]
-        terms = gathered(torch.stack(position["terms"])).unbind(1) if position["terms"] else ()
-        rng = {kind: gathered(of_kind) for kind, of_kind in state["rng"].items()}
-        return {**state, "position": {**position, "terms": list(terms)}, "rng": rng}
-
-    def with_own(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the part of this process of a state from `with_all_processes`."""
-        rank, position = self.processes.rank, state["position"]
-        # torch crashes if a generator is set to a view.
-        terms = [of_all[rank].clone() for of_all in position["terms"]]
-        rng = {kind: of_all[rank].clone() for kind, of_all in state["rng"].items()}
-        return {**state, "position": {**position, "terms": terms}, "rng": rng}
-
-    def state(self) -> dict[str, Any]:
-        """Return where the training stands, and all that what follows depends on."""
-        return {
-            "plan": asdict(self.plan),
-            "position": vars(self.at),
-            "names": self.objective.names,
-            "history": asdict(self.history),
-            "model": self.model.state_dict(),
-            "good": self.good.state_dict(),
-            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
-            "schedulers": [s and s.state_dict() for s in self.schedulers],
-            "precision": self.fabric.strategy.precision.state_dict(),
-            "rng": rng_state(self.fabric.device),
-        }
-
-    def load_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Continue where `save_checkpoint` left off; the plan has been checked.
-
-        Raises:
-            CheckpointError: if the checkpoint is of another training, or damaged; nothing has
-                changed then.
-        """
-        try:
-            if not self.processes.alone:
-                state = self.with_own(state)
-            self.check_checkpoint(state)
-            self.model.load_state_dict(state["model"])
-            for name, optimizer in self.optimizers.items():
-                optimizer.load_state_dict(state["optimizers"][name])
-            for scheduler, saved in zip(self.schedulers, state["schedulers"], strict=True):
-                if scheduler is not None:
-                    scheduler.load_state_dict(saved)
-            self.good.load_state_dict(state["good"])
-            self.history = History.of(state["history"])
-            self.at = Position(**state["position"])
-            self.objective.names = state["names"]
-            self.fabric.strategy.precision.load_state_dict(state["precision"])
-            set_rng_state(state["rng"], self.fabric.device)
-        except Exception as error:  # of many kinds, as optimizers of yours may raise any
-            raise CheckpointError(
-                f"the checkpoint is of another training, or damaged: {error}"
-            ) from error
-        if self.is_to_continue():
-            self.history.stopped = "running"
-
-    def check_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Raise an error of some kind unless a checkpoint can be one of this training.
-
-        Optimizers and schedulers of yours look after their states themselves.
-        """
-        fresh, names = self.state(), state["names"]
-        for part in ("model", "precision"):
-            check_alike(part, state[part], fresh[part])
-        for part in ("newer", "older"):
-            check_alike(part, state["good"][part], fresh["good"][part])
-        check_alike("cpu", state["rng"]["cpu"], fresh["rng"]["cpu"])
-        check_alike("optimizers", dict.fromkeys(state["optimizers"]), dict.fromkeys(self.groups))
-        if isinstance(self.optimizer, str):
-            for name, parameters in self.groups.items():
-                saved = state["optimizers"][name]
-                like = state_like(self.optimizer, parameters, saved["state"])
-                check_alike(name, saved, {**fresh["optimizers"][name], "state": like})
-        if isinstance(self.scheduler, str):
-            check_alike("schedulers", state["schedulers"], fresh["schedulers"])
-        history, at = History.of(state["history"]), Position(**state["position"])
-        done = history.num_epochs
-        width = len(names) + self.objective.tally_size
-        at.check(epoch=done, num_batches=self.batches.num_batches, num_terms=width)
-        newer, older = state["good"]["epochs"]
-        for epoch in (newer, older):
-            if epoch is not None:
-                check_integer("good.epochs", epoch, minimum=0, maximum=done - 1)
-        held_out = [] if self.held_out is None else names
-        if done:
-            check_alike("history", [*history.train, *history.validation], [*names, *held_out])
-        if names and self.model.monitored not in names:
-            raise CheckpointError(f"names={names!r}: expected {self.model.monitored!r} among them")
-
-    def is_to_continue(self) -> bool:
-        """Return whether a loaded training has epochs left, perhaps by a larger plan."""
-        plan, at = self.plan, self.at
-        if self.history.stopped == "patience":
-            return at.epoch < plan.epochs and (
-                plan.patience is None or at.bad_epochs < plan.patience
-            )
-        return self.history.stopped != "callback" and at.epoch < plan.epochs
-
-
-def _trainable_groups(model: Trainable) -> dict[str, list[nn.Parameter]]:
-    groups = {
-        name: [parameter for parameter in parameters if parameter.requires_grad]
-        for name, parameters in model.optimization_groups().items()
-    }
-    if "model" not in groups:
-        raise ConfigurationError(
-            f"{type(model).__name__}.optimization_groups() has {sorted(groups)}: expected "
-            "'model', whose objective is the one that says which epoch is best"
-        )
-    if empty := [name for name, parameters in groups.items() if not parameters]:
-        raise ConfigurationError(f"model has nothing to train in {', '.join(empty)}")
-    return groups
