@@ -436,16 +436,6 @@ def test_an_error_of_the_coordinator_stops_the_workers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@LINUX
-def test_workers_end_with_the_table(tmp_path: Path) -> None:
-    def pid(settings: Settings, shared: Any, attempt: int) -> Outcome:
-        return Outcome({"pid": os.getpid()})
-
-    table = execute(pid, [{"x": x} for x in range(4)], folder=tmp_path, context={}, jobs=2)
-    assert not any(_lives(row.figures["pid"]) for row in table)
-
-
-@pytest.mark.slow
 def test_processes_and_one_process_give_the_same_rows(tmp_path: Path) -> None:
     def noise(settings: Settings, shared: Any, attempt: int) -> Outcome:
         values = torch.rand(500, generator=torch.Generator().manual_seed(settings["x"]))

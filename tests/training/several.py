@@ -149,6 +149,8 @@ def with_signal(model, step, number, rank):
 def long_training(folder, *, step=0, number=signal.SIGINT, rank=1):
     """Train for three epochs of 60 steps, with real noise; a signal may end it."""
     model = build("VAE")
+    # Tests that run in the background of a script inherit that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if step:
         with_signal(model, step, number, rank)
     with mock.patch.object(trainer, "AGREE_EVERY", 0.0):  # after each step
