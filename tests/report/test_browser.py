@@ -8,7 +8,7 @@ import torch
 from tests.browsing import NEEDED, visited
 
 from chartae.cli.app import run
-from chartae.data import Sequences, digits, raising_arms, write_npz, write_sequences
+from chartae.data import ArrayDataset, Sequences, digits, raising_arms, write_npz, write_sequences
 
 pytest.importorskip("playwright")
 pytest.importorskip("optuna")
@@ -73,8 +73,8 @@ COLUMN = """([table, place]) => {
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     source = digits()
-    few = source.subset(torch.nonzero(source.y < 3)[:90, 0])
-    write_npz("digits.npz", few)
+    few = torch.nonzero(source.y < 3)[:90, 0]
+    write_npz("digits.npz", ArrayDataset(source.x[few], source.y[few]))
     rows = [f"{k % 7},{'ab'[k % 2]},{'yes' if k % 3 else 'no'}" for k in range(40)]
     Path("table.csv").write_text("\n".join(["number,letter,label", *rows]))
     generator = torch.Generator().manual_seed(0)
