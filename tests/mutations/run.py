@@ -206,6 +206,24 @@ FAULTS = (
         (OBJECTIVES,),
     ),
     Fault(
+        "models/vaegan.py",
+        "verdict > math.log(2.0) - self.margin",
+        "verdict < math.log(2.0) - self.margin",
+        ("tests/models/test_distance.py",),
+    ),
+    Fault(
+        "models/vaegan.py",
+        "num_features * share * variance",
+        "num_features * variance",
+        ("tests/models/test_distance.py",),
+    ),
+    Fault(
+        "augmentation/results.py",
+        "0.5 * (real - chance)",
+        "0.5 * real",
+        ("tests/augmentation/test_verdict.py",),
+    ),
+    Fault(
         "models/vqvae.py",
         "total = reconstruction + self.commitment * commitment",
         "total = reconstruction + commitment",

@@ -190,7 +190,7 @@ def _report(
             "Data": "scikit-learn’s handwritten digits: 1,797 images of 8 × 8 pixels",
             "Training": f"{settings['repeats']} draws of {recipe.per_class} digits per class "
             f"from a pool of {settings['num_pool']}; {settings['num_validation']} other digits "
-            "choose between methods",
+            "for validation",
             "Synthetic": f"{recipe.synthetic_per_class} per class from each method",
             "Test": f"{settings['num_test']:,} digits outside of the pool, the same for all draws",
             "Seeds": f"{', '.join(map(str, seeds))}; {recipe.split_seed} for pool and test set",

@@ -38,7 +38,7 @@ class VAEGAN(DistanceVAE):
 
     A discriminator that is always right has features that separate real from fake and little else.
     It is therefore not trained by a batch in which its cross-entropy is below log 2 - ``margin``,
-    as in the authors' code; log 2 is that of guessing.
+    similar to Pythae's rule; log 2 is that of guessing.
 
     Use it for sharp image samples. Adversarial training takes many epochs and can be unstable. The
     features of the first convolution are better than those of later layers (docs/reproduction.md).
